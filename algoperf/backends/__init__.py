@@ -1,0 +1,87 @@
+"""The two frameworks behind one small set of functions (`Backend`)."""
+
+import importlib
+import importlib.util
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from algoperf import spec
+from algoperf.workload import Data, Scale, WorkloadDefinition, choose
+
+FRAMEWORKS = {"jax": ("jax", "flax", "optax"), "pytorch": ("torch",)}
+MODULES = {"jax": "jax_backend", "pytorch": "torch_backend"}
+
+
+class Backend(Protocol):
+    """What the training loop asks of a framework. Arrays and trees are the framework's own."""
+
+    name: str
+
+    def workload(
+        self, definition: WorkloadDefinition, scale: Scale, source: str, data: Data
+    ) -> spec.Workload:
+        """Build the model and bind it to the facts."""
+        ...
+
+    def random_state(self, pair: tuple[int, int]) -> spec.RandomState:
+        """Return the framework's random state from two unsigned 32-bit integers."""
+        ...
+
+    def seed(self, pair: tuple[int, int]) -> None:
+        """Seed the framework's global generator, where it has one."""
+        ...
+
+    def place(self, batch: Mapping[str, Any]) -> dict[str, Any]:
+        """Put a batch of NumPy arrays on the device (JAX: sharded over the local devices)."""
+        ...
+
+    def drain(self, *trees: Any) -> None:
+        """Return when the device has finished everything that was asked of it."""
+        ...
+
+    def marker(self, params: Any) -> Any:
+        """Return something small that becomes ready when `params` are, and outlives their donation."""
+        ...
+
+    def wait(self, marker: Any) -> None:
+        """Return when the marker is ready."""
+        ...
+
+    def predict(self, workload: spec.Workload, params: Any, model_state: Any, batch: Any) -> Any:
+        """Return (per-example loss, predictions) of a placed batch, in evaluation mode, unfetched."""
+        ...
+
+    def fetch(self, tree: Any) -> Any:
+        """Return the tree with NumPy arrays for the framework's."""
+        ...
+
+    def signature(self, params: Any) -> dict[str, tuple[tuple[int, ...], str]]:
+        """Name -> (shape, type) of every parameter, read without waiting for the device."""
+        ...
+
+    def optimizer_form(self, functions: Any, settings: Any) -> Any:
+        """Return an optimizer-form submission as the functions of the full form."""
+        ...
+
+    def peak_device_memory_bytes(self) -> int | None:
+        """Return the most device memory that this process held; None without an accelerator."""
+        ...
+
+
+def check_installed(framework: str) -> None:
+    """Raise UserError if the framework is unknown or not installed; load nothing."""
+    choose("framework", framework, list(FRAMEWORKS))
+    missing = [name for name in FRAMEWORKS[framework] if importlib.util.find_spec(name) is None]
+    if missing:
+        raise spec.UserError(
+            f"framework {framework!r} is not installed (missing: {', '.join(missing)}); "
+            f"install it with: pip install 'algoperf[{'jax' if framework == 'jax' else 'torch'}]'"
+        )
+
+
+def load(framework: str, *, compile_model: bool = False) -> Backend:
+    """Import the framework and return its backend."""
+    check_installed(framework)
+    module = importlib.import_module(f"algoperf.backends.{MODULES[framework]}")
+    backend: Backend = module.make(compile_model=compile_model)
+    return backend

@@ -1,0 +1,277 @@
+"""JAX behind the functions of `Backend`: flax models, optax updates, arrays sharded over the local devices."""
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import linen as nn
+from flax import traverse_util
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+from algoperf import losses, parameters, spec
+from algoperf.backends import shared
+from algoperf.workload import Data, Scale, WorkloadDefinition
+
+OPS = losses.Ops(
+    log_softmax=jax.nn.log_softmax,
+    softplus=jax.nn.softplus,
+    pick=lambda values, labels: jnp.take_along_axis(values, labels[..., None], -1)[..., 0],
+    ctc=optax.ctc_loss,
+)
+per_example_loss = functools.partial(losses.per_example, ops=OPS)
+
+
+class JaxWorkload(spec.Workload):
+    """A flax model bound to its workload's facts; parameters are nested dicts of arrays."""
+
+    def __init__(
+        self,
+        facts: dict[str, Any],
+        model: nn.Module,
+        sample_inputs: np.ndarray,
+        initial_std: shared.InitialStd,
+        sharding: NamedSharding,
+    ) -> None:
+        super().__init__(**facts)
+        self._model = model
+        self._initial_std = initial_std
+        self._sharding = sharding
+        init = functools.partial(model.init, train=False, dropout_rate=0.0)
+        variables = jax.eval_shape(init, jax.random.PRNGKey(0), sample_inputs)
+        self._shapes = {
+            collection: {
+                name: value.shape for name, value in traverse_util.flatten_dict(tree, sep="/").items()
+            }
+            for collection, tree in variables.items()
+        }
+
+    @property
+    def parameters(self) -> spec.Parameters:
+        """The named parameters that an optimizer-form submission sees."""
+        return parameters.describe(self._shapes["params"], self.is_output_params)
+
+    @property
+    def param_shapes(self) -> spec.ParameterShapeTree:
+        """Nested dict of `ShapeTuple`."""
+        return self.parameters.tree(lambda parameter: spec.ShapeTuple(parameter.shape))
+
+    @property
+    def model_params_types(self) -> spec.ParameterTypeTree:
+        """Nested dict of `ParameterType`."""
+        return self.parameters.tree(lambda parameter: parameter.type)
+
+    def init_model_fn(self, rng: spec.RandomState) -> spec.ModelInitState:
+        """Return (parameters, model state), replicated over the devices."""
+        high, low = (int(word) for word in np.asarray(rng))
+        variables = {
+            collection: self.from_neutral(
+                {
+                    name: shared.initial_value(self._initial_std, name, shape, (high, low))
+                    for name, shape in shapes.items()
+                }
+            )
+            for collection, shapes in self._shapes.items()
+        }
+        return variables.pop("params"), variables or None
+
+    def from_neutral(self, values: Mapping[str, np.ndarray]) -> Any:
+        """Return parameters from NumPy arrays by name, in JAX's layout."""
+        return jax.device_put(traverse_util.unflatten_dict(dict(values), sep="/"), self._sharding)
+
+    def to_neutral(self, params: Any) -> dict[str, np.ndarray]:
+        """Return NumPy arrays by name, in JAX's layout."""
+        flat = traverse_util.flatten_dict(params, sep="/")
+        return {name: np.asarray(value) for name, value in flat.items()}
+
+    def model_fn(
+        self,
+        params: spec.ParameterContainer,
+        augmented_and_preprocessed_input_batch: Mapping[str, spec.Tensor],
+        model_state: spec.ModelAuxiliaryState,
+        mode: spec.ForwardPassMode,
+        rng: spec.RandomState,
+        update_batch_norm: bool,
+        dropout_rate: float | None = None,
+    ) -> tuple[spec.Tensor, spec.ModelAuxiliaryState]:
+        """Return (logits, new model state)."""
+        train = mode is spec.ForwardPassMode.TRAIN
+        outputs, updated = self._model.apply(
+            {"params": params, **(model_state or {})},
+            augmented_and_preprocessed_input_batch["inputs"],
+            train=train,
+            dropout_rate=self.dropout_rate if dropout_rate is None else dropout_rate,
+            rngs={"dropout": rng} if train else None,
+            mutable=list(model_state) if model_state and train else ["none"],
+        )
+        return outputs, updated if model_state and train and update_batch_norm else model_state
+
+    def per_example_loss(
+        self, label_batch: spec.Tensor, logits_batch: spec.Tensor, label_smoothing: float
+    ) -> spec.Tensor:
+        """Unmasked loss of each example."""
+        return per_example_loss(self.loss_type, label_batch, logits_batch, label_smoothing)
+
+    def output_activation_fn(self, logits_batch: spec.Tensor) -> spec.Tensor:
+        """Probabilities, or the logits themselves for a regression."""
+        match self.loss_type:
+            case spec.LossType.SOFTMAX_CROSS_ENTROPY:
+                return jax.nn.softmax(logits_batch)
+            case spec.LossType.SIGMOID_CROSS_ENTROPY:
+                return jax.nn.sigmoid(logits_batch)
+        return logits_batch
+
+
+class OptimizerForm:
+    """An optimizer-form submission in the functions of the full form: one jitted step for the whole run."""
+
+    def __init__(self, functions: shared.OptimizerFunctions, settings: shared.StepSettings) -> None:
+        self._functions = functions
+        self._settings = settings
+
+    def init_optimizer_state(self, workload: JaxWorkload, model_params: Any, hyperparameters: Any) -> Any:
+        """Make the gradient transformation and return its state."""
+        transformation = self._functions.make(workload.parameters, hyperparameters)
+        if not isinstance(transformation, optax.GradientTransformation):
+            raise spec.UserError(
+                f"jax_optimizer returned {type(transformation).__name__}, "
+                "not an optax.GradientTransformation"
+            )
+        self._transformation = optax.with_extra_args_support(transformation)
+        self._step = jax.jit(functools.partial(self._update, workload), donate_argnums=(0, 1, 2))
+        return jax.jit(self._transformation.init)(model_params)
+
+    def _update(
+        self, workload: JaxWorkload, params: Any, model_state: Any, optimizer_state: Any, batch: Any, rng: Any
+    ) -> tuple[Any, Any, Any, dict[str, Any]]:
+        def loss_of(params: Any) -> tuple[Any, Any]:
+            return shared.training_loss(workload, params, batch, model_state, rng, self._settings)
+
+        (loss, model_state), gradients = jax.value_and_grad(loss_of, has_aux=True)(params)
+        norm = optax.global_norm(gradients)
+        if self._settings.grad_clip is not None:
+            factor = shared.clip_factor(norm, self._settings.grad_clip, jnp.minimum)
+            gradients = jax.tree.map(lambda gradient: gradient * factor, gradients)
+        updates, optimizer_state = self._transformation.update(
+            gradients,
+            optimizer_state,
+            params,
+            value=loss,
+            grad=gradients,
+            value_fn=lambda params: loss_of(params)[0],
+        )
+        params = optax.apply_updates(params, updates)
+        return params, model_state, optimizer_state, {"loss": loss, "gradient_norm": norm}
+
+    def update_params(
+        self,
+        workload: JaxWorkload,
+        current_param_container: Any,
+        model_state: Any,
+        batch: Any,
+        optimizer_state: Any,
+        global_step: int,
+        rng: Any,
+    ) -> spec.UpdateReturn:
+        """One step; its loss and gradient norm stay on the device until a drain."""
+        params, model_state, optimizer_state, scalars = self._step(
+            current_param_container, model_state, optimizer_state, batch, rng
+        )
+        self._functions.record(workload, scalars, global_step)
+        return optimizer_state, params, model_state
+
+    def eval_params(self, params: Any, optimizer_state: Any) -> Any:
+        """The parameters to evaluate."""
+        return self._functions.eval_params(params, optimizer_state)
+
+
+class JaxBackend:
+    """The functions of `Backend` for JAX."""
+
+    name = "jax"
+
+    def __init__(self) -> None:
+        self._devices = jax.local_devices()
+        mesh = jax.make_mesh(
+            (len(self._devices),), ("batch",), devices=self._devices, axis_types=(AxisType.Auto,)
+        )
+        self._replicated = NamedSharding(mesh, PartitionSpec())
+        self._sharded = NamedSharding(mesh, PartitionSpec("batch"))
+        self._first_value: Callable[[Any], Any] = jax.jit(lambda leaf: leaf.reshape(-1)[:1])
+        self._smallest: int | None = None
+        self._predict = jax.jit(shared.prediction, static_argnums=0)
+
+    def workload(
+        self, definition: WorkloadDefinition, scale: Scale, source: str, data: Data
+    ) -> JaxWorkload:
+        """Build the flax model and bind it to the facts."""
+        model, initial_std = shared.build_model(definition, scale, data, "jax")
+        sample_inputs = data.splits["train"]["inputs"][:1]
+        facts = definition.facts(scale, source, data)
+        return JaxWorkload(facts, model, sample_inputs, initial_std, self._replicated)
+
+    def random_state(self, pair: tuple[int, int]) -> np.ndarray:
+        """Return a raw PRNG key."""
+        return np.array(pair, np.uint32)
+
+    def seed(self, pair: tuple[int, int]) -> None:
+        """Nothing to do: JAX has no global generator."""
+
+    def place(self, batch: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
+        """Shard the batch over the local devices along its first axis."""
+        rows = len(next(iter(batch.values())))
+        if rows % len(self._devices):
+            raise spec.UserError(
+                f"a batch of {rows} does not divide over {len(self._devices)} devices; "
+                "choose a multiple with --batch-size"
+            )
+        placed: dict[str, jax.Array] = jax.device_put(dict(batch), self._sharded)
+        return placed
+
+    def drain(self, *trees: Any) -> None:
+        """Block on every array of the trees."""
+        jax.block_until_ready([leaf for leaf in jax.tree.leaves(trees) if isinstance(leaf, jax.Array)])
+
+    def marker(self, params: Any) -> Any:
+        """Return one value copied from the smallest parameter."""
+        leaves = jax.tree.leaves(params)
+        if self._smallest is None:
+            self._smallest = min(range(len(leaves)), key=lambda index: leaves[index].size)
+        return self._first_value(leaves[self._smallest])
+
+    def wait(self, marker: Any) -> None:
+        """Block on the marker."""
+        marker.block_until_ready()
+
+    def predict(self, workload: spec.Workload, params: Any, model_state: Any, batch: Any) -> Any:
+        """Return (per-example loss, predictions)."""
+        return self._predict(workload, params, model_state, batch)
+
+    def fetch(self, tree: Any) -> Any:
+        """Return the tree with NumPy arrays."""
+        return jax.tree.map(np.asarray, jax.device_get(tree))
+
+    def signature(self, params: Any) -> dict[str, tuple[tuple[int, ...], str]]:
+        """Name -> (shape, type)."""
+        flat = traverse_util.flatten_dict(params, sep="/")
+        return {name: (tuple(value.shape), str(value.dtype)) for name, value in flat.items()}
+
+    def optimizer_form(
+        self, functions: shared.OptimizerFunctions, settings: shared.StepSettings
+    ) -> OptimizerForm:
+        """Return the submission as the functions of the full form."""
+        return OptimizerForm(functions, settings)
+
+    def peak_device_memory_bytes(self) -> int | None:
+        """Return the largest peak over the local devices; None where JAX does not count it (the CPU)."""
+        peaks = [(device.memory_stats() or {}).get("peak_bytes_in_use") for device in self._devices]
+        counted = [int(peak) for peak in peaks if peak is not None]
+        return max(counted) if counted else None
+
+
+def make(*, compile_model: bool) -> JaxBackend:
+    """Return the backend; JAX always compiles, so `compile_model` changes nothing."""
+    return JaxBackend()

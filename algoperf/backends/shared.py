@@ -1,0 +1,96 @@
+"""What the two backends do alike, written once without either framework."""
+
+import dataclasses
+import importlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from algoperf import parameters, spec
+from algoperf.workload import Data, Scale, WorkloadDefinition
+
+InitialStd = Callable[[str, tuple[int, ...]], float]
+
+
+@dataclasses.dataclass(frozen=True)
+class StepSettings:
+    """The hyperparameters that the library itself consumes in the optimizer form's update step.
+
+    `grad_clip` bounds the global norm of the gradients; None leaves them. `dropout_rate` None means the
+    workload's own.
+    """
+
+    grad_clip: float | None = None
+    label_smoothing: float = 0.0
+    dropout_rate: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerFunctions:
+    """An optimizer-form submission's functions, their arguments already matched to the names they take.
+
+    `make(parameters, hyperparameters)` returns the framework's optimizer, `eval_params(params,
+    optimizer_state)` what to evaluate, `learning_rate(step)` a float or None. Scalars are recorded every
+    `record_every` steps.
+    """
+
+    make: Callable[[spec.Parameters, Any], Any]
+    eval_params: Callable[[Any, Any], Any]
+    learning_rate: Callable[[int], float | None]
+    record_every: int
+
+    def wants(self, global_step: int) -> bool:
+        """Whether this step's scalars are recorded."""
+        return global_step % self.record_every == 0
+
+    def record(self, workload: spec.Workload, scalars: Mapping[str, Any], global_step: int) -> None:
+        """Hand scalars, still on the device, to the run's log."""
+        if self.wants(global_step) and workload.metrics_logger is not None:
+            rate = {} if "learning_rate" in scalars else {"learning_rate": self.learning_rate(global_step)}
+            known = {name: value for name, value in rate.items() if value is not None}
+            workload.metrics_logger.append_scalar_metrics({**scalars, **known}, global_step)
+
+
+def build_model(
+    definition: WorkloadDefinition, scale: Scale, data: Data, framework: str
+) -> tuple[Any, InitialStd]:
+    """Return the workload's model in the framework and its rule for initial values."""
+    settings = {**scale.model, **data.model}
+    module = importlib.import_module(definition.models[framework])
+
+    def initial_std(name: str, shape: tuple[int, ...]) -> float:
+        return definition.initial_std(name, shape, settings)
+
+    return module.build(**settings), initial_std
+
+
+def initial_value(
+    initial_std: InitialStd, name: str, shape: tuple[int, ...], seed: tuple[int, int]
+) -> np.ndarray:
+    """The first value of a parameter, in JAX's layout; the same in both frameworks."""
+    return parameters.initial_value(name, shape, lambda: initial_std(name, shape), seed)
+
+
+def training_loss(
+    workload: spec.Workload, params: Any, batch: Any, model_state: Any, rng: Any, settings: StepSettings
+) -> tuple[Any, Any]:
+    """Return (mean loss over the examples that count, new model state) of a forward pass in training mode."""
+    logits, model_state = workload.model_fn(
+        params, batch, model_state, spec.ForwardPassMode.TRAIN, rng, True, settings.dropout_rate
+    )
+    loss = workload.loss_fn(batch["targets"], logits, batch.get("weights"), settings.label_smoothing)
+    return loss["summed"] / loss["n_valid_examples"], model_state
+
+
+def prediction(workload: spec.Workload, params: Any, model_state: Any, batch: Any) -> tuple[Any, Any]:
+    """Return (per-example loss, predictions) in evaluation mode: classes for a softmax loss, else logits."""
+    logits, _ = workload.model_fn(params, batch, model_state, spec.ForwardPassMode.EVAL, None, False)
+    loss = workload.per_example_loss(batch["targets"], logits, 0.0)
+    classes = workload.loss_type is spec.LossType.SOFTMAX_CROSS_ENTROPY
+    return loss, logits.argmax(-1) if classes else logits
+
+
+def clip_factor(norm: Any, limit: float, minimum: Callable[[Any, Any], Any]) -> Any:
+    """The factor that brings a global norm down to `limit`; 1 where it is below."""
+    return minimum(limit / (norm + 1e-6), 1.0)

@@ -1,0 +1,314 @@
+"""PyTorch behind the functions of `Backend`: an nn.Module as container, torch.optim updates, one device."""
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from algoperf import losses, parameters, spec
+from algoperf.backends import shared
+from algoperf.workload import Data, Scale, WorkloadDefinition
+
+LEAVES = {nn.Embedding: "embedding", nn.LayerNorm: "scale", nn.modules.batchnorm._BatchNorm: "scale"}
+BUFFERS = {"running_mean": "mean", "running_var": "var"}
+
+
+def _pick(values_BC: torch.Tensor, labels_B: torch.Tensor) -> torch.Tensor:
+    return values_BC.gather(-1, labels_B.long().unsqueeze(-1)).squeeze(-1)
+
+
+def _ctc(
+    logits_BTV: torch.Tensor, paddings_BT: torch.Tensor, labels_BN: torch.Tensor, paddings_BN: torch.Tensor
+) -> torch.Tensor:
+    return nn.functional.ctc_loss(
+        logits_BTV.log_softmax(-1).transpose(0, 1),
+        labels_BN.long(),
+        (1 - paddings_BT).sum(1).long(),
+        (1 - paddings_BN).sum(1).long(),
+        reduction="none",
+    )
+
+
+OPS = losses.Ops(
+    log_softmax=functools.partial(torch.log_softmax, dim=-1),
+    softplus=nn.functional.softplus,
+    pick=_pick,
+    ctc=_ctc,
+)
+per_example_loss = functools.partial(losses.per_example, ops=OPS)
+
+
+def neutral_names(module: nn.Module) -> dict[str, str]:
+    """PyTorch's name of every parameter and running statistic -> its name by paths, as flax has it."""
+    names = {}
+    for path, child in module.named_modules():
+        weight = next((leaf for kind, leaf in LEAVES.items() if isinstance(child, kind)), "kernel")
+        own = [*child.named_parameters(recurse=False), *child.named_buffers(recurse=False)]
+        for leaf, _ in own:
+            neutral = weight if leaf == "weight" else BUFFERS.get(leaf, leaf)
+            torch_name = f"{path}.{leaf}" if path else leaf
+            names[torch_name] = "/".join([*path.split("."), neutral] if path else [neutral])
+    return names
+
+
+class TorchWorkload(spec.Workload):
+    """A PyTorch module bound to its workload's facts; the module itself is the parameter container."""
+
+    def __init__(
+        self,
+        facts: dict[str, Any],
+        model: nn.Module,
+        initial_std: shared.InitialStd,
+        device: torch.device,
+        compile_model: bool,
+    ) -> None:
+        super().__init__(**facts)
+        self._model = model.to(device)
+        self._names = neutral_names(model)
+        self._initial_std = initial_std
+        self._forward: Callable[..., torch.Tensor] | None = torch.compile(model) if compile_model else None
+
+    @property
+    def parameters(self) -> spec.Parameters:
+        """The named parameters, with their tensors, that an optimizer-form submission sees."""
+        tensors = {self._names[name]: value for name, value in self._model.named_parameters()}
+        shapes = {name: tuple(value.shape) for name, value in tensors.items()}
+        return parameters.describe(shapes, self.is_output_params, tensors)
+
+    @property
+    def param_shapes(self) -> spec.ParameterShapeTree:
+        """Name -> `ShapeTuple`, under PyTorch's names."""
+        return {name: spec.ShapeTuple(tuple(value.shape)) for name, value in self._model.named_parameters()}
+
+    @property
+    def model_params_types(self) -> spec.ParameterTypeTree:
+        """Name -> `ParameterType`, under PyTorch's names."""
+        return {
+            name: parameters.parameter_type(self._names[name], tuple(value.shape))
+            for name, value in self._model.named_parameters()
+        }
+
+    def init_model_fn(self, rng: spec.RandomState) -> spec.ModelInitState:
+        """Return (the module with fresh parameters, None); batch statistics live in the module."""
+        self.from_neutral(
+            {
+                name: shared.initial_value(self._initial_std, name, value.shape, rng)
+                for name, value in self.to_neutral(self._model).items()
+            }
+        )
+        return self._model, None
+
+    def from_neutral(self, values: Mapping[str, np.ndarray]) -> nn.Module:
+        """Load NumPy arrays by name, in JAX's layout, into the module and return it."""
+        state = {
+            torch_name: torch.from_numpy(parameters.to_torch(name, values[name]))
+            for torch_name, name in self._names.items()
+            if name in values
+        }
+        self._model.load_state_dict(state, strict=False)
+        return self._model
+
+    def to_neutral(self, params: nn.Module) -> dict[str, np.ndarray]:
+        """Return NumPy arrays by name, in JAX's layout."""
+        state = params.state_dict()
+        return {
+            name: parameters.from_torch(name, state[torch_name].detach().cpu().numpy())
+            for torch_name, name in self._names.items()
+            if state[torch_name].dtype.is_floating_point
+        }
+
+    def model_fn(
+        self,
+        params: spec.ParameterContainer,
+        augmented_and_preprocessed_input_batch: Mapping[str, spec.Tensor],
+        model_state: spec.ModelAuxiliaryState,
+        mode: spec.ForwardPassMode,
+        rng: spec.RandomState,
+        update_batch_norm: bool,
+        dropout_rate: float | None = None,
+    ) -> tuple[spec.Tensor, spec.ModelAuxiliaryState]:
+        """Return (logits, model_state); in evaluation mode no gradient is kept."""
+        train = mode is spec.ForwardPassMode.TRAIN
+        if params.training is not train:
+            params.train(train)
+        forward = self._forward if self._forward is not None and params is self._model else params
+        with torch.set_grad_enabled(train and torch.is_grad_enabled()):
+            logits = forward(
+                augmented_and_preprocessed_input_batch["inputs"],
+                dropout_rate=self.dropout_rate if dropout_rate is None else dropout_rate,
+            )
+        return logits, model_state
+
+    def per_example_loss(
+        self, label_batch: spec.Tensor, logits_batch: spec.Tensor, label_smoothing: float
+    ) -> spec.Tensor:
+        """Unmasked loss of each example."""
+        return per_example_loss(self.loss_type, label_batch, logits_batch, label_smoothing)
+
+    def output_activation_fn(self, logits_batch: spec.Tensor) -> spec.Tensor:
+        """Probabilities, or the logits themselves for a regression."""
+        match self.loss_type:
+            case spec.LossType.SOFTMAX_CROSS_ENTROPY:
+                return logits_batch.softmax(-1)
+            case spec.LossType.SIGMOID_CROSS_ENTROPY:
+                return logits_batch.sigmoid()
+        return logits_batch
+
+
+class OptimizerForm:
+    """An optimizer-form submission in the functions of the full form."""
+
+    def __init__(self, functions: shared.OptimizerFunctions, settings: shared.StepSettings) -> None:
+        self._functions = functions
+        self._settings = settings
+
+    def init_optimizer_state(
+        self, workload: TorchWorkload, model_params: nn.Module, hyperparameters: Any
+    ) -> dict[str, Any]:
+        """Make the optimizer and its scheduler (or None)."""
+        made = self._functions.make(workload.parameters, hyperparameters)
+        optimizer, scheduler = made if isinstance(made, tuple) else (made, None)
+        if not callable(getattr(optimizer, "step", None)):
+            raise spec.UserError(
+                f"torch_optimizer returned {type(made).__name__}, "
+                "not a torch.optim.Optimizer or (optimizer, scheduler)"
+            )
+        self._trained = [value for value in model_params.parameters() if value.requires_grad]
+        return {"optimizer": optimizer, "scheduler": scheduler}
+
+    def update_params(
+        self,
+        workload: TorchWorkload,
+        current_param_container: nn.Module,
+        model_state: Any,
+        batch: Any,
+        optimizer_state: dict[str, Any],
+        global_step: int,
+        rng: Any,
+    ) -> spec.UpdateReturn:
+        """One step; its loss and gradient norm stay on the device until a drain."""
+        optimizer, scheduler = optimizer_state["optimizer"], optimizer_state["scheduler"]
+        optimizer.zero_grad(set_to_none=True)
+        loss, model_state = shared.training_loss(
+            workload, current_param_container, batch, model_state, rng, self._settings
+        )
+        loss.backward()
+        if self._settings.grad_clip is not None or self._functions.wants(global_step):
+            gradients = [value.grad for value in self._trained if value.grad is not None]
+            norm = nn.utils.get_total_norm(gradients)
+            if self._settings.grad_clip is not None:
+                torch._foreach_mul_(
+                    gradients, shared.clip_factor(norm, self._settings.grad_clip, _minimum)
+                )
+            scalars = {
+                "loss": loss.detach(),
+                "gradient_norm": norm,
+                "learning_rate": optimizer.param_groups[0]["lr"],
+            }
+            self._functions.record(workload, scalars, global_step)
+        optimizer.step()
+        if scheduler is not None:
+            scheduler.step()
+        return optimizer_state, current_param_container, model_state
+
+    def eval_params(self, params: nn.Module, optimizer_state: dict[str, Any]) -> nn.Module:
+        """The module to evaluate."""
+        module: nn.Module = self._functions.eval_params(params, optimizer_state["optimizer"])
+        return module
+
+
+def _minimum(tensor: torch.Tensor, limit: float) -> torch.Tensor:
+    return tensor.clamp(max=limit)
+
+
+class TorchBackend:
+    """The functions of `Backend` for PyTorch."""
+
+    name = "pytorch"
+
+    def __init__(self, *, compile_model: bool) -> None:
+        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self._compile_model = compile_model
+        self._cuda = self._device.type == "cuda"
+
+    def workload(
+        self, definition: WorkloadDefinition, scale: Scale, source: str, data: Data
+    ) -> TorchWorkload:
+        """Build the module and bind it to the facts."""
+        model, initial_std = shared.build_model(definition, scale, data, "pytorch")
+        facts = definition.facts(scale, source, data)
+        return TorchWorkload(facts, model, initial_std, self._device, self._compile_model)
+
+    def random_state(self, pair: tuple[int, int]) -> tuple[int, int]:
+        """Return the pair itself."""
+        return pair
+
+    def seed(self, pair: tuple[int, int]) -> None:
+        """Seed the global generator, from which dropout draws."""
+        torch.manual_seed(pair[0] << 32 | pair[1])
+
+    def place(self, batch: Mapping[str, np.ndarray]) -> dict[str, torch.Tensor]:
+        """Put the batch on the device."""
+        tensors = {name: torch.from_numpy(array) for name, array in batch.items()}
+        if not self._cuda:
+            return tensors
+        return {
+            name: value.pin_memory().to(self._device, non_blocking=True) for name, value in tensors.items()
+        }
+
+    def drain(self, *trees: Any) -> None:
+        """Wait for the CUDA device; the CPU has always finished."""
+        if self._cuda:
+            torch.cuda.synchronize(self._device)
+
+    def marker(self, params: Any) -> Any:
+        """Return an event at the end of what is queued; None on the CPU."""
+        if not self._cuda:
+            return None
+        event = torch.cuda.Event()
+        event.record()
+        return event
+
+    def wait(self, marker: Any) -> None:
+        """Wait for the event."""
+        if marker is not None:
+            marker.synchronize()
+
+    def predict(self, workload: spec.Workload, params: Any, model_state: Any, batch: Any) -> Any:
+        """Return (per-example loss, predictions)."""
+        with torch.no_grad():
+            return shared.prediction(workload, params, model_state, batch)
+
+    def fetch(self, tree: Any) -> Any:
+        """Return the tree (of dicts, lists and tuples) with NumPy arrays."""
+        if isinstance(tree, torch.Tensor):
+            return tree.detach().cpu().numpy()
+        if isinstance(tree, Mapping):
+            return {key: self.fetch(value) for key, value in tree.items()}
+        if isinstance(tree, (list, tuple)):
+            return type(tree)(self.fetch(value) for value in tree)
+        return tree
+
+    def signature(self, params: nn.Module) -> dict[str, tuple[tuple[int, ...], str]]:
+        """Name -> (shape, type)."""
+        return {
+            name: (tuple(value.shape), str(value.dtype)) for name, value in params.named_parameters()
+        }
+
+    def optimizer_form(
+        self, functions: shared.OptimizerFunctions, settings: shared.StepSettings
+    ) -> OptimizerForm:
+        """Return the submission as the functions of the full form."""
+        return OptimizerForm(functions, settings)
+
+    def peak_device_memory_bytes(self) -> int | None:
+        """Return the most CUDA memory that the allocator held; None on the CPU."""
+        return torch.cuda.max_memory_allocated(self._device) if self._cuda else None
+
+
+def make(*, compile_model: bool) -> TorchBackend:
+    """Return the backend."""
+    return TorchBackend(compile_model=compile_model)

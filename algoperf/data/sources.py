@@ -1,0 +1,72 @@
+"""Where rows come from: files of a folder, or the Hugging Face hub, each with errors in the user's words."""
+
+import csv
+import gzip
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from algoperf.spec import UserError
+from algoperf.workload import Scale, WorkloadDefinition, choose
+
+
+def resolve(definition: WorkloadDefinition, scale: Scale, given: str | None) -> tuple[str, str]:
+    """Return (kind, source) for `--data`: kind is 'builtin', 'hub' or 'folder', source the same or a path."""
+    source = given or scale.default_source
+    if source in ("builtin", "hub"):
+        choose(f"data for {definition.name}", source, definition.sources)
+        return source, source
+    folder = Path(source)
+    if not folder.is_dir():
+        near = "" if folder.exists() else "; no such folder"
+        choices = ", ".join(name if name != "folder" else "FOLDER" for name in definition.sources)
+        raise UserError(f"unknown data {source!r} for {definition.name}{near} (one of: {choices})")
+    if "folder" not in definition.sources:
+        raise UserError(f"{definition.name} reads no folder; data is one of: {', '.join(definition.sources)}")
+    return "folder", str(folder.resolve())
+
+
+def find_file(folder: Path, name: str) -> Path | None:
+    """Return the file, or its gzipped form, or None."""
+    return next((path for path in (folder / name, folder / f"{name}.gz") if path.is_file()), None)
+
+
+def read_csv(path: Path, columns: int) -> Iterator[tuple[int, list[str]]]:
+    """Yield (row number from 1, fields) of a CSV file, gzipped or not; UserError names file and row."""
+    opened: Any = gzip.open if path.suffix == ".gz" else open
+    row_number = 0
+    try:
+        with opened(path, "rt", encoding="utf-8", newline="") as file:
+            for row_number, fields in enumerate(csv.reader(file), start=1):
+                if len(fields) != columns:
+                    raise UserError(f"{path}:{row_number}: {len(fields)} fields, expected {columns}")
+                yield row_number, fields
+    except (csv.Error, UnicodeDecodeError, gzip.BadGzipFile, EOFError) as error:
+        raise UserError(f"{path}:{row_number + 1}: unreadable ({error})") from error
+
+
+def load_dataset(path: str, revision: str | None, columns: tuple[str, ...]) -> Mapping[str, Any]:
+    """Load a data set in the hub's layout, from the hub (pinned revision) or from a folder, by one call."""
+    import datasets
+
+    datasets.disable_progress_bars()
+    try:
+        loaded = datasets.load_dataset(path, revision=revision)
+    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+        reason = str(error).splitlines()[0][:200]
+        if revision is None:
+            raise UserError(f"{path}: holds no data set in the hub's parquet layout ({reason})") from error
+        raise UserError(
+            f"the hub cannot give {path} at {revision[:8]} ({type(error).__name__}); with a network run this again, "
+            "without one use --data FOLDER with the data set's files"
+        ) from error
+    for split in ("train", "test"):
+        if split not in loaded:
+            raise UserError(f"{path}: no split {split!r}; it has: {', '.join(loaded)}")
+        missing = [column for column in columns if column not in loaded[split].column_names]
+        if missing:
+            raise UserError(
+                f"{path}: split {split!r} has no column {missing[0]!r}; expected: {', '.join(columns)}"
+            )
+    splits: Mapping[str, Any] = loaded
+    return splits

@@ -1,0 +1,245 @@
+"""The run folder: the only module that knows its file names and columns.
+
+    <out>/<experiment>/<submission>/study_<k>/<workload>_<framework>/trial_<j>/
+
+The layout and the column names are those of AlgoPerf's public logs, so that its reader and ours read both.
+Rows are appended and flushed as they happen; a last line torn by a crash is cut off before the next append.
+"""
+
+import csv
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, TextIO
+
+from algoperf.spec import UserError
+
+EVALUATIONS = "eval_measurements.csv"
+SCALARS = "measurements.csv"
+HYPERPARAMETERS = "hparams.json"
+RESULT = "result.json"
+SOURCE = "submission"
+TIMES = (
+    "accumulated_submission_time",
+    "accumulated_eval_time",
+    "accumulated_logging_time",
+    "global_step",
+    "preemption_count",
+    "score",
+    "total_duration",
+)
+SCALAR_COLUMNS = ("global_step", "loss", "gradient_norm", "learning_rate")
+# Settings that differ between trials of one folder, or that say nothing about what is measured.
+PER_TRIAL = frozenset({"study", "trial", "submission_path", "config_hash", "pool"})
+# Settings that two results must share before they are pooled in one table.
+POOLED = ("scale", "data", "precision", "tuning_ruleset", "eval_every_steps", "versions", "hardware")
+
+
+def trial_folder(
+    out: Path, experiment: str, submission: str, study: int, workload: str, framework: str, trial: int
+) -> Path:
+    """The folder of one trial; studies count from 0 and trials from 1, as AlgoPerf's do."""
+    return out / experiment / submission / f"study_{study}" / f"{workload}_{framework}" / f"trial_{trial}"
+
+
+def configuration_hash(flags: Mapping[str, Any]) -> str:
+    """SHA-256 of everything that the trials of one folder must share, the first 16 hex digits."""
+    shared = {key: value for key, value in flags.items() if key not in PER_TRIAL}
+    return hashlib.sha256(json.dumps(shared, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def with_hashes(flags: Mapping[str, Any]) -> dict[str, Any]:
+    """The flags with `pool` (what scoring groups by) and `config_hash`."""
+    return {
+        **flags,
+        "pool": {key: flags[key] for key in POOLED},
+        "config_hash": configuration_hash(flags),
+    }
+
+
+def read_result(folder: Path) -> dict[str, Any] | None:
+    """The result of a trial that has ended, or None."""
+    return _read_json(folder / RESULT)
+
+
+def read_flags(folder: Path) -> dict[str, Any] | None:
+    """The newest flags of a trial, or None."""
+    paths = sorted(folder.glob("flags_*.json"))
+    return _read_json(paths[-1]) if paths else None
+
+
+def check_same_configuration(folder: Path, flags: Mapping[str, Any]) -> None:
+    """Raise UserError where the flags (all of them, or a part) contradict those of the trials already there.
+
+    All trials of a submission's folder share its source; those of one workload and framework the whole
+    configuration.
+    """
+    submission_folder = folder.parents[2]
+    for path in sorted(submission_folder.glob("study_*/*/trial_*/flags_*.json")):
+        earlier = _read_json(path) or {}
+        changed = [
+            key
+            for key in sorted(set(earlier) & set(flags) - PER_TRIAL)
+            if earlier[key] != json.loads(json.dumps(flags[key]))
+        ]
+        if any(key.startswith("submission_") for key in changed):
+            raise UserError(
+                f"{submission_folder}: holds another submission named {flags['submission']!r}, with other "
+                "source; use another --experiment, or rename the file"
+            )
+        if changed and path.parents[1].name == folder.parent.name:
+            shown = ", ".join(f"{key}: {_short(earlier[key])}, now {_short(flags[key])}" for key in changed)
+            raise UserError(
+                f"{folder.parent}: holds another configuration ({shown}); use another --experiment or --out"
+            )
+
+
+def set_aside(folder: Path) -> Path | None:
+    """Move what an interrupted trial left into `interrupted_<n>` inside its folder; return that, or None."""
+    left = [path for path in folder.glob("*") if not path.name.startswith("interrupted_")]
+    if not left:
+        return None
+    number = 1 + max((int(path.name.split("_")[1]) for path in folder.glob("interrupted_*")), default=-1)
+    aside = folder / f"interrupted_{number}"
+    aside.mkdir()
+    for path in left:
+        path.rename(aside / path.name)
+    return aside
+
+
+class TrialLog:
+    """Writes one trial's folder."""
+
+    def __init__(self, folder: Path, metric_names: Iterable[str], splits: Iterable[str]) -> None:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            probe = folder / ".writable"
+            probe.touch()
+            probe.unlink()
+        except OSError as error:
+            raise UserError(f"run folder {folder} is not writable ({error.strerror}); choose another --out") from error
+        self.folder = folder
+        self._metric_columns = [
+            f"{split}/{name}" for split in splits for name in (*metric_names, "num_examples")
+        ]
+        self._events: Any = None
+
+    def begin(self, flags: Mapping[str, Any], meta: Mapping[str, Any], point: Mapping[str, Any] | None) -> None:
+        """Write what the trial is, before its first step."""
+        number = len(list(self.folder.glob("flags_*.json")))
+        write_json(self.folder / f"flags_{number}.json", flags)
+        write_json(self.folder / f"meta_data_{number}.json", meta)
+        write_json(self.folder / HYPERPARAMETERS, dict(point or {}))
+
+    def copy_source(self, files: Mapping[str, Path]) -> None:
+        """Copy the submission's files, by their path relative to its folder."""
+        for name, path in files.items():
+            target = self.folder / SOURCE / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, target)
+
+    def evaluation(self, times: Mapping[str, float], metrics: Mapping[str, float]) -> None:
+        """Append one evaluation: the columns of `TIMES` and the metrics by `split/name`."""
+        row = {**times, **metrics}
+        _append(self.folder / EVALUATIONS, (*TIMES, *self._metric_columns), [row])
+        self._tensorboard(int(times["global_step"]), {**metrics, "accumulated_submission_time": times["score"]})
+
+    def scalars(self, rows: Iterable[tuple[int, Mapping[str, float]]]) -> None:
+        """Append training scalars by step; names outside the columns go to TensorBoard alone."""
+        kept = []
+        for step, values in rows:
+            kept.append({"global_step": step, **{name: values.get(name) for name in SCALAR_COLUMNS[1:]}})
+            self._tensorboard(step, {f"training/{name}": value for name, value in values.items()})
+        if kept:
+            _append(self.folder / SCALARS, SCALAR_COLUMNS, kept)
+
+    def close(self) -> None:
+        """Close the event file."""
+        if self._events is not None:
+            self._events.close()
+
+    def result(self, result: Mapping[str, Any]) -> None:
+        """Write the result, after which the trial counts as ended."""
+        write_json(self.folder / RESULT, result)
+
+    def _tensorboard(self, step: int, values: Mapping[str, Any]) -> None:
+        from tensorboard.compat.proto import event_pb2, summary_pb2
+        from tensorboard.summary.writer.event_file_writer import EventFileWriter
+
+        if self._events is None:
+            self._events = EventFileWriter(str(self.folder))
+        scalars = [
+            summary_pb2.Summary.Value(tag=name, simple_value=value)
+            for name, value in values.items()
+            if value is not None
+        ]
+        self._events.add_event(event_pb2.Event(step=step, summary=summary_pb2.Summary(value=scalars)))
+
+
+def last_evaluation(folder: Path) -> dict[str, float]:
+    """The last whole row of a trial's evaluations, as numbers; empty where there is none."""
+    last: dict[str, float] = {}
+    for row in _rows(folder / EVALUATIONS):
+        last = row
+    return last
+
+
+def _rows(path: Path) -> Iterator[dict[str, float]]:
+    if not path.is_file():
+        return
+    with path.open(newline="") as file:
+        for row in csv.DictReader(file):
+            if None in row.values() or None in row:
+                continue  # torn
+            yield {key: float(value) for key, value in row.items() if value != ""}
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a file whole or not at all: to a neighbour, to the disk, then renamed."""
+    neighbour = path.with_name(f".{path.name}.writing")
+    with neighbour.open("w") as file:
+        json.dump(value, file, indent=2, sort_keys=True)
+        file.write("\n")
+        file.flush()
+        os.fsync(file.fileno())
+    neighbour.replace(path)
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    try:
+        value = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _append(path: Path, columns: tuple[str, ...] | list[str], rows: Iterable[Mapping[str, Any]]) -> None:
+    _cut_torn_line(path)
+    with path.open("a", newline="") as file:
+        writer = csv.DictWriter(file, columns, restval="", lineterminator="\n")
+        if file.tell() == 0:
+            writer.writeheader()
+        writer.writerows(rows)
+        _flush(file)
+
+
+def _flush(file: TextIO) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _cut_torn_line(path: Path) -> None:
+    if not path.is_file():
+        return
+    content = path.read_bytes()
+    if content and not content.endswith(b"\n"):
+        with path.open("r+b") as file:
+            file.truncate(content.rfind(b"\n") + 1)
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -1,0 +1,178 @@
+"""Trials times studies: each trial in a process of its own, one after the other; what is done is skipped."""
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from algoperf import hardware, run_log, search_space, submission
+from algoperf.spec import UserError
+from algoperf.trial_plan import TrialPlan
+
+EXTERNAL_TRIALS = 5
+Observe = Callable[[TrialPlan, dict[str, Any]], None]
+_CHILD = (
+    "import sys; sys.path += [path for path in {paths!r} if path not in sys.path]; "
+    "from algoperf import trial_process; sys.exit(trial_process.main())"
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Slice:
+    """Which trials of which studies: studies from 0, trials from `first` to `last`, counted from 1."""
+
+    studies: int
+    first: int
+    last: int
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        """(study, trial) in the order in which they run."""
+        return ((study, trial) for study in range(self.studies) for trial in range(self.first, self.last + 1))
+
+
+def choose_slice(
+    ruleset: str, trials: int | None, studies: int, trial_range: str | None, space_size: int | None
+) -> Slice:
+    """The trials to run; `trial_range` FIRST:LAST (inclusive, from 1) cuts a piece out of a study."""
+    count = trials if trials is not None else EXTERNAL_TRIALS if ruleset == "external" else 1
+    if trials is None and space_size is not None and ruleset == "external":
+        count = min(count, space_size)
+    if space_size is not None and ruleset == "external" and count > space_size:
+        raise UserError(f"--trials {count}: the search space lists only {space_size} points")
+    if trial_range is None:
+        return Slice(studies, 1, count)
+    first, colon, last = trial_range.partition(":")
+    if not (colon and first.isdigit() and last.isdigit() and 1 <= int(first) <= int(last) <= count):
+        raise UserError(f"--trial-range {trial_range!r}: expected FIRST:LAST within 1:{count}")
+    return Slice(studies, int(first), int(last))
+
+
+def check_search_space(outline: submission.Outline, ruleset: str, given: str | None) -> int | None:
+    """Read the search space that a run will use, if it can be read without running the submission.
+
+    Return how many points it lists; None where points are drawn.
+    """
+    if given is not None:
+        return search_space.read(given).size
+    if ruleset != "external":
+        return None
+    space = search_space.beside(outline.path, outline.search_space)
+    return space.size if space is not None else None
+
+
+def run(base: TrialPlan, outline: submission.Outline, chosen: Slice, observe: Observe) -> list[dict[str, Any]]:
+    """Run the trials that have no result yet; return every trial's result.
+
+    `observe(plan, event)` is told what happens, `event["event"]` being one of skip, note, start, progress,
+    evaluation, result. Raises UserError for a mistake that only the trial's process can see.
+    """
+    settings = _known_settings(base, outline)
+    results = []
+    for study, trial in chosen:
+        plan = dataclasses.replace(base, study=study, trial=trial)
+        folder = run_log.trial_folder(
+            plan.out_folder, plan.experiment, outline.name, study, plan.workload, plan.framework, trial
+        )
+        run_log.check_same_configuration(folder, settings)
+        done = run_log.read_result(folder)
+        if done is None:
+            done = _run_trial(plan, folder, observe)
+        else:
+            observe(plan, {"event": "skip", "folder": str(folder), "result": done})
+        results.append(done)
+    return results
+
+
+def _known_settings(plan: TrialPlan, outline: submission.Outline) -> dict[str, Any]:
+    """The part of a trial's flags that needs neither the data nor the submission's code."""
+    return {
+        **plan.settings(),
+        "submission": outline.name,
+        "submission_file_hash": submission.file_hash(outline.path),
+        "versions": hardware.versions(),
+        "hardware": hardware.describe(),
+    }
+
+
+def _run_trial(plan: TrialPlan, folder: Path, observe: Observe) -> dict[str, Any]:
+    root = str(Path(__file__).resolve().parents[1])
+    process = subprocess.Popen(
+        [sys.executable, "-P", "-c", _CHILD.format(paths=[root])],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**hardware.thread_environment(), **os.environ},
+    )
+    result = None
+    try:
+        for event in _events(process, plan):
+            if event["event"] == "user_error":
+                error = UserError(event["text"])
+                error.add_note(event["traceback"])
+                raise error
+            if event["event"] == "result":
+                result = event["result"]
+            observe(plan, event)
+        process.wait()
+    finally:
+        process.kill()
+        process.wait()
+    if result is None:
+        result = _died(plan, folder, process.returncode)
+        observe(plan, {"event": "result", "result": result})
+    return result
+
+
+def _events(process: "subprocess.Popen[str]", plan: TrialPlan) -> Iterator[dict[str, Any]]:
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        process.stdin.write(plan.to_json() + "\n")
+        process.stdin.flush()
+    except BrokenPipeError:
+        return
+    for line in process.stdout:
+        try:
+            event = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(event, dict) and "event" in event:
+            yield event
+
+
+def _died(plan: TrialPlan, folder: Path, code: int) -> dict[str, Any]:
+    """The result of a trial whose process ended without one: written here, from what its folder holds."""
+    if code < 0:
+        name = signal.Signals(-code).name
+        hint = "; often the system's answer to memory that ran out" if -code == signal.SIGKILL else ""
+        cause = f"the trial's process was ended by {name}{hint}"
+    else:
+        cause = f"the trial's process ended with exit code {code} and no result"
+    last = run_log.last_evaluation(folder)
+    result = {
+        **{key: value for key, value in (run_log.read_flags(folder) or plan.settings()).items()},
+        "study": plan.study,
+        "trial": plan.trial,
+        "status": "failed",
+        "scoreable": plan.max_steps is None,
+        "steps": int(last.get("global_step", 0)),
+        "time_to_target_s": None,
+        "steps_to_target": None,
+        "final": {name: value for name, value in last.items() if "/" in name},
+        "ledger": {"submission_s": last.get("accumulated_submission_time")},
+        "error": {"cause": cause, "traceback": ""},
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    run_log.write_json(folder / run_log.RESULT, result)
+    return result
+
+
+def explain(error: BaseException) -> str:
+    """A traceback, with that of the trial's process where the error came from there."""
+    return "".join(traceback.format_exception(error))

@@ -1,0 +1,261 @@
+"""Find, read and check a submission: one Python file in the optimizer form or in the full form.
+
+`locate` and `inspect` read the file without running it, in the process that starts the trials; `load` runs it,
+in the process of the trial.
+"""
+
+import ast
+import dataclasses
+import hashlib
+import importlib.machinery
+import importlib.util
+import inspect as introspection
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import reference_algorithms
+from algoperf.backends import FRAMEWORKS
+from algoperf.spec import UserError
+from algoperf.workload import choose
+
+OPTIMIZER_FUNCTIONS = {"jax": "jax_optimizer", "pytorch": "torch_optimizer"}
+LIBRARY_NAMES = ("batch_size", "grad_clip", "label_smoothing", "dropout_rate")
+_COMMON = (
+    "workload",
+    "current_param_container",
+    "current_params_types",
+    "model_state",
+    "hyperparameters",
+    "loss_type",
+    "optimizer_state",
+    "eval_results",
+    "global_step",
+    "rng",
+)
+ARGUMENTS: Mapping[str, tuple[str, ...]] = {
+    "jax_optimizer": ("params", "hyperparameters", "info"),
+    "torch_optimizer": ("params", "hyperparameters", "info"),
+    "eval_params": ("params", "optimizer_state", "hyperparameters", "info"),
+    "learning_rate": ("step", "hyperparameters", "info"),
+    "init_optimizer_state": ("workload", "model_params", "model_state", "hyperparameters", "rng"),
+    "update_params": (*_COMMON, "batch", "train_state"),
+    "prepare_for_eval": _COMMON,
+    "data_selection": (
+        *("workload", "input_queue", "optimizer_state", "current_param_container", "model_state"),
+        *("hyperparameters", "global_step", "rng"),
+    ),
+    "get_batch_size": ("workload_name",),
+}
+FULL_FORM = ("init_optimizer_state", "update_params")
+
+
+@dataclasses.dataclass(frozen=True)
+class Outline:
+    """What a submission file says without being run. `search_space` is None unless it is a literal."""
+
+    name: str
+    path: Path
+    is_full_form: bool
+    frameworks: tuple[str, ...]
+    search_space: Any = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Submission:
+    """A loaded submission. `functions` take any of the keywords in `ARGUMENTS` and pass on those they name."""
+
+    outline: Outline
+    module: ModuleType
+    functions: Mapping[str, "Function"]
+    source_files: Mapping[str, Path]
+
+    @property
+    def source_hash(self) -> str:
+        """SHA-256 over the submission's files, the first 16 hex digits."""
+        digest = hashlib.sha256()
+        for name, path in sorted(self.source_files.items()):
+            digest.update(name.encode() + b"\0" + path.read_bytes() + b"\0")
+        return digest.hexdigest()[:16]
+
+
+@dataclasses.dataclass(frozen=True)
+class Function:
+    """A submission's function with the names of the arguments it takes."""
+
+    call: Callable[..., Any]
+    takes: frozenset[str]
+
+    def __call__(self, **arguments: Any) -> Any:
+        """Call it with those of the arguments that it names."""
+        return self.call(**{name: arguments[name] for name in self.takes if name in arguments})
+
+
+def locate(given: str) -> tuple[Path, str]:
+    """Return (file, how it was found): a path, or a bare name that is no file here, a reference algorithm's."""
+    path = Path(given)
+    if path.is_dir() and (path / "submission.py").is_file():
+        path = path / "submission.py"
+    if path.is_file():
+        if path.suffix != ".py":
+            raise UserError(f"submission {given}: not a Python file; expected a file that ends in .py")
+        return path.resolve(), f"file {path}"
+    bare = given.removesuffix(".py")
+    if path.name != given:
+        raise UserError(f"submission {given}: no such file; give a Python file or a reference algorithm's name")
+    choose("submission", bare, reference_algorithms.names())
+    return reference_algorithms.path(bare), f"reference algorithm {bare}"
+
+
+def inspect(path: Path) -> Outline:
+    """Read a file's form, frameworks and literal search space; raise UserError where it does not parse."""
+    try:
+        tree = ast.parse(path.read_bytes(), filename=str(path))
+    except (SyntaxError, ValueError) as error:
+        line = getattr(error, "lineno", None) or 1
+        raise UserError(f"submission {path}:{line}: {getattr(error, 'msg', error)}") from error
+    defined = _top_level_names(tree)
+    served = [framework for framework, name in OPTIMIZER_FUNCTIONS.items() if name in defined]
+    full_form = all(name in defined for name in FULL_FORM)
+    if not served and not full_form:
+        partly = [name for name in FULL_FORM if name in defined]
+        missing = [name for name in FULL_FORM if name not in defined]
+        wanted = " and ".join(missing) if partly else "jax_optimizer or torch_optimizer, or " + " and ".join(FULL_FORM)
+        raise UserError(f"submission {path}: missing function {wanted}")
+    if served and not full_form and "DEFAULTS" not in defined:
+        raise UserError(f"submission {path}: missing DEFAULTS, a dict with one good point")
+    name = path.parent.name if path.name == "submission.py" else path.stem
+    frameworks = _imported_frameworks(tree) if full_form else served
+    return Outline(name, path, full_form, tuple(frameworks), _literal(tree, "SEARCH_SPACE"))
+
+
+def choose_framework(outline: Outline, given: str | None) -> str:
+    """The framework of a run: the one given, if it is served, else jax where that is served."""
+    if given is None:
+        return outline.frameworks[0]
+    choose("framework", given, list(FRAMEWORKS))
+    if given not in outline.frameworks:
+        raise UserError(
+            f"submission {outline.path} does not serve {given}; it serves: {', '.join(outline.frameworks)}"
+        )
+    return given
+
+
+def load(outline: Outline, framework: str) -> Submission:
+    """Run the file and check its functions for the framework. Modules beside it can be imported."""
+    beside = _Beside(outline.path.parent)
+    before = set(sys.modules)
+    sys.meta_path.insert(0, beside)
+    try:
+        spec = importlib.util.spec_from_file_location(f"_submission_{outline.name}", outline.path)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[spec.name] = module
+        spec.loader.exec_module(module)
+    except ImportError as error:
+        raise UserError(f"submission {outline.path}: {error}") from error
+    finally:
+        # Kept last, for imports inside functions; a sibling's name shadows nothing of ours any more.
+        sys.meta_path.remove(beside)
+        sys.meta_path.append(beside)
+    names = FULL_FORM if outline.is_full_form else (OPTIMIZER_FUNCTIONS[framework],)
+    optional = tuple(name for name in ARGUMENTS if name not in (*FULL_FORM, *OPTIMIZER_FUNCTIONS.values()))
+    functions = {
+        name: _check(outline.path, name, getattr(module, name, None))
+        for name in (*names, *optional)
+        if name in names or hasattr(module, name)
+    }
+    if not outline.is_full_form and not isinstance(getattr(module, "DEFAULTS", None), Mapping):
+        raise UserError(f"submission {outline.path}: DEFAULTS is not a dict")
+    return Submission(outline, module, functions, _source_files(outline.path, set(sys.modules) - before))
+
+
+class _Beside:
+    """Finds top-level modules in the submission's folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = str(folder)
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        if path is not None:
+            return None
+        found = importlib.machinery.PathFinder.find_spec(name, [self._folder], target)
+        # A folder without __init__ must not shadow an installed package of its name.
+        return found if found is not None and found.origin is not None else None
+
+
+def function_of(call: Callable[..., Any]) -> Function:
+    """A function of ours as a `Function`."""
+    return Function(call, frozenset(introspection.signature(call).parameters))
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file, the first 16 hex digits."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+
+
+def _check(path: Path, name: str, function: Any) -> Function:
+    if not callable(function):
+        raise UserError(f"submission {path}: {name} is not a function")
+    allowed = ARGUMENTS[name]
+    takes = set()
+    for parameter in introspection.signature(function).parameters.values():
+        if parameter.kind is parameter.VAR_KEYWORD:
+            return Function(function, frozenset(allowed))
+        known = parameter.name in allowed and parameter.kind is not parameter.POSITIONAL_ONLY
+        if not known and parameter.default is parameter.empty and parameter.kind is not parameter.VAR_POSITIONAL:
+            raise UserError(
+                f"submission {path}: {name} wants argument {parameter.name!r}; it can take: {', '.join(allowed)}"
+            )
+        if known:
+            takes.add(parameter.name)
+    return Function(function, frozenset(takes))
+
+
+def _source_files(path: Path, loaded: set[str]) -> dict[str, Path]:
+    files = {path.name: path}
+    for name in loaded:
+        file = getattr(sys.modules.get(name), "__file__", None)
+        if file and Path(file).suffix == ".py" and Path(file).is_relative_to(path.parent):
+            files[str(Path(file).relative_to(path.parent))] = Path(file)
+    return files
+
+
+def _top_level_names(tree: ast.Module) -> set[str]:
+    names: set[str] = set()
+    for node in tree.body:
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+            names.add(node.name)
+        elif isinstance(node, (ast.Import, ast.ImportFrom)):
+            names.update(alias.asname or alias.name for alias in node.names)
+        else:
+            names.update(child.id for child in ast.walk(node) if isinstance(child, ast.Name))
+    return names
+
+
+def _imported_frameworks(tree: ast.Module) -> list[str]:
+    roots = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            roots.update(alias.name.split(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            roots.add(node.module.split(".")[0])
+    imported = [framework for framework, packages in FRAMEWORKS.items() if roots & set(packages)]
+    return imported or list(FRAMEWORKS)
+
+
+def _literal(tree: ast.Module, name: str) -> Any:
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and any(
+            isinstance(target, ast.Name) and target.id == name for target in node.targets
+        ):
+            try:
+                return ast.literal_eval(node.value)
+            except ValueError:
+                return None
+    return None

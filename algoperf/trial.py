@@ -1,0 +1,352 @@
+"""The training loop of one trial: train until something is due, drain, judge, evaluate, write, go on."""
+
+import dataclasses
+import math
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+from algoperf import seeds, spec
+from algoperf.backends import Backend
+from algoperf.clock import InFlight, Ledger
+from algoperf.data.batches import TrainingQueue
+
+Function = Callable[..., Any]
+Evaluate = Callable[[str, Any, Any], dict[str, float]]  # split, params, model state -> metrics
+
+
+@dataclasses.dataclass(frozen=True)
+class Goal:
+    """What the trial has to reach; None where the data has no target at this scale."""
+
+    metric: str
+    higher_is_better: bool
+    validation: float | None
+    test: float | None = None
+    until_test: bool = False  # AlgoPerf's older rule: the test target has to be met too
+
+    def is_met(self, metrics: Mapping[str, float]) -> bool:
+        """Whether an evaluation (columns `split/metric`) reaches the target; NaN never does."""
+        met = self._meets(metrics, "validation", self.validation)
+        return met and (not self.until_test or self._meets(metrics, "test", self.test))
+
+    def _meets(self, metrics: Mapping[str, float], split: str, target: float | None) -> bool:
+        value = metrics.get(f"{split}/{self.metric}", math.nan)
+        if target is None or math.isnan(value):
+            return False
+        return value >= target if self.higher_is_better else value <= target
+
+    def is_better(self, value: float, than: float | None) -> bool:
+        """Whether one value of the metric beats another."""
+        if than is None or math.isnan(than):
+            return not math.isnan(value)
+        return value > than if self.higher_is_better else value < than
+
+
+@dataclasses.dataclass(frozen=True)
+class Limits:
+    """When the trial evaluates and when it ends. Times are seconds of submission time.
+
+    An evaluation follows step 1, and then each time that the clock passes a multiple of `eval_every_s`;
+    with `eval_every_steps`, after each multiple of that many steps instead. `max_steps` ends the trial as complete.
+    """
+
+    budget_s: float
+    eval_every_s: float
+    eval_every_steps: int | None = None
+    max_steps: int | None = None
+
+
+@dataclasses.dataclass
+class State:
+    """What training changes."""
+
+    params: Any
+    model_state: Any
+    optimizer_state: Any = None
+    step: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Functions:
+    """The submission's functions, in the full form; each takes keywords and picks those that it names.
+
+    `eval_params(params=, optimizer_state=)` returns other parameters to evaluate than those that train.
+    """
+
+    init_optimizer_state: Function
+    update_params: Function
+    data_selection: Function
+    prepare_for_eval: Function | None = None
+    eval_params: Function | None = None
+    wants_train_state: bool = False
+
+
+class ScalarBuffer:
+    """Training scalars as they were handed over, still on the device; `workload.metrics_logger` is one."""
+
+    def __init__(self) -> None:
+        self._rows: list[tuple[int, Mapping[str, Any]]] = []
+
+    def append_scalar_metrics(self, metrics: Mapping[str, Any], global_step: int, **_: Any) -> None:
+        """Keep scalars by name until the next drain."""
+        self._rows.append((global_step, dict(metrics)))
+
+    def take(self, fetch: Callable[[Any], Any]) -> list[tuple[int, dict[str, float]]]:
+        """Return and forget the rows, fetched from the device."""
+        rows, self._rows = self._rows, []
+        return [(step, {name: float(value) for name, value in fetch(metrics).items()}) for step, metrics in rows]
+
+
+class Trial:
+    """One trial: a seed, a hyperparameter point, a budget.
+
+    `evaluate(split, params, model_state)` measures a split; `log` has `scalars(rows)` and
+    `evaluation(times, metrics)`; `report(metrics)` is told of each evaluation.
+    """
+
+    def __init__(
+        self,
+        *,
+        backend: Backend,
+        workload: spec.Workload,
+        functions: Functions,
+        queue: TrainingQueue,
+        evaluate: Evaluate,
+        goal: Goal,
+        limits: Limits,
+        ledger: Ledger,
+        log: Any,
+        seed: int,
+        hyperparameters: Any = None,
+        report: Callable[[dict[str, float]], None] = lambda metrics: None,
+    ) -> None:
+        self.goal = goal
+        self.limits = limits
+        self.ledger = ledger
+        self.status: str | None = None
+        self.error: dict[str, str] | None = None
+        self.evaluations: list[tuple[int, float, dict[str, float]]] = []  # step, clock in seconds, metrics
+        self.last_loss: float | None = None
+        self._backend = backend
+        self._workload = workload
+        self._functions = functions
+        self._queue = queue
+        self._evaluate = evaluate
+        self._log = log
+        self._seed = seed
+        self._report = report
+        self._in_flight = InFlight(backend.wait)
+        self._scalars = ScalarBuffer()
+        self._due_s = 0.0
+        self._ending = False  # the next evaluation is the last
+        self._eval_results: list[tuple[int, dict[str, float]]] = []
+        workload.metrics_logger = self._scalars
+        params, model_state = workload.init_model_fn(self._random_state(seeds.INIT))
+        self.state = State(params, model_state)
+        self._evaluated = params
+        self._signature = backend.signature(params)
+        self._train_state: dict[str, Any] = {}
+        self._constant = {
+            "workload": workload,
+            "hyperparameters": hyperparameters,
+            "loss_type": workload.loss_type,
+            "current_params_types": workload.model_params_types,
+            "input_queue": queue,
+            "eval_results": self._eval_results,
+            "train_state": MappingProxyType(self._train_state),
+        }
+        backend.seed(seeds.pair(seed, seeds.UPDATE))
+        self.state.optimizer_state = functions.init_optimizer_state(
+            workload=workload,
+            model_params=params,
+            model_state=model_state,
+            hyperparameters=hyperparameters,
+            rng=self._random_state(seeds.OPTIMIZER),
+        )
+        backend.drain(self.state.params, self.state.optimizer_state)
+
+    def run(self) -> None:
+        """Train until the trial has a status."""
+        while self.status is None:
+            try:
+                with self.ledger.submission.running(self._drain):
+                    self.advance()
+                    self._prepare_for_eval()
+            except spec.UserError:
+                raise
+            except Exception as error:  # whatever a submission raises ends its trial, and is recorded
+                self.fail(cause_of(error), traceback.format_exc())
+            with self.ledger.logging.running():
+                self._judge_training()
+            if self.status is not None:
+                break
+            with self.ledger.evaluation.running():
+                metrics = self._measure()
+            with self.ledger.logging.running():
+                self._record(metrics)
+
+    def advance(self) -> None:
+        """Train until an evaluation or the end is due; the submission clock runs."""
+        clock = self.ledger.submission
+        while not self._ending:
+            try:
+                self._step()
+            except spec.TrainingCompleteError:
+                self._ending = True
+                return
+            step, elapsed_s = self.state.step, clock.elapsed_s
+            self._ending = step == self.limits.max_steps
+            if elapsed_s > self.limits.budget_s or self._is_due(step, elapsed_s):
+                return
+
+    def _step(self) -> None:
+        state = self.state
+        arguments = self._arguments()
+        rng = self._random_state(seeds.DATA_SELECTION, state.step)
+        arguments["batch"] = self._functions.data_selection(**arguments, rng=rng)
+        if self._functions.wants_train_state:
+            self._update_train_state()
+        rng = self._random_state(seeds.UPDATE, state.step)
+        state.optimizer_state, state.params, state.model_state = self._functions.update_params(
+            **arguments, rng=rng
+        )
+        state.step += 1
+        self._in_flight.add(self._backend.marker(state.params))
+
+    def _arguments(self) -> dict[str, Any]:
+        return {
+            **self._constant,
+            "current_param_container": self.state.params,
+            "model_state": self.state.model_state,
+            "optimizer_state": self.state.optimizer_state,
+            "global_step": self.state.step,
+        }
+
+    def _is_due(self, step: int, elapsed_s: float) -> bool:
+        if step == 1:
+            return True
+        if self.limits.eval_every_steps is not None:
+            return step % self.limits.eval_every_steps == 0
+        return elapsed_s >= self._due_s
+
+    def _prepare_for_eval(self) -> None:
+        state = self.state
+        if self._functions.prepare_for_eval is not None:
+            rng = self._random_state(seeds.PREPARE_FOR_EVAL, state.step)
+            prepared = self._functions.prepare_for_eval(**self._arguments(), rng=rng)
+            state.optimizer_state, state.params, state.model_state = prepared
+        self._evaluated = state.params
+        if self._functions.eval_params is not None:
+            self._evaluated = self._functions.eval_params(
+                params=state.params, optimizer_state=state.optimizer_state
+            )
+
+    def _drain(self) -> None:
+        state = self.state
+        self._backend.drain(state.params, state.model_state, state.optimizer_state, self._evaluated)
+        self._in_flight.clear()
+
+    def _judge_training(self) -> None:
+        """After a drain: write the scalars; see what ends the trial without another evaluation."""
+        if self.ledger.first_step_s is None:
+            self.ledger.first_step_s = self.ledger.submission.elapsed_s
+        rows = self._scalars.take(self._backend.fetch)
+        self._log.scalars(rows)
+        losses = [values["loss"] for _, values in rows if "loss" in values]
+        self.last_loss = losses[-1] if losses else self.last_loss
+        if self.status is not None:
+            return
+        changed = _difference(self._signature, self._backend.signature(self.state.params))
+        if changed is not None:
+            self.fail(f"update_params changed the parameters: {changed}")
+        elif not all(math.isfinite(loss) for loss in losses):
+            self.status = "diverged"
+        elif self.ledger.submission.elapsed_s > self.limits.budget_s:
+            # Without a target nothing is scored, so the end of the budget is an end like any other.
+            self._ending = self.goal.validation is None
+            self.status = None if self._ending else "budget"
+
+    def _measure(self) -> dict[str, float]:
+        splits = ["train", "validation"]
+        if self.goal.until_test or self._ending:
+            splits.append("test")
+        metrics: dict[str, float] = {}
+        for split in splits:
+            metrics.update(self._measure_split(split))
+        if self.goal.is_met(metrics) and "test" not in splits:
+            metrics.update(self._measure_split("test"))
+        return metrics
+
+    def _measure_split(self, split: str) -> dict[str, float]:
+        values = self._evaluate(split, self._evaluated, self.state.model_state)
+        return {f"{split}/{name}": value for name, value in values.items()}
+
+    def _record(self, metrics: dict[str, float]) -> None:
+        elapsed_s = self.ledger.submission.elapsed_s
+        self.evaluations.append((self.state.step, elapsed_s, metrics))
+        self._eval_results.append((self.state.step, metrics))
+        self._log.evaluation(self._times(elapsed_s), metrics)
+        self._due_s = (math.floor(elapsed_s / self.limits.eval_every_s) + 1) * self.limits.eval_every_s
+        if self.goal.is_met(metrics):
+            self.status = "reached"
+        elif not all(math.isfinite(metrics[name]) for name in ("train/loss", "validation/loss")):
+            self.status = "diverged"
+        elif self._ending:
+            self.status = "complete"
+        self._report(metrics)
+
+    def _times(self, elapsed_s: float) -> dict[str, float]:
+        evaluation_s, logging_s = self.ledger.evaluation.elapsed_s, self.ledger.logging.elapsed_s
+        return {
+            "accumulated_submission_time": elapsed_s,
+            "accumulated_eval_time": evaluation_s,
+            "accumulated_logging_time": logging_s,
+            "global_step": self.state.step,
+            "preemption_count": 0,
+            "score": elapsed_s,
+            "total_duration": elapsed_s + evaluation_s + logging_s,
+        }
+
+    def fail(self, cause: str, details: str = "") -> None:
+        """End the trial as failed."""
+        self.status = "failed"
+        self.error = {"cause": cause, "traceback": details}
+
+    def _random_state(self, purpose: int, position: int = 0) -> spec.RandomState:
+        return self._backend.random_state(seeds.pair(self._seed, purpose, position))
+
+    def _update_train_state(self) -> None:
+        ledger = self.ledger
+        self._train_state.update(
+            validation_goal_reached=False,
+            test_goal_reached=False,
+            is_time_remaining=ledger.submission.elapsed_s <= self.limits.budget_s,
+            last_eval_time=self.evaluations[-1][1] if self.evaluations else 0.0,
+            training_complete=self._ending,
+            accumulated_submission_time=ledger.submission.elapsed_s,
+            accumulated_eval_time=ledger.evaluation.elapsed_s,
+            accumulated_logging_time=ledger.logging.elapsed_s,
+            last_step_end_time=ledger.submission.elapsed_s,
+        )
+
+
+def cause_of(error: BaseException) -> str:
+    """One line that says what went wrong; memory that ran out is named as such in every framework."""
+    text = f"{type(error).__name__}: {error}".strip().splitlines()[0][:300]
+    exhausted = ("out of memory", "resource_exhausted", "can't allocate memory")
+    if isinstance(error, MemoryError) or any(sign in str(error).lower() for sign in exhausted):
+        return f"out of memory ({text})"
+    return text
+
+
+def _difference(before: Mapping[str, Any], after: Mapping[str, Any]) -> str | None:
+    for name in (*before, *after):
+        if before.get(name) != after.get(name):
+            return f"{name} was {_shape(before.get(name))}, is {_shape(after.get(name))}"
+    return None
+
+
+def _shape(signature: Sequence[Any] | None) -> str:
+    return "absent" if signature is None else f"{signature[1]}{list(signature[0])}"

@@ -1,0 +1,63 @@
+"""What one trial is asked to do: plain values that travel to its process as JSON, and nothing else."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+
+@dataclasses.dataclass(frozen=True)
+class TrialPlan:
+    """One trial of one study. `study` counts from 0, `trial` from 1, as in the run folder."""
+
+    workload: str
+    scale: str
+    data: str  # 'builtin', 'hub' or a folder's path
+    source_kind: str  # 'builtin', 'hub' or 'folder'
+    framework: str
+    submission: str  # the file's path
+    out: str
+    experiment: str
+    study: int
+    trial: int
+    seed: int
+    tuning_ruleset: str = "none"
+    search_space: str | None = None
+    batch_size: int | None = None
+    compile: bool = False
+    max_steps: int | None = None
+    eval_every_steps: int | None = None
+    until: str = "validation"
+    show_progress: bool = False
+    command: str = ""
+
+    @property
+    def out_folder(self) -> Path:
+        """The folder that holds the experiments."""
+        return Path(self.out)
+
+    def settings(self) -> dict[str, Any]:
+        """What all trials of one folder must share, as far as the plan says it; part of the run's flags."""
+        return {
+            "workload": self.workload,
+            "scale": self.scale,
+            "data": self.source_kind,
+            "framework": self.framework,
+            "seed": self.seed,
+            "tuning_ruleset": self.tuning_ruleset,
+            "batch_size_given": self.batch_size,
+            "compile": self.compile,
+            "max_steps": self.max_steps,
+            "eval_every_steps": self.eval_every_steps,
+            "until": self.until,
+            "precision": "float32",
+        }
+
+    def to_json(self) -> str:
+        """One line of JSON."""
+        return json.dumps(dataclasses.asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> "TrialPlan":
+        """The inverse of `to_json`."""
+        return cls(**json.loads(text))

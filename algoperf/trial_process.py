@@ -1,0 +1,109 @@
+"""The process of one trial: a plan comes in on standard input, events go out on standard output, a line of JSON each.
+
+The process dies with the one that started it, however that ends: the kernel signals it where it can
+(Linux), and a thread waits for the end of standard input, which the starter holds open.
+"""
+
+import contextlib
+import ctypes
+import json
+import os
+import random
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TextIO
+
+from algoperf.clock import Ledger
+
+if TYPE_CHECKING:
+    from algoperf.trial import Trial
+
+ORPHANED = 113  # exit code of a process whose starter is gone
+_PR_SET_PDEATHSIG = 1
+
+
+def main() -> int:
+    """Run one trial; 0 if it has a result, 1 if a user's mistake was reported instead."""
+    started_at_s = time.perf_counter()
+    line = sys.stdin.readline()
+    _die_with_parent()
+    events = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1)
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what a submission prints is no event
+    from algoperf.spec import UserError
+
+    try:
+        _run(line, Ledger(started_at_s=started_at_s), events)
+    except UserError as error:
+        _send(events, "user_error", text=str(error), traceback=traceback.format_exc())
+        return 1
+    return 0
+
+
+def _run(line: str, ledger: Ledger, events: TextIO) -> None:
+    trial: Trial | None = None
+
+    def report(event: str, metrics: dict[str, float] | None = None, **values: Any) -> None:
+        position = {} if trial is None else snapshot(trial)
+        _send(events, event, **values, **position, **({} if metrics is None else {"metrics": metrics}))
+
+    with ledger.set_up.running():
+        from algoperf import assemble
+        from algoperf.trial_plan import TrialPlan
+
+        plan = TrialPlan.from_json(line)
+        random.seed(plan.seed)
+        assembled = assemble.assemble(plan, ledger, report)
+        trial = assembled.trial
+        report("start", budget_s=trial.limits.budget_s, folder=str(assembled.log.folder))
+    stop = _report_every(0.5, lambda: report("progress")) if plan.show_progress else None
+    try:
+        assemble.run(assembled)
+    finally:
+        if stop is not None:
+            stop.set()
+    with ledger.logging.running():
+        assembled.log.close()
+    result = assemble.result(assembled)
+    assembled.log.result(result)
+    report("result", result=result)
+
+
+def snapshot(trial: "Trial") -> dict[str, Any]:
+    """Where a trial is; read by another thread, without touching the device."""
+    return {
+        "step": trial.state.step,
+        "clock_s": trial.ledger.submission.elapsed_s,
+        "loss": trial.last_loss,
+    }
+
+
+def _send(events: TextIO, event: str, **values: Any) -> None:
+    with contextlib.suppress(BrokenPipeError):  # the starter is gone; so is this process, in a moment
+        events.write(json.dumps({"event": event, **values}) + "\n")
+
+
+def _report_every(period_s: float, report: Callable[[], None]) -> threading.Event:
+    stop = threading.Event()
+
+    def loop() -> None:
+        while not stop.wait(period_s):
+            report()
+
+    threading.Thread(target=loop, daemon=True, name="progress").start()
+    return stop
+
+
+def _die_with_parent() -> None:
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+
+    def wait_for_end() -> None:
+        while os.read(0, 4096):
+            pass
+        os._exit(ORPHANED)
+
+    threading.Thread(target=wait_for_end, daemon=True, name="parent watch").start()

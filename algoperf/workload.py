@@ -1,0 +1,145 @@
+"""A workload's facts as data, and where the workloads are found.
+
+A workload is a folder `workloads/<name>` whose `__init__` defines `WORKLOAD`, a `WorkloadDefinition`.
+The models and the data beside it are imported when a run needs them, never at discovery.
+"""
+
+import dataclasses
+import difflib
+import functools
+import hashlib
+import importlib
+import pkgutil
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+import workloads
+from algoperf import spec
+
+SPLITS = ("train", "validation", "test")
+Arrays = Mapping[str, np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+    """What a run has to reach on the validation split, for one scale on one source of data.
+
+    `test` is the metric's value on the test split that AlgoPerf's older rule asks for. `baselines` are
+    trivial methods' values of the same metric on the same split, `ceiling` the best value possible
+    (known where the data is generated). `provenance` says how the number was found.
+    """
+
+    validation: float
+    provenance: str
+    test: float | None = None
+    ceiling: float | None = None
+    baselines: Mapping[str, float] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Scale:
+    """One size of a workload: model and data settings, and what a run of it may cost.
+
+    `budget_s` and `eval_every_s` are seconds of submission time; `step_hint` is the number of steps
+    that a well-tuned baseline needs; `eval_train_rows` is how many training rows each evaluation looks at.
+    """
+
+    model: Mapping[str, Any]
+    data: Mapping[str, Any]
+    default_source: str
+    batch_size: int
+    eval_batch_size: int
+    eval_train_rows: int
+    step_hint: int
+    budget_s: float
+    eval_every_s: float
+    dropout_rate: float = 0.0
+    targets: Mapping[str, Target] = dataclasses.field(default_factory=dict)  # by source of data: 'builtin', 'hub', 'folder'
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """The rows of a run: for each split arrays of equal length, among them 'inputs' and 'targets'.
+
+    `model` holds model settings that only the data knows. `notes` go into the run's meta data.
+    """
+
+    splits: Mapping[str, Arrays]
+    model: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    notes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 over names, types, shapes and bytes of every array, the first 16 hex digits."""
+        digest = hashlib.sha256()
+        for split in sorted(self.splits):
+            for key, array in sorted(self.splits[split].items()):
+                digest.update(f"{split}/{key}:{array.dtype.str}:{array.shape}".encode())
+                digest.update(np.ascontiguousarray(array).tobytes())
+        return digest.hexdigest()[:16]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class WorkloadDefinition:
+    """The facts of one workload; everything that differs between workloads is a field here.
+
+    `load_data(scale, source)` returns the rows; `source` is 'builtin', 'hub' or a folder's path.
+    `initial_std(name, shape, model)` is the standard deviation of a weight's normal initial value, for
+    a parameter path and its shape in JAX's layout; biases start at 0 and norm scales at 1.
+    `metrics` names functions of `workloads.metrics`; `target_metric` is one of them.
+    `models` maps a framework to the module with `build(**model)`.
+    """
+
+    name: str
+    summary: str
+    loss_type: spec.LossType
+    target_metric: str
+    higher_is_better: bool
+    metrics: tuple[str, ...]
+    scales: Mapping[str, Scale]
+    sources: tuple[str, ...]
+    models: Mapping[str, str]
+    output_layer: str
+    load_data: Callable[[Scale, str], Data]
+    initial_std: Callable[[str, tuple[int, ...], Mapping[str, Any]], float]
+
+    def facts(self, scale: Scale, source: str, data: Data) -> dict[str, Any]:
+        """What `spec.Workload` is made of, for one scale on one source of data."""
+        target = scale.targets.get(source)
+        return {
+            "name": self.name,
+            "loss_type": self.loss_type,
+            "step_hint": scale.step_hint,
+            "budget_s": scale.budget_s,
+            "eval_every_s": scale.eval_every_s,
+            "num_train_examples": len(data.splits["train"]["targets"]),
+            "target_metric_name": self.target_metric,
+            "validation_target": target.validation if target else None,
+            "test_target": target.test if target else None,
+            "output_layer": self.output_layer,
+            "dropout_rate": scale.dropout_rate,
+        }
+
+
+def names() -> list[str]:
+    """The workloads that this installation has."""
+    return sorted(module.name for module in pkgutil.iter_modules(workloads.__path__) if module.ispkg)
+
+
+def find(name: str) -> WorkloadDefinition:
+    """Return the workload of that name; raise UserError, with near matches, where there is none."""
+    choose("workload", name, names())
+    definition = importlib.import_module(f"workloads.{name}").WORKLOAD
+    assert isinstance(definition, WorkloadDefinition), f"workloads.{name}.WORKLOAD"
+    return definition
+
+
+def choose(what: str, given: str, allowed: list[str] | tuple[str, ...]) -> str:
+    """Return `given` if it is allowed; else raise UserError that names the near matches and all choices."""
+    if given in allowed:
+        return given
+    near = difflib.get_close_matches(given, allowed, n=2)
+    hint = f"; did you mean {' or '.join(near)}?" if near else ""
+    raise spec.UserError(f"unknown {what} {given!r}{hint} (one of: {', '.join(allowed)})")

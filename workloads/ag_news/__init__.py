@@ -1,0 +1,60 @@
+"""AG News (Zhang et al. 2015): the topic of a news item, one of four, by GPT-2 with a classification head."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from algoperf import spec
+from algoperf.workload import Data, Scale, Target, WorkloadDefinition
+
+
+def _load(scale: Scale, source: str) -> Data:
+    from workloads.ag_news import data
+
+    return data.load(source, **scale.data)
+
+
+def _initial_std(name: str, shape: tuple[int, ...], model: Mapping[str, Any]) -> float:
+    """GPT-2's rule: 0.02, projections into the residual stream divided by sqrt(2 layers)."""
+    residual = name.endswith(("attention_out/kernel", "down/kernel"))
+    return 0.02 / (2 * model["layers"]) ** 0.5 if residual else 0.02
+
+
+WORKLOAD = WorkloadDefinition(
+    name="ag_news",
+    summary="news topics (AG News), four classes; GPT-2 with a classification head",
+    loss_type=spec.LossType.SOFTMAX_CROSS_ENTROPY,
+    target_metric="accuracy",
+    higher_is_better=True,
+    metrics=("accuracy",),
+    scales={
+        "mini": Scale(
+            model={"positions": 64, "width": 128, "layers": 2, "heads": 4, "classes": 4},
+            data={"max_length": 64, "vocab_size": 2048, "tokenizer": "trained"},
+            default_source="builtin",
+            batch_size=32,
+            eval_batch_size=250,
+            eval_train_rows=250,
+            step_hint=600,
+            budget_s=180.0,
+            eval_every_s=6.0,
+            targets={"builtin": Target(validation=0.88, provenance="provisional")},
+        ),
+        "full": Scale(
+            model={"positions": 1024, "width": 768, "layers": 12, "heads": 12, "classes": 4},
+            data={"max_length": 128, "vocab_size": 50257, "tokenizer": "gpt2"},
+            default_source="hub",
+            batch_size=32,
+            eval_batch_size=128,
+            eval_train_rows=2048,
+            step_hint=10_000,
+            budget_s=3600.0,
+            eval_every_s=120.0,
+            dropout_rate=0.1,
+        ),
+    },
+    sources=("builtin", "hub", "folder"),
+    models={"jax": "workloads.ag_news.model_jax", "pytorch": "workloads.ag_news.model_torch"},
+    output_layer="head",
+    load_data=_load,
+    initial_std=_initial_std,
+)

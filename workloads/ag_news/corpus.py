@@ -1,0 +1,119 @@
+"""The built-in corpus of the mini scale: seeded, synthetic short news in four topics.
+
+An article is a headline and a sentence of two clauses, one main and one subordinate, in either
+order. The main clause's topic is the label. In `MIXED_SHARE` of the articles the subordinate clause
+is about another topic:
+
+    Lorvale: video game, invasion. Although the local engineers decoded the laser and the comet this
+    week, in Caldria the veteran envoy vetoed the latest ballot and coalition.            -> World
+
+Both clauses come from one grammar, and the headline names one object of each in random order. So the
+words of a mixed article are as likely under the one label as under the other: whoever counts words
+guesses, and reaches about (1 - MIXED_SHARE / 2) of the ceiling. What decides is which clause the
+conjunction subordinates, and that a small causal transformer can learn.
+
+A share of `LABEL_NOISE` of the rows of every split, rounded to whole rows, bears another topic's
+label; otherwise the label is a function of the text. `ceiling` is therefore exact, and no model can
+do better but by luck. Every name is invented (see corpus_words).
+"""
+
+import functools
+from collections.abc import Callable
+
+import numpy as np
+
+from workloads.ag_news import corpus_words as words
+
+CLASSES = ("World", "Sports", "Business", "Sci/Tech")
+SPLITS = ("train", "validation", "test")
+LABEL_NOISE = 0.04
+MIXED_SHARE = 0.6
+DRAWS = 40  # more than any article needs
+
+Split = tuple[list[str], list[int]]
+Pick = Callable[[tuple[str, ...]], str]
+
+
+def noisy_rows(rows: int) -> int:
+    """How many of a split's rows bear a wrong label."""
+    return round(LABEL_NOISE * rows)
+
+
+def ceiling(rows: int) -> float:
+    """The accuracy, on a split of that many rows, of a reader who knows every article's topic."""
+    return 1 - noisy_rows(rows) / rows
+
+
+def generate(seed: int, train_rows: int, validation_rows: int, test_rows: int) -> dict[str, Split]:
+    """Return for each split its texts and labels (indices of `CLASSES`).
+
+    Topics are balanced before the noise; no text occurs twice, within a split or across splits.
+    """
+    rows = dict(zip(SPLITS, (train_rows, validation_rows, test_rows), strict=True))
+    seen: set[str] = set()
+    return {
+        split: _split(
+            np.random.default_rng(np.random.SeedSequence([seed, index])), rows[split], seen
+        )
+        for index, split in enumerate(SPLITS)
+    }
+
+
+def _split(rng: np.random.Generator, rows: int, seen: set[str]) -> Split:
+    """Draw one split, unlike the texts `seen` so far. `rng.random` alone: its stream is fixed."""
+    topics = _shuffled(rng, rows) % len(CLASSES)
+    flipped = _shuffled(rng, rows)[: noisy_rows(rows)]
+    shifts = 1 + (rng.random(flipped.size) * (len(CLASSES) - 1)).astype(np.int64)
+    labels = topics.copy()
+    labels[flipped] = (topics[flipped] + shifts) % len(CLASSES)
+    texts = []
+    for topic, draws in zip(topics.tolist(), rng.random((rows, DRAWS)).tolist(), strict=True):
+        text = _article(topic, draws)
+        while text in seen:
+            text = _article(topic, rng.random(DRAWS).tolist())
+        seen.add(text)
+        texts.append(text)
+    return texts, labels.tolist()
+
+
+def _shuffled(rng: np.random.Generator, rows: int) -> np.ndarray:
+    """The numbers below `rows` in random order."""
+    return np.argsort(rng.random(rows), kind="stable")
+
+
+def _article(topic: int, draws: list[float]) -> str:
+    """One article about `topic`, a function of numbers in [0, 1)."""
+    draw = iter(draws).__next__
+
+    def pick(options: tuple[str, ...]) -> str:
+        return options[int(draw() * len(options))]
+
+    is_mixed, shift = draw() < MIXED_SHARE, 1 + int(draw() * (len(CLASSES) - 1))
+    main = words.TOPICS[topic]
+    side = words.TOPICS[(topic + shift * is_mixed) % len(CLASSES)]
+    named = [pick(main.objects), pick(side.objects)]
+    if draw() < 0.5:
+        named.reverse()
+    main_clause, side_clause = _clause(main, pick), _clause(side, pick)
+    if draw() < 0.5:
+        body = f"{pick(words.LEADING)} {side_clause}, {main_clause}."
+    else:
+        body = f"{main_clause[0].upper()}{main_clause[1:]}, {pick(words.TRAILING)} {side_clause}."
+    return f"{pick(words.SOURCES)}: {named[0]}, {named[1]}. {body}"
+
+
+def _clause(topic: words.Topic, pick: Pick) -> str:
+    """Who did what to which two things, and where or when; the same grammar in every role."""
+    agent = pick(words.AGENTS).format(
+        agent=pick(topic.agents), organisation=pick(words.ORGANISATIONS)
+    )
+    first = pick(topic.objects)
+    second = pick(_without(topic.objects, first))
+    deed = f"{agent} {pick(topic.verbs)} {pick(words.OBJECTS).format(first, second)}"
+    circumstance = pick(words.CIRCUMSTANCES).format(place=pick(words.PLACES), day=pick(words.DAYS))
+    return pick((f"{deed} {circumstance}", f"{circumstance} {deed}"))
+
+
+@functools.cache
+def _without(things: tuple[str, ...], one: str) -> tuple[str, ...]:
+    return tuple(thing for thing in things if thing != one)

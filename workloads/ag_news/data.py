@@ -1,0 +1,111 @@
+"""AG News rows to tokens: the built-in synthetic corpus, the original CSV files, or the hub's parquet layout."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from algoperf.data import sources, tokenizers
+from algoperf.spec import UserError
+from algoperf.workload import SPLITS, Data
+
+HUB = ("fancyzhx/ag_news", "eb185aade064a813bc0b7f42de02595523103ca4")
+CLASSES = 4
+VALIDATION_SHARE, MOST_VALIDATION_ROWS = 0.1, 6000
+BUILTIN_ROWS = {"train_rows": 24_000, "validation_rows": 4_000, "test_rows": 4_000}
+GPT2_PAD_ID = 50256
+Rows = tuple[list[str], list[int]]  # texts, labels from 0
+
+
+def load(source: str, max_length: int, vocab_size: int, tokenizer: str, seed: int = 0) -> Data:
+    """Return token rows, int32 (rows, length) padded on the right, and labels 0-3."""
+    texts = read(source, seed)
+    if tokenizer == "trained":
+        trained = tokenizers.train_byte_pair(texts["train"][0], vocab_size)
+        pad_id = 0
+    else:
+        folder = None if source in ("builtin", "hub") else Path(source)
+        trained, pad_id = tokenizers.read_gpt2(folder), GPT2_PAD_ID
+    encoded = {
+        split: tokenizers.encode(trained, texts[split][0], max_length, pad_id) for split in SPLITS
+    }
+    length = max(longest(tokens_NT, pad_id) for tokens_NT, _ in encoded.values())
+    splits = {
+        split: {
+            "inputs": tokens_NT[:, : min(max_length, -(-length // 8) * 8)],
+            "targets": np.array(texts[split][1], np.int32),
+        }
+        for split, (tokens_NT, _) in encoded.items()
+    }
+    notes = {"rows_cut": {split: cut for split, (_, cut) in encoded.items()}, "max_length": max_length}
+    return Data(splits, model={"vocab_size": vocab_size, "pad_id": pad_id}, notes=notes)
+
+
+def longest(tokens_NT: np.ndarray, pad_id: int) -> int:
+    """The length of the longest row, without its padding."""
+    return int(np.nonzero((tokens_NT != pad_id).any(0))[0].max(initial=0)) + 1
+
+
+def read(source: str, seed: int = 0) -> Mapping[str, Rows]:
+    """Return (texts, labels) by split; where the source has no validation split, a seeded one from train."""
+    if source == "builtin":
+        from workloads.ag_news import corpus
+
+        generated = corpus.generate(seed, **BUILTIN_ROWS)
+        return {split: (rows[0], rows[1]) for split, rows in generated.items()}
+    folder = Path(source)
+    if source != "hub" and sources.find_file(folder, "train.csv") is not None:
+        official = {split: _checked(f"{folder}/{split}", _csv_rows(folder, split)) for split in ("train", "test")}
+    else:
+        path, revision = HUB if source == "hub" else (source, None)
+        loaded = sources.load_dataset(path, revision, ("text", "label"))
+        official = {
+            split: _checked(
+                f"{path}/{split}",
+                (
+                    (f"{path}/{split}:{row}", text, label)
+                    for row, (text, label) in enumerate(zip(loaded[split]["text"], loaded[split]["label"], strict=True))
+                ),
+            )
+            for split in ("train", "test")
+        }
+    return {**split_validation(*official["train"], seed), "test": official["test"]}
+
+
+def _csv_rows(folder: Path, split: str) -> Iterator[tuple[str, str, object]]:
+    """(place, text, label from 0) of the original files: class 1-4, title, description, no header."""
+    path = sources.find_file(folder, f"{split}.csv")
+    if path is None:
+        raise UserError(f"{folder}: no {split}.csv or {split}.csv.gz beside the other split")
+    for row, (label, title, description) in sources.read_csv(path, columns=3):
+        place = f"{path}:{row}"
+        if not label.strip().isdigit():
+            raise UserError(f"{place}: class {label!r}, expected 1 to {CLASSES}")
+        yield place, f"{title} {description}", int(label) - 1
+
+
+def _checked(where: str, rows: Iterator[tuple[str, object, object]]) -> Rows:
+    texts, labels = [], []
+    for place, text, label in rows:
+        if not isinstance(text, str) or not text.strip():
+            raise UserError(f"{place}: no text")
+        if not isinstance(label, int) or not 0 <= label < CLASSES:
+            raise UserError(f"{place}: label {label!r} (counted from 0), expected 0 to {CLASSES - 1}")
+        texts.append(text)
+        labels.append(label)
+    if not texts:
+        raise UserError(f"{where}: the split is empty")
+    return texts, labels
+
+
+def split_validation(texts: list[str], labels: list[int], seed: int) -> dict[str, Rows]:
+    """Hold out a seeded tenth of the training rows, at most 6,000, for validation."""
+    held_out = min(int(len(texts) * VALIDATION_SHARE), MOST_VALIDATION_ROWS)
+    if held_out == 0:
+        raise UserError(f"{len(texts)} training rows leave none for validation; at least 10 are needed")
+    order = np.random.default_rng(seed).permutation(len(texts))
+    parts = {"validation": np.sort(order[:held_out]), "train": np.sort(order[held_out:])}
+    return {
+        split: ([texts[row] for row in rows], [labels[row] for row in rows])
+        for split, rows in parts.items()
+    }

@@ -1,0 +1,78 @@
+"""GPT-2 (Radford et al. 2019) with a classification head on the last real token, in flax.
+
+Shapes: B batch, T tokens, D width, H heads, K width of a head, C classes.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+LAYER_NORM_EPSILON = 1e-5
+
+
+def _norm(name: str) -> nn.LayerNorm:
+    return nn.LayerNorm(epsilon=LAYER_NORM_EPSILON, name=name)
+
+
+class Attention(nn.Module):
+    """Causal multi-head self-attention."""
+
+    heads: int
+
+    @nn.compact
+    def __call__(self, hidden_BTD: jax.Array, dropout: nn.Dropout) -> jax.Array:
+        """Return the attention's contribution to the residual stream, (B, T, D)."""
+        B, T, D = hidden_BTD.shape
+        qkv_BTE = nn.Dense(3 * D, name="qkv")(hidden_BTD)
+        q_BTHK, k_BTHK, v_BTHK = (
+            part.reshape(B, T, self.heads, D // self.heads) for part in jnp.split(qkv_BTE, 3, axis=-1)
+        )
+        scores_BHTT = jnp.einsum("bqhk,bthk->bhqt", q_BTHK, k_BTHK) / (D // self.heads) ** 0.5
+        causal_TT = jnp.tril(jnp.ones((T, T), bool))
+        scores_BHTT = jnp.where(causal_TT, scores_BHTT, jnp.finfo(scores_BHTT.dtype).min)
+        weights_BHTT = dropout(nn.softmax(scores_BHTT))
+        mixed_BTD = jnp.einsum("bhqt,bthk->bqhk", weights_BHTT, v_BTHK).reshape(B, T, D)
+        return dropout(nn.Dense(D, name="attention_out")(mixed_BTD))
+
+
+class Block(nn.Module):
+    """Pre-norm attention and a feed-forward layer of four times the width."""
+
+    heads: int
+
+    @nn.compact
+    def __call__(self, hidden_BTD: jax.Array, dropout: nn.Dropout) -> jax.Array:
+        """Return the next residual stream."""
+        width = hidden_BTD.shape[-1]
+        hidden_BTD += Attention(self.heads, name="attention")(_norm("norm_1")(hidden_BTD), dropout)
+        inner = nn.gelu(nn.Dense(4 * width, name="up")(_norm("norm_2")(hidden_BTD)), approximate=True)
+        return hidden_BTD + dropout(nn.Dense(width, name="down")(inner))
+
+
+class Classifier(nn.Module):
+    """Token and position embeddings, blocks, a final norm, and the head on the last real token."""
+
+    vocab_size: int
+    positions: int
+    width: int
+    layers: int
+    heads: int
+    classes: int
+    pad_id: int
+
+    @nn.compact
+    def __call__(self, tokens_BT: jax.Array, train: bool, dropout_rate: float) -> jax.Array:
+        """Return logits_BC."""
+        dropout = nn.Dropout(dropout_rate, deterministic=not train, name="dropout")
+        B, T = tokens_BT.shape
+        positions_T = jnp.arange(T)
+        hidden_BTD = nn.Embed(self.vocab_size, self.width, name="token")(tokens_BT)
+        hidden_BTD = dropout(hidden_BTD + nn.Embed(self.positions, self.width, name="position")(positions_T))
+        for layer in range(self.layers):
+            hidden_BTD = Block(self.heads, name=f"block_{layer}")(hidden_BTD, dropout)
+        last_B = jnp.where(tokens_BT != self.pad_id, positions_T, 0).max(-1)
+        last_BD = _norm("final_norm")(hidden_BTD[jnp.arange(B), last_B])
+        return nn.Dense(self.classes, use_bias=False, name="head")(last_BD)
+
+
+build = Classifier

@@ -1,0 +1,47 @@
+"""Handwritten digits: scikit-learn's 1,797 real 8x8 images and a small multilayer perceptron; seconds a run."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from algoperf import spec
+from algoperf.parameters import fan_in
+from algoperf.workload import Data, Scale, Target, WorkloadDefinition
+
+
+def _load(scale: Scale, source: str) -> Data:
+    from workloads.digits import data
+
+    return data.load(**scale.data)
+
+
+def _initial_std(name: str, shape: tuple[int, ...], model: Mapping[str, Any]) -> float:
+    return (2.0 / fan_in(shape)) ** 0.5  # He et al. 2015, for rectified units
+
+
+WORKLOAD = WorkloadDefinition(
+    name="digits",
+    summary="handwritten digits, 1,797 real 8x8 images; multilayer perceptron",
+    loss_type=spec.LossType.SOFTMAX_CROSS_ENTROPY,
+    target_metric="accuracy",
+    higher_is_better=True,
+    metrics=("accuracy",),
+    scales={
+        "mini": Scale(
+            model={"width": 128, "depth": 2, "classes": 10},
+            data={"validation_rows": 500, "test_rows": 297, "seed": 0},
+            default_source="builtin",
+            batch_size=64,
+            eval_batch_size=500,
+            eval_train_rows=500,
+            step_hint=600,
+            budget_s=15.0,
+            eval_every_s=0.2,
+            targets={"builtin": Target(validation=0.97, provenance="provisional")},
+        )
+    },
+    sources=("builtin",),
+    models={"jax": "workloads.digits.model_jax", "pytorch": "workloads.digits.model_torch"},
+    output_layer="head",
+    load_data=_load,
+    initial_std=_initial_std,
+)

@@ -1,0 +1,22 @@
+"""The digits that ship inside scikit-learn (E. Alpaydin, C. Kaynak, UCI Optical Recognition of Handwritten Digits)."""
+
+import numpy as np
+
+from algoperf.workload import Data
+
+
+def load(validation_rows: int, test_rows: int, seed: int) -> Data:
+    """Return pixels scaled to [0, 1], float32 (rows, 64), and labels 0-9, split by a seeded shuffle."""
+    from sklearn.datasets import load_digits
+
+    images, labels = load_digits(return_X_y=True)
+    order = np.random.default_rng(seed).permutation(len(labels))
+    bounds = np.cumsum([0, len(labels) - validation_rows - test_rows, validation_rows, test_rows])
+    splits = {}
+    for split, start, end in zip(("train", "validation", "test"), bounds, bounds[1:], strict=False):
+        rows = order[start:end]
+        splits[split] = {
+            "inputs": (images[rows] / 16).astype(np.float32),
+            "targets": labels[rows].astype(np.int32),
+        }
+    return Data(splits)
