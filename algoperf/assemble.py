@@ -54,12 +54,22 @@ def assemble(plan: TrialPlan, ledger: Ledger, report: Report) -> Assembled:
         report("note", text=note)
     rows = batches.row_count(data.splits["train"])
     if batch_size > rows:
-        raise spec.UserError(f"batch size {batch_size} is larger than the training split of {rows} rows")
+        raise spec.UserError(
+            f"batch size {batch_size} is larger than the training split of {rows} rows"
+        )
     limits = _limits(plan, scale)
     goal = _goal(plan, definition, scale)
-    flags = run_log.with_hashes(_flags(plan, loaded, data.fingerprint, batch_size, goal, limits, scale))
+    flags = run_log.with_hashes(
+        _flags(plan, loaded, data.fingerprint, batch_size, goal, limits, scale)
+    )
     folder = run_log.trial_folder(
-        plan.out_folder, plan.experiment, loaded.outline.name, plan.study, plan.workload, plan.framework, plan.trial
+        plan.out_folder,
+        plan.experiment,
+        loaded.outline.name,
+        plan.study,
+        plan.workload,
+        plan.framework,
+        plan.trial,
     )
     run_log.check_same_configuration(folder, flags)
     hyperparameters = None if point is None else spec.make_hyperparameters(point)
@@ -71,7 +81,9 @@ def assemble(plan: TrialPlan, ledger: Ledger, report: Report) -> Assembled:
         if split == "train":
             arrays = {key: array[: scale.eval_train_rows] for key, array in arrays.items()}
         started_at_s = ledger.evaluation.elapsed_s
-        values = evaluate(backend, bound, definition, arrays, scale.eval_batch_size, params, model_state)
+        values = evaluate(
+            backend, bound, definition, arrays, scale.eval_batch_size, params, model_state
+        )
         if split == "validation":
             elapsed_s = ledger.evaluation.elapsed_s - started_at_s
             inference.s_per_example = elapsed_s / batches.row_count(arrays)
@@ -101,11 +113,16 @@ def assemble(plan: TrialPlan, ledger: Ledger, report: Report) -> Assembled:
         )
     aside = run_log.set_aside(folder)
     if aside is not None:
-        report("note", text=f"an earlier run of this trial was interrupted; what it left is in {aside}")
+        report(
+            "note", text=f"an earlier run of this trial was interrupted; what it left is in {aside}"
+        )
     meta = {
         "versions": flags["versions"],
         "hardware": flags["hardware"],
-        "data": {**data.notes, "rows": {split: batches.row_count(data.splits[split]) for split in workload.SPLITS}},
+        "data": {
+            **data.notes,
+            "rows": {split: batches.row_count(data.splits[split]) for split in workload.SPLITS},
+        },
         "command": plan.command,
     }
     log.begin(flags, meta, point)
@@ -122,7 +139,9 @@ def tuning_point(plan: TrialPlan, loaded: submission.Submission) -> Mapping[str,
     elif plan.tuning_ruleset == "external" or loaded.outline.is_full_form:
         space = search_space.beside(loaded.outline.path, getattr(module, "SEARCH_SPACE", None))
     defaults = getattr(module, "DEFAULTS", None)
-    if plan.tuning_ruleset == "external" or (plan.search_space is not None and plan.tuning_ruleset == "none"):
+    if plan.tuning_ruleset == "external" or (
+        plan.search_space is not None and plan.tuning_ruleset == "none"
+    ):
         if space is None:
             raise spec.UserError(
                 f"submission {loaded.outline.path} has no search space; give --search-space FILE, a "
@@ -133,12 +152,19 @@ def tuning_point(plan: TrialPlan, loaded: submission.Submission) -> Mapping[str,
     if not loaded.outline.is_full_form:
         return dict(defaults or {})
     if space is None or plan.tuning_ruleset == "self":
-        return dict(defaults) if isinstance(defaults, Mapping) and plan.tuning_ruleset != "self" else None
+        return (
+            dict(defaults)
+            if isinstance(defaults, Mapping) and plan.tuning_ruleset != "self"
+            else None
+        )
     return search_space.point(space, plan.seed, plan.study, 0)
 
 
 def choose_batch_size(
-    plan: TrialPlan, loaded: submission.Submission, point: Mapping[str, Any] | None, scale: workload.Scale
+    plan: TrialPlan,
+    loaded: submission.Submission,
+    point: Mapping[str, Any] | None,
+    scale: workload.Scale,
 ) -> tuple[int, str]:
     """Return (batch size, note): the command line's, the point's, the submission's, or the workload's own."""
     if plan.batch_size is not None:
@@ -150,13 +176,21 @@ def choose_batch_size(
         return scale.batch_size, ""
     try:
         return int(own(workload_name=plan.workload)), ""
-    except Exception as error:  # published tables raise whatever they like for a name that they do not know
+    except (
+        Exception
+    ) as error:  # published tables raise whatever they like for a name that they do not know
         reason = f"get_batch_size does not know {plan.workload} ({type(error).__name__})"
-        return scale.batch_size, f"{reason}; the workload's own batch size {scale.batch_size} is taken"
+        return (
+            scale.batch_size,
+            f"{reason}; the workload's own batch size {scale.batch_size} is taken",
+        )
 
 
 def submission_functions(
-    loaded: submission.Submission, backend: backends.Backend, bound: spec.Workload, hyperparameters: Any
+    loaded: submission.Submission,
+    backend: backends.Backend,
+    bound: spec.Workload,
+    hyperparameters: Any,
 ) -> Functions:
     """The submission in the full form, whichever form it has."""
     given = loaded.functions
@@ -186,12 +220,17 @@ def submission_functions(
     def eval_params(params: Any, optimizer_state: Any) -> Any:
         assert own_eval_params is not None
         return own_eval_params(
-            params=params, optimizer_state=optimizer_state, hyperparameters=hyperparameters, info=info
+            params=params,
+            optimizer_state=optimizer_state,
+            hyperparameters=hyperparameters,
+            info=info,
         )
 
     form = backend.optimizer_form(
         OptimizerFunctions(
-            lambda params, hyperparameters: make(params=params, hyperparameters=hyperparameters, info=info),
+            lambda params, hyperparameters: make(
+                params=params, hyperparameters=hyperparameters, info=info
+            ),
             eval_params,
             learning_rate,
             RECORD_EVERY_STEPS,
@@ -217,7 +256,7 @@ def _goal(plan: TrialPlan, definition: workload.WorkloadDefinition, scale: workl
         definition.higher_is_better,
         target.validation if target else None,
         target.test if target else None,
-        plan.until == "test",
+        plan.until,
     )
 
 
@@ -254,7 +293,7 @@ def _flags(
             "metric": goal.metric,
             "higher_is_better": goal.higher_is_better,
             "validation": goal.validation,
-            "test": goal.test if goal.until_test else None,
+            "test": goal.test if goal.until == "test" else None,
         },
         "budget_s": limits.budget_s,
         "step_hint": scale.step_hint,
@@ -283,7 +322,10 @@ def result(assembled: Assembled) -> dict[str, Any]:
     trained_s = trial.ledger.submission.elapsed_s - (trial.ledger.first_step_s or 0.0)
     steps = trial.state.step
     return {
-        **{key: flags[key] for key in ("workload", "framework", "submission", "study", "trial", "target")},
+        **{
+            key: flags[key]
+            for key in ("workload", "framework", "submission", "study", "trial", "target")
+        },
         **{key: flags[key] for key in ("budget_s", "step_hint", "batch_size", "config_hash")},
         "seed": seeds.trial_seed(assembled.plan.seed, assembled.plan.study, assembled.plan.trial),
         "status": trial.status,
@@ -295,7 +337,9 @@ def result(assembled: Assembled) -> dict[str, Any]:
         "best": _best(trial),
         "final": evaluations[-1][2] if evaluations else {},
         "ledger": totals,
-        "samples_per_s": (steps - 1) * assembled.batch_size / trained_s if trained_s > 0 and steps > 1 else None,
+        "samples_per_s": (steps - 1) * assembled.batch_size / trained_s
+        if trained_s > 0 and steps > 1
+        else None,
         "inference_s_per_example": assembled.inference.s_per_example,
         "peak_process_bytes": hardware.peak_process_memory_bytes(),
         "peak_device_bytes": assembled.backend.peak_device_memory_bytes(),

@@ -52,7 +52,9 @@ class Ledger:
             Stopwatch(now) for _ in PARTS
         )
         self.data_wait_s = 0.0  # inside `submission`
-        self.first_step_s: float | None = None  # `submission` at the end of step 1, compilation included
+        self.first_step_s: float | None = (
+            None  # `submission` at the end of step 1, compilation included
+        )
 
     def totals(self) -> dict[str, float | None]:
         """Seconds of each part, `other` and `wall`; data wait and first step are within `submission`."""

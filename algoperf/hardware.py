@@ -9,7 +9,17 @@ import sys
 from pathlib import Path
 from typing import Any
 
-TRACKED_PACKAGES = ("algoperf", "numpy", "jax", "jaxlib", "flax", "optax", "torch", "tokenizers", "datasets")
+TRACKED_PACKAGES = (
+    "algoperf",
+    "numpy",
+    "jax",
+    "jaxlib",
+    "flax",
+    "optax",
+    "torch",
+    "tokenizers",
+    "datasets",
+)
 
 
 def describe() -> dict[str, Any]:

@@ -41,7 +41,9 @@ def parameter_type(name: str, shape: Shape) -> ParameterType:
     return ParameterType.CONV_WEIGHT if len(shape) > 2 else ParameterType.WEIGHT
 
 
-def initial_value(name: str, shape: Shape, std: Callable[[], float], seed: tuple[int, int]) -> np.ndarray:
+def initial_value(
+    name: str, shape: Shape, std: Callable[[], float], seed: tuple[int, int]
+) -> np.ndarray:
     """A parameter's first value in JAX's layout: norm scales 1, biases 0, the rest normal(0, std).
 
     Each draws from a stream of its own, by (seed, name), so that both frameworks start from the same
@@ -52,16 +54,22 @@ def initial_value(name: str, shape: Shape, std: Callable[[], float], seed: tuple
         return np.ones(shape, np.float32)
     if leaf in ("bias", "mean"):
         return np.zeros(shape, np.float32)
-    generator = np.random.Generator(np.random.Philox(np.random.SeedSequence([*seed, zlib.crc32(name.encode())])))
+    generator = np.random.Generator(
+        np.random.Philox(np.random.SeedSequence([*seed, zlib.crc32(name.encode())]))
+    )
     return generator.standard_normal(shape, np.float32) * np.float32(std())
 
 
 def describe(
-    shapes: Mapping[str, Shape], is_output: Callable[[str], bool], tensors: Mapping[str, object] | None = None
+    shapes: Mapping[str, Shape],
+    is_output: Callable[[str], bool],
+    tensors: Mapping[str, object] | None = None,
 ) -> Parameters:
     """The parameters as an optimizer-form submission sees them."""
     return Parameters(
-        Parameter(name, parameter_type(name, shape), shape, is_output(name), (tensors or {}).get(name))
+        Parameter(
+            name, parameter_type(name, shape), shape, is_output(name), (tensors or {}).get(name)
+        )
         for name, shape in shapes.items()
     )
 

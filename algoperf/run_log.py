@@ -35,14 +35,35 @@ SCALAR_COLUMNS = ("global_step", "loss", "gradient_norm", "learning_rate")
 # Settings that differ between trials of one folder, or that say nothing about what is measured.
 PER_TRIAL = frozenset({"study", "trial", "submission_path", "config_hash", "pool"})
 # Settings that two results must share before they are pooled in one table.
-POOLED = ("scale", "data", "precision", "tuning_ruleset", "eval_every_steps", "versions", "hardware")
+POOLED = (
+    "scale",
+    "data",
+    "precision",
+    "tuning_ruleset",
+    "eval_every_steps",
+    "versions",
+    "hardware",
+)
 
 
 def trial_folder(
-    out: Path, experiment: str, submission: str, study: int, workload: str, framework: str, trial: int
+    out: Path,
+    experiment: str,
+    submission: str,
+    study: int,
+    workload: str,
+    framework: str,
+    trial: int,
 ) -> Path:
     """The folder of one trial; studies count from 0 and trials from 1, as AlgoPerf's do."""
-    return out / experiment / submission / f"study_{study}" / f"{workload}_{framework}" / f"trial_{trial}"
+    return (
+        out
+        / experiment
+        / submission
+        / f"study_{study}"
+        / f"{workload}_{framework}"
+        / f"trial_{trial}"
+    )
 
 
 def configuration_hash(flags: Mapping[str, Any]) -> str:
@@ -91,7 +112,9 @@ def check_same_configuration(folder: Path, flags: Mapping[str, Any]) -> None:
                 "source; use another --experiment, or rename the file"
             )
         if changed and path.parents[1].name == folder.parent.name:
-            shown = ", ".join(f"{key}: {_short(earlier[key])}, now {_short(flags[key])}" for key in changed)
+            shown = ", ".join(
+                f"{key}: {_short(earlier[key])}, now {_short(flags[key])}" for key in changed
+            )
             raise UserError(
                 f"{folder.parent}: holds another configuration ({shown}); use another --experiment or --out"
             )
@@ -102,7 +125,9 @@ def set_aside(folder: Path) -> Path | None:
     left = [path for path in folder.glob("*") if not path.name.startswith("interrupted_")]
     if not left:
         return None
-    number = 1 + max((int(path.name.split("_")[1]) for path in folder.glob("interrupted_*")), default=-1)
+    number = 1 + max(
+        (int(path.name.split("_")[1]) for path in folder.glob("interrupted_*")), default=-1
+    )
     aside = folder / f"interrupted_{number}"
     aside.mkdir()
     for path in left:
@@ -120,14 +145,18 @@ class TrialLog:
             probe.touch()
             probe.unlink()
         except OSError as error:
-            raise UserError(f"run folder {folder} is not writable ({error.strerror}); choose another --out") from error
+            raise UserError(
+                f"run folder {folder} is not writable ({error.strerror}); choose another --out"
+            ) from error
         self.folder = folder
         self._metric_columns = [
             f"{split}/{name}" for split in splits for name in (*metric_names, "num_examples")
         ]
         self._events: Any = None
 
-    def begin(self, flags: Mapping[str, Any], meta: Mapping[str, Any], point: Mapping[str, Any] | None) -> None:
+    def begin(
+        self, flags: Mapping[str, Any], meta: Mapping[str, Any], point: Mapping[str, Any] | None
+    ) -> None:
         """Write what the trial is, before its first step."""
         number = len(list(self.folder.glob("flags_*.json")))
         write_json(self.folder / f"flags_{number}.json", flags)
@@ -145,13 +174,17 @@ class TrialLog:
         """Append one evaluation: the columns of `TIMES` and the metrics by `split/name`."""
         row = {**times, **metrics}
         _append(self.folder / EVALUATIONS, (*TIMES, *self._metric_columns), [row])
-        self._tensorboard(int(times["global_step"]), {**metrics, "accumulated_submission_time": times["score"]})
+        self._tensorboard(
+            int(times["global_step"]), {**metrics, "accumulated_submission_time": times["score"]}
+        )
 
     def scalars(self, rows: Iterable[tuple[int, Mapping[str, float]]]) -> None:
         """Append training scalars by step; names outside the columns go to TensorBoard alone."""
         kept = []
         for step, values in rows:
-            kept.append({"global_step": step, **{name: values.get(name) for name in SCALAR_COLUMNS[1:]}})
+            kept.append(
+                {"global_step": step, **{name: values.get(name) for name in SCALAR_COLUMNS[1:]}}
+            )
             self._tensorboard(step, {f"training/{name}": value for name, value in values.items()})
         if kept:
             _append(self.folder / SCALARS, SCALAR_COLUMNS, kept)
@@ -176,15 +209,14 @@ class TrialLog:
             for name, value in values.items()
             if value is not None
         ]
-        self._events.add_event(event_pb2.Event(step=step, summary=summary_pb2.Summary(value=scalars)))
+        self._events.add_event(
+            event_pb2.Event(step=step, summary=summary_pb2.Summary(value=scalars))
+        )
 
 
-def last_evaluation(folder: Path) -> dict[str, float]:
-    """The last whole row of a trial's evaluations, as numbers; empty where there is none."""
-    last: dict[str, float] = {}
-    for row in _rows(folder / EVALUATIONS):
-        last = row
-    return last
+def evaluations(folder: Path) -> list[dict[str, float]]:
+    """The whole rows of a trial's evaluations, as numbers; empty cells are left out."""
+    return list(_rows(folder / EVALUATIONS))
 
 
 def _rows(path: Path) -> Iterator[dict[str, float]]:
@@ -216,7 +248,9 @@ def _read_json(path: Path) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
-def _append(path: Path, columns: tuple[str, ...] | list[str], rows: Iterable[Mapping[str, Any]]) -> None:
+def _append(
+    path: Path, columns: tuple[str, ...] | list[str], rows: Iterable[Mapping[str, Any]]
+) -> None:
     _cut_torn_line(path)
     with path.open("a", newline="") as file:
         writer = csv.DictWriter(file, columns, restval="", lineterminator="\n")

@@ -23,7 +23,9 @@ def pair(seed: int, purpose: int, position: int = 0) -> Pair:
 
     Steele, Lea, Flood (2014), "Fast splittable pseudorandom number generators".
     """
-    word = _mix(_mix(seed + 0x9E3779B97F4A7C15 * (purpose + 1)) + 0x9E3779B97F4A7C15 * (position + 1))
+    word = _mix(
+        _mix(seed + 0x9E3779B97F4A7C15 * (purpose + 1)) + 0x9E3779B97F4A7C15 * (position + 1)
+    )
     return word >> 32, word & 0xFFFFFFFF
 
 

@@ -105,7 +105,9 @@ class Parameter:
     @property
     def is_matrix(self) -> bool:
         """A hidden matrix: two-dimensional, neither an embedding nor the output layer."""
-        return len(self.shape) == 2 and self.type is not ParameterType.EMBEDDING and not self.is_output
+        return (
+            len(self.shape) == 2 and self.type is not ParameterType.EMBEDDING and not self.is_output
+        )
 
 
 class Parameters(Mapping[str, Parameter]):
@@ -211,7 +213,9 @@ class Workload(abc.ABC):
         """Return (logits, new model state); `dropout_rate` None means the workload's own default."""
 
     @abc.abstractmethod
-    def per_example_loss(self, label_batch: Tensor, logits_batch: Tensor, label_smoothing: float) -> Tensor:
+    def per_example_loss(
+        self, label_batch: Tensor, logits_batch: Tensor, label_smoothing: float
+    ) -> Tensor:
         """Unmasked loss of each example (of each token or task, where labels have more dimensions)."""
 
     def loss_fn(
@@ -236,7 +240,7 @@ class Workload(abc.ABC):
 
 def make_hyperparameters(point: Mapping[str, Any]) -> Any:
     """Return `point` as a namedtuple that remembers which of its fields were read (see `unread`)."""
-    base = collections.namedtuple("Hyperparameters", point)  # type: ignore[misc]  # noqa: PYI024
+    base = collections.namedtuple("Hyperparameters", point)  # type: ignore[misc]
     read: set[str] = set()
 
     class Hyperparameters(base):  # type: ignore[misc, valid-type]

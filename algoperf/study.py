@@ -3,11 +3,11 @@
 import dataclasses
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
-import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,11 @@ class Slice:
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         """(study, trial) in the order in which they run."""
-        return ((study, trial) for study in range(self.studies) for trial in range(self.first, self.last + 1))
+        return (
+            (study, trial)
+            for study in range(self.studies)
+            for trial in range(self.first, self.last + 1)
+        )
 
 
 def choose_slice(
@@ -53,6 +57,13 @@ def choose_slice(
     return Slice(studies, int(first), int(last))
 
 
+def check_name(experiment: str) -> str:
+    """Return the experiment's name if it can be a folder's, below --out."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", experiment):
+        raise UserError(f"--experiment {experiment!r}: expected letters, digits, '.', '_' and '-'")
+    return experiment
+
+
 def check_search_space(outline: submission.Outline, ruleset: str, given: str | None) -> int | None:
     """Read the search space that a run will use, if it can be read without running the submission.
 
@@ -66,7 +77,9 @@ def check_search_space(outline: submission.Outline, ruleset: str, given: str | N
     return space.size if space is not None else None
 
 
-def run(base: TrialPlan, outline: submission.Outline, chosen: Slice, observe: Observe) -> list[dict[str, Any]]:
+def run(
+    base: TrialPlan, outline: submission.Outline, chosen: Slice, observe: Observe
+) -> list[dict[str, Any]]:
     """Run the trials that have no result yet; return every trial's result.
 
     `observe(plan, event)` is told what happens, `event["event"]` being one of skip, note, start, progress,
@@ -77,7 +90,13 @@ def run(base: TrialPlan, outline: submission.Outline, chosen: Slice, observe: Ob
     for study, trial in chosen:
         plan = dataclasses.replace(base, study=study, trial=trial)
         folder = run_log.trial_folder(
-            plan.out_folder, plan.experiment, outline.name, study, plan.workload, plan.framework, trial
+            plan.out_folder,
+            plan.experiment,
+            outline.name,
+            study,
+            plan.workload,
+            plan.framework,
+            trial,
         )
         run_log.check_same_configuration(folder, settings)
         done = run_log.read_result(folder)
@@ -150,11 +169,13 @@ def _died(plan: TrialPlan, folder: Path, code: int) -> dict[str, Any]:
     """The result of a trial whose process ended without one: written here, from what its folder holds."""
     if code < 0:
         name = signal.Signals(-code).name
-        hint = "; often the system's answer to memory that ran out" if -code == signal.SIGKILL else ""
+        hint = (
+            "; often the system's answer to memory that ran out" if -code == signal.SIGKILL else ""
+        )
         cause = f"the trial's process was ended by {name}{hint}"
     else:
         cause = f"the trial's process ended with exit code {code} and no result"
-    last = run_log.last_evaluation(folder)
+    last = (run_log.evaluations(folder) or [{}])[-1]
     result = {
         **{key: value for key, value in (run_log.read_flags(folder) or plan.settings()).items()},
         "study": plan.study,
@@ -171,8 +192,3 @@ def _died(plan: TrialPlan, folder: Path, code: int) -> dict[str, Any]:
     folder.mkdir(parents=True, exist_ok=True)
     run_log.write_json(folder / run_log.RESULT, result)
     return result
-
-
-def explain(error: BaseException) -> str:
-    """A traceback, with that of the trial's process where the error came from there."""
-    return "".join(traceback.format_exception(error))

@@ -54,13 +54,14 @@ FULL_FORM = ("init_optimizer_state", "update_params")
 
 @dataclasses.dataclass(frozen=True)
 class Outline:
-    """What a submission file says without being run. `search_space` is None unless it is a literal."""
+    """What a submission file says without being run. `search_space` and `defaults` only where they are literals."""
 
     name: str
     path: Path
     is_full_form: bool
     frameworks: tuple[str, ...]
     search_space: Any = None
+    defaults: Any = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,11 +101,15 @@ def locate(given: str) -> tuple[Path, str]:
         path = path / "submission.py"
     if path.is_file():
         if path.suffix != ".py":
-            raise UserError(f"submission {given}: not a Python file; expected a file that ends in .py")
+            raise UserError(
+                f"submission {given}: not a Python file; expected a file that ends in .py"
+            )
         return path.resolve(), f"file {path}"
     bare = given.removesuffix(".py")
     if path.name != given:
-        raise UserError(f"submission {given}: no such file; give a Python file or a reference algorithm's name")
+        raise UserError(
+            f"submission {given}: no such file; give a Python file or a reference algorithm's name"
+        )
     choose("submission", bare, reference_algorithms.names())
     return reference_algorithms.path(bare), f"reference algorithm {bare}"
 
@@ -122,13 +127,23 @@ def inspect(path: Path) -> Outline:
     if not served and not full_form:
         partly = [name for name in FULL_FORM if name in defined]
         missing = [name for name in FULL_FORM if name not in defined]
-        wanted = " and ".join(missing) if partly else "jax_optimizer or torch_optimizer, or " + " and ".join(FULL_FORM)
+        wanted = (
+            " and ".join(missing)
+            if partly
+            else "jax_optimizer or torch_optimizer, or " + " and ".join(FULL_FORM)
+        )
         raise UserError(f"submission {path}: missing function {wanted}")
     if served and not full_form and "DEFAULTS" not in defined:
         raise UserError(f"submission {path}: missing DEFAULTS, a dict with one good point")
     name = path.parent.name if path.name == "submission.py" else path.stem
     frameworks = _imported_frameworks(tree) if full_form else served
-    return Outline(name, path, full_form, tuple(frameworks), _literal(tree, "SEARCH_SPACE"))
+    return Outline(
+        name,
+        path,
+        full_form,
+        tuple(frameworks),
+        *(_literal(tree, each) for each in ("SEARCH_SPACE", "DEFAULTS")),
+    )
 
 
 def choose_framework(outline: Outline, given: str | None) -> str:
@@ -162,7 +177,9 @@ def load(outline: Outline, framework: str) -> Submission:
         sys.meta_path.remove(beside)
         sys.meta_path.append(beside)
     names = FULL_FORM if outline.is_full_form else (OPTIMIZER_FUNCTIONS[framework],)
-    optional = tuple(name for name in ARGUMENTS if name not in (*FULL_FORM, *OPTIMIZER_FUNCTIONS.values()))
+    optional = tuple(
+        name for name in ARGUMENTS if name not in (*FULL_FORM, *OPTIMIZER_FUNCTIONS.values())
+    )
     functions = {
         name: _check(outline.path, name, getattr(module, name, None))
         for name in (*names, *optional)
@@ -170,7 +187,9 @@ def load(outline: Outline, framework: str) -> Submission:
     }
     if not outline.is_full_form and not isinstance(getattr(module, "DEFAULTS", None), Mapping):
         raise UserError(f"submission {outline.path}: DEFAULTS is not a dict")
-    return Submission(outline, module, functions, _source_files(outline.path, set(sys.modules) - before))
+    return Submission(
+        outline, module, functions, _source_files(outline.path, set(sys.modules) - before)
+    )
 
 
 class _Beside:
@@ -208,7 +227,11 @@ def _check(path: Path, name: str, function: Any) -> Function:
         if parameter.kind is parameter.VAR_KEYWORD:
             return Function(function, frozenset(allowed))
         known = parameter.name in allowed and parameter.kind is not parameter.POSITIONAL_ONLY
-        if not known and parameter.default is parameter.empty and parameter.kind is not parameter.VAR_POSITIONAL:
+        if (
+            not known
+            and parameter.default is parameter.empty
+            and parameter.kind is not parameter.VAR_POSITIONAL
+        ):
             raise UserError(
                 f"submission {path}: {name} wants argument {parameter.name!r}; it can take: {', '.join(allowed)}"
             )

@@ -24,12 +24,13 @@ class Goal:
     higher_is_better: bool
     validation: float | None
     test: float | None = None
-    until_test: bool = False  # AlgoPerf's older rule: the test target has to be met too
+    until: str = "validation"  # or 'test': AlgoPerf's older rule; or 'end': go on past the target
 
     def is_met(self, metrics: Mapping[str, float]) -> bool:
-        """Whether an evaluation (columns `split/metric`) reaches the target; NaN never does."""
-        met = self._meets(metrics, "validation", self.validation)
-        return met and (not self.until_test or self._meets(metrics, "test", self.test))
+        """Whether an evaluation (columns `split/metric`) ends the trial as reached; NaN never does."""
+        if self.until == "end" or not self._meets(metrics, "validation", self.validation):
+            return False
+        return self.until == "validation" or self._meets(metrics, "test", self.test)
 
     def _meets(self, metrics: Mapping[str, float], split: str, target: float | None) -> bool:
         value = metrics.get(f"{split}/{self.metric}", math.nan)
@@ -96,7 +97,10 @@ class ScalarBuffer:
     def take(self, fetch: Callable[[Any], Any]) -> list[tuple[int, dict[str, float]]]:
         """Return and forget the rows, fetched from the device."""
         rows, self._rows = self._rows, []
-        return [(step, {name: float(value) for name, value in fetch(metrics).items()}) for step, metrics in rows]
+        return [
+            (step, {name: float(value) for name, value in fetch(metrics).items()})
+            for step, metrics in rows
+        ]
 
 
 class Trial:
@@ -127,7 +131,9 @@ class Trial:
         self.ledger = ledger
         self.status: str | None = None
         self.error: dict[str, str] | None = None
-        self.evaluations: list[tuple[int, float, dict[str, float]]] = []  # step, clock in seconds, metrics
+        self.evaluations: list[
+            tuple[int, float, dict[str, float]]
+        ] = []  # step, clock in seconds, metrics
         self.last_loss: float | None = None
         self._backend = backend
         self._workload = workload
@@ -176,7 +182,9 @@ class Trial:
                     self._prepare_for_eval()
             except spec.UserError:
                 raise
-            except Exception as error:  # whatever a submission raises ends its trial, and is recorded
+            except (
+                Exception
+            ) as error:  # whatever a submission raises ends its trial, and is recorded
                 self.fail(cause_of(error), traceback.format_exc())
             with self.ledger.logging.running():
                 self._judge_training()
@@ -270,7 +278,7 @@ class Trial:
 
     def _measure(self) -> dict[str, float]:
         splits = ["train", "validation"]
-        if self.goal.until_test or self._ending:
+        if self.goal.until == "test" or self._ending:
             splits.append("test")
         metrics: dict[str, float] = {}
         for split in splits:
@@ -288,7 +296,9 @@ class Trial:
         self.evaluations.append((self.state.step, elapsed_s, metrics))
         self._eval_results.append((self.state.step, metrics))
         self._log.evaluation(self._times(elapsed_s), metrics)
-        self._due_s = (math.floor(elapsed_s / self.limits.eval_every_s) + 1) * self.limits.eval_every_s
+        self._due_s = (
+            math.floor(elapsed_s / self.limits.eval_every_s) + 1
+        ) * self.limits.eval_every_s
         if self.goal.is_met(metrics):
             self.status = "reached"
         elif not all(math.isfinite(metrics[name]) for name in ("train/loss", "validation/loss")):

@@ -48,7 +48,9 @@ def _run(line: str, ledger: Ledger, events: TextIO) -> None:
 
     def report(event: str, metrics: dict[str, float] | None = None, **values: Any) -> None:
         position = {} if trial is None else snapshot(trial)
-        _send(events, event, **values, **position, **({} if metrics is None else {"metrics": metrics}))
+        _send(
+            events, event, **values, **position, **({} if metrics is None else {"metrics": metrics})
+        )
 
     with ledger.set_up.running():
         from algoperf import assemble
@@ -58,7 +60,12 @@ def _run(line: str, ledger: Ledger, events: TextIO) -> None:
         random.seed(plan.seed)
         assembled = assemble.assemble(plan, ledger, report)
         trial = assembled.trial
-        report("start", budget_s=trial.limits.budget_s, folder=str(assembled.log.folder))
+        report(
+            "start",
+            budget_s=trial.limits.budget_s,
+            target=assembled.flags["target"],
+            folder=str(assembled.log.folder),
+        )
     stop = _report_every(0.5, lambda: report("progress")) if plan.show_progress else None
     try:
         assemble.run(assembled)
@@ -82,7 +89,9 @@ def snapshot(trial: "Trial") -> dict[str, Any]:
 
 
 def _send(events: TextIO, event: str, **values: Any) -> None:
-    with contextlib.suppress(BrokenPipeError):  # the starter is gone; so is this process, in a moment
+    with contextlib.suppress(
+        BrokenPipeError
+    ):  # the starter is gone; so is this process, in a moment
         events.write(json.dumps({"event": event, **values}) + "\n")
 
 

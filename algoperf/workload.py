@@ -56,7 +56,9 @@ class Scale:
     budget_s: float
     eval_every_s: float
     dropout_rate: float = 0.0
-    targets: Mapping[str, Target] = dataclasses.field(default_factory=dict)  # by source of data: 'builtin', 'hub', 'folder'
+    targets: Mapping[str, Target] = dataclasses.field(
+        default_factory=dict
+    )  # by source of data: 'builtin', 'hub', 'folder'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,7 +127,9 @@ class WorkloadDefinition:
 
 def names() -> list[str]:
     """The workloads that this installation has."""
-    return sorted(module.name for module in pkgutil.iter_modules(workloads.__path__) if module.ispkg)
+    return sorted(
+        module.name for module in pkgutil.iter_modules(workloads.__path__) if module.ispkg
+    )
 
 
 def find(name: str) -> WorkloadDefinition:

@@ -88,7 +88,7 @@ def update_params(
 def prepare_for_eval(current_param_container, optimizer_state, model_state):
     """Return what the next evaluation measures, in update_params' order; optional. Timed.
 
-    Training goes on from what is returned. A method that averages its weights swaps them in here and
-    back at its next update.
+    Training goes on from what is returned. A method that averages its weights swaps them in here
+    and back at its next update.
     """
     return optimizer_state, current_param_container, model_state

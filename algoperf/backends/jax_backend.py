@@ -39,12 +39,13 @@ class JaxWorkload(spec.Workload):
         super().__init__(**facts)
         self._model = model
         self._initial_std = initial_std
-        self._sharding = sharding
+        self.sharding = sharding
         init = functools.partial(model.init, train=False, dropout_rate=0.0)
         variables = jax.eval_shape(init, jax.random.PRNGKey(0), sample_inputs)
         self._shapes = {
             collection: {
-                name: value.shape for name, value in traverse_util.flatten_dict(tree, sep="/").items()
+                name: value.shape
+                for name, value in traverse_util.flatten_dict(tree, sep="/").items()
             }
             for collection, tree in variables.items()
         }
@@ -80,7 +81,7 @@ class JaxWorkload(spec.Workload):
 
     def from_neutral(self, values: Mapping[str, np.ndarray]) -> Any:
         """Return parameters from NumPy arrays by name, in JAX's layout."""
-        return jax.device_put(traverse_util.unflatten_dict(dict(values), sep="/"), self._sharding)
+        return jax.device_put(traverse_util.unflatten_dict(dict(values), sep="/"), self.sharding)
 
     def to_neutral(self, params: Any) -> dict[str, np.ndarray]:
         """Return NumPy arrays by name, in JAX's layout."""
@@ -132,7 +133,9 @@ class OptimizerForm:
         self._functions = functions
         self._settings = settings
 
-    def init_optimizer_state(self, workload: JaxWorkload, model_params: Any, hyperparameters: Any) -> Any:
+    def init_optimizer_state(
+        self, workload: JaxWorkload, model_params: Any, hyperparameters: Any
+    ) -> Any:
         """Make the gradient transformation and return its state."""
         transformation = self._functions.make(workload.parameters, hyperparameters)
         if not isinstance(transformation, optax.GradientTransformation):
@@ -142,10 +145,17 @@ class OptimizerForm:
             )
         self._transformation = optax.with_extra_args_support(transformation)
         self._step = jax.jit(functools.partial(self._update, workload), donate_argnums=(0, 1, 2))
-        return jax.jit(self._transformation.init)(model_params)
+        # Placed as the parameters are, else the first step would be compiled once more for its own output.
+        return jax.device_put(self._transformation.init(model_params), workload.sharding)
 
     def _update(
-        self, workload: JaxWorkload, params: Any, model_state: Any, optimizer_state: Any, batch: Any, rng: Any
+        self,
+        workload: JaxWorkload,
+        params: Any,
+        model_state: Any,
+        optimizer_state: Any,
+        batch: Any,
+        rng: Any,
     ) -> tuple[Any, Any, Any, dict[str, Any]]:
         def loss_of(params: Any) -> tuple[Any, Any]:
             return shared.training_loss(workload, params, batch, model_state, rng, self._settings)
@@ -233,7 +243,9 @@ class JaxBackend:
 
     def drain(self, *trees: Any) -> None:
         """Block on every array of the trees."""
-        jax.block_until_ready([leaf for leaf in jax.tree.leaves(trees) if isinstance(leaf, jax.Array)])
+        jax.block_until_ready(
+            [leaf for leaf in jax.tree.leaves(trees) if isinstance(leaf, jax.Array)]
+        )
 
     def marker(self, params: Any) -> Any:
         """Return one value copied from the smallest parameter."""

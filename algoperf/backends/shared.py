@@ -47,7 +47,11 @@ class OptimizerFunctions:
     def record(self, workload: spec.Workload, scalars: Mapping[str, Any], global_step: int) -> None:
         """Hand scalars, still on the device, to the run's log."""
         if self.wants(global_step) and workload.metrics_logger is not None:
-            rate = {} if "learning_rate" in scalars else {"learning_rate": self.learning_rate(global_step)}
+            rate = (
+                {}
+                if "learning_rate" in scalars
+                else {"learning_rate": self.learning_rate(global_step)}
+            )
             known = {name: value for name, value in rate.items() if value is not None}
             workload.metrics_logger.append_scalar_metrics({**scalars, **known}, global_step)
 
@@ -73,19 +77,30 @@ def initial_value(
 
 
 def training_loss(
-    workload: spec.Workload, params: Any, batch: Any, model_state: Any, rng: Any, settings: StepSettings
+    workload: spec.Workload,
+    params: Any,
+    batch: Any,
+    model_state: Any,
+    rng: Any,
+    settings: StepSettings,
 ) -> tuple[Any, Any]:
     """Return (mean loss over the examples that count, new model state) of a forward pass in training mode."""
     logits, model_state = workload.model_fn(
         params, batch, model_state, spec.ForwardPassMode.TRAIN, rng, True, settings.dropout_rate
     )
-    loss = workload.loss_fn(batch["targets"], logits, batch.get("weights"), settings.label_smoothing)
+    loss = workload.loss_fn(
+        batch["targets"], logits, batch.get("weights"), settings.label_smoothing
+    )
     return loss["summed"] / loss["n_valid_examples"], model_state
 
 
-def prediction(workload: spec.Workload, params: Any, model_state: Any, batch: Any) -> tuple[Any, Any]:
+def prediction(
+    workload: spec.Workload, params: Any, model_state: Any, batch: Any
+) -> tuple[Any, Any]:
     """Return (per-example loss, predictions) in evaluation mode: classes for a softmax loss, else logits."""
-    logits, _ = workload.model_fn(params, batch, model_state, spec.ForwardPassMode.EVAL, None, False)
+    logits, _ = workload.model_fn(
+        params, batch, model_state, spec.ForwardPassMode.EVAL, None, False
+    )
     loss = workload.per_example_loss(batch["targets"], logits, 0.0)
     classes = workload.loss_type is spec.LossType.SOFTMAX_CROSS_ENTROPY
     return loss, logits.argmax(-1) if classes else logits

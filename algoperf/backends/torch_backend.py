@@ -12,7 +12,11 @@ from algoperf import losses, parameters, spec
 from algoperf.backends import shared
 from algoperf.workload import Data, Scale, WorkloadDefinition
 
-LEAVES = {nn.Embedding: "embedding", nn.LayerNorm: "scale", nn.modules.batchnorm._BatchNorm: "scale"}
+LEAVES = {
+    nn.Embedding: "embedding",
+    nn.LayerNorm: "scale",
+    nn.modules.batchnorm._BatchNorm: "scale",
+}
 BUFFERS = {"running_mean": "mean", "running_var": "var"}
 
 
@@ -21,7 +25,10 @@ def _pick(values_BC: torch.Tensor, labels_B: torch.Tensor) -> torch.Tensor:
 
 
 def _ctc(
-    logits_BTV: torch.Tensor, paddings_BT: torch.Tensor, labels_BN: torch.Tensor, paddings_BN: torch.Tensor
+    logits_BTV: torch.Tensor,
+    paddings_BT: torch.Tensor,
+    labels_BN: torch.Tensor,
+    paddings_BN: torch.Tensor,
 ) -> torch.Tensor:
     return nn.functional.ctc_loss(
         logits_BTV.log_softmax(-1).transpose(0, 1),
@@ -69,7 +76,9 @@ class TorchWorkload(spec.Workload):
         self._model = model.to(device)
         self._names = neutral_names(model)
         self._initial_std = initial_std
-        self._forward: Callable[..., torch.Tensor] | None = torch.compile(model) if compile_model else None
+        self._forward: Callable[..., torch.Tensor] | None = (
+            torch.compile(model) if compile_model else None
+        )
 
     @property
     def parameters(self) -> spec.Parameters:
@@ -81,7 +90,10 @@ class TorchWorkload(spec.Workload):
     @property
     def param_shapes(self) -> spec.ParameterShapeTree:
         """Name -> `ShapeTuple`, under PyTorch's names."""
-        return {name: spec.ShapeTuple(tuple(value.shape)) for name, value in self._model.named_parameters()}
+        return {
+            name: spec.ShapeTuple(tuple(value.shape))
+            for name, value in self._model.named_parameters()
+        }
 
     @property
     def model_params_types(self) -> spec.ParameterTypeTree:
@@ -256,7 +268,8 @@ class TorchBackend:
         if not self._cuda:
             return tensors
         return {
-            name: value.pin_memory().to(self._device, non_blocking=True) for name, value in tensors.items()
+            name: value.pin_memory().to(self._device, non_blocking=True)
+            for name, value in tensors.items()
         }
 
     def drain(self, *trees: Any) -> None:
@@ -295,7 +308,8 @@ class TorchBackend:
     def signature(self, params: nn.Module) -> dict[str, tuple[tuple[int, ...], str]]:
         """Name -> (shape, type)."""
         return {
-            name: (tuple(value.shape), str(value.dtype)) for name, value in params.named_parameters()
+            name: (tuple(value.shape), str(value.dtype))
+            for name, value in params.named_parameters()
         }
 
     def optimizer_form(

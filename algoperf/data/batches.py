@@ -44,7 +44,9 @@ class TrainingQueue:
         self.wait_s = 0.0
 
     def _permutation(self, epoch: int) -> np.ndarray:
-        generator = np.random.Generator(np.random.Philox(np.random.SeedSequence([self._seed, epoch])))
+        generator = np.random.Generator(
+            np.random.Philox(np.random.SeedSequence([self._seed, epoch]))
+        )
         return generator.permutation(row_count(self._arrays))
 
     def _next_rows(self) -> np.ndarray:
@@ -88,4 +90,6 @@ def once(arrays: Arrays, batch_size: int) -> Iterator[dict[str, np.ndarray]]:
 
 def _fill(array: np.ndarray, batch_size: int) -> np.ndarray:
     missing = batch_size - len(array)
-    return np.concatenate([array, np.repeat(array[:1], missing, axis=0)]) if missing else array.copy()
+    return (
+        np.concatenate([array, np.repeat(array[:1], missing, axis=0)]) if missing else array.copy()
+    )

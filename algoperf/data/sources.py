@@ -22,7 +22,9 @@ def resolve(definition: WorkloadDefinition, scale: Scale, given: str | None) -> 
         choices = ", ".join(name if name != "folder" else "FOLDER" for name in definition.sources)
         raise UserError(f"unknown data {source!r} for {definition.name}{near} (one of: {choices})")
     if "folder" not in definition.sources:
-        raise UserError(f"{definition.name} reads no folder; data is one of: {', '.join(definition.sources)}")
+        raise UserError(
+            f"{definition.name} reads no folder; data is one of: {', '.join(definition.sources)}"
+        )
     return "folder", str(folder.resolve())
 
 
@@ -39,7 +41,9 @@ def read_csv(path: Path, columns: int) -> Iterator[tuple[int, list[str]]]:
         with opened(path, "rt", encoding="utf-8", newline="") as file:
             for row_number, fields in enumerate(csv.reader(file), start=1):
                 if len(fields) != columns:
-                    raise UserError(f"{path}:{row_number}: {len(fields)} fields, expected {columns}")
+                    raise UserError(
+                        f"{path}:{row_number}: {len(fields)} fields, expected {columns}"
+                    )
                 yield row_number, fields
     except (csv.Error, UnicodeDecodeError, gzip.BadGzipFile, EOFError) as error:
         raise UserError(f"{path}:{row_number + 1}: unreadable ({error})") from error
@@ -55,7 +59,9 @@ def load_dataset(path: str, revision: str | None, columns: tuple[str, ...]) -> M
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         reason = str(error).splitlines()[0][:200]
         if revision is None:
-            raise UserError(f"{path}: holds no data set in the hub's parquet layout ({reason})") from error
+            raise UserError(
+                f"{path}: holds no data set in the hub's parquet layout ({reason})"
+            ) from error
         raise UserError(
             f"the hub cannot give {path} at {revision[:8]} ({type(error).__name__}); with a network run this again, "
             "without one use --data FOLDER with the data set's files"

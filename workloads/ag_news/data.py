@@ -37,7 +37,10 @@ def load(source: str, max_length: int, vocab_size: int, tokenizer: str, seed: in
         }
         for split, (tokens_NT, _) in encoded.items()
     }
-    notes = {"rows_cut": {split: cut for split, (_, cut) in encoded.items()}, "max_length": max_length}
+    notes = {
+        "rows_cut": {split: cut for split, (_, cut) in encoded.items()},
+        "max_length": max_length,
+    }
     return Data(splits, model={"vocab_size": vocab_size, "pad_id": pad_id}, notes=notes)
 
 
@@ -55,7 +58,10 @@ def read(source: str, seed: int = 0) -> Mapping[str, Rows]:
         return {split: (rows[0], rows[1]) for split, rows in generated.items()}
     folder = Path(source)
     if source != "hub" and sources.find_file(folder, "train.csv") is not None:
-        official = {split: _checked(f"{folder}/{split}", _csv_rows(folder, split)) for split in ("train", "test")}
+        official = {
+            split: _checked(f"{folder}/{split}", _csv_rows(folder, split))
+            for split in ("train", "test")
+        }
     else:
         path, revision = HUB if source == "hub" else (source, None)
         loaded = sources.load_dataset(path, revision, ("text", "label"))
@@ -64,7 +70,9 @@ def read(source: str, seed: int = 0) -> Mapping[str, Rows]:
                 f"{path}/{split}",
                 (
                     (f"{path}/{split}:{row}", text, label)
-                    for row, (text, label) in enumerate(zip(loaded[split]["text"], loaded[split]["label"], strict=True))
+                    for row, (text, label) in enumerate(
+                        zip(loaded[split]["text"], loaded[split]["label"], strict=True)
+                    )
                 ),
             )
             for split in ("train", "test")
@@ -90,7 +98,9 @@ def _checked(where: str, rows: Iterator[tuple[str, object, object]]) -> Rows:
         if not isinstance(text, str) or not text.strip():
             raise UserError(f"{place}: no text")
         if not isinstance(label, int) or not 0 <= label < CLASSES:
-            raise UserError(f"{place}: label {label!r} (counted from 0), expected 0 to {CLASSES - 1}")
+            raise UserError(
+                f"{place}: label {label!r} (counted from 0), expected 0 to {CLASSES - 1}"
+            )
         texts.append(text)
         labels.append(label)
     if not texts:
@@ -102,7 +112,9 @@ def split_validation(texts: list[str], labels: list[int], seed: int) -> dict[str
     """Hold out a seeded tenth of the training rows, at most 6,000, for validation."""
     held_out = min(int(len(texts) * VALIDATION_SHARE), MOST_VALIDATION_ROWS)
     if held_out == 0:
-        raise UserError(f"{len(texts)} training rows leave none for validation; at least 10 are needed")
+        raise UserError(
+            f"{len(texts)} training rows leave none for validation; at least 10 are needed"
+        )
     order = np.random.default_rng(seed).permutation(len(texts))
     parts = {"validation": np.sort(order[:held_out]), "train": np.sort(order[held_out:])}
     return {

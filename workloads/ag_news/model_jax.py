@@ -25,7 +25,8 @@ class Attention(nn.Module):
         B, T, D = hidden_BTD.shape
         qkv_BTE = nn.Dense(3 * D, name="qkv")(hidden_BTD)
         q_BTHK, k_BTHK, v_BTHK = (
-            part.reshape(B, T, self.heads, D // self.heads) for part in jnp.split(qkv_BTE, 3, axis=-1)
+            part.reshape(B, T, self.heads, D // self.heads)
+            for part in jnp.split(qkv_BTE, 3, axis=-1)
         )
         scores_BHTT = jnp.einsum("bqhk,bthk->bhqt", q_BTHK, k_BTHK) / (D // self.heads) ** 0.5
         causal_TT = jnp.tril(jnp.ones((T, T), bool))
@@ -45,7 +46,9 @@ class Block(nn.Module):
         """Return the next residual stream."""
         width = hidden_BTD.shape[-1]
         hidden_BTD += Attention(self.heads, name="attention")(_norm("norm_1")(hidden_BTD), dropout)
-        inner = nn.gelu(nn.Dense(4 * width, name="up")(_norm("norm_2")(hidden_BTD)), approximate=True)
+        inner = nn.gelu(
+            nn.Dense(4 * width, name="up")(_norm("norm_2")(hidden_BTD)), approximate=True
+        )
         return hidden_BTD + dropout(nn.Dense(width, name="down")(inner))
 
 
@@ -67,7 +70,9 @@ class Classifier(nn.Module):
         B, T = tokens_BT.shape
         positions_T = jnp.arange(T)
         hidden_BTD = nn.Embed(self.vocab_size, self.width, name="token")(tokens_BT)
-        hidden_BTD = dropout(hidden_BTD + nn.Embed(self.positions, self.width, name="position")(positions_T))
+        hidden_BTD = dropout(
+            hidden_BTD + nn.Embed(self.positions, self.width, name="position")(positions_T)
+        )
         for layer in range(self.layers):
             hidden_BTD = Block(self.heads, name=f"block_{layer}")(hidden_BTD, dropout)
         last_B = jnp.where(tokens_BT != self.pad_id, positions_T, 0).max(-1)

@@ -55,7 +55,14 @@ class Classifier(nn.Module):
     """Token and position embeddings, blocks, a final norm, and the head on the last real token."""
 
     def __init__(
-        self, vocab_size: int, positions: int, width: int, layers: int, heads: int, classes: int, pad_id: int
+        self,
+        vocab_size: int,
+        positions: int,
+        width: int,
+        layers: int,
+        heads: int,
+        classes: int,
+        pad_id: int,
     ) -> None:
         super().__init__()
         self.pad_id = pad_id

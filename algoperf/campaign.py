@@ -1,0 +1,193 @@
+"""Many runs of one workload, to set its target or to check it: resumable, a few one-thread processes at a time.
+
+Every run is an `algoperf run` of its own, pinned to one core and counted in steps, so the figures do not depend
+on the machine. What has a result is skipped when the same campaign is started again.
+"""
+
+import csv
+import dataclasses
+import itertools
+import json
+import os
+import queue
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import reference_algorithms
+from algoperf import run_log, submission
+from algoperf.spec import UserError
+
+COLUMNS = (
+    "workload",
+    "submission",
+    "framework",
+    "learning_rate_factor",
+    "seed",
+    "status",
+    "step",
+    "value",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """One run: a reference algorithm at its defaults, the learning rate multiplied by a factor."""
+
+    workload: str
+    submission: str
+    framework: str
+    seed: int
+    factor: float
+    steps: int
+    eval_every_steps: int
+
+    @property
+    def experiment(self) -> str:
+        """The folder of its runs: no two jobs of one submission and framework share one."""
+        return f"seed-{self.seed}-rate-{self.factor:g}-steps-{self.steps}"
+
+    def command(self, out: Path) -> list[str]:
+        """The `algoperf run` arguments; runs go on past the target, so that any target can be read off."""
+        words = ["run", "--workload", self.workload, "--submission", self.submission]
+        words += ["--framework", self.framework, "--seed", str(self.seed), "--until", "end"]
+        words += ["--max-steps", str(self.steps), "--eval-every-steps", str(self.eval_every_steps)]
+        words += ["--experiment", self.experiment, "--out", str(out)]
+        if self.factor != 1:
+            words += ["--search-space", str(self._write_point(out))]
+        return words
+
+    def _write_point(self, out: Path) -> Path:
+        outline = submission.inspect(reference_algorithms.path(self.submission))
+        point = dict(outline.defaults or {})
+        point["learning_rate"] *= self.factor
+        path = out / f"{self.submission}-rate-{self.factor:g}.json"
+        run_log.write_json(path, [point])
+        return path
+
+    def folder(self, out: Path) -> Path:
+        """Where its trial is."""
+        return run_log.trial_folder(
+            out, self.experiment, self.submission, 0, self.workload, self.framework, 1
+        )
+
+
+def jobs(
+    workload: str,
+    submissions: Sequence[str],
+    frameworks: Sequence[str],
+    seeds: int,
+    factors: Sequence[float],
+    steps: int,
+    eval_every_steps: int,
+) -> list[Job]:
+    """All combinations, seed by seed, so that an early end leaves something of each."""
+    return [
+        Job(workload, name, framework, seed, factor, steps, eval_every_steps)
+        for seed, factor, name, framework in itertools.product(
+            range(seeds), factors, submissions, frameworks
+        )
+    ]
+
+
+def run(todo: Sequence[Job], out: Path, workers: int, note: Callable[[str], None]) -> int:
+    """Run the jobs that have no result, `workers` at a time; return how many failed."""
+    out.mkdir(parents=True, exist_ok=True)
+    cores: queue.SimpleQueue[int | None] = queue.SimpleQueue()
+    for core in _cores(workers):
+        cores.put(core)
+
+    def work(job: Job) -> bool:
+        if run_log.read_result(job.folder(out)) is not None:
+            return True
+        core = cores.get()
+        try:
+            ended = subprocess.run(
+                [sys.executable, "-P", "-m", "algoperf", *job.command(out)],
+                capture_output=True,
+                text=True,
+                check=False,
+                preexec_fn=None if core is None else lambda: os.sched_setaffinity(0, {core}),
+            )
+        finally:
+            cores.put(core)
+        lines = (ended.stdout if ended.returncode == 0 else ended.stderr).strip().splitlines()
+        note(f"{job.experiment}: {lines[0] if lines else ''}")
+        return ended.returncode == 0
+
+    with ThreadPoolExecutor(workers) as pool:
+        return sum(not good for good in pool.map(work, todo))
+
+
+def _cores(workers: int) -> Iterator[int | None]:
+    if not hasattr(os, "sched_getaffinity"):
+        return iter([None] * workers)
+    available = sorted(os.sched_getaffinity(0))
+    if workers > len(available):
+        raise UserError(f"--workers {workers}: this process may use only {len(available)} cores")
+    return iter(available[:workers])
+
+
+def curves(todo: Sequence[Job], out: Path) -> list[dict[str, Any]]:
+    """One row for every evaluation of every finished job: `COLUMNS`, value being the target metric's."""
+    rows = []
+    for job in todo:
+        result = run_log.read_result(job.folder(out))
+        if result is None:
+            continue
+        metric = f"validation/{result['target']['metric']}"
+        for evaluation in run_log.evaluations(job.folder(out)):
+            fixed = (
+                job.workload,
+                job.submission,
+                job.framework,
+                job.factor,
+                job.seed,
+                result["status"],
+            )
+            step, value = int(evaluation["global_step"]), evaluation[metric]
+            rows.append(dict(zip(COLUMNS, (*fixed, step, value), strict=True)))
+    return rows
+
+
+def write_curves(rows: Sequence[dict[str, Any]], path: Path) -> None:
+    """Write the rows as CSV."""
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS)
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def steps_to(
+    rows: Sequence[dict[str, Any]], target: float, higher_is_better: bool
+) -> dict[str, list[int | None]]:
+    """First step at which each run meets the target, None where it never does, in order of the seeds.
+
+    Keys name submission, framework and learning rate factor.
+    """
+    found: dict[str, dict[int, int | None]] = {}
+    for row in rows:
+        key = f"{row['submission']} {row['framework']} x{row['learning_rate_factor']:g}"
+        met = row["value"] >= target if higher_is_better else row["value"] <= target
+        by_seed = found.setdefault(key, {})
+        if by_seed.setdefault(row["seed"], None) is None and met:
+            by_seed[row["seed"]] = row["step"]
+    return {key: list(by_seed.values()) for key, by_seed in found.items()}
+
+
+def table(
+    rows: Sequence[dict[str, Any]], targets: Sequence[float], higher_is_better: bool
+) -> list[str]:
+    """Lines: for each target and kind of run, how many reached it, and after how many steps."""
+    lines = []
+    for target in targets:
+        for key, steps in steps_to(rows, target, higher_is_better).items():
+            reached = sorted(step for step in steps if step is not None)
+            shown = json.dumps(reached)
+            lines.append(
+                f"target {target:g}: {key}: {len(reached)} of {len(steps)} reached, steps {shown}"
+            )
+    return lines

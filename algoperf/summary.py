@@ -1,0 +1,96 @@
+"""Short texts about results and workloads, for the command line."""
+
+import dataclasses
+from collections.abc import Iterable
+from typing import Any
+
+from algoperf.workload import WorkloadDefinition
+
+
+def of_trial(result: dict[str, Any]) -> str:
+    """What came of a trial, in a few lines."""
+    where = f"{result['workload']} {result['framework']} {result['submission']} study {result['study']} trial {result['trial']}"
+    lines = [f"{where}: {_outcome(result)}"]
+    metrics = [
+        f"{name} {value:.4f}"
+        for name, value in result["final"].items()
+        if not name.endswith("num_examples")
+    ]
+    if metrics:
+        lines.append("  last evaluation: " + ", ".join(metrics))
+    ledger = result["ledger"]
+    if ledger.get("wall_s"):
+        parts = [
+            f"{part} {ledger[f'{part}_s']:.2f}"
+            for part in ("submission", "evaluation", "logging", "checkpoint", "set_up", "other")
+        ]
+        lines.append(
+            f"  seconds: {' + '.join(parts)} = {ledger['wall_s']:.2f} wall "
+            f"({ledger['data_wait_s'] / max(ledger['submission_s'], 1e-9):.1%} of the submission's waiting for data, "
+            f"first step {ledger['first_step_s'] or 0:.2f})"
+        )
+    return "\n".join(lines)
+
+
+def _outcome(result: dict[str, Any]) -> str:
+    target = result.get("target") or {}
+    aim = (
+        "no target"
+        if target.get("validation") is None
+        else f"target {target['metric']} {target['validation']:g}"
+    )
+    steps, clock_s = result["steps"], result["ledger"].get("submission_s") or 0.0
+    match result["status"]:
+        case "reached":
+            text = f"reached {aim} after {result['time_to_target_s']:.2f} s, {result['steps_to_target']} steps"
+            miss = result["last_miss"]
+            return text + (
+                f" (missed at {miss['time_s']:.2f} s, step {miss['step']})" if miss else ""
+            )
+        case "failed":
+            return f"failed after {steps} steps: {result['error']['cause']}"
+        case "budget":
+            return f"did not reach {aim} in its budget of {result['budget_s']:g} s, {steps} steps"
+        case "diverged":
+            return f"diverged (NaN or infinite loss) after {clock_s:.2f} s, {steps} steps"
+    scoreable = "" if result["scoreable"] or target.get("validation") is None else "; not scoreable"
+    return f"complete after {clock_s:.2f} s, {steps} steps ({aim}{scoreable})"
+
+
+def of_workload(definition: WorkloadDefinition) -> dict[str, Any]:
+    """A workload's facts as plain values."""
+    return {
+        "name": definition.name,
+        "summary": definition.summary,
+        "loss_type": definition.loss_type.name,
+        "target_metric": definition.target_metric,
+        "sources": list(definition.sources),
+        "scales": {name: dataclasses.asdict(scale) for name, scale in definition.scales.items()},
+    }
+
+
+def workload_lines(described: Iterable[dict[str, Any]], *, details: bool) -> list[str]:
+    """The facts as lines: one a scale, and with `details` the targets' baselines and provenance."""
+    lines = []
+    for facts in described:
+        lines.append(f"{facts['name']}: {facts['summary']}")
+        for name, scale in facts["scales"].items():
+            lines.append(
+                f"  {name}: batch {scale['batch_size']}, step hint {scale['step_hint']}, budget {scale['budget_s']:g} s, "
+                f"evaluation every {scale['eval_every_s']:g} s, data: {scale['default_source']} "
+                f"(or {', '.join(source for source in facts['sources'] if source != scale['default_source']) or 'no other'})"
+            )
+            for source, target in scale["targets"].items():
+                lines.append(
+                    f"    target on {source}: {facts['target_metric']} {target['validation']:g}"
+                )
+                if details:
+                    lines += _target_details(target)
+    return lines
+
+
+def _target_details(target: dict[str, Any]) -> list[str]:
+    lines = [f"      baseline: {name} {value:.4f}" for name, value in target["baselines"].items()]
+    if target["ceiling"] is not None:
+        lines.append(f"      ceiling: {target['ceiling']:.4f}")
+    return [*lines, f"      set by: {target['provenance']}"]
