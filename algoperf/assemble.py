@@ -1,9 +1,10 @@
 """From a plan to a trial that is ready to run, and from its end to the result that is written."""
 
+import contextlib
 import dataclasses
 import functools
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -71,12 +72,21 @@ def assemble(plan: TrialPlan, ledger: Ledger, report: Report) -> Assembled:
         plan.framework,
         plan.trial,
     )
-    run_log.check_same_configuration(folder, flags)
+    drawn = {"batch_size"} if plan.batch_size is None and "batch_size" in (point or {}) else set()
+    run_log.check_same_configuration(folder, {key: flags[key] for key in flags.keys() - drawn})
     hyperparameters = None if point is None else spec.make_hyperparameters(point)
     inference = Inference()
     log = run_log.TrialLog(folder, ("loss", *definition.metrics), workload.SPLITS)
+    aside = run_log.set_aside(folder)
+    if aside is not None:
+        text = f"an earlier run of this trial was interrupted; what it left is in {aside}"
+        report("note", text=text)
+    # Before a function of the submission runs: however it ends, the folder says what it was.
+    log.begin(flags, _meta(plan, flags, data), point)
+    log.copy_source(loaded.source_files)
 
     def measure(split: str, params: Any, model_state: Any) -> dict[str, float]:
+        check_all_read(loaded.outline, hyperparameters)  # after a step, since schedules read late
         arrays = data.splits[split]
         if split == "train":
             arrays = {key: array[: scale.eval_train_rows] for key, array in arrays.items()}
@@ -91,43 +101,53 @@ def assemble(plan: TrialPlan, ledger: Ledger, report: Report) -> Assembled:
 
     seed = seeds.trial_seed(plan.seed, plan.study, plan.trial)
     functions = submission_functions(loaded, backend, bound, hyperparameters)
-    trial = Trial(
-        backend=backend,
-        workload=bound,
-        functions=functions,
-        queue=batches.TrainingQueue(data.splits["train"], batch_size, seed, backend.place),
-        evaluate=measure,
-        goal=goal,
-        limits=limits,
-        ledger=ledger,
-        log=log,
-        seed=seed,
-        hyperparameters=hyperparameters,
-        report=functools.partial(report, "evaluation"),
-    )
-    unread = [] if hyperparameters is None else spec.unread(hyperparameters)
-    if unread and not loaded.outline.is_full_form:
+    with _discarding(log):
+        trial = Trial(
+            backend=backend,
+            workload=bound,
+            functions=functions,
+            queue=batches.TrainingQueue(data.splits["train"], batch_size, seed, backend.place),
+            evaluate=measure,
+            goal=goal,
+            limits=limits,
+            ledger=ledger,
+            log=log,
+            seed=seed,
+            hyperparameters=hyperparameters,
+            report=functools.partial(report, "evaluation"),
+        )
+    return Assembled(plan, trial, backend, log, flags, batch_size, inference)
+
+
+@contextlib.contextmanager
+def _discarding(log: run_log.TrialLog) -> Iterator[None]:
+    """Leave no trial behind where a user's mistake shows late: nothing but the message."""
+    try:
+        yield
+    except spec.UserError:
+        log.discard()
+        raise
+
+
+def check_all_read(outline: submission.Outline, hyperparameters: Any) -> None:
+    """Raise UserError for a hyperparameter that neither the library nor the submission reads."""
+    if hyperparameters is None or outline.is_full_form:
+        return
+    for name in spec.unread(hyperparameters):
         raise spec.UserError(
-            f"submission {loaded.outline.path}: nobody reads hyperparameter {unread[0]!r}; the library itself reads: "
-            + ", ".join(submission.LIBRARY_NAMES)
+            f"submission {outline.path}: nobody reads hyperparameter {name!r}; "
+            f"the library itself reads: {', '.join(submission.LIBRARY_NAMES)}"
         )
-    aside = run_log.set_aside(folder)
-    if aside is not None:
-        report(
-            "note", text=f"an earlier run of this trial was interrupted; what it left is in {aside}"
-        )
-    meta = {
+
+
+def _meta(plan: TrialPlan, flags: Mapping[str, Any], data: workload.Data) -> dict[str, Any]:
+    rows = {split: batches.row_count(data.splits[split]) for split in workload.SPLITS}
+    return {
         "versions": flags["versions"],
         "hardware": flags["hardware"],
-        "data": {
-            **data.notes,
-            "rows": {split: batches.row_count(data.splits[split]) for split in workload.SPLITS},
-        },
+        "data": {**data.notes, "rows": rows},
         "command": plan.command,
     }
-    log.begin(flags, meta, point)
-    log.copy_source(loaded.source_files)
-    return Assembled(plan, trial, backend, log, flags, batch_size, inference)
 
 
 def tuning_point(plan: TrialPlan, loaded: submission.Submission) -> Mapping[str, Any] | None:
@@ -282,8 +302,7 @@ def _flags(
         **plan.settings(),
         "submission": loaded.outline.name,
         "submission_path": plan.submission,
-        "submission_hash": loaded.source_hash,
-        "submission_file_hash": submission.file_hash(loaded.outline.path),
+        "submission_hash": submission.source_hash(loaded.outline.path),
         "data_fingerprint": fingerprint,
         "search_space": space,
         "batch_size": batch_size,
@@ -304,12 +323,13 @@ def _flags(
 
 def run(assembled: Assembled) -> None:
     """Run the trial to its end; what no submission's function raised (an evaluation's error) fails it as well."""
-    try:
-        assembled.trial.run()
-    except spec.UserError:
-        raise
-    except Exception as error:
-        assembled.trial.fail(cause_of(error), traceback.format_exc())
+    with _discarding(assembled.log):
+        try:
+            assembled.trial.run()
+        except spec.UserError:
+            raise
+        except Exception as error:
+            assembled.trial.fail(cause_of(error), traceback.format_exc())
 
 
 def result(assembled: Assembled) -> dict[str, Any]:

@@ -6,6 +6,7 @@ on the machine. What has a result is skipped when the same campaign is started a
 
 import csv
 import dataclasses
+import importlib
 import itertools
 import json
 import os
@@ -17,8 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import reference_algorithms
-from algoperf import run_log, submission
+from algoperf import run_log
 from algoperf.spec import UserError
 
 COLUMNS = (
@@ -61,8 +61,8 @@ class Job:
         return words
 
     def _write_point(self, out: Path) -> Path:
-        outline = submission.inspect(reference_algorithms.path(self.submission))
-        point = dict(outline.defaults or {})
+        module = importlib.import_module(f"reference_algorithms.{self.submission}")
+        point = dict(module.DEFAULTS)
         point["learning_rate"] *= self.factor
         path = out / f"{self.submission}-rate-{self.factor:g}.json"
         run_log.write_json(path, [point])
@@ -101,8 +101,9 @@ def run(todo: Sequence[Job], out: Path, workers: int, note: Callable[[str], None
         cores.put(core)
 
     def work(job: Job) -> bool:
-        if run_log.read_result(job.folder(out)) is not None:
+        if _has_ended(job, out):
             return True
+        run_log.set_aside(job.folder(out))  # what a failed run left
         core = cores.get()
         try:
             ended = subprocess.run(
@@ -122,6 +123,11 @@ def run(todo: Sequence[Job], out: Path, workers: int, note: Callable[[str], None
         return sum(not good for good in pool.map(work, todo))
 
 
+def _has_ended(job: Job, out: Path) -> bool:
+    result = run_log.read_result(job.folder(out))
+    return result is not None and result["status"] != "failed"
+
+
 def _cores(workers: int) -> Iterator[int | None]:
     if not hasattr(os, "sched_getaffinity"):
         return iter([None] * workers)
@@ -135,9 +141,9 @@ def curves(todo: Sequence[Job], out: Path) -> list[dict[str, Any]]:
     """One row for every evaluation of every finished job: `COLUMNS`, value being the target metric's."""
     rows = []
     for job in todo:
-        result = run_log.read_result(job.folder(out))
-        if result is None:
+        if not _has_ended(job, out):
             continue
+        result = run_log.read_result(job.folder(out)) or {}
         metric = f"validation/{result['target']['metric']}"
         for evaluation in run_log.evaluations(job.folder(out)):
             fixed = (

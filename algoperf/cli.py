@@ -5,11 +5,13 @@ What a subcommand needs is imported inside it, so that `--help` loads neither a 
 
 import argparse
 import json
+import math
 import shlex
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from algoperf import __version__
 
@@ -29,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         code: int = arguments.command(arguments)
     except UserError as error:
         if arguments.debug:
-            raise
+            traceback.print_exc()
         print(f"algoperf: {error}", file=sys.stderr)
         return USER_MISTAKE
     except KeyboardInterrupt:
@@ -39,6 +41,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.close()
         return DONE
     return code
+
+
+class _Parser(argparse.ArgumentParser):
+    """Reports a mistake in the arguments in one line, as every other mistake."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(USER_MISTAKE, f"algoperf: {message}; see: {self.prog} --help\n")
 
 
 def _positive(text: str) -> int:
@@ -55,7 +64,7 @@ def _seed(text: str) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="algoperf",
         description="Measure how fast training algorithms train neural networks, in JAX and in PyTorch.",
         epilog=EPILOG,
@@ -268,7 +277,7 @@ def run_command(arguments: argparse.Namespace) -> int:
     finally:
         progress.close()
     if arguments.json:
-        print(json.dumps(results, indent=2))
+        print(json.dumps(_finite(results), indent=2))
     else:
         _print_results(results, arguments.out / plan.experiment)
     return TRIAL_FAILED if any(result["status"] == "failed" for result in results) else DONE
@@ -330,6 +339,15 @@ def _plan(arguments: argparse.Namespace, console: Any) -> "tuple[TrialPlan, Any,
         command="algoperf " + shlex.join(sys.argv[1:]),
     )
     return plan, outline, chosen
+
+
+def _finite(value: Any) -> Any:
+    """The value with None for NaN and the infinities, which JSON does not have."""
+    if isinstance(value, dict):
+        return {key: _finite(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _print_results(results: list[dict[str, Any]], folder: Path) -> None:

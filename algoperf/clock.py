@@ -19,15 +19,16 @@ class Stopwatch:
     @property
     def elapsed_s(self) -> float:
         """Seconds so far, the running stretch included."""
-        if self._started_at_s is None:
+        started_at_s = self._started_at_s  # once: the progress line reads this from another thread
+        if started_at_s is None:
             return self._accumulated_s
-        return self._accumulated_s + self._now() - self._started_at_s
+        return self._accumulated_s + self._now() - started_at_s
 
     @contextlib.contextmanager
     def running(self, drain: Callable[[], None] | None = None) -> Iterator[None]:
         """Run for the length of the block. `drain` is called before the watch stops, at its expense,
         so that work still queued on a device is counted here and not in the next part.
-        """  # noqa: D205
+        """
         assert self._started_at_s is None, "a stopwatch that runs cannot be started"
         self._started_at_s = self._now()
         try:

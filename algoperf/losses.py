@@ -38,7 +38,9 @@ def per_example(
         case "SOFTMAX_CROSS_ENTROPY":
             log_probabilities = ops.log_softmax(logits)
             loss = -ops.pick(log_probabilities, labels)
-            return loss if not smooth else (1 - smooth) * loss - smooth * log_probabilities.mean(-1)
+            if isinstance(smooth, float | int) and not smooth:  # may be a traced value
+                return loss
+            return (1 - smooth) * loss - smooth * log_probabilities.mean(-1)
         case "SIGMOID_CROSS_ENTROPY":
             return ops.softplus(logits) - logits * (labels * (1 - smooth) + smooth / 2)
         case "MEAN_SQUARED_ERROR":

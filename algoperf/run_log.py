@@ -189,6 +189,17 @@ class TrialLog:
         if kept:
             _append(self.folder / SCALARS, SCALAR_COLUMNS, kept)
 
+    def discard(self) -> None:
+        """Take back a trial that turned out to be a user's mistake; what earlier ones left stays."""
+        self.close()
+        for path in self.folder.iterdir():
+            if not path.name.startswith("interrupted_"):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        for folder in (self.folder, *self.folder.parents[:4]):
+            if any(folder.iterdir()):
+                break
+            folder.rmdir()
+
     def close(self) -> None:
         """Close the event file."""
         if self._events is not None:
@@ -222,21 +233,18 @@ def evaluations(folder: Path) -> list[dict[str, float]]:
 def _rows(path: Path) -> Iterator[dict[str, float]]:
     if not path.is_file():
         return
-    with path.open(newline="") as file:
-        for row in csv.DictReader(file):
-            if None in row.values() or None in row:
-                continue  # torn
-            yield {key: float(value) for key, value in row.items() if value != ""}
+    lines = path.read_text().splitlines(keepends=True)
+    for row in csv.DictReader(line for line in lines if line.endswith("\n")):  # else it is torn
+        yield {key: float(value) for key, value in row.items() if value != ""}
 
 
 def write_json(path: Path, value: Any) -> None:
     """Write a file whole or not at all: to a neighbour, to the disk, then renamed."""
+    text = json.dumps(value, indent=2, sort_keys=True)
     neighbour = path.with_name(f".{path.name}.writing")
     with neighbour.open("w") as file:
-        json.dump(value, file, indent=2, sort_keys=True)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
+        file.write(text + "\n")
+        _flush(file)
     neighbour.replace(path)
 
 

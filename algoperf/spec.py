@@ -199,7 +199,6 @@ class Workload(abc.ABC):
     def init_model_fn(self, rng: RandomState) -> ModelInitState:
         """Return fresh (parameters, model state) drawn from `rng`."""
 
-    @abc.abstractmethod
     def model_fn(
         self,
         params: ParameterContainer,
@@ -211,6 +210,23 @@ class Workload(abc.ABC):
         dropout_rate: float | None = None,
     ) -> tuple[Tensor, ModelAuxiliaryState]:
         """Return (logits, new model state); `dropout_rate` None means the workload's own default."""
+        train = mode is ForwardPassMode.TRAIN
+        rate = self.dropout_rate if dropout_rate is None else dropout_rate
+        inputs = augmented_and_preprocessed_input_batch["inputs"]
+        logits, new_state = self.apply(params, inputs, model_state, rng, train, rate)
+        return logits, new_state if update_batch_norm else model_state
+
+    @abc.abstractmethod
+    def apply(
+        self,
+        params: ParameterContainer,
+        inputs: Tensor,
+        model_state: ModelAuxiliaryState,
+        rng: RandomState,
+        train: bool,
+        dropout_rate: float,
+    ) -> tuple[Tensor, ModelAuxiliaryState]:
+        """One forward pass of the framework's model."""
 
     @abc.abstractmethod
     def per_example_loss(
@@ -243,7 +259,7 @@ def make_hyperparameters(point: Mapping[str, Any]) -> Any:
     base = collections.namedtuple("Hyperparameters", point)  # type: ignore[misc]
     read: set[str] = set()
 
-    class Hyperparameters(base):  # type: ignore[misc, valid-type]
+    class Hyperparameters(base):
         __slots__ = ()
         names_read = read
 

@@ -1,5 +1,6 @@
 """Trials times studies: each trial in a process of its own, one after the other; what is done is skipped."""
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -16,6 +17,7 @@ from algoperf.spec import UserError
 from algoperf.trial_plan import TrialPlan
 
 EXTERNAL_TRIALS = 5
+GRACE_S = 5.0  # for a trial's process to end after its result
 Observe = Callable[[TrialPlan, dict[str, Any]], None]
 _CHILD = (
     "import sys; sys.path += [path for path in {paths!r} if path not in sys.path]; "
@@ -45,9 +47,9 @@ def choose_slice(
 ) -> Slice:
     """The trials to run; `trial_range` FIRST:LAST (inclusive, from 1) cuts a piece out of a study."""
     count = trials if trials is not None else EXTERNAL_TRIALS if ruleset == "external" else 1
-    if trials is None and space_size is not None and ruleset == "external":
+    if trials is None and space_size is not None:
         count = min(count, space_size)
-    if space_size is not None and ruleset == "external" and count > space_size:
+    if space_size is not None and count > space_size:
         raise UserError(f"--trials {count}: the search space lists only {space_size} points")
     if trial_range is None:
         return Slice(studies, 1, count)
@@ -69,6 +71,8 @@ def check_search_space(outline: submission.Outline, ruleset: str, given: str | N
 
     Return how many points it lists; None where points are drawn.
     """
+    if given is not None and ruleset == "self":
+        raise UserError("--search-space with --tuning-ruleset self: self-tuning draws no points")
     if given is not None:
         return search_space.read(given).size
     if ruleset != "external":
@@ -101,7 +105,7 @@ def run(
         run_log.check_same_configuration(folder, settings)
         done = run_log.read_result(folder)
         if done is None:
-            done = _run_trial(plan, folder, observe)
+            done = _run_trial(plan, folder, settings, observe)
         else:
             observe(plan, {"event": "skip", "folder": str(folder), "result": done})
         results.append(done)
@@ -110,16 +114,20 @@ def run(
 
 def _known_settings(plan: TrialPlan, outline: submission.Outline) -> dict[str, Any]:
     """The part of a trial's flags that needs neither the data nor the submission's code."""
+    space = None if plan.search_space is None else search_space.read(plan.search_space).digest
     return {
         **plan.settings(),
         "submission": outline.name,
-        "submission_file_hash": submission.file_hash(outline.path),
+        "submission_hash": submission.source_hash(outline.path),
+        "search_space": space,
         "versions": hardware.versions(),
         "hardware": hardware.describe(),
     }
 
 
-def _run_trial(plan: TrialPlan, folder: Path, observe: Observe) -> dict[str, Any]:
+def _run_trial(
+    plan: TrialPlan, folder: Path, settings: dict[str, Any], observe: Observe
+) -> dict[str, Any]:
     root = str(Path(__file__).resolve().parents[1])
     process = subprocess.Popen(
         [sys.executable, "-P", "-c", _CHILD.format(paths=[root])],
@@ -138,12 +146,16 @@ def _run_trial(plan: TrialPlan, folder: Path, observe: Observe) -> dict[str, Any
             if event["event"] == "result":
                 result = event["result"]
             observe(plan, event)
-        process.wait()
+            if result is not None:
+                break  # what the submission left running may hold the pipe open
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(None if result is None else GRACE_S)
     finally:
         process.kill()
-        process.wait()
+        with contextlib.suppress(BrokenPipeError):
+            process.communicate()  # waits, and closes both pipes
     if result is None:
-        result = _died(plan, folder, process.returncode)
+        result = _died(plan, folder, settings, process.returncode)
         observe(plan, {"event": "result", "result": result})
     return result
 
@@ -165,7 +177,7 @@ def _events(process: "subprocess.Popen[str]", plan: TrialPlan) -> Iterator[dict[
             yield event
 
 
-def _died(plan: TrialPlan, folder: Path, code: int) -> dict[str, Any]:
+def _died(plan: TrialPlan, folder: Path, settings: dict[str, Any], code: int) -> dict[str, Any]:
     """The result of a trial whose process ended without one: written here, from what its folder holds."""
     if code < 0:
         name = signal.Signals(-code).name
@@ -176,8 +188,12 @@ def _died(plan: TrialPlan, folder: Path, code: int) -> dict[str, Any]:
     else:
         cause = f"the trial's process ended with exit code {code} and no result"
     last = (run_log.evaluations(folder) or [{}])[-1]
+    flags = run_log.read_flags(folder)
+    if flags is None:  # it died while the submission's file was being imported
+        flags = run_log.with_hashes(settings)
+        run_log.TrialLog(folder, (), ()).begin(flags, {"command": plan.command}, None)
     result = {
-        **{key: value for key, value in (run_log.read_flags(folder) or plan.settings()).items()},
+        **flags,
         "study": plan.study,
         "trial": plan.trial,
         "status": "failed",
@@ -189,6 +205,5 @@ def _died(plan: TrialPlan, folder: Path, code: int) -> dict[str, Any]:
         "ledger": {"submission_s": last.get("accumulated_submission_time")},
         "error": {"cause": cause, "traceback": ""},
     }
-    folder.mkdir(parents=True, exist_ok=True)
     run_log.write_json(folder / run_log.RESULT, result)
     return result

@@ -11,6 +11,7 @@ import importlib.machinery
 import importlib.util
 import inspect as introspection
 import sys
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -50,18 +51,23 @@ ARGUMENTS: Mapping[str, tuple[str, ...]] = {
     "get_batch_size": ("workload_name",),
 }
 FULL_FORM = ("init_optimizer_state", "update_params")
+# Names that a module beside a submission cannot have: we may import them after it was loaded.
+RESERVED = sys.stdlib_module_names | {
+    *("algoperf", "reference_algorithms", "scoring", "workloads", "__main__"),
+    *(package for packages in FRAMEWORKS.values() for package in packages),
+    *("datasets", "numpy", "psutil", "scipy", "sklearn", "tensorboard", "tokenizers"),
+}
 
 
 @dataclasses.dataclass(frozen=True)
 class Outline:
-    """What a submission file says without being run. `search_space` and `defaults` only where they are literals."""
+    """What a submission file says without being run. `search_space` only where it is a literal."""
 
     name: str
     path: Path
     is_full_form: bool
     frameworks: tuple[str, ...]
     search_space: Any = None
-    defaults: Any = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,14 +78,6 @@ class Submission:
     module: ModuleType
     functions: Mapping[str, "Function"]
     source_files: Mapping[str, Path]
-
-    @property
-    def source_hash(self) -> str:
-        """SHA-256 over the submission's files, the first 16 hex digits."""
-        digest = hashlib.sha256()
-        for name, path in sorted(self.source_files.items()):
-            digest.update(name.encode() + b"\0" + path.read_bytes() + b"\0")
-        return digest.hexdigest()[:16]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,21 +104,19 @@ def locate(given: str) -> tuple[Path, str]:
             )
         return path.resolve(), f"file {path}"
     bare = given.removesuffix(".py")
-    if path.name != given:
+    if path.name != given or path.suffix not in ("", ".py"):
         raise UserError(
             f"submission {given}: no such file; give a Python file or a reference algorithm's name"
         )
+    if bare not in reference_algorithms.names() and Path(f"{bare}.py").is_file():
+        raise UserError(f"unknown submission {given!r}; did you mean the file {bare}.py?")
     choose("submission", bare, reference_algorithms.names())
     return reference_algorithms.path(bare), f"reference algorithm {bare}"
 
 
 def inspect(path: Path) -> Outline:
     """Read a file's form, frameworks and literal search space; raise UserError where it does not parse."""
-    try:
-        tree = ast.parse(path.read_bytes(), filename=str(path))
-    except (SyntaxError, ValueError) as error:
-        line = getattr(error, "lineno", None) or 1
-        raise UserError(f"submission {path}:{line}: {getattr(error, 'msg', error)}") from error
+    tree = _parse(path)
     defined = _top_level_names(tree)
     served = [framework for framework, name in OPTIMIZER_FUNCTIONS.items() if name in defined]
     full_form = all(name in defined for name in FULL_FORM)
@@ -142,8 +138,18 @@ def inspect(path: Path) -> Outline:
         path,
         full_form,
         tuple(frameworks),
-        *(_literal(tree, each) for each in ("SEARCH_SPACE", "DEFAULTS")),
+        _literal(tree, "SEARCH_SPACE"),
     )
+
+
+def _parse(path: Path) -> ast.Module:
+    try:
+        return ast.parse(path.read_bytes(), filename=str(path))
+    except OSError as error:
+        raise UserError(f"submission {path}: {error.strerror}") from error
+    except (SyntaxError, ValueError) as error:
+        line = getattr(error, "lineno", None) or 1
+        raise UserError(f"submission {path}:{line}: {getattr(error, 'msg', error)}") from error
 
 
 def choose_framework(outline: Outline, given: str | None) -> str:
@@ -162,7 +168,7 @@ def load(outline: Outline, framework: str) -> Submission:
     """Run the file and check its functions for the framework. Modules beside it can be imported."""
     beside = _Beside(outline.path.parent)
     before = set(sys.modules)
-    sys.meta_path.insert(0, beside)
+    sys.meta_path.insert(0, beside)  # it stays there, for imports inside functions
     try:
         spec = importlib.util.spec_from_file_location(f"_submission_{outline.name}", outline.path)
         assert spec is not None
@@ -170,12 +176,14 @@ def load(outline: Outline, framework: str) -> Submission:
         module = importlib.util.module_from_spec(spec)
         sys.modules[spec.name] = module
         spec.loader.exec_module(module)
-    except ImportError as error:
-        raise UserError(f"submission {outline.path}: {error}") from error
-    finally:
-        # Kept last, for imports inside functions; a sibling's name shadows nothing of ours any more.
-        sys.meta_path.remove(beside)
-        sys.meta_path.append(beside)
+    except Exception as error:
+        frames = traceback.extract_tb(error.__traceback__)
+        own = [
+            frame for frame in frames if Path(frame.filename).is_relative_to(outline.path.parent)
+        ]
+        where = f"{own[-1].filename}:{own[-1].lineno}" if own else str(outline.path)
+        text = str(error).partition("\n")[0]
+        raise UserError(f"submission {where}: {type(error).__name__}: {text}") from error
     names = FULL_FORM if outline.is_full_form else (OPTIMIZER_FUNCTIONS[framework],)
     optional = tuple(
         name for name in ARGUMENTS if name not in (*FULL_FORM, *OPTIMIZER_FUNCTIONS.values())
@@ -187,13 +195,16 @@ def load(outline: Outline, framework: str) -> Submission:
     }
     if not outline.is_full_form and not isinstance(getattr(module, "DEFAULTS", None), Mapping):
         raise UserError(f"submission {outline.path}: DEFAULTS is not a dict")
-    return Submission(
-        outline, module, functions, _source_files(outline.path, set(sys.modules) - before)
-    )
+    files = source_files(outline.path) | _loaded_files(outline.path, set(sys.modules) - before)
+    return Submission(outline, module, functions, files)
 
 
 class _Beside:
-    """Finds top-level modules in the submission's folder."""
+    """Finds top-level modules in the submission's folder, but for names that would break what runs it.
+
+    The standard library, our own packages and those that we import late keep their names; a folder without
+    `__init__` gives way to an installed package, and comes before a folder elsewhere.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = str(folder)
@@ -201,11 +212,17 @@ class _Beside:
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
-        if path is not None:
+        if path is not None or name in RESERVED:
             return None
         found = importlib.machinery.PathFinder.find_spec(name, [self._folder], target)
-        # A folder without __init__ must not shadow an installed package of its name.
-        return found if found is not None and found.origin is not None else None
+        if found is None or found.origin is not None:
+            return found
+        elsewhere = importlib.machinery.PathFinder.find_spec(name)
+        if elsewhere is not None and elsewhere.origin is not None:
+            return None
+        folder = importlib.machinery.ModuleSpec(name, None, is_package=True)
+        folder.submodule_search_locations = [str(Path(self._folder, name))]
+        return folder
 
 
 def function_of(call: Callable[..., Any]) -> Function:
@@ -213,9 +230,38 @@ def function_of(call: Callable[..., Any]) -> Function:
     return Function(call, frozenset(introspection.signature(call).parameters))
 
 
-def file_hash(path: Path) -> str:
-    """SHA-256 of a file, the first 16 hex digits."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+def source_hash(path: Path) -> str:
+    """SHA-256 over a submission's files, the first 16 hex digits; nothing of it is run."""
+    digest = hashlib.sha256()
+    for name, file in sorted(source_files(path).items()):
+        digest.update(name.encode() + b"\0" + file.read_bytes() + b"\0")
+    return digest.hexdigest()[:16]
+
+
+def source_files(path: Path) -> dict[str, Path]:
+    """The submission's file, its search space, and the modules beside it that it imports, anywhere in its code.
+
+    Keys are paths relative to its folder. Of an imported package all files belong to it.
+    """
+    found: dict[str, Path] = {}
+    waiting = [path, path.with_name("tuning_search_space.json")]
+    while waiting:
+        file = waiting.pop()
+        name = file.relative_to(path.parent).as_posix()
+        if name in found or not file.is_file():
+            continue
+        found[name] = file
+        for imported in _imports_of(file) - RESERVED:
+            package = path.with_name(imported)
+            waiting += [path.with_name(f"{imported}.py"), *sorted(package.rglob("*.py"))]
+    return found
+
+
+def _imports_of(file: Path) -> set[str]:
+    try:
+        return _imported(_parse(file)) if file.suffix == ".py" else set()
+    except UserError:  # if it matters, the import will say so
+        return set()
 
 
 def _check(path: Path, name: str, function: Any) -> Function:
@@ -240,12 +286,17 @@ def _check(path: Path, name: str, function: Any) -> Function:
     return Function(function, frozenset(takes))
 
 
-def _source_files(path: Path, loaded: set[str]) -> dict[str, Path]:
-    files = {path.name: path}
+def _loaded_files(path: Path, loaded: set[str]) -> dict[str, Path]:
+    """Files beside the submission that became modules; also those whose names only running it tells."""
+    files = {}
     for name in loaded:
         file = getattr(sys.modules.get(name), "__file__", None)
         if file and Path(file).suffix == ".py" and Path(file).is_relative_to(path.parent):
-            files[str(Path(file).relative_to(path.parent))] = Path(file)
+            relative = Path(file).relative_to(path.parent)
+            top = name.partition(".")[0]
+            # Not what merely lives below the folder, such as a virtual environment.
+            if len(relative.parts) == 1 or (relative.parts[0] == top and top not in RESERVED):
+                files[relative.as_posix()] = Path(file)
     return files
 
 
@@ -261,13 +312,19 @@ def _top_level_names(tree: ast.Module) -> set[str]:
     return names
 
 
-def _imported_frameworks(tree: ast.Module) -> list[str]:
-    roots = set()
+def _imported(tree: ast.Module) -> set[str]:
+    """The first parts of all names that are imported, inside functions as well."""
+    roots: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             roots.update(alias.name.split(".")[0] for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             roots.add(node.module.split(".")[0])
+    return roots
+
+
+def _imported_frameworks(tree: ast.Module) -> list[str]:
+    roots = _imported(tree)
     imported = [framework for framework, packages in FRAMEWORKS.items() if roots & set(packages)]
     return imported or list(FRAMEWORKS)
 
@@ -279,6 +336,6 @@ def _literal(tree: ast.Module, name: str) -> Any:
         ):
             try:
                 return ast.literal_eval(node.value)
-            except ValueError:
+            except (ValueError, TypeError):
                 return None
     return None

@@ -11,52 +11,11 @@ from algoperf import seeds, spec
 from algoperf.backends import Backend
 from algoperf.clock import InFlight, Ledger
 from algoperf.data.batches import TrainingQueue
+from algoperf.goal import Goal, Limits
+from algoperf.scalars import ScalarBuffer
 
 Function = Callable[..., Any]
 Evaluate = Callable[[str, Any, Any], dict[str, float]]  # split, params, model state -> metrics
-
-
-@dataclasses.dataclass(frozen=True)
-class Goal:
-    """What the trial has to reach; None where the data has no target at this scale."""
-
-    metric: str
-    higher_is_better: bool
-    validation: float | None
-    test: float | None = None
-    until: str = "validation"  # or 'test': AlgoPerf's older rule; or 'end': go on past the target
-
-    def is_met(self, metrics: Mapping[str, float]) -> bool:
-        """Whether an evaluation (columns `split/metric`) ends the trial as reached; NaN never does."""
-        if self.until == "end" or not self._meets(metrics, "validation", self.validation):
-            return False
-        return self.until == "validation" or self._meets(metrics, "test", self.test)
-
-    def _meets(self, metrics: Mapping[str, float], split: str, target: float | None) -> bool:
-        value = metrics.get(f"{split}/{self.metric}", math.nan)
-        if target is None or math.isnan(value):
-            return False
-        return value >= target if self.higher_is_better else value <= target
-
-    def is_better(self, value: float, than: float | None) -> bool:
-        """Whether one value of the metric beats another."""
-        if than is None or math.isnan(than):
-            return not math.isnan(value)
-        return value > than if self.higher_is_better else value < than
-
-
-@dataclasses.dataclass(frozen=True)
-class Limits:
-    """When the trial evaluates and when it ends. Times are seconds of submission time.
-
-    An evaluation follows step 1, and then each time that the clock passes a multiple of `eval_every_s`;
-    with `eval_every_steps`, after each multiple of that many steps instead. `max_steps` ends the trial as complete.
-    """
-
-    budget_s: float
-    eval_every_s: float
-    eval_every_steps: int | None = None
-    max_steps: int | None = None
 
 
 @dataclasses.dataclass
@@ -82,25 +41,6 @@ class Functions:
     prepare_for_eval: Function | None = None
     eval_params: Function | None = None
     wants_train_state: bool = False
-
-
-class ScalarBuffer:
-    """Training scalars as they were handed over, still on the device; `workload.metrics_logger` is one."""
-
-    def __init__(self) -> None:
-        self._rows: list[tuple[int, Mapping[str, Any]]] = []
-
-    def append_scalar_metrics(self, metrics: Mapping[str, Any], global_step: int, **_: Any) -> None:
-        """Keep scalars by name until the next drain."""
-        self._rows.append((global_step, dict(metrics)))
-
-    def take(self, fetch: Callable[[Any], Any]) -> list[tuple[int, dict[str, float]]]:
-        """Return and forget the rows, fetched from the device."""
-        rows, self._rows = self._rows, []
-        return [
-            (step, {name: float(value) for name, value in fetch(metrics).items()})
-            for step, metrics in rows
-        ]
 
 
 class Trial:
@@ -164,14 +104,23 @@ class Trial:
             "train_state": MappingProxyType(self._train_state),
         }
         backend.seed(seeds.pair(seed, seeds.UPDATE))
-        self.state.optimizer_state = functions.init_optimizer_state(
-            workload=workload,
-            model_params=params,
-            model_state=model_state,
-            hyperparameters=hyperparameters,
+        try:
+            self._init_optimizer_state()
+        except spec.UserError:
+            raise
+        except Exception as error:
+            self.fail(cause_of(error), traceback.format_exc())
+
+    def _init_optimizer_state(self) -> None:
+        state = self.state
+        state.optimizer_state = self._functions.init_optimizer_state(
+            workload=self._workload,
+            model_params=state.params,
+            model_state=state.model_state,
+            hyperparameters=self._constant["hyperparameters"],
             rng=self._random_state(seeds.OPTIMIZER),
         )
-        backend.drain(self.state.params, self.state.optimizer_state)
+        self._backend.drain(state.params, state.optimizer_state)
 
     def run(self) -> None:
         """Train until the trial has a status."""
@@ -260,6 +209,7 @@ class Trial:
         """After a drain: write the scalars; see what ends the trial without another evaluation."""
         if self.ledger.first_step_s is None:
             self.ledger.first_step_s = self.ledger.submission.elapsed_s
+        self.ledger.data_wait_s = self._queue.wait_s
         rows = self._scalars.take(self._backend.fetch)
         self._log.scalars(rows)
         losses = [values["loss"] for _, values in rows if "loss" in values]

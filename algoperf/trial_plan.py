@@ -42,6 +42,7 @@ class TrialPlan:
             "workload": self.workload,
             "scale": self.scale,
             "data": self.source_kind,
+            "data_source": self.data,
             "framework": self.framework,
             "seed": self.seed,
             "tuning_ruleset": self.tuning_ruleset,

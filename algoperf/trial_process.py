@@ -29,6 +29,9 @@ _PR_SET_PDEATHSIG = 1
 def main() -> int:
     """Run one trial; 0 if it has a result, 1 if a user's mistake was reported instead."""
     started_at_s = time.perf_counter()
+    signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # the starter gets it as well, and ends this process
     line = sys.stdin.readline()
     _die_with_parent()
     events = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1)

@@ -87,14 +87,15 @@ class Data:
 class WorkloadDefinition:
     """The facts of one workload; everything that differs between workloads is a field here.
 
-    `load_data(scale, source)` returns the rows; `source` is 'builtin', 'hub' or a folder's path.
-    `initial_std(name, shape, model)` is the standard deviation of a weight's normal initial value, for
-    a parameter path and its shape in JAX's layout; biases start at 0 and norm scales at 1.
-    `metrics` names functions of `workloads.metrics`; `target_metric` is one of them.
-    `models` maps a framework to the module with `build(**model)`.
+    `package` is the import path of its folder, which holds `data.py` with `load(source, **scale.data)`,
+    and `model_jax.py` and `model_torch.py` with `build(**model)`. `initial_std(name, shape, model)`
+    is the standard deviation of a weight's normal initial value, for a parameter path and its shape
+    in JAX's layout; biases start at 0 and norm scales at 1. `metrics` names functions of
+    `workloads.metrics`; `target_metric` is one of them. `sources` are of 'builtin', 'hub', 'folder'.
     """
 
     name: str
+    package: str
     summary: str
     loss_type: spec.LossType
     target_metric: str
@@ -102,10 +103,17 @@ class WorkloadDefinition:
     metrics: tuple[str, ...]
     scales: Mapping[str, Scale]
     sources: tuple[str, ...]
-    models: Mapping[str, str]
     output_layer: str
-    load_data: Callable[[Scale, str], Data]
     initial_std: Callable[[str, tuple[int, ...], Mapping[str, Any]], float]
+
+    def load_data(self, scale: Scale, source: str) -> Data:
+        """Return the rows from 'builtin', 'hub' or a folder's path."""
+        data: Data = importlib.import_module(f"{self.package}.data").load(source, **scale.data)
+        return data
+
+    def build_model(self, framework: str, settings: Mapping[str, Any]) -> Any:
+        """Return the flax or PyTorch module; `framework` is the suffix of its file, jax or torch."""
+        return importlib.import_module(f"{self.package}.model_{framework}").build(**settings)
 
     def facts(self, scale: Scale, source: str, data: Data) -> dict[str, Any]:
         """What `spec.Workload` is made of, for one scale on one source of data."""

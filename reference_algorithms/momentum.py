@@ -35,19 +35,24 @@ def learning_rate(step: Any, hyperparameters: spec.Hyperparameters, info: spec.T
     return schedules.warmup_linear(hyperparameters, info)(step)
 
 
-def jax_optimizer(hyperparameters: spec.Hyperparameters, info: spec.TrainingInfo) -> Any:
-    """Return the optax transformation."""
+def jax_optimizer(
+    hyperparameters: spec.Hyperparameters, info: spec.TrainingInfo, nesterov: bool = False
+) -> Any:
+    """Return the optax transformation; `nesterov` is for the algorithm of that name."""
     import optax
 
     schedule = schedules.warmup_linear(hyperparameters, info)
     return optax.chain(
         optax.add_decayed_weights(hyperparameters.weight_decay),
-        optax.sgd(schedule, momentum=1 - hyperparameters.one_minus_beta1),
+        optax.sgd(schedule, 1 - hyperparameters.one_minus_beta1, nesterov=nesterov),
     )
 
 
 def torch_optimizer(
-    params: spec.Parameters, hyperparameters: spec.Hyperparameters, info: spec.TrainingInfo
+    params: spec.Parameters,
+    hyperparameters: spec.Hyperparameters,
+    info: spec.TrainingInfo,
+    nesterov: bool = False,
 ) -> Any:
     """Return the PyTorch optimizer and its scheduler; fused is the fastest form on CPU, too."""
     import torch
@@ -57,6 +62,7 @@ def torch_optimizer(
         lr=1.0,
         momentum=1 - hyperparameters.one_minus_beta1,
         weight_decay=hyperparameters.weight_decay,
+        nesterov=nesterov,
         fused=True,
     )
     return optimizer, schedules.for_torch(optimizer, schedules.warmup_linear(hyperparameters, info))

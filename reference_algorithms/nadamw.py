@@ -8,29 +8,11 @@ beta1 (1 - 0.96^(t momentum_decay) / 2): a huge momentum_decay makes it constant
 from typing import Any
 
 from algoperf import spec
-from reference_algorithms import schedules
+from reference_algorithms import adamw, schedules
 
-DEFAULTS = {
-    "learning_rate": 2e-3,
-    "one_minus_beta1": 0.1,
-    "beta2": 0.99,
-    "weight_decay": 0.05,
-    "warmup_factor": 0.05,
-    "grad_clip": 1.0,
-}
-SEARCH_SPACE = {
-    "learning_rate": {"min": 3e-4, "max": 1e-2, "scaling": "log"},
-    "one_minus_beta1": {"min": 0.02, "max": 0.2, "scaling": "log"},
-    "beta2": {"feasible_points": [0.95, 0.99, 0.999]},
-    "weight_decay": {"min": 1e-3, "max": 0.3, "scaling": "log"},
-    "warmup_factor": {"feasible_points": [0.02, 0.05, 0.1]},
-    "grad_clip": {"feasible_points": [1.0]},
-}
-
-
-def learning_rate(step: Any, hyperparameters: spec.Hyperparameters, info: spec.TrainingInfo) -> Any:
-    """Return the learning rate of the update at `step`, counted from 0."""
-    return schedules.warmup_cosine(hyperparameters, info)(step)
+DEFAULTS = adamw.DEFAULTS
+SEARCH_SPACE = adamw.SEARCH_SPACE
+learning_rate = adamw.learning_rate
 
 
 def jax_optimizer(hyperparameters: spec.Hyperparameters, info: spec.TrainingInfo) -> Any:

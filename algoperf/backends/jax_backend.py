@@ -88,27 +88,25 @@ class JaxWorkload(spec.Workload):
         flat = traverse_util.flatten_dict(params, sep="/")
         return {name: np.asarray(value) for name, value in flat.items()}
 
-    def model_fn(
+    def apply(
         self,
         params: spec.ParameterContainer,
-        augmented_and_preprocessed_input_batch: Mapping[str, spec.Tensor],
+        inputs: spec.Tensor,
         model_state: spec.ModelAuxiliaryState,
-        mode: spec.ForwardPassMode,
         rng: spec.RandomState,
-        update_batch_norm: bool,
-        dropout_rate: float | None = None,
+        train: bool,
+        dropout_rate: float,
     ) -> tuple[spec.Tensor, spec.ModelAuxiliaryState]:
-        """Return (logits, new model state)."""
-        train = mode is spec.ForwardPassMode.TRAIN
+        """Return (logits, the batch statistics if training updates any)."""
         outputs, updated = self._model.apply(
             {"params": params, **(model_state or {})},
-            augmented_and_preprocessed_input_batch["inputs"],
+            inputs,
             train=train,
-            dropout_rate=self.dropout_rate if dropout_rate is None else dropout_rate,
+            dropout_rate=dropout_rate,
             rngs={"dropout": rng} if train else None,
             mutable=list(model_state) if model_state and train else ["none"],
         )
-        return outputs, updated if model_state and train and update_batch_norm else model_state
+        return outputs, updated if model_state and train else model_state
 
     def per_example_loss(
         self, label_batch: spec.Tensor, logits_batch: spec.Tensor, label_smoothing: float
@@ -161,7 +159,7 @@ class OptimizerForm:
             return shared.training_loss(workload, params, batch, model_state, rng, self._settings)
 
         (loss, model_state), gradients = jax.value_and_grad(loss_of, has_aux=True)(params)
-        norm = optax.global_norm(gradients)
+        norm = optax.tree.norm(gradients)
         if self._settings.grad_clip is not None:
             factor = shared.clip_factor(norm, self._settings.grad_clip, jnp.minimum)
             gradients = jax.tree.map(lambda gradient: gradient * factor, gradients)
@@ -218,7 +216,8 @@ class JaxBackend:
         self, definition: WorkloadDefinition, scale: Scale, source: str, data: Data
     ) -> JaxWorkload:
         """Build the flax model and bind it to the facts."""
-        model, initial_std = shared.build_model(definition, scale, data, "jax")
+        settings, initial_std = shared.model_settings(definition, scale, data)
+        model = definition.build_model("jax", settings)
         sample_inputs = data.splits["train"]["inputs"][:1]
         facts = definition.facts(scale, source, data)
         return JaxWorkload(facts, model, sample_inputs, initial_std, self._replicated)

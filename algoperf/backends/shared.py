@@ -1,7 +1,6 @@
 """What the two backends do alike, written once without either framework."""
 
 import dataclasses
-import importlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -56,17 +55,16 @@ class OptimizerFunctions:
             workload.metrics_logger.append_scalar_metrics({**scalars, **known}, global_step)
 
 
-def build_model(
-    definition: WorkloadDefinition, scale: Scale, data: Data, framework: str
-) -> tuple[Any, InitialStd]:
-    """Return the workload's model in the framework and its rule for initial values."""
+def model_settings(
+    definition: WorkloadDefinition, scale: Scale, data: Data
+) -> tuple[dict[str, Any], InitialStd]:
+    """Return what the model is built with, and the workload's rule for its initial values."""
     settings = {**scale.model, **data.model}
-    module = importlib.import_module(definition.models[framework])
 
     def initial_std(name: str, shape: tuple[int, ...]) -> float:
         return definition.initial_std(name, shape, settings)
 
-    return module.build(**settings), initial_std
+    return settings, initial_std
 
 
 def initial_value(

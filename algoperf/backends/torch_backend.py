@@ -116,7 +116,7 @@ class TorchWorkload(spec.Workload):
     def from_neutral(self, values: Mapping[str, np.ndarray]) -> nn.Module:
         """Load NumPy arrays by name, in JAX's layout, into the module and return it."""
         state = {
-            torch_name: torch.from_numpy(parameters.to_torch(name, values[name]))
+            torch_name: torch.tensor(parameters.to_torch(name, values[name]))
             for torch_name, name in self._names.items()
             if name in values
         }
@@ -127,32 +127,26 @@ class TorchWorkload(spec.Workload):
         """Return NumPy arrays by name, in JAX's layout."""
         state = params.state_dict()
         return {
-            name: parameters.from_torch(name, state[torch_name].detach().cpu().numpy())
+            name: parameters.from_torch(name, state[torch_name].detach().cpu().numpy().copy())
             for torch_name, name in self._names.items()
             if state[torch_name].dtype.is_floating_point
         }
 
-    def model_fn(
+    def apply(
         self,
         params: spec.ParameterContainer,
-        augmented_and_preprocessed_input_batch: Mapping[str, spec.Tensor],
+        inputs: spec.Tensor,
         model_state: spec.ModelAuxiliaryState,
-        mode: spec.ForwardPassMode,
         rng: spec.RandomState,
-        update_batch_norm: bool,
-        dropout_rate: float | None = None,
+        train: bool,
+        dropout_rate: float,
     ) -> tuple[spec.Tensor, spec.ModelAuxiliaryState]:
-        """Return (logits, model_state); in evaluation mode no gradient is kept."""
-        train = mode is spec.ForwardPassMode.TRAIN
+        """Return (logits, model_state); outside training no gradient is kept."""
         if params.training is not train:
             params.train(train)
         forward = self._forward if self._forward is not None and params is self._model else params
         with torch.set_grad_enabled(train and torch.is_grad_enabled()):
-            logits = forward(
-                augmented_and_preprocessed_input_batch["inputs"],
-                dropout_rate=self.dropout_rate if dropout_rate is None else dropout_rate,
-            )
-        return logits, model_state
+            return forward(inputs, dropout_rate=dropout_rate), model_state
 
     def per_example_loss(
         self, label_batch: spec.Tensor, logits_batch: spec.Tensor, label_smoothing: float
@@ -250,7 +244,8 @@ class TorchBackend:
         self, definition: WorkloadDefinition, scale: Scale, source: str, data: Data
     ) -> TorchWorkload:
         """Build the module and bind it to the facts."""
-        model, initial_std = shared.build_model(definition, scale, data, "pytorch")
+        settings, initial_std = shared.model_settings(definition, scale, data)
+        model = definition.build_model("torch", settings)
         facts = definition.facts(scale, source, data)
         return TorchWorkload(facts, model, initial_std, self._device, self._compile_model)
 

@@ -77,7 +77,7 @@ class TrainingQueue:
 def once(arrays: Arrays, batch_size: int) -> Iterator[dict[str, np.ndarray]]:
     """Every row exactly once, in order. The last batch is filled up with copies of its first row, whose
     'weights' are 0; real rows have weight 1, times the split's own 'weights' where it has them.
-    """  # noqa: D205
+    """
     rows = row_count(arrays)
     for start in range(0, rows, batch_size):
         chunk = {key: array[start : start + batch_size] for key, array in arrays.items()}

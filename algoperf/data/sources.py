@@ -1,7 +1,9 @@
 """Where rows come from: files of a folder, or the Hugging Face hub, each with errors in the user's words."""
 
 import csv
+import difflib
 import gzip
+import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,9 +20,14 @@ def resolve(definition: WorkloadDefinition, scale: Scale, given: str | None) -> 
         return source, source
     folder = Path(source)
     if not folder.is_dir():
-        near = "" if folder.exists() else "; no such folder"
+        known = [name for name in definition.sources if name != "folder"]
+        near = difflib.get_close_matches(source, known, n=1)
+        reason = "not a folder" if folder.exists() else "no such folder"
+        hint = f"did you mean {near[0]}?" if near else reason
         choices = ", ".join(name if name != "folder" else "FOLDER" for name in definition.sources)
-        raise UserError(f"unknown data {source!r} for {definition.name}{near} (one of: {choices})")
+        raise UserError(
+            f"unknown data {source!r} for {definition.name}; {hint} (one of: {choices})"
+        )
     if "folder" not in definition.sources:
         raise UserError(
             f"{definition.name} reads no folder; data is one of: {', '.join(definition.sources)}"
@@ -45,7 +52,7 @@ def read_csv(path: Path, columns: int) -> Iterator[tuple[int, list[str]]]:
                         f"{path}:{row_number}: {len(fields)} fields, expected {columns}"
                     )
                 yield row_number, fields
-    except (csv.Error, UnicodeDecodeError, gzip.BadGzipFile, EOFError) as error:
+    except (csv.Error, UnicodeDecodeError, OSError, EOFError, zlib.error) as error:
         raise UserError(f"{path}:{row_number + 1}: unreadable ({error})") from error
 
 
@@ -60,7 +67,7 @@ def load_dataset(path: str, revision: str | None, columns: tuple[str, ...]) -> M
         reason = str(error).splitlines()[0][:200]
         if revision is None:
             raise UserError(
-                f"{path}: holds no data set in the hub's parquet layout ({reason})"
+                f"{path}: neither the data set's original files nor the hub's parquet layout ({reason})"
             ) from error
         raise UserError(
             f"the hub cannot give {path} at {revision[:8]} ({type(error).__name__}); with a network run this again, "

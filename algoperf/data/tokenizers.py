@@ -44,7 +44,8 @@ def read_gpt2(folder: Path | None) -> "Tokenizer":
         return Tokenizer.from_file(str(folder / "tokenizer.json"))
     if folder is not None and (folder / "merges.txt").is_file():
         files = (str(folder / "vocab.json"), str(folder / "merges.txt"))
-        return ByteLevelBPETokenizer(*files)._tokenizer
+        read: Tokenizer = ByteLevelBPETokenizer(*files)._tokenizer
+        return read
     try:
         return Tokenizer.from_pretrained("openai-community/gpt2", revision=GPT2_REVISION)
     except Exception as error:  # the library raises a bare Exception when the hub is out of reach

@@ -4,13 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from algoperf import spec
-from algoperf.workload import Data, Scale, Target, WorkloadDefinition
-
-
-def _load(scale: Scale, source: str) -> Data:
-    from workloads.ag_news import data
-
-    return data.load(source, **scale.data)
+from algoperf.workload import Scale, Target, WorkloadDefinition
 
 
 def _initial_std(name: str, shape: tuple[int, ...], model: Mapping[str, Any]) -> float:
@@ -21,6 +15,7 @@ def _initial_std(name: str, shape: tuple[int, ...], model: Mapping[str, Any]) ->
 
 WORKLOAD = WorkloadDefinition(
     name="ag_news",
+    package="workloads.ag_news",
     summary="news topics (AG News), four classes; GPT-2 with a classification head",
     loss_type=spec.LossType.SOFTMAX_CROSS_ENTROPY,
     target_metric="accuracy",
@@ -53,8 +48,6 @@ WORKLOAD = WorkloadDefinition(
         ),
     },
     sources=("builtin", "hub", "folder"),
-    models={"jax": "workloads.ag_news.model_jax", "pytorch": "workloads.ag_news.model_torch"},
     output_layer="head",
-    load_data=_load,
     initial_std=_initial_std,
 )

@@ -1,25 +1,21 @@
 """Handwritten digits: scikit-learn's 1,797 real 8x8 images and a small multilayer perceptron; seconds a run."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 from algoperf import spec
 from algoperf.parameters import fan_in
-from algoperf.workload import Data, Scale, Target, WorkloadDefinition
-
-
-def _load(scale: Scale, source: str) -> Data:
-    from workloads.digits import data
-
-    return data.load(**scale.data)
+from algoperf.workload import Scale, Target, WorkloadDefinition
 
 
 def _initial_std(name: str, shape: tuple[int, ...], model: Mapping[str, Any]) -> float:
-    return (2.0 / fan_in(shape)) ** 0.5  # He et al. 2015, for rectified units
+    return math.sqrt(2 / fan_in(shape))  # He et al. 2015, for rectified units
 
 
 WORKLOAD = WorkloadDefinition(
     name="digits",
+    package="workloads.digits",
     summary="handwritten digits, 1,797 real 8x8 images; multilayer perceptron",
     loss_type=spec.LossType.SOFTMAX_CROSS_ENTROPY,
     target_metric="accuracy",
@@ -40,8 +36,6 @@ WORKLOAD = WorkloadDefinition(
         )
     },
     sources=("builtin",),
-    models={"jax": "workloads.digits.model_jax", "pytorch": "workloads.digits.model_torch"},
     output_layer="head",
-    load_data=_load,
     initial_std=_initial_std,
 )

@@ -5,8 +5,8 @@ import numpy as np
 from algoperf.workload import Data
 
 
-def load(validation_rows: int, test_rows: int, seed: int) -> Data:
-    """Return pixels scaled to [0, 1], float32 (rows, 64), and labels 0-9, split by a seeded shuffle."""
+def load(source: str, validation_rows: int, test_rows: int, seed: int) -> Data:
+    """Return the built-in rows: pixels scaled to [0, 1], float32 (rows, 64), and labels 0-9, split by a seeded shuffle."""
     from sklearn.datasets import load_digits
 
     images, labels = load_digits(return_X_y=True)

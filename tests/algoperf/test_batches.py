@@ -1,0 +1,110 @@
+"""Which rows come when: every row once an epoch, once in an evaluation, whatever the batch size."""
+
+import numpy as np
+import pytest
+
+from algoperf.data import batches
+
+ROWS = 30
+
+
+def arrays(rows=ROWS):
+    return {
+        "inputs": np.arange(2 * rows, dtype=np.float32).reshape(rows, 2),
+        "targets": np.arange(rows, dtype=np.int32),
+    }
+
+
+def stream(batch_size, seed, rows_wanted):
+    queue = batches.TrainingQueue(arrays(), batch_size, seed)
+    drawn = [next(queue) for _ in range(-(-rows_wanted // batch_size))]
+    assert {len(batch["targets"]) for batch in drawn} == {batch_size}
+    for batch in drawn:  # a row stays together
+        np.testing.assert_array_equal(batch["inputs"][:, 0], 2.0 * batch["targets"])
+    return np.concatenate([batch["targets"] for batch in drawn])[:rows_wanted]
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 7, 15, 29, 30])
+def test_every_row_once_an_epoch(batch_size):
+    epochs = stream(batch_size, 5, 4 * ROWS).reshape(4, ROWS)
+    np.testing.assert_array_equal(np.sort(epochs, 1), np.tile(np.arange(ROWS), (4, 1)))
+    assert len({tuple(epoch) for epoch in epochs}) == 4  # each in another order
+    assert tuple(range(ROWS)) not in {tuple(epoch) for epoch in epochs}
+
+
+def test_a_batch_larger_than_the_split_straddles_several_epochs():
+    drawn = stream(70, 5, 70)
+    assert np.bincount(drawn, minlength=ROWS).tolist() == [
+        2 + (row in drawn[2 * ROWS :]) for row in range(ROWS)
+    ]
+
+
+def test_the_order_is_a_function_of_the_seed_alone():
+    one = stream(7, 5, 3 * ROWS)
+    np.testing.assert_array_equal(one, stream(7, 5, 3 * ROWS))
+    np.testing.assert_array_equal(one, stream(30, 5, 3 * ROWS))  # not of the batch size
+    assert not np.array_equal(one, stream(7, 6, 3 * ROWS))
+    by_hand = [
+        np.random.Generator(np.random.Philox(np.random.SeedSequence([5, epoch]))).permutation(ROWS)
+        for epoch in range(3)
+    ]
+    np.testing.assert_array_equal(one, np.concatenate(by_hand))
+
+
+def test_a_large_seed_and_zero():
+    assert sorted(stream(7, 2**63 - 1, ROWS)) == sorted(stream(7, 0, ROWS)) == list(range(ROWS))
+
+
+def test_iteration_placement_and_waiting_time(clock):
+    def place(batch):
+        clock.sleep(2.0)
+        return "placed", sorted(batch)
+
+    queue = batches.TrainingQueue(arrays(), 4, 0, place, clock)
+    assert iter(queue) is queue
+    assert next(queue) == ("placed", ["inputs", "targets"])
+    clock.sleep(9.0)  # not in the queue
+    next(queue)
+    assert queue.wait_s == 4.0
+
+
+def test_training_batches_do_not_share_memory_with_the_split():
+    split = arrays()
+    batch = next(batches.TrainingQueue(split, 4, 0))
+    batch["inputs"][:] = -1
+    np.testing.assert_array_equal(split["inputs"], arrays()["inputs"])
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 7, 15, 29, 30, 31, 100])
+def test_once_has_every_row_once_in_order(batch_size):
+    drawn = list(batches.once(arrays(), batch_size))
+    assert len(drawn) == -(-ROWS // batch_size)
+    assert {(*batch["inputs"].shape, *batch["targets"].shape) for batch in drawn} == {
+        (batch_size, 2, batch_size)
+    }
+    joined = {key: np.concatenate([batch[key] for batch in drawn]) for key in drawn[0]}
+    np.testing.assert_array_equal(joined["targets"][:ROWS], np.arange(ROWS))
+    np.testing.assert_array_equal(joined["inputs"][:ROWS], arrays()["inputs"])
+    expected = np.zeros(len(drawn) * batch_size)
+    expected[:ROWS] = 1
+    np.testing.assert_array_equal(joined["weights"], expected)
+    assert joined["weights"].dtype == np.float32
+    assert set(joined["targets"][ROWS:]) <= {drawn[-1]["targets"][0]}  # fit for any model
+
+
+def test_once_keeps_the_splits_own_weights():
+    own = np.linspace(0.5, 1.5, ROWS, dtype=np.float32)
+    split = {**arrays(), "weights": own.copy()}
+    weights = np.concatenate([batch["weights"] for batch in batches.once(split, 7)])
+    np.testing.assert_array_equal(weights[:ROWS], own)
+    np.testing.assert_array_equal(weights[ROWS:], np.zeros(5))
+    np.testing.assert_array_equal(split["weights"], own)
+
+
+@pytest.mark.parametrize("batch_size", [30, 7])
+def test_once_hands_out_copies(batch_size):
+    """JAX may keep an array that it was given, and PyTorch writes into it."""
+    split = arrays()
+    for batch in batches.once(split, batch_size):
+        batch["inputs"][:] = -1
+    np.testing.assert_array_equal(split["inputs"], arrays()["inputs"])

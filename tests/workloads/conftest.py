@@ -1,0 +1,79 @@
+"""The units of the suites over all workloads, and a little data for each of them without a download.
+
+A new workload needs nothing here. Its rows come from its mini scale; every other scale gets the same rows under
+its own settings (see `small_data`), so no scale downloads anything. What a scale's rows must fulfil for that:
+inputs of mini are legal inputs of the other scales (a sequence no longer than theirs), and a model setting that
+only the data knows bears the name of the data setting that fixes it, or does not depend on the scale.
+"""
+
+import functools
+import zlib
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from algoperf import workload
+from algoperf.workload import Data, WorkloadDefinition
+
+TRAIN_ROWS, OTHER_ROWS = 256, 64
+Load = Callable[[WorkloadDefinition, str], Data]
+
+
+@functools.cache
+def mini_data(name: str) -> Data:
+    definition = workload.find(name)
+    return definition.load_data(definition.scales["mini"], "builtin")
+
+
+def small_data(definition: WorkloadDefinition, scale_name: str) -> Data:
+    """Return a few of mini's rows, fit for the scale's model.
+
+    Where the scale has a larger vocabulary, token ids are spread over it: id x (its size // mini's size), so that
+    padding stays padding.
+    """
+    mini, scale = mini_data(definition.name), definition.scales[scale_name]
+    settings = {name: scale.data.get(name, value) for name, value in mini.model.items()}
+    stride = settings.get("vocab_size", 1) // mini.model.get("vocab_size", 1)
+    if "pad_id" in settings:
+        settings["pad_id"] *= stride
+    rows = {"train": TRAIN_ROWS, "validation": OTHER_ROWS, "test": OTHER_ROWS}
+    splits = {
+        split: {key: _spread(key, array[: rows[split]], stride) for key, array in arrays.items()}
+        for split, arrays in mini.splits.items()
+    }
+    return Data(splits, model=settings)
+
+
+def _spread(key: str, array: np.ndarray, stride: int) -> np.ndarray:
+    return array * np.array(stride, array.dtype) if key == "inputs" and stride > 1 else array
+
+
+def perturbed(shapes: dict[str, tuple[int, ...]], seed: int = 0) -> dict[str, np.ndarray]:
+    """Random parameters in JAX's layout in which no two values are alike: biases are not 0, norm scales not 1."""
+    values = {}
+    for name, shape in shapes.items():
+        generator = np.random.default_rng([seed, zlib.crc32(name.encode())])
+        noise = generator.standard_normal(shape, np.float32)
+        if name.endswith(("scale", "var")):
+            values[name] = 1 + 0.2 * np.tanh(noise)
+        elif name.endswith("kernel"):
+            values[name] = noise / np.float32(np.prod(shape[:-1])) ** 0.5
+        else:
+            values[name] = 0.2 * noise
+    return values
+
+
+@pytest.fixture(scope="session")
+def load_small() -> Load:
+    return small_data
+
+
+@pytest.fixture(scope="session")
+def load_mini() -> Callable[[str], Data]:
+    return mini_data
+
+
+@pytest.fixture(scope="session")
+def make_values() -> Callable[..., dict[str, np.ndarray]]:
+    return perturbed

@@ -1,0 +1,233 @@
+"""The parity gate: in JAX and in PyTorch every workload, at every scale, trains the same function the same way.
+
+Each case is a workload and a scale, found by discovery; `conftest.small_data` gives it rows without a download.
+"""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+import torch
+
+import reference_algorithms
+from algoperf import assemble, backends, parameters, spec, submission, workload
+from algoperf.backends import shared
+from algoperf.data.batches import TrainingQueue
+
+STEPS = 20
+ADAMW = Path(reference_algorithms.__file__).with_name("adamw.py")
+CASES = [
+    pytest.param(
+        (name, scale), id=f"{name}-{scale}", marks=() if scale == "mini" else pytest.mark.slow
+    )
+    for name in workload.names()
+    for scale in workload.find(name).scales
+]
+
+
+@dataclasses.dataclass(frozen=True)
+class Side:
+    """One framework's half of a pair."""
+
+    backend: Any
+    workload: Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Pair:
+    jax: Side
+    torch: Side
+    batches: list[dict[str, np.ndarray]]
+    values: dict[str, np.ndarray]
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        return {name: value.shape for name, value in self.values.items()}
+
+
+@pytest.fixture(scope="module", params=CASES)
+def pair(request, load_small, make_values) -> Pair:
+    name, scale_name = request.param
+    definition = workload.find(name)
+    scale = definition.scales[scale_name]
+    data = load_small(definition, scale_name)
+    sides = []
+    for framework in ("jax", "pytorch"):
+        backend = backends.load(framework)
+        sides.append(Side(backend, backend.workload(definition, scale, "builtin", data)))
+    queue = TrainingQueue(data.splits["train"], 8 if scale_name == "mini" else 2, seed=0)
+    shapes = {name: parameter.shape for name, parameter in sides[0].workload.parameters.items()}
+    return Pair(*sides, [next(queue) for _ in range(STEPS)], make_values(shapes))
+
+
+def weighted(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The batch with weights that differ, one of them 0."""
+    weights = np.linspace(0, 1, len(batch["targets"]), dtype=np.float32)
+    return {**batch, "weights": weights}
+
+
+def test_parameters_agree_in_number_name_type_and_shape(pair: Pair) -> None:
+    ours, theirs = pair.jax.workload.parameters, pair.torch.workload.parameters
+    assert set(ours) == set(theirs)
+    for name, parameter in ours.items():
+        other = theirs[name]
+        empty = np.empty(parameter.shape, np.uint8)
+        assert parameters.to_torch(name, empty).shape == other.shape, name
+        assert (parameter.type, parameter.is_output) == (other.type, other.is_output), name
+        assert parameter.type in spec.ParameterType, name
+    count = sum(np.prod(parameter.shape) for parameter in ours.values())
+    assert count == sum(value.numel() for value in theirs.tensors())
+
+
+def test_types_that_a_submission_sees_agree(pair: Pair) -> None:
+    nested = pair.jax.workload.parameters.tree(lambda parameter: parameter.name)
+    names = jax.tree.leaves(nested)
+    ours = dict(zip(names, jax.tree.leaves(pair.jax.workload.model_params_types), strict=True))
+    module, _ = pair.torch.workload.init_model_fn(pair.torch.backend.random_state((0, 0)))
+    neutral = {id(tensor): name for name, tensor in tensors_of(pair.torch.workload).items()}
+    theirs = {
+        neutral[id(value)]: pair.torch.workload.model_params_types[name]
+        for name, value in module.named_parameters()
+    }
+    assert ours == theirs
+
+
+def tensors_of(bound: Any) -> dict[str, torch.Tensor]:
+    return {name: parameter.tensor for name, parameter in bound.parameters.items()}
+
+
+def test_the_converter_carries_parameters_over_and_back_bit_for_bit(pair: Pair) -> None:
+    in_jax = pair.jax.workload.from_neutral(pair.values)
+    in_torch = pair.torch.workload.from_neutral(pair.jax.workload.to_neutral(in_jax))
+    back = pair.jax.workload.to_neutral(
+        pair.jax.workload.from_neutral(pair.torch.workload.to_neutral(in_torch))
+    )
+    assert set(back) == set(pair.values)
+    for name, value in pair.values.items():
+        assert back[name].dtype == np.float32
+        np.testing.assert_array_equal(back[name], value, err_msg=name)
+
+
+def test_neutral_parameters_are_a_copy(pair: Pair) -> None:
+    module = pair.torch.workload.from_neutral(pair.values)
+    neutral = pair.torch.workload.to_neutral(module)
+    with torch.no_grad():
+        for tensor in module.parameters():
+            tensor.add_(1)
+    for name, value in pair.values.items():
+        np.testing.assert_array_equal(neutral[name], value, err_msg=name)
+
+
+def test_initial_parameters_of_a_seed_are_equal(pair: Pair) -> None:
+    initial = []
+    for side in (pair.jax, pair.torch):
+        params, state = side.workload.init_model_fn(side.backend.random_state((7, 2**32 - 1)))
+        initial.append(
+            side.workload.to_neutral({**params, **(state or {})} if side is pair.jax else params)
+        )
+    assert set(initial[0]) <= set(initial[1])
+    for name, value in initial[0].items():
+        np.testing.assert_array_equal(value, initial[1][name], err_msg=name)
+
+
+def test_logits_agree(pair: Pair) -> None:
+    ours, theirs = (logits(side, pair.values, pair.batches[0]) for side in (pair.jax, pair.torch))
+    assert ours.shape == theirs.shape
+    assert np.abs(ours - theirs).max() <= 1e-4 * np.abs(ours).max()
+    assert (
+        np.ptp(ours, axis=0).max() > 1e-2 * np.abs(ours).max()
+    )  # rows differ, so rows are compared
+
+
+def logits(side: Side, values: dict[str, np.ndarray], batch: dict[str, np.ndarray]) -> np.ndarray:
+    def forward(params: Any, batch: Any) -> Any:
+        rng = side.backend.random_state((0, 0))
+        return side.workload.model_fn(params, batch, None, spec.ForwardPassMode.EVAL, rng, False)[0]
+
+    call = jax.jit(forward) if side.backend.name == "jax" else forward
+    return side.backend.fetch(call(side.workload.from_neutral(values), side.backend.place(batch)))
+
+
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
+def test_loss_and_gradient_agree(pair: Pair, label_smoothing: float) -> None:
+    settings = shared.StepSettings(label_smoothing=label_smoothing, dropout_rate=0.0)
+    batch = weighted(pair.batches[0])
+    loss, gradients = jax_gradients(pair, batch, settings)
+    other_loss, other_gradients = torch_gradients(pair, batch, settings)
+    assert other_loss == pytest.approx(loss, rel=1e-4)
+    assert set(gradients) == set(other_gradients)
+    size = sum(np.square(value).sum() for value in gradients.values()) ** 0.5
+    for name, value in gradients.items():
+        difference = np.linalg.norm(value - other_gradients[name])
+        # the second term is for what is 0 but for rounding, as the bias of attention's keys
+        assert difference <= 1e-4 * np.linalg.norm(value) + 1e-6 * size, name
+
+
+def jax_gradients(pair: Pair, batch: Any, settings: shared.StepSettings) -> tuple[float, Any]:
+    side = pair.jax
+    rng, placed = side.backend.random_state((0, 0)), side.backend.place(batch)
+
+    def loss_of(params: Any) -> Any:
+        return shared.training_loss(side.workload, params, placed, None, rng, settings)[0]
+
+    loss, gradients = jax.jit(jax.value_and_grad(loss_of))(side.workload.from_neutral(pair.values))
+    return float(loss), side.workload.to_neutral(gradients)
+
+
+def torch_gradients(pair: Pair, batch: Any, settings: shared.StepSettings) -> tuple[float, Any]:
+    side = pair.torch
+    module = side.workload.from_neutral(pair.values)
+    module.zero_grad()
+    loss, _ = shared.training_loss(
+        side.workload, module, side.backend.place(batch), None, None, settings
+    )
+    loss.backward()
+    gradients = {
+        name: parameters.from_torch(name, tensor.grad.cpu().numpy())
+        for name, tensor in tensors_of(side.workload).items()
+    }
+    module.zero_grad()
+    return loss.item(), gradients
+
+
+def test_losses_stay_together_over_twenty_steps_of_adamw(pair: Pair) -> None:
+    ours, theirs = (train(side, pair.batches) for side in (pair.jax, pair.torch))
+    assert len(ours) == STEPS + 1
+    np.testing.assert_allclose(theirs, ours, rtol=1e-3)
+    assert abs(ours[-1] - ours[0]) > 0.02 * ours[0]  # it trains: the agreement says something
+
+
+class Losses(list[float]):
+    """A metrics logger that keeps the losses."""
+
+    def append_scalar_metrics(self, metrics: dict[str, Any], global_step: int, **_: Any) -> None:
+        self.append(float(metrics["loss"]))
+
+
+def train(side: Side, batches: list[dict[str, np.ndarray]]) -> list[float]:
+    """The loss before each step of the reference algorithm, and after the last (on the first batch)."""
+    loaded = submission.load(submission.inspect(ADAMW), side.backend.name)
+    point = {**loaded.module.DEFAULTS, "dropout_rate": 0.0}
+    hyperparameters = spec.make_hyperparameters(point)
+    functions = assemble.submission_functions(loaded, side.backend, side.workload, hyperparameters)
+    params, model_state = side.workload.init_model_fn(side.backend.random_state((1, 2)))
+    rng = side.backend.random_state((3, 4))
+    common = {"workload": side.workload, "hyperparameters": hyperparameters, "rng": rng}
+    state = functions.init_optimizer_state(model_params=params, model_state=model_state, **common)
+    losses = Losses()
+    side.workload.metrics_logger = losses
+    # Scalars are logged at multiples of ten only; no optimizer reads the step, so each is called step 0.
+    for batch in [*batches, batches[0]]:
+        state, params, model_state = functions.update_params(
+            current_param_container=params,
+            model_state=model_state,
+            batch=side.backend.place(batch),
+            optimizer_state=state,
+            global_step=0,
+            **common,
+        )
+    side.workload.metrics_logger = None
+    return losses
