@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import functools
+import math
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -12,7 +13,7 @@ from algoperf import backends, hardware, run_log, search_space, seeds, spec, sub
 from algoperf.backends.shared import OptimizerFunctions, StepSettings
 from algoperf.clock import Ledger
 from algoperf.data import batches
-from algoperf.evaluate import evaluate
+from algoperf.evaluate import Evaluator
 from algoperf.trial import Functions, Goal, Limits, Trial, cause_of
 from algoperf.trial_plan import TrialPlan
 
@@ -31,14 +32,7 @@ class Assembled:
     log: run_log.TrialLog
     flags: dict[str, Any]
     batch_size: int
-    inference: "Inference"
-
-
-@dataclasses.dataclass
-class Inference:
-    """Seconds that the last pass over the validation split took, per row."""
-
-    s_per_example: float | None = None
+    evaluator: Evaluator
 
 
 def assemble(plan: TrialPlan, ledger: Ledger, report: Report) -> Assembled:
@@ -60,9 +54,7 @@ def assemble(plan: TrialPlan, ledger: Ledger, report: Report) -> Assembled:
         )
     limits = _limits(plan, scale)
     goal = _goal(plan, definition, scale)
-    flags = run_log.with_hashes(
-        _flags(plan, loaded, data.fingerprint, batch_size, goal, limits, scale)
-    )
+    flags = run_log.with_hashes(_flags(plan, loaded, data.fingerprint, batch_size, goal, scale))
     folder = run_log.trial_folder(
         plan.out_folder,
         plan.experiment,
@@ -75,7 +67,6 @@ def assemble(plan: TrialPlan, ledger: Ledger, report: Report) -> Assembled:
     drawn = {"batch_size"} if plan.batch_size is None and "batch_size" in (point or {}) else set()
     run_log.check_same_configuration(folder, {key: flags[key] for key in flags.keys() - drawn})
     hyperparameters = None if point is None else spec.make_hyperparameters(point)
-    inference = Inference()
     log = run_log.TrialLog(folder, ("loss", *definition.metrics), workload.SPLITS)
     aside = run_log.set_aside(folder)
     if aside is not None:
@@ -85,19 +76,11 @@ def assemble(plan: TrialPlan, ledger: Ledger, report: Report) -> Assembled:
     log.begin(flags, _meta(plan, flags, data), point)
     log.copy_source(loaded.source_files)
 
+    evaluator = Evaluator(backend, bound, definition, data, scale)
+
     def measure(split: str, params: Any, model_state: Any) -> dict[str, float]:
         check_all_read(loaded.outline, hyperparameters)  # after a step, since schedules read late
-        arrays = data.splits[split]
-        if split == "train":
-            arrays = {key: array[: scale.eval_train_rows] for key, array in arrays.items()}
-        started_at_s = ledger.evaluation.elapsed_s
-        values = evaluate(
-            backend, bound, definition, arrays, scale.eval_batch_size, params, model_state
-        )
-        if split == "validation":
-            elapsed_s = ledger.evaluation.elapsed_s - started_at_s
-            inference.s_per_example = elapsed_s / batches.row_count(arrays)
-        return values
+        return evaluator(split, params, model_state)
 
     seed = seeds.trial_seed(plan.seed, plan.study, plan.trial)
     functions = submission_functions(loaded, backend, bound, hyperparameters)
@@ -116,7 +99,8 @@ def assemble(plan: TrialPlan, ledger: Ledger, report: Report) -> Assembled:
             hyperparameters=hyperparameters,
             report=functools.partial(report, "evaluation"),
         )
-    return Assembled(plan, trial, backend, log, flags, batch_size, inference)
+    evaluator.warm_up(trial.state.params, trial.state.model_state)
+    return Assembled(plan, trial, backend, log, flags, batch_size, evaluator)
 
 
 @contextlib.contextmanager
@@ -280,12 +264,18 @@ def _goal(plan: TrialPlan, definition: workload.WorkloadDefinition, scale: workl
     )
 
 
-def _limits(plan: TrialPlan, scale: workload.Scale) -> Limits:
+def _budget_s(plan: TrialPlan, scale: workload.Scale) -> float:
     factor = SELF_TUNING_BUDGET_FACTOR if plan.tuning_ruleset == "self" else 1.0
+    return scale.budget_s * factor
+
+
+def _limits(plan: TrialPlan, scale: workload.Scale) -> Limits:
+    # A limit in steps takes the place of the one in time, so that it means the same on any machine.
+    budget_s = _budget_s(plan, scale) if plan.max_steps is None else math.inf
     max_steps = plan.max_steps
     if plan.source_kind not in scale.targets:  # nothing to reach: the step hint is the end
         max_steps = min(filter(None, (plan.max_steps, scale.step_hint)))
-    return Limits(scale.budget_s * factor, scale.eval_every_s, plan.eval_every_steps, max_steps)
+    return Limits(budget_s, scale.eval_every_s, plan.eval_every_steps, max_steps)
 
 
 def _flags(
@@ -294,7 +284,6 @@ def _flags(
     fingerprint: str,
     batch_size: int,
     goal: Goal,
-    limits: Limits,
     scale: workload.Scale,
 ) -> dict[str, Any]:
     space = None if plan.search_space is None else search_space.read(plan.search_space).digest
@@ -314,7 +303,7 @@ def _flags(
             "validation": goal.validation,
             "test": goal.test if goal.until == "test" else None,
         },
-        "budget_s": limits.budget_s,
+        "budget_s": _budget_s(plan, scale),
         "step_hint": scale.step_hint,
         "versions": hardware.versions(),
         "hardware": hardware.describe(),
@@ -360,7 +349,7 @@ def result(assembled: Assembled) -> dict[str, Any]:
         "samples_per_s": (steps - 1) * assembled.batch_size / trained_s
         if trained_s > 0 and steps > 1
         else None,
-        "inference_s_per_example": assembled.inference.s_per_example,
+        "inference_s_per_example": assembled.evaluator.inference_s_per_example,
         "peak_process_bytes": hardware.peak_process_memory_bytes(),
         "peak_device_bytes": assembled.backend.peak_device_memory_bytes(),
         "error": trial.error,

@@ -1,7 +1,8 @@
-"""Many runs of one workload, to set its target or to check it: resumable, a few one-thread processes at a time.
+"""Many runs of one workload, to set its target or to check it: resumable, a few one-thread
+processes at a time.
 
-Every run is an `algoperf run` of its own, pinned to one core and counted in steps, so the figures do not depend
-on the machine. What has a result is skipped when the same campaign is started again.
+Every run is an `algoperf run` of its own, pinned to one core and counted in steps, so the figures
+do not depend on the machine. What has a result is skipped when the same campaign is started again.
 """
 
 import csv
@@ -44,16 +45,19 @@ class Job:
     factor: float
     steps: int
     eval_every_steps: int
+    until: str = "end"
 
     @property
     def experiment(self) -> str:
         """The folder of its runs: no two jobs of one submission and framework share one."""
-        return f"seed-{self.seed}-rate-{self.factor:g}-steps-{self.steps}"
+        return f"seed-{self.seed}-rate-{self.factor:g}-steps-{self.steps}-{self.until}"
 
     def command(self, out: Path) -> list[str]:
-        """The `algoperf run` arguments; runs go on past the target, so that any target can be read off."""
+        """The `algoperf run` arguments; runs go on past the target, so that any target can be read
+        off.
+        """
         words = ["run", "--workload", self.workload, "--submission", self.submission]
-        words += ["--framework", self.framework, "--seed", str(self.seed), "--until", "end"]
+        words += ["--framework", self.framework, "--seed", str(self.seed), "--until", self.until]
         words += ["--max-steps", str(self.steps), "--eval-every-steps", str(self.eval_every_steps)]
         words += ["--experiment", self.experiment, "--out", str(out)]
         if self.factor != 1:
@@ -83,10 +87,11 @@ def jobs(
     factors: Sequence[float],
     steps: int,
     eval_every_steps: int,
+    until: str = "end",
 ) -> list[Job]:
     """All combinations, seed by seed, so that an early end leaves something of each."""
     return [
-        Job(workload, name, framework, seed, factor, steps, eval_every_steps)
+        Job(workload, name, framework, seed, factor, steps, eval_every_steps, until)
         for seed, factor, name, framework in itertools.product(
             range(seeds), factors, submissions, frameworks
         )
@@ -138,7 +143,9 @@ def _cores(workers: int) -> Iterator[int | None]:
 
 
 def curves(todo: Sequence[Job], out: Path) -> list[dict[str, Any]]:
-    """One row for every evaluation of every finished job: `COLUMNS`, value being the target metric's."""
+    """One row for every evaluation of every finished job: `COLUMNS`, value being the target
+    metric's.
+    """
     rows = []
     for job in todo:
         if not _has_ended(job, out):
@@ -170,7 +177,8 @@ def write_curves(rows: Sequence[dict[str, Any]], path: Path) -> None:
 def steps_to(
     rows: Sequence[dict[str, Any]], target: float, higher_is_better: bool
 ) -> dict[str, list[int | None]]:
-    """First step at which each run meets the target, None where it never does, in order of the seeds.
+    """First step at which each run meets the target, None where it never does, in order of the
+    seeds.
 
     Keys name submission, framework and learning rate factor.
     """

@@ -13,7 +13,7 @@ class Goal:
     higher_is_better: bool
     validation: float | None
     test: float | None = None
-    until: str = "validation"  # or 'test': AlgoPerf's older rule; or 'end': go on past the target
+    until: str = "validation"  # or 'test': AlgoPerf's older rule; or 'end': never
 
     def is_met(self, metrics: Mapping[str, float]) -> bool:
         """Whether an evaluation (columns `split/metric`) ends the trial as reached; NaN never does."""
@@ -38,8 +38,9 @@ class Goal:
 class Limits:
     """When the trial evaluates and when it ends. Times are seconds of submission time.
 
-    An evaluation follows step 1, and then each time that the clock passes a multiple of `eval_every_s`;
-    with `eval_every_steps`, after each multiple of that many steps instead. `max_steps` ends the trial as complete.
+    An evaluation follows step 1, and then each time that the clock passes a multiple of
+    `eval_every_s`; with `eval_every_steps`, after each multiple of that many steps instead.
+    `max_steps` ends the trial as complete.
     """
 
     budget_s: float

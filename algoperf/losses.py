@@ -27,11 +27,11 @@ def per_example(
 ) -> Array:
     """The unmasked loss of each example.
 
-    Softmax cross-entropy: integer labels of the logits' shape less the last axis; smoothing mixes in the
-    uniform distribution over all classes (Szegedy et al. 2016). Sigmoid cross-entropy: labels in [0, 1] of the
-    logits' shape; smoothing mixes in 1/2. Squared and absolute error: the mean over all but the first axis.
-    CTC (Graves et al. 2006): logits (logits_BTV, paddings_BT), labels (labels_BN, paddings_BN), 1 where
-    padded, blank 0.
+    Softmax cross-entropy: integer labels of the logits' shape less the last axis; smoothing mixes
+    in the uniform distribution over all classes (Szegedy et al. 2016). Sigmoid cross-entropy:
+    labels in [0, 1] of the logits' shape; smoothing mixes in 1/2. Squared and absolute error: the
+    mean over all but the first axis. CTC (Graves et al. 2006): logits (logits_BTV, paddings_BT),
+    labels (labels_BN, paddings_BN), 1 where padded, blank 0.
     """
     smooth = label_smoothing
     match loss_type.name:
@@ -59,8 +59,9 @@ def _mean_of_rows(errors: Array) -> Array:
 def reduce_masked(per_example_loss: Array, mask: Array | None) -> dict[str, Any]:
     """Sum a loss over the examples that count.
 
-    The mask may hold weights; one of fewer dimensions than the loss is spread over the loss's trailing
-    ones. Returns 'summed' and 'n_valid_examples' (the sum of the spread mask), and the masked 'per_example'.
+    The mask may hold weights; one of fewer dimensions than the loss is spread over the loss's
+    trailing ones. Returns 'summed' and 'n_valid_examples' (the sum of the spread mask), and the
+    masked 'per_example'.
     """
     trailing = tuple(per_example_loss.shape)[(0 if mask is None else mask.ndim) :]
     if mask is None:

@@ -1,10 +1,11 @@
-"""Parameters by name, in NumPy: their roles, their initial values, and how the frameworks' layouts differ.
+"""Parameters by name, in NumPy: their roles, their initial values, and how the frameworks' layouts
+differ.
 
 A parameter's name is the path of module names and the leaf, joined by '/', as flax has it:
-`block_0/attention/qkv/kernel`. Leaves are `kernel`, `bias`, `scale`, `embedding`. Both models of a workload use
-the same module names, and these say a parameter's role: a module with `norm` in its name is a layer norm
-(`batch_norm`: a batch norm); attention projections are called `query`, `key`, `value`, `qkv`, `key_value` and
-`attention_out`.
+`block_0/attention/qkv/kernel`. Leaves are `kernel`, `bias`, `scale`, `embedding`. Both models of a
+workload use the same module names, and these say a parameter's role: a module with `norm` in its
+name is a layer norm (`batch_norm`: a batch norm); attention projections are called `query`, `key`,
+`value`, `qkv`, `key_value` and `attention_out`.
 """
 
 import zlib
@@ -46,8 +47,8 @@ def initial_value(
 ) -> np.ndarray:
     """A parameter's first value in JAX's layout: norm scales 1, biases 0, the rest normal(0, std).
 
-    Each draws from a stream of its own, by (seed, name), so that both frameworks start from the same
-    function and a model's other parameters do not matter.
+    Each draws from a stream of its own, by (seed, name), so that both frameworks start from the
+    same function and a model's other parameters do not matter.
     """
     leaf = name.rsplit("/", 1)[-1]
     if leaf in ("scale", "var"):
@@ -75,7 +76,9 @@ def describe(
 
 
 def to_torch(name: str, value: np.ndarray) -> np.ndarray:
-    """A JAX-layout parameter as PyTorch lays it out: dense (in, out) -> (out, in), convolution HWIO -> OIHW."""
+    """A JAX-layout parameter as PyTorch lays it out: dense (in, out) -> (out, in), convolution HWIO
+    -> OIHW.
+    """
     if not name.endswith("kernel"):
         return value
     return np.ascontiguousarray(np.moveaxis(value, (-1, -2), (0, 1)))

@@ -9,7 +9,9 @@ if TYPE_CHECKING:
 
 
 class Progress:
-    """Shows the events of `study.run` on a console (standard error, so that standard output stays clean)."""
+    """Shows the events of `study.run` on a console (standard error, so that standard output stays
+    clean).
+    """
 
     def __init__(self, console: "Console") -> None:
         self._console = console

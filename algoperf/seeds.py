@@ -19,7 +19,8 @@ def trial_seed(seed: int, study: int, trial: int) -> int:
 
 
 def pair(seed: int, purpose: int, position: int = 0) -> Pair:
-    """Element `position` of the stream for `purpose`: the SplitMix64 finaliser twice over the inputs.
+    """Element `position` of the stream for `purpose`: the SplitMix64 finaliser twice over the
+    inputs.
 
     Steele, Lea, Flood (2014), "Fast splittable pseudorandom number generators".
     """

@@ -1,4 +1,5 @@
-"""The contract that a submission sees: enums, type names, parameters, hyperparameters, errors, and Workload.
+"""The contract that a submission sees: enums, type names, parameters, hyperparameters, errors, and
+Workload.
 
 The names and meanings are those of the AlgoPerf benchmark's public submission interface
 (https://github.com/mlcommons/algorithmic-efficiency, DOCUMENTATION.md), so that a published
@@ -14,7 +15,8 @@ from typing import Any
 
 from algoperf import losses
 
-# Type names that published submissions use in annotations. A tensor is a jax.Array or a torch.Tensor.
+# Type names that published submissions use in annotations. A tensor is a jax.Array or a
+# torch.Tensor.
 Tensor = Any
 Shape = tuple[int, ...]
 ParameterKey = str
@@ -130,7 +132,9 @@ class Parameters(Mapping[str, Parameter]):
         return [parameter.tensor for parameter in self.values() if where(parameter)]
 
     def tree(self, value: Callable[[Parameter], Any]) -> dict[str, Any]:
-        """JAX: `value` of every parameter in the model's nested dict, e.g. labels or a mask for optax."""
+        """JAX: `value` of every parameter in the model's nested dict, e.g. labels or a mask for
+        optax.
+        """
         nested: dict[str, Any] = {}
         for name, parameter in self._by_name.items():
             *folders, leaf = name.split("/")
@@ -241,7 +245,9 @@ class Workload(abc.ABC):
         mask_batch: Tensor | None = None,
         label_smoothing: float = 0.0,
     ) -> dict[str, Tensor]:
-        """Return 'summed', 'n_valid_examples' (the sum of the mask) and 'per_example', not reduced over devices."""
+        """Return 'summed', 'n_valid_examples' (the sum of the mask) and 'per_example', not reduced
+        over devices.
+        """
         per_example = self.per_example_loss(label_batch, logits_batch, label_smoothing)
         return losses.reduce_masked(per_example, mask_batch)
 
@@ -250,7 +256,9 @@ class Workload(abc.ABC):
         """Probabilities from logits: softmax, sigmoid, or the logits themselves, by the loss type."""
 
     def is_output_params(self, param_key: ParameterKey) -> bool:
-        """Whether the parameter (a path with '/' or '.', or a top-level module) belongs to the output layer."""
+        """Whether the parameter (a path with '/' or '.', or a top-level module) belongs to the
+        output layer.
+        """
         return self.output_layer in param_key.replace(".", "/").split("/")
 
 

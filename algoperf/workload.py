@@ -1,7 +1,8 @@
 """A workload's facts as data, and where the workloads are found.
 
-A workload is a folder `workloads/<name>` whose `__init__` defines `WORKLOAD`, a `WorkloadDefinition`.
-The models and the data beside it are imported when a run needs them, never at discovery.
+A workload is a folder `workloads/<name>` whose `__init__` defines `WORKLOAD`, a
+`WorkloadDefinition`. The models and the data beside it are imported when a run needs them, never at
+discovery.
 """
 
 import dataclasses
@@ -26,9 +27,9 @@ Arrays = Mapping[str, np.ndarray]
 class Target:
     """What a run has to reach on the validation split, for one scale on one source of data.
 
-    `test` is the metric's value on the test split that AlgoPerf's older rule asks for. `baselines` are
-    trivial methods' values of the same metric on the same split, `ceiling` the best value possible
-    (known where the data is generated). `provenance` says how the number was found.
+    `test` is the metric's value on the test split that AlgoPerf's older rule asks for. `baselines`
+    are trivial methods' values of the same metric on the same split, `ceiling` the best value
+    possible (known where the data is generated). `provenance` says how the number was found.
     """
 
     validation: float
@@ -43,7 +44,8 @@ class Scale:
     """One size of a workload: model and data settings, and what a run of it may cost.
 
     `budget_s` and `eval_every_s` are seconds of submission time; `step_hint` is the number of steps
-    that a well-tuned baseline needs; `eval_train_rows` is how many training rows each evaluation looks at.
+    that a well-tuned baseline needs; `eval_train_rows` is how many training rows each evaluation
+    looks at.
     """
 
     model: Mapping[str, Any]
@@ -87,11 +89,12 @@ class Data:
 class WorkloadDefinition:
     """The facts of one workload; everything that differs between workloads is a field here.
 
-    `package` is the import path of its folder, which holds `data.py` with `load(source, **scale.data)`,
-    and `model_jax.py` and `model_torch.py` with `build(**model)`. `initial_std(name, shape, model)`
-    is the standard deviation of a weight's normal initial value, for a parameter path and its shape
-    in JAX's layout; biases start at 0 and norm scales at 1. `metrics` names functions of
-    `workloads.metrics`; `target_metric` is one of them. `sources` are of 'builtin', 'hub', 'folder'.
+    `package` is the import path of its folder, which holds `data.py` with `load(source,
+    **scale.data)`, and `model_jax.py` and `model_torch.py` with `build(**model)`.
+    `initial_std(name, shape, model)` is the standard deviation of a weight's normal initial value,
+    for a parameter path and its shape in JAX's layout; biases start at 0 and norm scales at 1.
+    `metrics` names functions of `workloads.metrics`; `target_metric` is one of them. `sources` are
+    of 'builtin', 'hub', 'folder'.
     """
 
     name: str
@@ -149,7 +152,9 @@ def find(name: str) -> WorkloadDefinition:
 
 
 def choose(what: str, given: str, allowed: list[str] | tuple[str, ...]) -> str:
-    """Return `given` if it is allowed; else raise UserError that names the near matches and all choices."""
+    """Return `given` if it is allowed; else raise UserError that names the near matches and all
+    choices.
+    """
     if given in allowed:
         return given
     near = difflib.get_close_matches(given, allowed, n=2)

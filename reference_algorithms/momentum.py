@@ -11,7 +11,7 @@ from algoperf import spec
 from reference_algorithms import schedules
 
 DEFAULTS = {
-    "learning_rate": 0.1,
+    "learning_rate": 0.05,
     "one_minus_beta1": 0.1,
     "weight_decay": 1e-4,
     "warmup_factor": 0.05,

@@ -1,4 +1,6 @@
-"""Metrics on NumPy arrays, shared by the workloads. Each takes (predictions, targets, weights) of one split."""
+"""Metrics on NumPy arrays, shared by the workloads. Each takes (predictions, targets, weights) of
+one split.
+"""
 
 import numpy as np
 

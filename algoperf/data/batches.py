@@ -1,4 +1,5 @@
-"""Order and padding of batches: shuffled for ever in training, every row exactly once in evaluation.
+"""Order and padding of batches: shuffled for ever in training, every row exactly once in
+evaluation.
 
 Rows are arrays in memory and a batch is one gather (6 us for 64 token rows), so there is no
 prefetching thread that would compete with the training step for the two cores of a small machine.
@@ -19,10 +20,12 @@ def row_count(arrays: Arrays) -> int:
 
 
 class TrainingQueue:
-    """Endless batches from a split, reshuffled every epoch; every row once an epoch, whatever the batch size.
+    """Endless batches from a split, reshuffled every epoch; every row once an epoch, whatever the
+    batch size.
 
-    A batch may straddle two epochs, so all have the same size. The order of epoch `e` is a function of
-    (seed, e) alone. `place` moves a batch to the device. `wait_s` adds up the time spent in `next`.
+    A batch may straddle two epochs, so all have the same size. The order of epoch `e` is a function
+    of (seed, e) alone. `place` moves a batch to the device. `wait_s` adds up the time spent in
+    `next`.
     """
 
     def __init__(
@@ -75,8 +78,9 @@ class TrainingQueue:
 
 
 def once(arrays: Arrays, batch_size: int) -> Iterator[dict[str, np.ndarray]]:
-    """Every row exactly once, in order. The last batch is filled up with copies of its first row, whose
-    'weights' are 0; real rows have weight 1, times the split's own 'weights' where it has them.
+    """Every row exactly once, in order. The last batch is filled up with copies of its first row,
+    whose 'weights' are 0; real rows have weight 1, times the split's own 'weights' where it has
+    them.
     """
     rows = row_count(arrays)
     for start in range(0, rows, batch_size):

@@ -1,4 +1,6 @@
-"""Where rows come from: files of a folder, or the Hugging Face hub, each with errors in the user's words."""
+"""Where rows come from: files of a folder, or the Hugging Face hub, each with errors in the user's
+words.
+"""
 
 import csv
 import difflib
@@ -13,7 +15,9 @@ from algoperf.workload import Scale, WorkloadDefinition, choose
 
 
 def resolve(definition: WorkloadDefinition, scale: Scale, given: str | None) -> tuple[str, str]:
-    """Return (kind, source) for `--data`: kind is 'builtin', 'hub' or 'folder', source the same or a path."""
+    """Return (kind, source) for `--data`: kind is 'builtin', 'hub' or 'folder', source the same or
+    a path.
+    """
     source = given or scale.default_source
     if source in ("builtin", "hub"):
         choose(f"data for {definition.name}", source, definition.sources)
@@ -41,7 +45,9 @@ def find_file(folder: Path, name: str) -> Path | None:
 
 
 def read_csv(path: Path, columns: int) -> Iterator[tuple[int, list[str]]]:
-    """Yield (row number from 1, fields) of a CSV file, gzipped or not; UserError names file and row."""
+    """Yield (row number from 1, fields) of a CSV file, gzipped or not; UserError names file and
+    row.
+    """
     opened: Any = gzip.open if path.suffix == ".gz" else open
     row_number = 0
     try:
@@ -57,7 +63,9 @@ def read_csv(path: Path, columns: int) -> Iterator[tuple[int, list[str]]]:
 
 
 def load_dataset(path: str, revision: str | None, columns: tuple[str, ...]) -> Mapping[str, Any]:
-    """Load a data set in the hub's layout, from the hub (pinned revision) or from a folder, by one call."""
+    """Load a data set in the hub's layout, from the hub (pinned revision) or from a folder, by one
+    call.
+    """
     import datasets
 
     datasets.disable_progress_bars()

@@ -15,7 +15,9 @@ PAD = "<pad>"
 
 
 def train_byte_pair(texts: Sequence[str], vocab_size: int) -> "Tokenizer":
-    """A byte-level byte-pair tokenizer (Sennrich et al. 2016) trained on `texts`; token 0 is padding."""
+    """A byte-level byte-pair tokenizer (Sennrich et al. 2016) trained on `texts`; token 0 is
+    padding.
+    """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
     tokenizer = Tokenizer(models.BPE())
@@ -37,7 +39,9 @@ def _in_chunks(texts: Sequence[str], size: int = 1000) -> Iterator[list[str]]:
 
 
 def read_gpt2(folder: Path | None) -> "Tokenizer":
-    """GPT-2's tokenizer from a folder (`tokenizer.json`, or `vocab.json` and `merges.txt`), else from the hub."""
+    """GPT-2's tokenizer from a folder (`tokenizer.json`, or `vocab.json` and `merges.txt`), else
+    from the hub.
+    """
     from tokenizers import ByteLevelBPETokenizer, Tokenizer
 
     if folder is not None and (folder / "tokenizer.json").is_file():
@@ -61,7 +65,9 @@ GPT2_REVISION = "607a30d783dfa663caf39e06633721c8d4cfcd7e"
 def encode(
     tokenizer: "Tokenizer", texts: Sequence[str], max_length: int, pad_id: int
 ) -> tuple[np.ndarray, int]:
-    """Return (tokens_NT int32, number of rows cut): the first `max_length` tokens, padded on the right."""
+    """Return (tokens_NT int32, number of rows cut): the first `max_length` tokens, padded on the
+    right.
+    """
     tokens_NT = np.full((len(texts), max_length), pad_id, np.int32)
     cut = 0
     for row, encoding in enumerate(

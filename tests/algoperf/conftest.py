@@ -1,4 +1,4 @@
-"""Fakes of what a trial runs on: a clock that only moves when told, an asynchronous device, a log."""
+"""Fakes of what a trial runs on: a clock that moves when told, an asynchronous device, a log."""
 
 import dataclasses
 from types import SimpleNamespace
@@ -8,7 +8,8 @@ import pytest
 
 from algoperf import spec
 from algoperf.clock import Ledger
-from algoperf.trial import Functions, Goal, Limits, Trial
+from algoperf.goal import Goal, Limits
+from algoperf.trial import Functions, Trial
 
 
 class FakeClock:
@@ -42,7 +43,7 @@ class FakeDevice:
 
 
 class FakeBackend:
-    """The part of `Backend` that a trial uses. A marker is the time at which the device gets there."""
+    """The part of `Backend` that a trial uses. A marker is when the device gets there."""
 
     name = "fake"
 
@@ -116,7 +117,7 @@ def default_metrics(split, steps):
 def make_rig():
     """A function that returns a `Rig`; its arguments replace one part at a time.
 
-    `metrics(split, w)` are the values of an evaluation, `loss(step)` the training loss of each step.
+    `metrics(split, w)` are the values of an evaluation, `loss(step)` is a step's training loss.
     """
 
     def make(

@@ -93,7 +93,10 @@ def run_words(**changes):
             {"workload": "ag_news", "data": "bulitin"},
             ("unknown data 'bulitin'", "did you mean builtin?", "FOLDER"),
         ),
-        ({"workload": "ag_news", "data": "nowhere/news"}, ("no such folder", "builtin, hub, FOLDER")),
+        (
+            {"workload": "ag_news", "data": "nowhere/news"},
+            ("no such folder", "builtin, hub, FOLDER"),
+        ),
         ({"workload": "ag_news", "data": "a_file"}, ("unknown data 'a_file'", "not a folder")),
         ({"data": "."}, ("digits reads no folder", "builtin")),
         ({"data": "hub"}, ("unknown data for digits 'hub'", "builtin")),
@@ -104,7 +107,10 @@ def run_words(**changes):
         ({"trial_range": "0:1"}, ("--trial-range '0:1'",)),
         ({"trial_range": "2:1", "trials": 3}, ("--trial-range '2:1'", "1:3")),
         ({"trial_range": "1:4", "trials": 3}, ("--trial-range '1:4'", "1:3")),
-        ({"trials": 0}, ("--trials: '0' is not a whole number of at least 1", "algoperf run --help")),
+        (
+            {"trials": 0},
+            ("--trials: '0' is not a whole number of at least 1", "algoperf run --help"),
+        ),
         ({"seed": -1}, ("--seed: '-1'",)),
         ({"seed": "x"}, ("--seed: 'x' is not a whole number of at least 0",)),
         ({"tuning_ruleset": "extern"}, ("invalid choice: 'extern'",)),
@@ -119,7 +125,9 @@ def test_what_was_asked(mistake, here, changes, parts):
         assert part in line
 
 
-@pytest.mark.parametrize("command", [[], ["runn"], ["run"], ["workloads", "digit"], ["score", "no"]])
+@pytest.mark.parametrize(
+    "command", [[], ["runn"], ["run"], ["workloads", "digit"], ["score", "no"]]
+)
 def test_other_commands_refuse_in_one_line_as_well(mistake, command):
     assert mistake(*command)
 
@@ -158,7 +166,10 @@ def test_submission_that_is_not_there(mistake, here, given, parts):
         ("def update_params(): ...\n", ("missing function init_optimizer_state",)),
         ("def init_optimizer_state(): ...\n", ("missing function update_params",)),
         (JAX_ONLY.replace("DEFAULTS", "DEFAULT"), ("missing DEFAULTS",)),
-        (ALGORITHM.replace("def jax_optimizer", "def jaxx"), ("does not serve jax", "serves: pytorch")),
+        (
+            ALGORITHM.replace("def jax_optimizer", "def jaxx"),
+            ("does not serve jax", "serves: pytorch"),
+        ),
         (FULL_FORM.replace("jax", "torch"), ("does not serve jax", "serves: pytorch")),
     ],
 )
@@ -185,13 +196,19 @@ def test_submission_that_is_refused_unread(refused, source, parts):
             ("update_params wants argument 'optimizer_state'",),
         ),
         ("jax_optimizer = 3\nDEFAULTS = {}\n", ("jax_optimizer is not a function",)),
-        (ALGORITHM + "\nimport no_such_module\n", ("mine.py:12: ModuleNotFoundError", "no_such_module")),
+        (
+            ALGORITHM + "\nimport no_such_module\n",
+            ("mine.py:12: ModuleNotFoundError", "no_such_module"),
+        ),
         (ALGORITHM + "\nprint(undefined)\n", ("mine.py:12: NameError", "undefined")),
         (
             ALGORITHM.replace("0.003", '0.003, "momentum": 0.9'),
             ("nobody reads hyperparameter 'momentum'", "grad_clip"),
         ),
-        (JAX_ONLY.replace("return optax", "return lambda: optax"), ("returned function, not an optax",)),
+        (
+            JAX_ONLY.replace("return optax", "return lambda: optax"),
+            ("returned function, not an optax",),
+        ),
     ],
 )
 def test_submission_that_is_refused_when_it_runs(refused, source, parts):

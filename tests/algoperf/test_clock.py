@@ -1,4 +1,4 @@
-"""The stopwatches, the ledger, and the bound on steps in flight, on a clock that is moved by hand."""
+"""The stopwatches, the ledger, and the bound on steps in flight, on a clock moved by hand."""
 
 import contextlib
 import functools
@@ -7,7 +7,7 @@ import pytest
 
 from algoperf import trial as trial_module
 from algoperf.clock import PARTS, InFlight, Ledger, Stopwatch
-from algoperf.trial import Goal, Limits
+from algoperf.goal import Goal, Limits
 
 UNREACHED = Goal("accuracy", True, 2.0)
 
@@ -111,7 +111,7 @@ def late(rig, budget_s, step_s):
 
 
 def test_queued_work_is_charged_to_the_submission(make_rig):
-    """The host queues a step in no time at all; the clock shows the device's 0.5 s for each all the same."""
+    """The host queues a step in no time; the clock shows the device's 0.5 s for each."""
     rig = make_rig(step_s=0.5, goal=UNREACHED, limits=Limits(budget_s=30.0, eval_every_s=5.0))
     rig.trial.run()
     totals = rig.trial.ledger.totals()
@@ -148,7 +148,7 @@ def test_with_32_steps_in_flight_the_budget_would_be_32_steps_late(make_rig, mon
 
 
 def test_waiting_for_data_is_part_of_the_submission(make_rig):
-    """Steps 2 to 4: 2 s for the batch each, the 1 s of the step before hidden behind it; and the last step's."""
+    """Steps 2 to 4 take 2 s for the batch, the step before hidden behind it; then the last step."""
     rig = make_rig(goal=UNREACHED, limits=Limits(budget_s=99.0, eval_every_s=99.0, max_steps=4))
     rig.trial._queue.cost_s = 2.0
     rig.trial.run()

@@ -1,4 +1,4 @@
-"""One pass over a split in both frameworks, against NumPy; neither the batch size nor the padding matters."""
+"""One pass over a split in both frameworks, against NumPy, whatever the batch size."""
 
 import functools
 
@@ -56,7 +56,7 @@ def test_the_result_is_the_same_for_every_batch_size(measured, batch_size):
 
 
 def test_padding_counts_nowhere(measured):
-    """8 rows in batches of 7: six copies of row 7, made the worst of all, fill up the second batch."""
+    """8 rows in batches of 7: six copies of the last row, the worst, fill up the second batch."""
     measure, values = measured
     split = digits().splits["validation"]
     losses, classes = by_hand(split, values)

@@ -1,4 +1,4 @@
-"""Parameters' roles, layouts and first values, against PyTorch's own layers and JAX's primitives."""
+"""Parameters' roles, layouts and first values, against the frameworks' own layers."""
 
 import functools
 
@@ -112,7 +112,11 @@ def test_first_values_come_from_streams_of_their_own():
     one = first("a/kernel")
     np.testing.assert_array_equal(one, first("a/kernel"))
     np.testing.assert_array_equal(one * 2, first("a/kernel", std=1.0))
-    for other in (first("b/kernel"), first("a/kernel", seed=(2, 1)), first("a/kernel", seed=(1, 3))):
+    for other in (
+        first("b/kernel"),
+        first("a/kernel", seed=(2, 1)),
+        first("a/kernel", seed=(1, 3)),
+    ):
         assert abs(np.corrcoef(one.ravel(), other.ravel())[0, 1]) < 0.02
 
 
@@ -136,7 +140,9 @@ def few_rows(name):
 def bound(name, framework):
     definition = workload.find(name)
     backend = backends.load(framework)
-    return backend, backend.workload(definition, definition.scales["mini"], "builtin", few_rows(name))
+    return backend, backend.workload(
+        definition, definition.scales["mini"], "builtin", few_rows(name)
+    )
 
 
 def drawn_by(name, framework, seed=(5, 6)):
@@ -201,7 +207,10 @@ def test_a_submission_sees_the_same_parameters_in_both_frameworks(name):
     ours, theirs = jax_workload.parameters, torch_workload.parameters
     assert set(ours) == set(theirs)
     for each in ours:
-        assert (ours[each].type, ours[each].is_output) == (theirs[each].type, theirs[each].is_output)
+        assert (ours[each].type, ours[each].is_output) == (
+            theirs[each].type,
+            theirs[each].is_output,
+        )
         dense = each.endswith("kernel")
         assert theirs[each].shape == (ours[each].shape[::-1] if dense else ours[each].shape)
         assert theirs[each].tensor.shape == theirs[each].shape

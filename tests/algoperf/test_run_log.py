@@ -119,7 +119,9 @@ def test_files_of_a_trial(log, folder, tmp_path):
 
 def test_columns_of_evaluations(log, folder):
     log.evaluation(TIMES, MEASURED)
-    log.evaluation({**TIMES, "global_step": 80}, {**MEASURED, "test/loss": 1.0, "test/accuracy": 0.5})
+    log.evaluation(
+        {**TIMES, "global_step": 80}, {**MEASURED, "test/loss": 1.0, "test/accuracy": 0.5}
+    )
     header, first, second = read(folder / "eval_measurements.csv")
     metrics = [
         f"{split}/{name}"
@@ -175,7 +177,9 @@ def test_a_torn_last_line_is_cut_before_the_next_row(log, folder, kept):
 def test_a_row_torn_in_its_last_number_is_no_row(log, folder):
     """It has all the columns, but 297 examples read 29."""
     log.evaluation(TIMES, MEASURED)
-    log.evaluation(TIMES, {**MEASURED, "test/loss": 1.0, "test/accuracy": 1.0, "test/num_examples": 297.0})
+    log.evaluation(
+        TIMES, {**MEASURED, "test/loss": 1.0, "test/accuracy": 1.0, "test/num_examples": 297.0}
+    )
     path = folder / "eval_measurements.csv"
     path.write_bytes(path.read_bytes()[: -len("7.0\n")])
     assert run_log.evaluations(folder) == [{**TIMES, **MEASURED}]
@@ -258,7 +262,9 @@ def test_an_empty_folder_takes_anything(folder):
     check(folder, batch_size=1)
 
 
-@pytest.mark.parametrize("changed", [{"trial": 2}, {"study": 1}, {"submission_path": "/elsewhere/adamw.py"}])
+@pytest.mark.parametrize(
+    "changed", [{"trial": 2}, {"study": 1}, {"submission_path": "/elsewhere/adamw.py"}]
+)
 def test_trials_of_one_configuration_share_a_folder(folder, changed):
     write_flags(folder)
     check(sibling(folder, study=1, trial=2), **changed)

@@ -14,7 +14,7 @@ PURPOSES = (
     seeds.UPDATE,
     seeds.PREPARE_FOR_EVAL,
 )
-# The first outputs of SplitMix64 for the seeds 0 and 1234567, as its reference implementation prints them.
+# SplitMix64's first outputs for the seeds 0 and 1234567, as its reference implementation prints.
 FROM_0 = 0xE220A8397B1DCDAF
 FROM_1234567 = (6457827717110365317, 3203168211198807973, 9817491932198370423)
 

@@ -13,7 +13,10 @@ from workloads.ag_news import data
 
 
 def csv_lines(rows, start=0):
-    return "".join(f'"{1 + row % 4}","t{row}","said ""{row}"", and\nwent"\n' for row in range(start, start + rows))
+    return "".join(
+        f'"{1 + row % 4}","t{row}","said ""{row}"", and\nwent"\n'
+        for row in range(start, start + rows)
+    )
 
 
 @pytest.fixture
@@ -48,7 +51,9 @@ def test_csv(folder):
     assert labels == [0, 1, 2, 3, 0, 1, 2, 3]
     assert len(splits["validation"][0]) == 4
     held_out = set(splits["validation"][0])
-    assert held_out | set(splits["train"][0]) == {f't{row} said "{row}", and\nwent' for row in range(40)}
+    assert held_out | set(splits["train"][0]) == {
+        f't{row} said "{row}", and\nwent' for row in range(40)
+    }
     assert len(splits["train"][0]) == 36
     for text, label in zip(*splits["train"], strict=True):
         assert int(text[1:].split()[0]) % 4 == label
@@ -69,7 +74,9 @@ def test_parquet_rows_are_the_same(folder, tmp_path_factory, cache):
 
 def test_parquet_with_other_columns_or_splits(tmp_path_factory, cache):
     path = parquet(tmp_path_factory.mktemp("hub"), columns=("text", "class"))
-    with pytest.raises(UserError, match="split 'train' has no column 'label'; expected: text, label"):
+    with pytest.raises(
+        UserError, match="split 'train' has no column 'label'; expected: text, label"
+    ):
         data.read(str(path))
     path = parquet(tmp_path_factory.mktemp("hub"), splits=("train",))
     with pytest.raises(UserError, match="no split 'test'; it has: train"):
@@ -131,3 +138,25 @@ def test_a_folder_that_is_named_like_a_source_is_reached_by_a_path(tmp_path, mon
         "folder",
         str(tmp_path / "hub"),
     )
+
+
+def test_digits_are_scikit_learns_own():
+    import numpy as np
+    from sklearn.datasets import load_digits
+
+    from workloads.digits.data import load
+
+    splits = load("builtin", validation_rows=500, test_rows=297, seed=0).splits
+    images, labels = load_digits(return_X_y=True)
+    rows = [
+        (*(16 * image), label)
+        for split in splits.values()
+        for image, label in zip(split["inputs"], split["targets"], strict=True)
+    ]
+    expected = np.column_stack([images, labels])
+    assert sorted(map(tuple, rows)) == sorted(map(tuple, expected))
+    assert {split: len(arrays["targets"]) for split, arrays in splits.items()} == {
+        "train": 1000,
+        "validation": 500,
+        "test": 297,
+    }

@@ -66,14 +66,19 @@ def prepare_for_eval(optimizer_state, current_param_container, model_state, hype
     check(hyperparameters, "prepare_for_eval")
     return optimizer_state, current_param_container, model_state
 """
-JAX = FAULTY.format(imports="import jax.numpy as jnp", missing="None") + """
+JAX = (
+    FAULTY.format(imports="import jax.numpy as jnp", missing="None")
+    + """
 def with_head(params, change):
     return {**params, "head": {**params["head"], "kernel": change(params["head"]["kernel"])}}
 
 def to_half(kernel):
     return kernel.astype(jnp.float16)
 """
-TORCH = FAULTY.format(imports="import torch", missing="None") + """
+)
+TORCH = (
+    FAULTY.format(imports="import torch", missing="None")
+    + """
 def with_head(params, change):
     (head,) = [each for name, each in params.named_modules() if name == "head"]
     head.weight = torch.nn.Parameter(change(head.weight.detach()))
@@ -82,12 +87,21 @@ def with_head(params, change):
 def to_half(kernel):
     return kernel.half()
 """
+)
 FAULTS = {
-    "init_optimizer_state": ("failed", 0, "RuntimeError: broken on purpose in init_optimizer_state"),
+    "init_optimizer_state": (
+        "failed",
+        0,
+        "RuntimeError: broken on purpose in init_optimizer_state",
+    ),
     "data_selection": ("failed", 2, "RuntimeError: broken on purpose in data_selection"),
     "update_params": ("failed", 2, "RuntimeError: broken on purpose in update_params"),
     "prepare_for_eval": ("failed", 1, "RuntimeError: broken on purpose in prepare_for_eval"),
-    "shape": ("failed", 3, "update_params changed the parameters: head/kernel was float32[128, 10]"),
+    "shape": (
+        "failed",
+        3,
+        "update_params changed the parameters: head/kernel was float32[128, 10]",
+    ),
     "type": ("failed", 3, "update_params changed the parameters: head/kernel was float32[128, 10]"),
     "missing": ("failed", None, ""),
     "tuple": ("failed", 2, "ValueError: "),

@@ -26,7 +26,7 @@ from workloads.ag_news import corpus_words as words
 
 CLASSES = ("World", "Sports", "Business", "Sci/Tech")
 SPLITS = ("train", "validation", "test")
-LABEL_NOISE = 0.04
+LABEL_NOISE = 0.06
 MIXED_SHARE = 0.6
 DRAWS = 40  # more than any article needs
 
@@ -112,7 +112,7 @@ def _clause(topic: words.Topic, pick: Pick) -> str:
     second = pick(_without(topic.objects, first))
     deed = f"{agent} {pick(topic.verbs)} {pick(words.OBJECTS).format(first, second)}"
     circumstance = pick(words.CIRCUMSTANCES).format(place=pick(words.PLACES), day=pick(words.DAYS))
-    return f"{deed} {circumstance}"
+    return pick(words.ORDERS).format(deed=deed, circumstance=circumstance)
 
 
 @functools.cache

@@ -145,4 +145,6 @@ CIRCUMSTANCES = (
     "this week",
 )
 LEADING = ("While", "Although", "Despite claims that", "Leaving aside that")
+# A third of the clauses begin with where or when.
+ORDERS = ("{circumstance} {deed}", "{deed} {circumstance}", "{deed} {circumstance}")
 TRAILING = ("whereas", "even though", "overshadowing news that", "long before")

@@ -1,4 +1,6 @@
-"""AG News rows to tokens: the built-in synthetic corpus, the original CSV files, or the hub's parquet layout."""
+"""AG News rows to tokens: the built-in synthetic corpus, the original CSV files, or the hub's
+parquet layout.
+"""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -12,7 +14,7 @@ from algoperf.workload import SPLITS, Data
 HUB = ("fancyzhx/ag_news", "eb185aade064a813bc0b7f42de02595523103ca4")
 CLASSES = 4
 VALIDATION_SHARE, MOST_VALIDATION_ROWS = 0.1, 6000
-BUILTIN_ROWS = {"train_rows": 24_000, "validation_rows": 4_000, "test_rows": 4_000}
+BUILTIN_ROWS = {"train_rows": 24_000, "validation_rows": 1_500, "test_rows": 1_500}
 GPT2_PAD_ID = 50256
 Rows = tuple[list[str], list[int]]  # texts, labels from 0
 
@@ -50,7 +52,9 @@ def longest(tokens_NT: np.ndarray, pad_id: int) -> int:
 
 
 def read(source: str, seed: int = 0) -> Mapping[str, Rows]:
-    """Return (texts, labels) by split; where the source has no validation split, a seeded one from train."""
+    """Return (texts, labels) by split; where the source has no validation split, a seeded one from
+    train.
+    """
     if source == "builtin":
         from workloads.ag_news import corpus
 

@@ -1,4 +1,6 @@
-"""Handwritten digits: scikit-learn's 1,797 real 8x8 images and a small multilayer perceptron; seconds a run."""
+"""Handwritten digits: scikit-learn's 1,797 real 8x8 images and a small multilayer perceptron;
+seconds a run.
+"""
 
 import math
 from collections.abc import Mapping

@@ -1,4 +1,9 @@
-"""The digits that ship inside scikit-learn (E. Alpaydin, C. Kaynak, UCI Optical Recognition of Handwritten Digits)."""
+"""The digits that ship inside scikit-learn (E. Alpaydin, C. Kaynak, UCI Optical Recognition of
+Handwritten Digits).
+"""
+
+import importlib.util
+from pathlib import Path
 
 import numpy as np
 
@@ -6,10 +11,10 @@ from algoperf.workload import Data
 
 
 def load(source: str, validation_rows: int, test_rows: int, seed: int) -> Data:
-    """Return the built-in rows: pixels scaled to [0, 1], float32 (rows, 64), and labels 0-9, split by a seeded shuffle."""
-    from sklearn.datasets import load_digits
-
-    images, labels = load_digits(return_X_y=True)
+    """Return the built-in rows: pixels scaled to [0, 1], float32 (rows, 64), and labels 0-9, split
+    by a seeded shuffle.
+    """
+    images, labels = _read()
     order = np.random.default_rng(seed).permutation(len(labels))
     bounds = np.cumsum([0, len(labels) - validation_rows - test_rows, validation_rows, test_rows])
     splits = {}
@@ -20,3 +25,15 @@ def load(source: str, validation_rows: int, test_rows: int, seed: int) -> Data:
             "targets": labels[rows].astype(np.int32),
         }
     return Data(splits)
+
+
+def _read() -> tuple[np.ndarray, np.ndarray]:
+    """(images, labels) from scikit-learn's file; `sklearn.datasets` would load pandas and take a
+    second.
+    """
+    found = importlib.util.find_spec("sklearn")
+    assert found is not None
+    assert found.origin is not None
+    path = Path(found.origin).with_name("datasets") / "data" / "digits.csv.gz"
+    rows = np.loadtxt(path, delimiter=",")  # 8x8 pixels from 0 to 16, and the label
+    return rows[:, :-1], rows[:, -1].astype(int)

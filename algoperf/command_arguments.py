@@ -1,0 +1,219 @@
+"""The arguments of every subcommand, and what `--help` says of them."""
+
+import argparse
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NoReturn
+
+from algoperf import __version__
+
+Command = Callable[[argparse.Namespace], int]
+USER_MISTAKE = 2
+EPILOG = (
+    "exit codes: 0 done (target reached or not), 1 a trial failed, 2 a mistake in what was asked"
+)
+
+
+class _Parser(argparse.ArgumentParser):
+    """Reports a mistake in the arguments in one line, as every other mistake."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(USER_MISTAKE, f"algoperf: {message}; see: {self.prog} --help\n")
+
+
+def _positive(text: str) -> int:
+    value = int(text) if text.isdigit() else 0
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return value
+
+
+def _seed(text: str) -> int:
+    if not text.isdigit():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 0")
+    return int(text)
+
+
+def parser(functions: Mapping[str, Command]) -> argparse.ArgumentParser:
+    """Return the parser; what it parses has `command`, one of the functions by subcommand."""
+    root = _Parser(
+        prog="algoperf",
+        description="Measure how fast training algorithms train neural networks, in JAX and in PyTorch.",
+        epilog=EPILOG,
+    )
+    root.add_argument("--version", action="version", version=f"algoperf {__version__}")
+    commands = root.add_subparsers(required=True, metavar="COMMAND")
+    _add_run(commands, functions["run"])
+    score = _add(
+        commands,
+        "score",
+        functions["score"],
+        "time to target, performance profile and score of runs",
+    )
+    score.add_argument(
+        "paths", nargs="+", metavar="PATH", help="folders that hold runs, at any depth"
+    )
+    score.add_argument("--out", type=Path, metavar="DIR", help="write CSV files and plots there")
+    score.add_argument("--json", action="store_true", help="print JSON instead of tables")
+    listing = _add(commands, "workloads", functions["workloads"], "list the workloads, or show one")
+    listing.add_argument(
+        "name", nargs="?", help="show this workload's scales, targets and baselines"
+    )
+    listing.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    _add_campaign(commands, functions["campaign"])
+    algorithms = _add(
+        commands, "submissions", functions["submissions"], "list the reference algorithms"
+    )
+    algorithms.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    return root
+
+
+def _add(commands: Any, name: str, function: Any, help_text: str) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name, help=help_text, description=help_text[0].upper() + help_text[1:] + ".", epilog=EPILOG
+    )
+    parser.add_argument("--debug", action="store_true", help="show the traceback of a mistake")
+    parser.set_defaults(command=function)
+    return parser
+
+
+def _add_run(commands: Any, function: Command) -> None:
+    run = _add(
+        commands,
+        "run",
+        function,
+        "train a workload with a submission and measure its time to target",
+    )
+    add = run.add_argument
+    add("--workload", required=True, help="a name from `algoperf workloads`")
+    add("--submission", required=True, help="a Python file, or a name from `algoperf submissions`")
+    add(
+        "--framework",
+        help="jax or pytorch (default: the one that the submission serves; jax if both)",
+    )
+    add("--scale", default="mini", help="size of model and data (default: %(default)s)")
+    add(
+        "--data",
+        metavar="builtin|hub|FOLDER",
+        help="where the rows come from (default: the scale's own)",
+    )
+    add(
+        "--tuning-ruleset",
+        choices=("external", "self"),
+        help="external: 5 trials a study, each at a point drawn from the search space; self: no point, budget x 1.5 "
+        "(default: one trial at the submission's DEFAULTS)",
+    )
+    add(
+        "--search-space",
+        metavar="FILE",
+        help="AlgoPerf's JSON: ranges, feasible points, or a list of points",
+    )
+    add(
+        "--trials",
+        type=_positive,
+        help="trials a study (default: 1; with --tuning-ruleset external 5)",
+    )
+    add(
+        "--studies",
+        type=_positive,
+        default=1,
+        help="studies, each with points and seeds of its own (default: 1)",
+    )
+    add(
+        "--trial-range",
+        metavar="FIRST:LAST",
+        help="run only these trials of each study, counted from 1",
+    )
+    add(
+        "--seed",
+        type=_seed,
+        default=0,
+        help="seed of everything; every trial derives its own (default: 0)",
+    )
+    add(
+        "--batch-size",
+        type=_positive,
+        help="rows a step (default: the submission's, else the workload's)",
+    )
+    add("--compile", action="store_true", help="torch.compile the model (JAX always compiles)")
+    add(
+        "--max-steps",
+        type=_positive,
+        help="end after so many steps, whatever the time; such a run is marked not scoreable",
+    )
+    add(
+        "--eval-every-steps",
+        type=_positive,
+        help="evaluate by steps, not by time: reproducible bit for bit",
+    )
+    add(
+        "--until",
+        choices=("validation", "test", "end"),
+        default="validation",
+        help="stop at the validation target, or (AlgoPerf's older rule) when the test target is met too, or go on "
+        "past the target to --max-steps",
+    )
+    add("--experiment", metavar="NAME", help="folder of the runs below --out (default: SCALE-DATA)")
+    add(
+        "--out",
+        type=Path,
+        default=Path("runs"),
+        metavar="DIR",
+        help="where run folders go (default: runs)",
+    )
+    add("--json", action="store_true", help="print the results as JSON")
+
+
+def _add_campaign(commands: Any, function: Command) -> None:
+    campaign = _add(
+        commands,
+        "campaign",
+        function,
+        "many runs of one workload, counted in steps, to set or check its target",
+    )
+    add = campaign.add_argument
+    add("--workload", required=True, help="a name from `algoperf workloads`")
+    add(
+        "--submissions",
+        type=_words,
+        default=[],
+        help="reference algorithms, with commas (default: all)",
+    )
+    add("--frameworks", type=_words, default=["jax", "pytorch"], help="default: jax,pytorch")
+    add("--seeds", type=_positive, default=3, help="runs of each, seeds from 0 (default: 3)")
+    add(
+        "--learning-rate-factors",
+        type=_numbers,
+        default=[1.0],
+        help="multiples of the default rate (default: 1)",
+    )
+    add("--steps", type=_positive, help="length of each run (default: the workload's step hint)")
+    add(
+        "--until",
+        choices=("validation", "end"),
+        default="end",
+        help="end at the target, or show the whole curve (default)",
+    )
+    add("--eval-every-steps", type=_positive, default=20, help="default: 20")
+    add(
+        "--targets",
+        type=_numbers,
+        default=[],
+        help="values to count reached runs for (default: the workload's)",
+    )
+    add("--workers", type=_positive, default=2, help="one-thread processes at a time (default: 2)")
+    add(
+        "--out",
+        type=Path,
+        default=Path("campaign"),
+        metavar="DIR",
+        help="run folders and curves.csv (default: campaign)",
+    )
+
+
+def _words(text: str) -> list[str]:
+    return [word for word in text.split(",") if word]
+
+
+def _numbers(text: str) -> list[float]:
+    return [float(word) for word in _words(text)]
