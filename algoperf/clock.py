@@ -26,8 +26,8 @@ class Stopwatch:
 
     @contextlib.contextmanager
     def running(self, drain: Callable[[], None] | None = None) -> Iterator[None]:
-        """Run for the length of the block. `drain` is called before the watch stops, at its expense,
-        so that work still queued on a device is counted here and not in the next part.
+        """Run for the length of the block. `drain` is called before the watch stops, at its
+        expense, so that work still queued on a device is counted here and not in the next part.
         """
         assert self._started_at_s is None, "a stopwatch that runs cannot be started"
         self._started_at_s = self._now()
@@ -58,7 +58,9 @@ class Ledger:
         )
 
     def totals(self) -> dict[str, float | None]:
-        """Seconds of each part, `other` and `wall`; data wait and first step are within `submission`."""
+        """Seconds of each part, `other` and `wall`; data wait and first step are within
+        `submission`.
+        """
         wall_s = self._now() - self._started_at_s
         parts = {f"{part}_s": getattr(self, part).elapsed_s for part in PARTS}
         return {

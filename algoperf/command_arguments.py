@@ -38,7 +38,8 @@ def parser(functions: Mapping[str, Command]) -> argparse.ArgumentParser:
     """Return the parser; what it parses has `command`, one of the functions by subcommand."""
     root = _Parser(
         prog="algoperf",
-        description="Measure how fast training algorithms train neural networks, in JAX and in PyTorch.",
+        description="Measure how fast training algorithms train neural networks, in JAX and in "
+        "PyTorch.",
         epilog=EPILOG,
     )
     root.add_argument("--version", action="version", version=f"algoperf {__version__}")
@@ -100,7 +101,8 @@ def _add_run(commands: Any, function: Command) -> None:
     add(
         "--tuning-ruleset",
         choices=("external", "self"),
-        help="external: 5 trials a study, each at a point drawn from the search space; self: no point, budget x 1.5 "
+        help="external: 5 trials a study, each at a point drawn from the search space; "
+        "self: no point, budget x 1.5 "
         "(default: one trial at the submission's DEFAULTS)",
     )
     add(
@@ -150,7 +152,8 @@ def _add_run(commands: Any, function: Command) -> None:
         "--until",
         choices=("validation", "test", "end"),
         default="validation",
-        help="stop at the validation target, or (AlgoPerf's older rule) when the test target is met too, or go on "
+        help="stop at the validation target, or (AlgoPerf's older rule) when the test "
+        "target is met too, or go on "
         "past the target to --max-steps",
     )
     add("--experiment", metavar="NAME", help="folder of the runs below --out (default: SCALE-DATA)")

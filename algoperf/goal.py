@@ -16,7 +16,9 @@ class Goal:
     until: str = "validation"  # or 'test': AlgoPerf's older rule; or 'end': never
 
     def is_met(self, metrics: Mapping[str, float]) -> bool:
-        """Whether an evaluation (columns `split/metric`) ends the trial as reached; NaN never does."""
+        """Whether an evaluation (columns `split/metric`) ends the trial as reached; NaN
+        never does.
+        """
         if self.until == "end" or not self._meets(metrics, "validation", self.validation):
             return False
         return self.until == "validation" or self._meets(metrics, "test", self.test)

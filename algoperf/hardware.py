@@ -51,7 +51,9 @@ def thread_count() -> int:
 
 
 def thread_environment() -> dict[str, str]:
-    """Environment that pins the numeric libraries' threads to `thread_count`, set before they load."""
+    """Environment that pins the numeric libraries' threads to `thread_count`, set
+    before they load.
+    """
     count = str(thread_count())
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NPROC")
     return dict.fromkeys(names, count)

@@ -1,4 +1,6 @@
-"""What a person sees while trials run: a line that moves, in a terminal; nothing of it elsewhere."""
+"""What a person sees while trials run: a line that moves, in a terminal; nothing of
+it elsewhere.
+"""
 
 from typing import TYPE_CHECKING, Any
 

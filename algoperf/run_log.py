@@ -2,8 +2,9 @@
 
     <out>/<experiment>/<submission>/study_<k>/<workload>_<framework>/trial_<j>/
 
-The layout and the column names are those of AlgoPerf's public logs, so that its reader and ours read both.
-Rows are appended and flushed as they happen; a last line torn by a crash is cut off before the next append.
+The layout and the column names are those of AlgoPerf's public logs, so that its reader and ours
+read both. Rows are appended and flushed as they happen; a last line torn by a crash is cut off
+before the next append.
 """
 
 import csv
@@ -93,10 +94,11 @@ def read_flags(folder: Path) -> dict[str, Any] | None:
 
 
 def check_same_configuration(folder: Path, flags: Mapping[str, Any]) -> None:
-    """Raise UserError where the flags (all of them, or a part) contradict those of the trials already there.
+    """Raise UserError where the flags (all of them, or a part) contradict those of the trials
+    already there.
 
-    All trials of a submission's folder share its source; those of one workload and framework the whole
-    configuration.
+    All trials of a submission's folder share its source; those of one workload and framework the
+    whole configuration.
     """
     submission_folder = folder.parents[2]
     for path in sorted(submission_folder.glob("study_*/*/trial_*/flags_*.json")):
@@ -108,7 +110,8 @@ def check_same_configuration(folder: Path, flags: Mapping[str, Any]) -> None:
         ]
         if any(key.startswith("submission_") for key in changed):
             raise UserError(
-                f"{submission_folder}: holds another submission named {flags['submission']!r}, with other "
+                f"{submission_folder}: holds another submission named "
+                f"{flags['submission']!r}, with other "
                 "source; use another --experiment, or rename the file"
             )
         if changed and path.parents[1].name == folder.parent.name:
@@ -116,12 +119,15 @@ def check_same_configuration(folder: Path, flags: Mapping[str, Any]) -> None:
                 f"{key}: {_short(earlier[key])}, now {_short(flags[key])}" for key in changed
             )
             raise UserError(
-                f"{folder.parent}: holds another configuration ({shown}); use another --experiment or --out"
+                f"{folder.parent}: holds another configuration ({shown}); use "
+                "another --experiment or --out"
             )
 
 
 def set_aside(folder: Path) -> Path | None:
-    """Move what an interrupted trial left into `interrupted_<n>` inside its folder; return that, or None."""
+    """Move what an interrupted trial left into `interrupted_<n>` inside its folder; return that, or
+    None.
+    """
     left = [path for path in folder.glob("*") if not path.name.startswith("interrupted_")]
     if not left:
         return None
@@ -190,7 +196,9 @@ class TrialLog:
             _append(self.folder / SCALARS, SCALAR_COLUMNS, kept)
 
     def discard(self) -> None:
-        """Take back a trial that turned out to be a user's mistake; what earlier ones left stays."""
+        """Take back a trial that turned out to be a user's mistake; what earlier ones
+        left stays.
+        """
         self.close()
         for path in self.folder.iterdir():
             if not path.name.startswith("interrupted_"):

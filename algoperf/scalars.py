@@ -1,11 +1,15 @@
-"""Training scalars between the step that computes them and the drain after which they are written."""
+"""Training scalars between the step that computes them and the drain after which they
+are written.
+"""
 
 from collections.abc import Callable, Mapping
 from typing import Any
 
 
 class ScalarBuffer:
-    """Training scalars as they were handed over, still on the device; `workload.metrics_logger` is one."""
+    """Training scalars as they were handed over, still on the device; `workload.metrics_logger` is
+    one.
+    """
 
     def __init__(self) -> None:
         self._rows: list[tuple[int, Mapping[str, Any]]] = []

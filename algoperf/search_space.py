@@ -88,7 +88,9 @@ def read(path: str | Path) -> SearchSpace:
 
 
 def beside(submission: Path, literal: Any) -> SearchSpace | None:
-    """The space that belongs to a submission file: `tuning_search_space.json` beside it, or its SEARCH_SPACE."""
+    """The space that belongs to a submission file: `tuning_search_space.json` beside it, or its
+    SEARCH_SPACE.
+    """
     file = submission.with_name("tuning_search_space.json")
     if file.is_file():
         return read(file)

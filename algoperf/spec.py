@@ -213,7 +213,9 @@ class Workload(abc.ABC):
         update_batch_norm: bool,
         dropout_rate: float | None = None,
     ) -> tuple[Tensor, ModelAuxiliaryState]:
-        """Return (logits, new model state); `dropout_rate` None means the workload's own default."""
+        """Return (logits, new model state); `dropout_rate` None means the workload's
+        own default.
+        """
         train = mode is ForwardPassMode.TRAIN
         rate = self.dropout_rate if dropout_rate is None else dropout_rate
         inputs = augmented_and_preprocessed_input_batch["inputs"]
@@ -236,7 +238,9 @@ class Workload(abc.ABC):
     def per_example_loss(
         self, label_batch: Tensor, logits_batch: Tensor, label_smoothing: float
     ) -> Tensor:
-        """Unmasked loss of each example (of each token or task, where labels have more dimensions)."""
+        """Unmasked loss of each example (of each token or task, where labels have more
+        dimensions).
+        """
 
     def loss_fn(
         self,
@@ -253,7 +257,9 @@ class Workload(abc.ABC):
 
     @abc.abstractmethod
     def output_activation_fn(self, logits_batch: Tensor) -> Tensor:
-        """Probabilities from logits: softmax, sigmoid, or the logits themselves, by the loss type."""
+        """Probabilities from logits: softmax, sigmoid, or the logits themselves, by
+        the loss type.
+        """
 
     def is_output_params(self, param_key: ParameterKey) -> bool:
         """Whether the parameter (a path with '/' or '.', or a top-level module) belongs to the
@@ -263,7 +269,9 @@ class Workload(abc.ABC):
 
 
 def make_hyperparameters(point: Mapping[str, Any]) -> Any:
-    """Return `point` as a namedtuple that remembers which of its fields were read (see `unread`)."""
+    """Return `point` as a namedtuple that remembers which of its fields were read
+    (see `unread`).
+    """
     base = collections.namedtuple("Hyperparameters", point)  # type: ignore[misc]
     read: set[str] = set()
 

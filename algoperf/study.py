@@ -1,4 +1,6 @@
-"""Trials times studies: each trial in a process of its own, one after the other; what is done is skipped."""
+"""Trials times studies: each trial in a process of its own, one after the other; what is done is
+skipped.
+"""
 
 import contextlib
 import dataclasses
@@ -27,7 +29,9 @@ _CHILD = (
 
 @dataclasses.dataclass(frozen=True)
 class Slice:
-    """Which trials of which studies: studies from 0, trials from `first` to `last`, counted from 1."""
+    """Which trials of which studies: studies from 0, trials from `first` to `last`,
+    counted from 1.
+    """
 
     studies: int
     first: int
@@ -45,7 +49,9 @@ class Slice:
 def choose_slice(
     ruleset: str, trials: int | None, studies: int, trial_range: str | None, space_size: int | None
 ) -> Slice:
-    """The trials to run; `trial_range` FIRST:LAST (inclusive, from 1) cuts a piece out of a study."""
+    """The trials to run; `trial_range` FIRST:LAST (inclusive, from 1) cuts a piece out
+    of a study.
+    """
     count = trials if trials is not None else EXTERNAL_TRIALS if ruleset == "external" else 1
     if trials is None and space_size is not None:
         count = min(count, space_size)
@@ -86,8 +92,9 @@ def run(
 ) -> list[dict[str, Any]]:
     """Run the trials that have no result yet; return every trial's result.
 
-    `observe(plan, event)` is told what happens, `event["event"]` being one of skip, note, start, progress,
-    evaluation, result. Raises UserError for a mistake that only the trial's process can see.
+    `observe(plan, event)` is told what happens, `event["event"]` being one of skip, note, start,
+    progress, evaluation, result. Raises UserError for a mistake that only the trial's process can
+    see.
     """
     settings = _known_settings(base, outline)
     results = []
@@ -178,7 +185,9 @@ def _events(process: "subprocess.Popen[str]", plan: TrialPlan) -> Iterator[dict[
 
 
 def _died(plan: TrialPlan, folder: Path, settings: dict[str, Any], code: int) -> dict[str, Any]:
-    """The result of a trial whose process ended without one: written here, from what its folder holds."""
+    """The result of a trial whose process ended without one: written here, from what its folder
+    holds.
+    """
     if code < 0:
         name = signal.Signals(-code).name
         hint = (

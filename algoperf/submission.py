@@ -1,7 +1,7 @@
 """Find, read and check a submission: one Python file in the optimizer form or in the full form.
 
-`locate` and `inspect` read the file without running it, in the process that starts the trials; `load` runs it,
-in the process of the trial.
+`locate` and `inspect` read the file without running it, in the process that starts the trials;
+`load` runs it, in the process of the trial.
 """
 
 import ast
@@ -72,7 +72,9 @@ class Outline:
 
 @dataclasses.dataclass(frozen=True)
 class Submission:
-    """A loaded submission. `functions` take any of the keywords in `ARGUMENTS` and pass on those they name."""
+    """A loaded submission. `functions` take any of the keywords in `ARGUMENTS` and pass on those
+    they name.
+    """
 
     outline: Outline
     module: ModuleType
@@ -93,7 +95,9 @@ class Function:
 
 
 def locate(given: str) -> tuple[Path, str]:
-    """Return (file, how it was found): a path, or a bare name that is no file here, a reference algorithm's."""
+    """Return (file, how it was found): a path, or a bare name that is no file here, a reference
+    algorithm's.
+    """
     path = Path(given)
     if path.is_dir() and (path / "submission.py").is_file():
         path = path / "submission.py"
@@ -115,7 +119,9 @@ def locate(given: str) -> tuple[Path, str]:
 
 
 def inspect(path: Path) -> Outline:
-    """Read a file's form, frameworks and literal search space; raise UserError where it does not parse."""
+    """Read a file's form, frameworks and literal search space; raise UserError where it does not
+    parse.
+    """
     tree = _parse(path)
     defined = _top_level_names(tree)
     served = [framework for framework, name in OPTIMIZER_FUNCTIONS.items() if name in defined]
@@ -159,7 +165,8 @@ def choose_framework(outline: Outline, given: str | None) -> str:
     choose("framework", given, list(FRAMEWORKS))
     if given not in outline.frameworks:
         raise UserError(
-            f"submission {outline.path} does not serve {given}; it serves: {', '.join(outline.frameworks)}"
+            f"submission {outline.path} does not serve {given}; it serves: "
+            f"{', '.join(outline.frameworks)}"
         )
     return given
 
@@ -200,10 +207,11 @@ def load(outline: Outline, framework: str) -> Submission:
 
 
 class _Beside:
-    """Finds top-level modules in the submission's folder, but for names that would break what runs it.
+    """Finds top-level modules in the submission's folder, but for names that would break what runs
+    it.
 
-    The standard library, our own packages and those that we import late keep their names; a folder without
-    `__init__` gives way to an installed package, and comes before a folder elsewhere.
+    The standard library, our own packages and those that we import late keep their names; a folder
+    without `__init__` gives way to an installed package, and comes before a folder elsewhere.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -239,7 +247,8 @@ def source_hash(path: Path) -> str:
 
 
 def source_files(path: Path) -> dict[str, Path]:
-    """The submission's file, its search space, and the modules beside it that it imports, anywhere in its code.
+    """The submission's file, its search space, and the modules beside it that it imports, anywhere
+    in its code.
 
     Keys are paths relative to its folder. Of an imported package all files belong to it.
     """
@@ -279,7 +288,8 @@ def _check(path: Path, name: str, function: Any) -> Function:
             and parameter.kind is not parameter.VAR_POSITIONAL
         ):
             raise UserError(
-                f"submission {path}: {name} wants argument {parameter.name!r}; it can take: {', '.join(allowed)}"
+                f"submission {path}: {name} wants argument {parameter.name!r}; it "
+                f"can take: {', '.join(allowed)}"
             )
         if known:
             takes.add(parameter.name)
@@ -287,7 +297,9 @@ def _check(path: Path, name: str, function: Any) -> Function:
 
 
 def _loaded_files(path: Path, loaded: set[str]) -> dict[str, Path]:
-    """Files beside the submission that became modules; also those whose names only running it tells."""
+    """Files beside the submission that became modules; also those whose names only running it
+    tells.
+    """
     files = {}
     for name in loaded:
         file = getattr(sys.modules.get(name), "__file__", None)

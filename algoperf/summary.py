@@ -9,7 +9,10 @@ from algoperf.workload import WorkloadDefinition
 
 def of_trial(result: dict[str, Any]) -> str:
     """What came of a trial, in a few lines."""
-    where = f"{result['workload']} {result['framework']} {result['submission']} study {result['study']} trial {result['trial']}"
+    where = (
+        f"{result['workload']} {result['framework']} {result['submission']} study "
+        f"{result['study']} trial {result['trial']}"
+    )
     lines = [f"{where}: {_outcome(result)}"]
     metrics = [
         f"{name} {value:.4f}"
@@ -26,7 +29,8 @@ def of_trial(result: dict[str, Any]) -> str:
         ]
         lines.append(
             f"  seconds: {' + '.join(parts)} = {ledger['wall_s']:.2f} wall "
-            f"({ledger['data_wait_s'] / max(ledger['submission_s'], 1e-9):.1%} of the submission's waiting for data, "
+            f"({ledger['data_wait_s'] / max(ledger['submission_s'], 1e-9):.1%} of "
+            "the submission's waiting for data, "
             f"first step {ledger['first_step_s'] or 0:.2f})"
         )
     return "\n".join(lines)
@@ -42,7 +46,10 @@ def _outcome(result: dict[str, Any]) -> str:
     steps, clock_s = result["steps"], result["ledger"].get("submission_s") or 0.0
     match result["status"]:
         case "reached":
-            text = f"reached {aim} after {result['time_to_target_s']:.2f} s, {result['steps_to_target']} steps"
+            text = (
+                f"reached {aim} after {result['time_to_target_s']:.2f} s, "
+                f"{result['steps_to_target']} steps"
+            )
             miss = result["last_miss"]
             return text + (
                 f" (missed at {miss['time_s']:.2f} s, step {miss['step']})" if miss else ""
@@ -75,10 +82,12 @@ def workload_lines(described: Iterable[dict[str, Any]], *, details: bool) -> lis
     for facts in described:
         lines.append(f"{facts['name']}: {facts['summary']}")
         for name, scale in facts["scales"].items():
+            default = scale["default_source"]
+            others = ", ".join(each for each in facts["sources"] if each != default) or "no other"
             lines.append(
-                f"  {name}: batch {scale['batch_size']}, step hint {scale['step_hint']}, budget {scale['budget_s']:g} s, "
-                f"evaluation every {scale['eval_every_s']:g} s, data: {scale['default_source']} "
-                f"(or {', '.join(source for source in facts['sources'] if source != scale['default_source']) or 'no other'})"
+                f"  {name}: batch {scale['batch_size']}, step hint {scale['step_hint']}, "
+                f"budget {scale['budget_s']:g} s, evaluation every {scale['eval_every_s']:g} s, "
+                f"data: {default} (or {others})"
             )
             for source, target in scale["targets"].items():
                 lines.append(

@@ -1,4 +1,6 @@
-"""The training loop of one trial: train until something is due, drain, judge, evaluate, write, go on."""
+"""The training loop of one trial: train until something is due, drain, judge, evaluate, write, go
+on.
+"""
 
 import dataclasses
 import math
@@ -30,9 +32,11 @@ class State:
 
 @dataclasses.dataclass(frozen=True)
 class Functions:
-    """The submission's functions, in the full form; each takes keywords and picks those that it names.
+    """The submission's functions, in the full form; each takes keywords and picks those that it
+    names.
 
-    `eval_params(params=, optimizer_state=)` returns other parameters to evaluate than those that train.
+    `eval_params(params=, optimizer_state=)` returns other parameters to evaluate than those that
+    train.
     """
 
     init_optimizer_state: Function
@@ -293,7 +297,9 @@ class Trial:
 
 
 def cause_of(error: BaseException) -> str:
-    """One line that says what went wrong; memory that ran out is named as such in every framework."""
+    """One line that says what went wrong; memory that ran out is named as such in
+    every framework.
+    """
     text = f"{type(error).__name__}: {error}".strip().splitlines()[0][:300]
     exhausted = ("out of memory", "resource_exhausted", "can't allocate memory")
     if isinstance(error, MemoryError) or any(sign in str(error).lower() for sign in exhausted):

@@ -1,4 +1,6 @@
-"""What one trial is asked to do: plain values that travel to its process as JSON, and nothing else."""
+"""What one trial is asked to do: plain values that travel to its process as JSON, and
+nothing else.
+"""
 
 import dataclasses
 import json
@@ -37,7 +39,9 @@ class TrialPlan:
         return Path(self.out)
 
     def settings(self) -> dict[str, Any]:
-        """What all trials of one folder must share, as far as the plan says it; part of the run's flags."""
+        """What all trials of one folder must share, as far as the plan says it; part of the run's
+        flags.
+        """
         return {
             "workload": self.workload,
             "scale": self.scale,

@@ -1,4 +1,5 @@
-"""The process of one trial: a plan comes in on standard input, events go out on standard output, a line of JSON each.
+"""The process of one trial: a plan comes in on standard input, events go out on standard output, a
+line of JSON each.
 
 The process dies with the one that started it, however that ends: the kernel signals it where it can
 (Linux), and a thread waits for the end of standard input, which the starter holds open.
@@ -56,7 +57,7 @@ def _run(line: str, ledger: Ledger, events: TextIO) -> None:
         )
 
     with ledger.set_up.running():
-        from algoperf import assemble
+        from algoperf import assemble, result
         from algoperf.trial_plan import TrialPlan
 
         plan = TrialPlan.from_json(line)
@@ -77,9 +78,9 @@ def _run(line: str, ledger: Ledger, events: TextIO) -> None:
             stop.set()
     with ledger.logging.running():
         assembled.log.close()
-    result = assemble.result(assembled)
-    assembled.log.result(result)
-    report("result", result=result)
+    ended = result.of(assembled)
+    assembled.log.result(ended)
+    report("result", result=ended)
 
 
 def snapshot(trial: "Trial") -> dict[str, Any]:

@@ -115,7 +115,9 @@ class WorkloadDefinition:
         return data
 
     def build_model(self, framework: str, settings: Mapping[str, Any]) -> Any:
-        """Return the flax or PyTorch module; `framework` is the suffix of its file, jax or torch."""
+        """Return the flax or PyTorch module; `framework` is the suffix of its file,
+        jax or torch.
+        """
         return importlib.import_module(f"{self.package}.model_{framework}").build(**settings)
 
     def facts(self, scale: Scale, source: str, data: Data) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""From `algoperf run` to `algoperf score`: the table and the profile, worked out once more from the files."""
+"""From `algoperf run` to `algoperf score`: table and profile, worked out again from the files."""
 
 import csv
 import json
@@ -12,7 +12,7 @@ from algoperf import cli, run_log
 
 SUBMISSIONS = ("adamw", "momentum", "nadamw")
 STUDIES, TRIALS = (0, 1), (1, 2)
-# Seconds of the made evaluations that meet ag_news's target, by (submission, study); None never does.
+# When the made evaluations of each trial meet ag_news's target, in seconds; None: never.
 NEWS_TIMES_S = {
     ("adamw", 0): (30.0, 24.0),
     ("adamw", 1): (40.0, None),

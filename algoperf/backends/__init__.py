@@ -40,7 +40,9 @@ class Backend(Protocol):
         ...
 
     def marker(self, params: Any) -> Any:
-        """Return something small that becomes ready when `params` are, and outlives their donation."""
+        """Return something small that becomes ready when `params` are, and outlives
+        their donation.
+        """
         ...
 
     def wait(self, marker: Any) -> None:
@@ -48,7 +50,9 @@ class Backend(Protocol):
         ...
 
     def predict(self, workload: spec.Workload, params: Any, model_state: Any, batch: Any) -> Any:
-        """Return (per-example loss, predictions) of a placed batch, in evaluation mode, unfetched."""
+        """Return (per-example loss, predictions) of a placed batch, in evaluation
+        mode, unfetched.
+        """
         ...
 
     def fetch(self, tree: Any) -> Any:

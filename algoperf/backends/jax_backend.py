@@ -1,4 +1,6 @@
-"""JAX behind the functions of `Backend`: flax models, optax updates, arrays sharded over the local devices."""
+"""JAX behind the functions of `Backend`: flax models, optax updates, arrays sharded over the local
+devices.
+"""
 
 import functools
 from collections.abc import Callable, Mapping
@@ -125,7 +127,9 @@ class JaxWorkload(spec.Workload):
 
 
 class OptimizerForm:
-    """An optimizer-form submission in the functions of the full form: one jitted step for the whole run."""
+    """An optimizer-form submission in the functions of the full form: one jitted step for the whole
+    run.
+    """
 
     def __init__(self, functions: shared.OptimizerFunctions, settings: shared.StepSettings) -> None:
         self._functions = functions
@@ -143,7 +147,8 @@ class OptimizerForm:
             )
         self._transformation = optax.with_extra_args_support(transformation)
         self._step = jax.jit(functools.partial(self._update, workload), donate_argnums=(0, 1, 2))
-        # Placed as the parameters are, else the first step would be compiled once more for its own output.
+        # Placed as the parameters are, else the first step would be compiled once more for its own
+        # output.
         return jax.device_put(self._transformation.init(model_params), workload.sharding)
 
     def _update(
@@ -211,7 +216,8 @@ class JaxBackend:
         self._first_value: Callable[[Any], Any] = jax.jit(lambda leaf: leaf.reshape(-1)[:1])
         self._smallest: int | None = None
         self._predict = jax.jit(shared.prediction, static_argnums=0)
-        # A jitted identity places a batch in a third of device_put's time on the host, which a small model feels.
+        # A jitted identity places a batch in a third of device_put's time on the host, which a
+        # small model feels.
         self._placed = jax.jit(
             lambda batch: batch, in_shardings=self._sharded, out_shardings=self._sharded
         )
@@ -281,7 +287,9 @@ class JaxBackend:
         return OptimizerForm(functions, settings)
 
     def peak_device_memory_bytes(self) -> int | None:
-        """Return the largest peak over the local devices; None where JAX does not count it (the CPU)."""
+        """Return the largest peak over the local devices; None where JAX does not count it (the
+        CPU).
+        """
         peaks = [(device.memory_stats() or {}).get("peak_bytes_in_use") for device in self._devices]
         counted = [int(peak) for peak in peaks if peak is not None]
         return max(counted) if counted else None

@@ -16,8 +16,8 @@ InitialStd = Callable[[str, tuple[int, ...]], float]
 class StepSettings:
     """The hyperparameters that the library itself consumes in the optimizer form's update step.
 
-    `grad_clip` bounds the global norm of the gradients; None leaves them. `dropout_rate` None means the
-    workload's own.
+    `grad_clip` bounds the global norm of the gradients; None leaves them. `dropout_rate` None means
+    the workload's own.
     """
 
     grad_clip: float | None = None
@@ -27,11 +27,12 @@ class StepSettings:
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerFunctions:
-    """An optimizer-form submission's functions, their arguments already matched to the names they take.
+    """An optimizer-form submission's functions, their arguments already matched to the names they
+    take.
 
     `make(parameters, hyperparameters)` returns the framework's optimizer, `eval_params(params,
-    optimizer_state)` what to evaluate, `learning_rate(step)` a float or None. Scalars are recorded every
-    `record_every` steps.
+    optimizer_state)` what to evaluate, `learning_rate(step)` a float or None. Scalars are recorded
+    every `record_every` steps.
     """
 
     make: Callable[[spec.Parameters, Any], Any]
@@ -82,7 +83,9 @@ def training_loss(
     rng: Any,
     settings: StepSettings,
 ) -> tuple[Any, Any]:
-    """Return (mean loss over the examples that count, new model state) of a forward pass in training mode."""
+    """Return (mean loss over the examples that count, new model state) of a forward pass in
+    training mode.
+    """
     logits, model_state = workload.model_fn(
         params, batch, model_state, spec.ForwardPassMode.TRAIN, rng, True, settings.dropout_rate
     )
@@ -95,7 +98,9 @@ def training_loss(
 def prediction(
     workload: spec.Workload, params: Any, model_state: Any, batch: Any
 ) -> tuple[Any, Any]:
-    """Return (per-example loss, predictions) in evaluation mode: classes for a softmax loss, else logits."""
+    """Return (per-example loss, predictions) in evaluation mode: classes for a softmax loss, else
+    logits.
+    """
     logits, _ = workload.model_fn(
         params, batch, model_state, spec.ForwardPassMode.EVAL, None, False
     )

@@ -1,4 +1,6 @@
-"""PyTorch behind the functions of `Backend`: an nn.Module as container, torch.optim updates, one device."""
+"""PyTorch behind the functions of `Backend`: an nn.Module as container, torch.optim updates, one
+device.
+"""
 
 import functools
 from collections.abc import Callable, Mapping
@@ -49,7 +51,9 @@ per_example_loss = functools.partial(losses.per_example, ops=OPS)
 
 
 def neutral_names(module: nn.Module) -> dict[str, str]:
-    """PyTorch's name of every parameter and running statistic -> its name by paths, as flax has it."""
+    """PyTorch's name of every parameter and running statistic -> its name by paths, as
+    flax has it.
+    """
     names = {}
     for path, child in module.named_modules():
         weight = next((leaf for kind, leaf in LEAVES.items() if isinstance(child, kind)), "kernel")
@@ -62,7 +66,9 @@ def neutral_names(module: nn.Module) -> dict[str, str]:
 
 
 class TorchWorkload(spec.Workload):
-    """A PyTorch module bound to its workload's facts; the module itself is the parameter container."""
+    """A PyTorch module bound to its workload's facts; the module itself is the
+    parameter container.
+    """
 
     def __init__(
         self,

@@ -75,10 +75,12 @@ def load_dataset(path: str, revision: str | None, columns: tuple[str, ...]) -> M
         reason = str(error).splitlines()[0][:200]
         if revision is None:
             raise UserError(
-                f"{path}: neither the data set's original files nor the hub's parquet layout ({reason})"
+                f"{path}: neither the data set's original files nor the hub's "
+                f"parquet layout ({reason})"
             ) from error
         raise UserError(
-            f"the hub cannot give {path} at {revision[:8]} ({type(error).__name__}); with a network run this again, "
+            f"the hub cannot give {path} at {revision[:8]} "
+            f"({type(error).__name__}); with a network run this again, "
             "without one use --data FOLDER with the data set's files"
         ) from error
     for split in ("train", "test"):
@@ -87,7 +89,8 @@ def load_dataset(path: str, revision: str | None, columns: tuple[str, ...]) -> M
         missing = [column for column in columns if column not in loaded[split].column_names]
         if missing:
             raise UserError(
-                f"{path}: split {split!r} has no column {missing[0]!r}; expected: {', '.join(columns)}"
+                f"{path}: split {split!r} has no column {missing[0]!r}; expected: "
+                f"{', '.join(columns)}"
             )
     splits: Mapping[str, Any] = loaded
     return splits

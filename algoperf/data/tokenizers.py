@@ -54,7 +54,8 @@ def read_gpt2(folder: Path | None) -> "Tokenizer":
         return Tokenizer.from_pretrained("openai-community/gpt2", revision=GPT2_REVISION)
     except Exception as error:  # the library raises a bare Exception when the hub is out of reach
         raise UserError(
-            "GPT-2's tokenizer is not at hand and the hub cannot be reached; put its tokenizer.json into "
+            "GPT-2's tokenizer is not at hand and the hub cannot be reached; put "
+            "its tokenizer.json into "
             f"the folder given as --data ({type(error).__name__})"
         ) from error
 

@@ -1,4 +1,4 @@
-"""The commands, and every mistake that one can make with them: one line, exit code 2, no traceback."""
+"""The commands, and the mistakes that one can make: one line, exit code 2, no traceback."""
 
 import csv
 import gzip

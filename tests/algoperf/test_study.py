@@ -162,7 +162,7 @@ def test_another_source_is_refused_whichever_of_its_files_changed(tmp_path, caps
 
 
 def test_a_seed_of_zero_is_a_seed(runs, whole):
-    words = whole[:2] + ("--trials", 1, "--out", runs.folder / "zero")
+    words = (*whole[:2], "--trials", 1, "--out", runs.folder / "zero")
     assert runs(*words, "--seed", 0) == 0
     assert (
         runs.read("result.json", "zero")[(0, 1)]["seed"] == runs.read("result.json")[(0, 1)]["seed"]

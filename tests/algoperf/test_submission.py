@@ -153,8 +153,9 @@ def test_siblings_do_not_break_the_harness(folder):
     import statistics
     import xml.dom.minidom
 
-    import scoring
     import tensorboard
+
+    import scoring
 
     for module in (statistics, xml.dom.minidom, scoring, tensorboard):
         assert not Path(module.__file__).is_relative_to(folder)

@@ -350,7 +350,7 @@ def test_a_trial_dies_with_its_starter(killed):
 
 
 def test_rows_of_a_killed_run_are_there_and_score(killed, capsys):
-    trial, before, _ = killed
+    trial, _, _ = killed
     assert not (trial / "result.json").exists()
     rows = run_log.evaluations(trial)
     assert len(rows) >= 3

@@ -96,7 +96,10 @@ def torch_loop(setting: Setting, bound: Any, initial: dict[str, np.ndarray]) -> 
     model = setting.definition.build_model("torch", setting.model_settings)
     names = neutral_names(model)
     model.load_state_dict(
-        {name: torch.tensor(parameters.to_torch(neutral, initial[neutral])) for name, neutral in names.items()}
+        {
+            name: torch.tensor(parameters.to_torch(neutral, initial[neutral]))
+            for name, neutral in names.items()
+        }
     )
     model.train()
     tensors = {names[name]: tensor for name, tensor in model.named_parameters()}
@@ -106,7 +109,11 @@ def torch_loop(setting: Setting, bound: Any, initial: dict[str, np.ndarray]) -> 
         hyperparameters=setting.hyperparameters,
         info=setting.info,
     )
-    batches, clip, trained = setting.batches(), setting.hyperparameters.grad_clip, list(model.parameters())
+    batches, clip, trained = (
+        setting.batches(),
+        setting.hyperparameters.grad_clip,
+        list(model.parameters()),
+    )
 
     def block() -> None:
         for _ in range(setting.steps):
@@ -163,9 +170,13 @@ def jax_loop(setting: Setting, bound: Any, initial: dict[str, np.ndarray]) -> Lo
             params, state, _ = step(params, state, jax.device_put(next(batches)))
         current[:] = jax.block_until_ready((params, state))
 
-    return Loop(block, lambda: {
-        name: np.asarray(value) for name, value in traverse_util.flatten_dict(current[0], sep="/").items()
-    })
+    return Loop(
+        block,
+        lambda: {
+            name: np.asarray(value)
+            for name, value in traverse_util.flatten_dict(current[0], sep="/").items()
+        },
+    )
 
 
 def bootstrap_interval(values: np.ndarray, draws: int = 10_000) -> tuple[float, float]:
@@ -176,7 +187,9 @@ def bootstrap_interval(values: np.ndarray, draws: int = 10_000) -> tuple[float, 
     return float(low), float(high)
 
 
-def measure(harness: Loop, bare: Loop, blocks: int, between: Block) -> tuple[np.ndarray, np.ndarray]:
+def measure(
+    harness: Loop, bare: Loop, blocks: int, between: Block
+) -> tuple[np.ndarray, np.ndarray]:
     """Seconds of each block of the two loops, interleaved, in alternating order."""
     times_s: dict[str, list[float]] = {"harness": [], "bare": []}
     both = [("harness", harness.block), ("bare", bare.block)]
@@ -234,7 +247,9 @@ def compare(harness: Loop, bare: Loop) -> float:
     )
 
 
-def report(arguments: argparse.Namespace, steps: int, harness_s: np.ndarray, bare_s: np.ndarray) -> bool:
+def report(
+    arguments: argparse.Namespace, steps: int, harness_s: np.ndarray, bare_s: np.ndarray
+) -> bool:
     """Print both figures with their intervals; return whether they are within the limits."""
     ratios, extra_us = harness_s / bare_s, (harness_s - bare_s) / steps * 1e6
     ratio_limit, extra_limit_us = LIMITS.get(arguments.workload, (None, None))
@@ -244,24 +259,33 @@ def report(arguments: argparse.Namespace, steps: int, harness_s: np.ndarray, bar
         f"{steps} steps, bare {np.median(bare_s) / steps * 1e6:.0f} us a step, {os.cpu_count()} cores, "
         f"{len(os.sched_getaffinity(0))} used, load {os.getloadavg()[0]:.1f}"
     )
-    for what, values, limit in (("ratio", ratios, ratio_limit), ("us a step", extra_us, extra_limit_us)):
+    for what, values, limit in (
+        ("ratio", ratios, ratio_limit),
+        ("us a step", extra_us, extra_limit_us),
+    ):
         low, high = bootstrap_interval(values)
         verdict = "" if limit is None else f", limit {limit:g}: {'ok' if high <= limit else 'OVER'}"
         within &= limit is None or high <= limit
         digits = 4 if what == "ratio" else 1
-        print(f"  {what}: {np.median(values):.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]{verdict}")
+        print(
+            f"  {what}: {np.median(values):.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]{verdict}"
+        )
     return within
 
 
 def parse() -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("--workload", default="ag_news")
     parser.add_argument("--scale", default="mini")
     parser.add_argument("--framework", choices=("jax", "pytorch"), required=True)
     parser.add_argument("--submission", default="adamw", help="a reference algorithm")
     parser.add_argument("--blocks", type=int, default=40, help="pairs of blocks, at least 20")
-    parser.add_argument("--steps", type=int, help="steps of a block; by default about half a second's")
+    parser.add_argument(
+        "--steps", type=int, help="steps of a block; by default about half a second's"
+    )
     return parser.parse_args()
 
 
@@ -270,7 +294,9 @@ def main() -> int:
     from algoperf import hardware
 
     arguments = parse()
-    os.environ.update(hardware.thread_environment())  # as in a trial's process, before a framework loads
+    os.environ.update(
+        hardware.thread_environment()
+    )  # as in a trial's process, before a framework loads
     with tempfile.TemporaryDirectory() as folder:
         assembled, setting = build(arguments, folder)
         trial = assembled.trial
@@ -284,7 +310,10 @@ def main() -> int:
         bare.block()
         difference = compare(harness, bare)
         if not difference < 1e-2:
-            print(f"the two loops do not train the same: parameters differ by {difference:.2g}", file=sys.stderr)
+            print(
+                f"the two loops do not train the same: parameters differ by {difference:.2g}",
+                file=sys.stderr,
+            )
             return 2
         # What a trial writes at an evaluation, off its clock: forget the scalars of the block.
         take_scalars = lambda: trial._scalars.take(assembled.backend.fetch)  # noqa: E731

@@ -59,6 +59,10 @@ def perturbed(shapes: dict[str, tuple[int, ...]], seed: int = 0) -> dict[str, np
             values[name] = 1 + 0.2 * np.tanh(noise)
         elif name.endswith("kernel"):
             values[name] = noise / np.float32(np.prod(shape[:-1])) ** 0.5
+        elif name.endswith("embedding"):
+            values[name] = (
+                0.02 * noise
+            )  # small, as a transformer's are, so that a norm's epsilon shows
         else:
             values[name] = 0.2 * noise
     return values

@@ -27,7 +27,9 @@ LABELS = [int(label) - 1 for label, _, _ in ROWS]
 
 def write_csv(folder: Path, name: str, rows, *, zipped: bool = False) -> None:
     opened = gzip.open if zipped else open
-    with opened(folder / (f"{name}.csv.gz" if zipped else f"{name}.csv"), "wt", encoding="utf-8", newline="") as file:
+    with opened(
+        folder / (f"{name}.csv.gz" if zipped else f"{name}.csv"), "wt", encoding="utf-8", newline=""
+    ) as file:
         csv.writer(file, quoting=csv.QUOTE_ALL).writerows(rows)
 
 
@@ -75,7 +77,9 @@ def write_parquet(folder: Path, columns=("text", "label")) -> Path:
     return folder
 
 
-def test_the_hub_s_layout_in_a_folder_gives_the_rows_of_the_csv_layout(tmp_path: Path, hub_cache) -> None:
+def test_the_hub_s_layout_in_a_folder_gives_the_rows_of_the_csv_layout(
+    tmp_path: Path, hub_cache
+) -> None:
     in_parquet = ag_news.read(str(write_parquet(tmp_path / "parquet")))
     write_csv(tmp_path, "train", ROWS)
     write_csv(tmp_path, "test", AWKWARD)
@@ -115,7 +119,10 @@ def test_a_hub_out_of_reach_is_one_line_that_says_what_to_do(monkeypatch, kind: 
 def test_the_validation_split_is_seeded_exact_and_disjoint() -> None:
     texts, labels = [f"text {row}" for row in range(1005)], [row % 4 for row in range(1005)]
     parts = ag_news.split_validation(texts, labels, seed=0)
-    assert {split: len(rows[0]) for split, rows in parts.items()} == {"validation": 100, "train": 905}
+    assert {split: len(rows[0]) for split, rows in parts.items()} == {
+        "validation": 100,
+        "train": 905,
+    }
     assert set(parts["train"][0]) | set(parts["validation"][0]) == set(texts)
     for part_texts, part_labels in parts.values():
         assert part_labels == [int(text.split()[1]) % 4 for text in part_texts]
@@ -128,7 +135,10 @@ def test_the_validation_split_is_seeded_exact_and_disjoint() -> None:
 def test_the_validation_split_has_at_most_6000_rows() -> None:
     texts = ["news"] * 120_000
     parts = ag_news.split_validation(texts, [0] * len(texts), seed=0)
-    assert {split: len(rows[0]) for split, rows in parts.items()} == {"validation": 6000, "train": 114_000}
+    assert {split: len(rows[0]) for split, rows in parts.items()} == {
+        "validation": 6000,
+        "train": 114_000,
+    }
 
 
 def test_too_few_rows_for_a_validation_split(tmp_path: Path) -> None:
@@ -188,5 +198,7 @@ def test_the_real_sample() -> None:
         "test": 7_600,
     }
     assert all(set(labels) == {0, 1, 2, 3} for _, labels in rows.values())
-    assert rows["test"][0][0].startswith("Fears for T N pension after talks Unions representing workers")
+    assert rows["test"][0][0].startswith(
+        "Fears for T N pension after talks Unions representing workers"
+    )
     assert rows["test"][1][0] == 2

@@ -48,7 +48,9 @@ def unit(request, load_small, make_values) -> Unit:
     data = load_small(definition, "mini")
     backend = backends.load(framework)
     bound = backend.workload(definition, definition.scales["mini"], "builtin", data)
-    values = make_values({key: value.shape for key, value in bound.to_neutral(fresh(bound, backend)).items()})
+    values = make_values(
+        {key: value.shape for key, value in bound.to_neutral(fresh(bound, backend)).items()}
+    )
     rows = {key: array[:4] for key, array in data.splits["train"].items()}
     return Unit(definition, definition.scales["mini"], backend, bound, rows, values)
 
@@ -84,7 +86,13 @@ def test_the_facts_of_the_definition(unit: Unit) -> None:
     assert bound.name == definition.name
     assert bound.loss_type is definition.loss_type
     assert bound.step_hint == scale.step_hint > 0
-    assert bound.max_allowed_runtime_sec == scale.budget_s > bound.eval_period_time_sec == scale.eval_every_s > 0
+    assert (
+        bound.max_allowed_runtime_sec
+        == scale.budget_s
+        > bound.eval_period_time_sec
+        == scale.eval_every_s
+        > 0
+    )
     assert bound.target_metric_name == definition.target_metric
     assert bound.validation_target_value == scale.targets["builtin"].validation
     assert bound.num_train_examples > 0
@@ -110,7 +118,9 @@ def test_the_output_layer_is_a_part(unit: Unit) -> None:
     names = parameter_shapes(unit)
     selected = [name for name in names if unit.bound.is_output_params(name)]
     assert 0 < len(selected) < len(names)
-    assert [parameter.is_output for parameter in unit.bound.parameters.values()].count(True) == len(selected)
+    assert [parameter.is_output for parameter in unit.bound.parameters.values()].count(True) == len(
+        selected
+    )
 
 
 def test_evaluation_is_deterministic(unit: Unit) -> None:
@@ -131,7 +141,9 @@ def test_dropout_acts_in_training_alone(unit: Unit) -> None:
     assert np.abs(dropped - plain).max() > 1e-2 * np.abs(plain).max()
     np.testing.assert_array_equal(unit.forward(TRAIN, 1, dropout_rate=0.5), dropped)
     assert (unit.forward(TRAIN, 2, dropout_rate=0.5) != dropped).any()
-    np.testing.assert_allclose(unit.forward(TRAIN, 1, dropout_rate=0.0), plain, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        unit.forward(TRAIN, 1, dropout_rate=0.0), plain, rtol=1e-4, atol=1e-5
+    )
 
 
 def test_the_default_dropout_is_the_scale_s(unit: Unit, monkeypatch) -> None:
@@ -181,7 +193,9 @@ def test_initial_parameters_follow_the_random_state(unit: Unit) -> None:
     first, again, other = (
         unit.bound.to_neutral(fresh(unit.bound, unit.backend, number)) for number in (1, 1, 2)
     )
-    assert {name: value.dtype for name, value in first.items()} == dict.fromkeys(first, np.dtype(np.float32))
+    assert {name: value.dtype for name, value in first.items()} == dict.fromkeys(
+        first, np.dtype(np.float32)
+    )
     for name, value in first.items():
         np.testing.assert_array_equal(value, again[name])
         drawn = name.endswith(("kernel", "embedding"))

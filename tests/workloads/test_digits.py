@@ -19,7 +19,9 @@ def test_every_image_is_in_one_split(load_mini) -> None:
     images, labels = load_digits(return_X_y=True)
     expected = [(*pixels.astype(int), label) for pixels, label in zip(images, labels, strict=True)]
     assert len(rows) == 1797
-    assert len(set(rows)) == len(set(expected)) == 1797  # no image occurs twice, so the splits are disjoint
+    assert (
+        len(set(rows)) == len(set(expected)) == 1797
+    )  # no image occurs twice, so the splits are disjoint
     assert sorted(rows) == sorted(expected)
 
 
@@ -38,4 +40,6 @@ def test_the_split_is_seeded(load_mini) -> None:
     again = definition.load_data(definition.scales["mini"], "builtin")
     assert again.fingerprint == load_mini("digits").fingerprint
     labels = load_digits(return_X_y=True)[1]
-    assert (again.splits["train"]["targets"] != labels[:1000]).any()  # shuffled: the set is ordered by writer
+    assert (
+        again.splits["train"]["targets"] != labels[:1000]
+    ).any()  # shuffled: the set is ordered by writer

@@ -51,7 +51,9 @@ def transformers_state(values: dict[str, np.ndarray]) -> dict[str, torch.Tensor]
     return state
 
 
-def reference_logits(values: dict[str, np.ndarray], model: dict[str, Any], tokens_BT: np.ndarray) -> np.ndarray:
+def reference_logits(
+    values: dict[str, np.ndarray], model: dict[str, Any], tokens_BT: np.ndarray
+) -> np.ndarray:
     from transformers import GPT2Config, GPT2ForSequenceClassification
 
     config = GPT2Config(
@@ -101,7 +103,9 @@ def test_both_frameworks_give_transformers_logits(scale_name, own, make_values) 
         backend = backends.load(framework)
         bound = backend.workload(AG_NEWS, scale, "builtin", data)
         if not values:
-            values = make_values({name: parameter.shape for name, parameter in bound.parameters.items()})
+            values = make_values(
+                {name: parameter.shape for name, parameter in bound.parameters.items()}
+            )
         params, batch = bound.from_neutral(values), backend.place(rows)
         out, _ = bound.model_fn(params, batch, None, spec.ForwardPassMode.EVAL, None, False)
         logits[framework] = backend.fetch(out)

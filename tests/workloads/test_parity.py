@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import reference_algorithms
-from algoperf import assemble, backends, parameters, spec, submission, workload
+from algoperf import adapt, backends, parameters, spec, submission, workload
 from algoperf.backends import shared
 from algoperf.data.batches import TrainingQueue
 
@@ -86,7 +86,7 @@ def test_types_that_a_submission_sees_agree(pair: Pair) -> None:
     nested = pair.jax.workload.parameters.tree(lambda parameter: parameter.name)
     names = jax.tree.leaves(nested)
     ours = dict(zip(names, jax.tree.leaves(pair.jax.workload.model_params_types), strict=True))
-    module, _ = pair.torch.workload.init_model_fn(pair.torch.backend.random_state((0, 0)))
+    module = pair.torch.workload.from_neutral(pair.values)
     neutral = {id(tensor): name for name, tensor in tensors_of(pair.torch.workload).items()}
     theirs = {
         neutral[id(value)]: pair.torch.workload.model_params_types[name]
@@ -212,7 +212,7 @@ def train(side: Side, batches: list[dict[str, np.ndarray]]) -> list[float]:
     loaded = submission.load(submission.inspect(ADAMW), side.backend.name)
     point = {**loaded.module.DEFAULTS, "dropout_rate": 0.0}
     hyperparameters = spec.make_hyperparameters(point)
-    functions = assemble.submission_functions(loaded, side.backend, side.workload, hyperparameters)
+    functions = adapt.submission_functions(loaded, side.backend, side.workload, hyperparameters)
     params, model_state = side.workload.init_model_fn(side.backend.random_state((1, 2)))
     rng = side.backend.random_state((3, 4))
     common = {"workload": side.workload, "hyperparameters": hyperparameters, "rng": rng}

@@ -85,7 +85,8 @@ def read(source: str, seed: int = 0) -> Mapping[str, Rows]:
 
 
 def _csv_rows(folder: Path, split: str) -> Iterator[tuple[str, str, object]]:
-    """(place, text, label from 0) of the original files: class 1-4, title, description, no header."""
+    """(place, text, label from 0) of the original files: class 1-4, title, "
+    "description, no header."""
     path = sources.find_file(folder, f"{split}.csv")
     if path is None:
         raise UserError(f"{folder}: no {split}.csv or {split}.csv.gz beside the other split")

@@ -1,0 +1,144 @@
+"""What a plan, a submission and a workload decide together: point, batch size, goal,
+limits, flags.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from algoperf import hardware, search_space, spec, submission, workload
+from algoperf.data import batches
+from algoperf.goal import Goal, Limits
+from algoperf.trial_plan import TrialPlan
+
+SELF_TUNING_BUDGET_FACTOR = 1.5
+
+
+def tuning_point(plan: TrialPlan, loaded: submission.Submission) -> Mapping[str, Any] | None:
+    """The trial's hyperparameters: drawn, or the defaults, or none at all."""
+    module = loaded.module
+    space = None
+    if plan.search_space is not None:
+        space = search_space.read(plan.search_space)
+    elif plan.tuning_ruleset == "external" or loaded.outline.is_full_form:
+        space = search_space.beside(loaded.outline.path, getattr(module, "SEARCH_SPACE", None))
+    defaults = getattr(module, "DEFAULTS", None)
+    if plan.tuning_ruleset == "external" or (
+        plan.search_space is not None and plan.tuning_ruleset == "none"
+    ):
+        if space is None:
+            raise spec.UserError(
+                f"submission {loaded.outline.path} has no search space; give "
+                "--search-space FILE, a "
+                "tuning_search_space.json beside it, or SEARCH_SPACE in it"
+            )
+        drawn = search_space.point(space, plan.seed, plan.study, plan.trial - 1)
+        return drawn if loaded.outline.is_full_form else {**(defaults or {}), **drawn}
+    if not loaded.outline.is_full_form:
+        return dict(defaults or {})
+    if space is None or plan.tuning_ruleset == "self":
+        return (
+            dict(defaults)
+            if isinstance(defaults, Mapping) and plan.tuning_ruleset != "self"
+            else None
+        )
+    return search_space.point(space, plan.seed, plan.study, 0)
+
+
+def choose_batch_size(
+    plan: TrialPlan,
+    loaded: submission.Submission,
+    point: Mapping[str, Any] | None,
+    scale: workload.Scale,
+) -> tuple[int, str]:
+    """Return (batch size, note): the command line's, the point's, the submission's, or the
+    workload's own.
+    """
+    if plan.batch_size is not None:
+        return plan.batch_size, ""
+    if point is not None and "batch_size" in point and not loaded.outline.is_full_form:
+        return int(point["batch_size"]), ""
+    own = loaded.functions.get("get_batch_size")
+    if own is None:
+        return scale.batch_size, ""
+    try:
+        return int(own(workload_name=plan.workload)), ""
+    except (
+        Exception
+    ) as error:  # published tables raise whatever they like for a name that they do not know
+        reason = f"get_batch_size does not know {plan.workload} ({type(error).__name__})"
+        return (
+            scale.batch_size,
+            f"{reason}; the workload's own batch size {scale.batch_size} is taken",
+        )
+
+
+def goal(plan: TrialPlan, definition: workload.WorkloadDefinition, scale: workload.Scale) -> Goal:
+    """Return what the trial has to reach."""
+    target = scale.targets.get(plan.source_kind)
+    return Goal(
+        definition.target_metric,
+        definition.higher_is_better,
+        target.validation if target else None,
+        target.test if target else None,
+        plan.until,
+    )
+
+
+def _budget_s(plan: TrialPlan, scale: workload.Scale) -> float:
+    factor = SELF_TUNING_BUDGET_FACTOR if plan.tuning_ruleset == "self" else 1.0
+    return scale.budget_s * factor
+
+
+def limits(plan: TrialPlan, scale: workload.Scale) -> Limits:
+    """Return when the trial evaluates and ends."""
+    # A limit in steps takes the place of the one in time, so that it means the same on any machine.
+    budget_s = _budget_s(plan, scale) if plan.max_steps is None else math.inf
+    max_steps = plan.max_steps
+    if plan.source_kind not in scale.targets:  # nothing to reach: the step hint is the end
+        max_steps = min(filter(None, (plan.max_steps, scale.step_hint)))
+    return Limits(budget_s, scale.eval_every_s, plan.eval_every_steps, max_steps)
+
+
+def flags(
+    plan: TrialPlan,
+    loaded: submission.Submission,
+    fingerprint: str,
+    batch_size: int,
+    goal: Goal,
+    scale: workload.Scale,
+) -> dict[str, Any]:
+    """Return the whole configuration, as `flags_<n>.json` holds it."""
+    space = None if plan.search_space is None else search_space.read(plan.search_space).digest
+    return {
+        **plan.settings(),
+        "submission": loaded.outline.name,
+        "submission_path": plan.submission,
+        "submission_hash": submission.source_hash(loaded.outline.path),
+        "data_fingerprint": fingerprint,
+        "search_space": space,
+        "batch_size": batch_size,
+        "study": plan.study,
+        "trial": plan.trial,
+        "target": {
+            "metric": goal.metric,
+            "higher_is_better": goal.higher_is_better,
+            "validation": goal.validation,
+            "test": goal.test if goal.until == "test" else None,
+        },
+        "budget_s": _budget_s(plan, scale),
+        "step_hint": scale.step_hint,
+        "versions": hardware.versions(),
+        "hardware": hardware.describe(),
+    }
+
+
+def meta(plan: TrialPlan, flags: Mapping[str, Any], data: workload.Data) -> dict[str, Any]:
+    """Return what `meta_data_<n>.json` holds."""
+    rows = {split: batches.row_count(data.splits[split]) for split in workload.SPLITS}
+    return {
+        "versions": flags["versions"],
+        "hardware": flags["hardware"],
+        "data": {**data.notes, "rows": rows},
+        "command": plan.command,
+    }
