@@ -18,6 +18,8 @@ class Ops(NamedTuple):
 
     log_softmax: Callable[[Array], Array]
     softplus: Callable[[Array], Array]
+    softmax: Callable[[Array], Array]
+    sigmoid: Callable[[Array], Array]
     pick: Callable[[Array, Array], Array]
     ctc: Callable[[Array, Array, Array, Array], Array]
 

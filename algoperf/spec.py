@@ -161,6 +161,8 @@ class Workload(abc.ABC):
     compares and hashes by identity, since submissions pass it to jit as a static argument.
     """
 
+    ops: losses.Ops  # the framework's functions for losses
+
     def __init__(
         self,
         *,
@@ -234,13 +236,13 @@ class Workload(abc.ABC):
     ) -> tuple[Tensor, ModelAuxiliaryState]:
         """One forward pass of the framework's model."""
 
-    @abc.abstractmethod
     def per_example_loss(
         self, label_batch: Tensor, logits_batch: Tensor, label_smoothing: float
     ) -> Tensor:
-        """Unmasked loss of each example (of each token or task, where labels have more
-        dimensions).
-        """
+        """Unmasked loss of each example (of each token or task, where labels have more axes)."""
+        return losses.per_example(
+            self.loss_type, label_batch, logits_batch, label_smoothing, self.ops
+        )
 
     def loss_fn(
         self,
@@ -255,11 +257,14 @@ class Workload(abc.ABC):
         per_example = self.per_example_loss(label_batch, logits_batch, label_smoothing)
         return losses.reduce_masked(per_example, mask_batch)
 
-    @abc.abstractmethod
     def output_activation_fn(self, logits_batch: Tensor) -> Tensor:
-        """Probabilities from logits: softmax, sigmoid, or the logits themselves, by
-        the loss type.
-        """
+        """Probabilities (softmax or sigmoid, by the loss type), or the logits of a regression."""
+        match self.loss_type:
+            case LossType.SOFTMAX_CROSS_ENTROPY:
+                return self.ops.softmax(logits_batch)
+            case LossType.SIGMOID_CROSS_ENTROPY:
+                return self.ops.sigmoid(logits_batch)
+        return logits_batch
 
     def is_output_params(self, param_key: ParameterKey) -> bool:
         """Whether the parameter (a path with '/' or '.', or a top-level module) belongs to the

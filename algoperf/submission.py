@@ -12,12 +12,13 @@ import importlib.util
 import inspect as introspection
 import sys
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import reference_algorithms
+from algoperf import siblings
 from algoperf.backends import FRAMEWORKS
 from algoperf.spec import UserError
 from algoperf.workload import choose
@@ -51,12 +52,6 @@ ARGUMENTS: Mapping[str, tuple[str, ...]] = {
     "get_batch_size": ("workload_name",),
 }
 FULL_FORM = ("init_optimizer_state", "update_params")
-# Names that a module beside a submission cannot have: we may import them after it was loaded.
-RESERVED = sys.stdlib_module_names | {
-    *("algoperf", "reference_algorithms", "scoring", "workloads", "__main__"),
-    *(package for packages in FRAMEWORKS.values() for package in packages),
-    *("datasets", "numpy", "psutil", "scipy", "sklearn", "tensorboard", "tokenizers"),
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -173,7 +168,7 @@ def choose_framework(outline: Outline, given: str | None) -> str:
 
 def load(outline: Outline, framework: str) -> Submission:
     """Run the file and check its functions for the framework. Modules beside it can be imported."""
-    beside = _Beside(outline.path.parent)
+    beside = siblings.Beside(outline.path.parent)
     before = set(sys.modules)
     sys.meta_path.insert(0, beside)  # it stays there, for imports inside functions
     try:
@@ -206,33 +201,6 @@ def load(outline: Outline, framework: str) -> Submission:
     return Submission(outline, module, functions, files)
 
 
-class _Beside:
-    """Finds top-level modules in the submission's folder, but for names that would break what runs
-    it.
-
-    The standard library, our own packages and those that we import late keep their names; a folder
-    without `__init__` gives way to an installed package, and comes before a folder elsewhere.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = str(folder)
-
-    def find_spec(
-        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
-    ) -> importlib.machinery.ModuleSpec | None:
-        if path is not None or name in RESERVED:
-            return None
-        found = importlib.machinery.PathFinder.find_spec(name, [self._folder], target)
-        if found is None or found.origin is not None:
-            return found
-        elsewhere = importlib.machinery.PathFinder.find_spec(name)
-        if elsewhere is not None and elsewhere.origin is not None:
-            return None
-        folder = importlib.machinery.ModuleSpec(name, None, is_package=True)
-        folder.submodule_search_locations = [str(Path(self._folder, name))]
-        return folder
-
-
 def function_of(call: Callable[..., Any]) -> Function:
     """A function of ours as a `Function`."""
     return Function(call, frozenset(introspection.signature(call).parameters))
@@ -260,7 +228,7 @@ def source_files(path: Path) -> dict[str, Path]:
         if name in found or not file.is_file():
             continue
         found[name] = file
-        for imported in _imports_of(file) - RESERVED:
+        for imported in _imports_of(file) - siblings.RESERVED:
             package = path.with_name(imported)
             waiting += [path.with_name(f"{imported}.py"), *sorted(package.rglob("*.py"))]
     return found
@@ -307,7 +275,9 @@ def _loaded_files(path: Path, loaded: set[str]) -> dict[str, Path]:
             relative = Path(file).relative_to(path.parent)
             top = name.partition(".")[0]
             # Not what merely lives below the folder, such as a virtual environment.
-            if len(relative.parts) == 1 or (relative.parts[0] == top and top not in RESERVED):
+            if len(relative.parts) == 1 or (
+                relative.parts[0] == top and top not in siblings.RESERVED
+            ):
                 files[relative.as_posix()] = Path(file)
     return files
 

@@ -4,6 +4,7 @@ Loshchilov and Hutter 2019, "Decoupled Weight Decay Regularization", algorithm 2
 decays, as in AlgoPerf's baselines.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 from algoperf import spec
@@ -17,6 +18,7 @@ DEFAULTS = {
     "warmup_factor": 0.05,
     "grad_clip": 1.0,
 }
+FUSED = {"fused": True}  # the fastest form on CPU, too
 SEARCH_SPACE = {
     "learning_rate": {"min": 3e-4, "max": 1e-2, "scaling": "log"},
     "one_minus_beta1": {"min": 0.02, "max": 0.2, "scaling": "log"},
@@ -32,11 +34,13 @@ def learning_rate(step: Any, hyperparameters: spec.Hyperparameters, info: spec.T
     return schedules.warmup_cosine(hyperparameters, info)(step)
 
 
-def jax_optimizer(hyperparameters: spec.Hyperparameters, info: spec.TrainingInfo) -> Any:
-    """Return the optax transformation."""
+def jax_optimizer(
+    hyperparameters: spec.Hyperparameters, info: spec.TrainingInfo, name: str = "adamw"
+) -> Any:
+    """Return the optax transformation; `name` is for variants of Adam with the same arguments."""
     import optax
 
-    return optax.adamw(
+    return getattr(optax, name)(
         schedules.warmup_cosine(hyperparameters, info),
         b1=1 - hyperparameters.one_minus_beta1,
         b2=hyperparameters.beta2,
@@ -45,16 +49,20 @@ def jax_optimizer(hyperparameters: spec.Hyperparameters, info: spec.TrainingInfo
 
 
 def torch_optimizer(
-    params: spec.Parameters, hyperparameters: spec.Hyperparameters, info: spec.TrainingInfo
+    params: spec.Parameters,
+    hyperparameters: spec.Hyperparameters,
+    info: spec.TrainingInfo,
+    name: str = "AdamW",
+    options: Mapping[str, Any] = FUSED,
 ) -> Any:
-    """Return the PyTorch optimizer and its scheduler; fused is the fastest form on CPU, too."""
+    """Return the PyTorch optimizer and its scheduler."""
     import torch
 
-    optimizer = torch.optim.AdamW(
+    optimizer = getattr(torch.optim, name)(
         params.tensors(),
         lr=1.0,
         betas=(1 - hyperparameters.one_minus_beta1, hyperparameters.beta2),
         weight_decay=hyperparameters.weight_decay,
-        fused=True,
+        **options,
     )
     return optimizer, schedules.for_torch(optimizer, schedules.warmup_cosine(hyperparameters, info))

@@ -5,41 +5,17 @@ its factor on the second moment; weight decay as in AdamW. PyTorch schedules Doz
 beta1 (1 - 0.96^(t momentum_decay) / 2): a huge momentum_decay makes it constant, as optax's is.
 """
 
-from typing import Any
+import functools
 
-from algoperf import spec
-from reference_algorithms import adamw, schedules
+from reference_algorithms import adamw
 
 DEFAULTS = adamw.DEFAULTS
 SEARCH_SPACE = adamw.SEARCH_SPACE
 learning_rate = adamw.learning_rate
-
-
-def jax_optimizer(hyperparameters: spec.Hyperparameters, info: spec.TrainingInfo) -> Any:
-    """Return the optax transformation."""
-    import optax
-
-    return optax.nadamw(
-        schedules.warmup_cosine(hyperparameters, info),
-        b1=1 - hyperparameters.one_minus_beta1,
-        b2=hyperparameters.beta2,
-        weight_decay=hyperparameters.weight_decay,
-    )
-
-
-def torch_optimizer(
-    params: spec.Parameters, hyperparameters: spec.Hyperparameters, info: spec.TrainingInfo
-) -> Any:
-    """Return the PyTorch optimizer and its scheduler; foreach halves its time on CPU."""
-    import torch
-
-    optimizer = torch.optim.NAdam(
-        params.tensors(),
-        lr=1.0,
-        betas=(1 - hyperparameters.one_minus_beta1, hyperparameters.beta2),
-        weight_decay=hyperparameters.weight_decay,
-        momentum_decay=1e6,
-        decoupled_weight_decay=True,
-        foreach=True,
-    )
-    return optimizer, schedules.for_torch(optimizer, schedules.warmup_cosine(hyperparameters, info))
+jax_optimizer = functools.partial(adamw.jax_optimizer, name="nadamw")
+torch_optimizer = functools.partial(
+    adamw.torch_optimizer,
+    name="NAdam",
+    # There is no fused form; foreach halves the time on CPU.
+    options={"momentum_decay": 1e6, "decoupled_weight_decay": True, "foreach": True},
+)

@@ -21,14 +21,17 @@ from algoperf.workload import Data, Scale, WorkloadDefinition
 OPS = losses.Ops(
     log_softmax=jax.nn.log_softmax,
     softplus=jax.nn.softplus,
+    softmax=jax.nn.softmax,
+    sigmoid=jax.nn.sigmoid,
     pick=lambda values, labels: jnp.take_along_axis(values, labels[..., None], -1)[..., 0],
     ctc=optax.ctc_loss,
 )
-per_example_loss = functools.partial(losses.per_example, ops=OPS)
 
 
 class JaxWorkload(spec.Workload):
     """A flax model bound to its workload's facts; parameters are nested dicts of arrays."""
+
+    ops = OPS
 
     def __init__(
         self,
@@ -109,21 +112,6 @@ class JaxWorkload(spec.Workload):
             mutable=list(model_state) if model_state and train else ["none"],
         )
         return outputs, updated if model_state and train else model_state
-
-    def per_example_loss(
-        self, label_batch: spec.Tensor, logits_batch: spec.Tensor, label_smoothing: float
-    ) -> spec.Tensor:
-        """Unmasked loss of each example."""
-        return per_example_loss(self.loss_type, label_batch, logits_batch, label_smoothing)
-
-    def output_activation_fn(self, logits_batch: spec.Tensor) -> spec.Tensor:
-        """Probabilities, or the logits themselves for a regression."""
-        match self.loss_type:
-            case spec.LossType.SOFTMAX_CROSS_ENTROPY:
-                return jax.nn.softmax(logits_batch)
-            case spec.LossType.SIGMOID_CROSS_ENTROPY:
-                return jax.nn.sigmoid(logits_batch)
-        return logits_batch
 
 
 class OptimizerForm:

@@ -44,10 +44,11 @@ def _ctc(
 OPS = losses.Ops(
     log_softmax=functools.partial(torch.log_softmax, dim=-1),
     softplus=nn.functional.softplus,
+    softmax=functools.partial(torch.softmax, dim=-1),
+    sigmoid=torch.sigmoid,
     pick=_pick,
     ctc=_ctc,
 )
-per_example_loss = functools.partial(losses.per_example, ops=OPS)
 
 
 def neutral_names(module: nn.Module) -> dict[str, str]:
@@ -69,6 +70,8 @@ class TorchWorkload(spec.Workload):
     """A PyTorch module bound to its workload's facts; the module itself is the
     parameter container.
     """
+
+    ops = OPS
 
     def __init__(
         self,
@@ -153,21 +156,6 @@ class TorchWorkload(spec.Workload):
         forward = self._forward if self._forward is not None and params is self._model else params
         with torch.set_grad_enabled(train and torch.is_grad_enabled()):
             return forward(inputs, dropout_rate=dropout_rate), model_state
-
-    def per_example_loss(
-        self, label_batch: spec.Tensor, logits_batch: spec.Tensor, label_smoothing: float
-    ) -> spec.Tensor:
-        """Unmasked loss of each example."""
-        return per_example_loss(self.loss_type, label_batch, logits_batch, label_smoothing)
-
-    def output_activation_fn(self, logits_batch: spec.Tensor) -> spec.Tensor:
-        """Probabilities, or the logits themselves for a regression."""
-        match self.loss_type:
-            case spec.LossType.SOFTMAX_CROSS_ENTROPY:
-                return logits_batch.softmax(-1)
-            case spec.LossType.SIGMOID_CROSS_ENTROPY:
-                return logits_batch.sigmoid()
-        return logits_batch
 
 
 class OptimizerForm:

@@ -1,5 +1,6 @@
 """The losses of both backends against hand-worked values and outside implementations."""
 
+import functools
 import itertools
 import math
 
@@ -11,6 +12,7 @@ import torch
 from scipy import special
 from sklearn import metrics
 
+from algoperf import losses
 from algoperf.backends import jax_backend, torch_backend
 from algoperf.losses import reduce_masked
 from algoperf.spec import LossType
@@ -20,7 +22,10 @@ LOGITS_BC = RNG.normal(0, 2, (6, 4)).astype(np.float32)
 CLASSES_B = np.array([0, 3, 1, 1, 2, 0], np.int32)
 BINARY_BC = (RNG.random((6, 4)) < 0.4).astype(np.float32)
 VALUES_BHW, OUTPUTS_BHW = RNG.normal(size=(2, 5, 3, 2)).astype(np.float32)
-BACKENDS = {"jax": jax_backend.per_example_loss, "torch": torch_backend.per_example_loss}
+BACKENDS = {
+    name: functools.partial(losses.per_example, ops=backend.OPS)
+    for name, backend in (("jax", jax_backend), ("torch", torch_backend))
+}
 
 
 def in_framework(framework, array):

@@ -2,14 +2,16 @@
 
     python tests/benchmarks/harness_overhead.py --workload ag_news --framework pytorch --blocks 40
 
-Both loops train the same model from the same parameters, with the same optimizer, gradient clipping and batches; the
-first block of each is not counted, and after it the two models are compared. Then come pairs of blocks, one of each
-loop, in alternating order. A block of the harness is `Trial.advance` with its clock running and the drain at its
-end; the bare loop blocks at its end, too. From the pairs: the median of the ratios and of the differences a
-step, each with a bootstrapped 95 % interval. The exit code is 1 where the upper end is over the workload's limit.
+Both loops train the same model from the same parameters, with the same optimizer, gradient clipping
+and batches; the first block of each is not counted, and after it the two models are compared. Then
+come pairs of blocks, one of each loop, in alternating order. A block of the harness is
+`Trial.advance` with its clock running and the drain at its end; the bare loop blocks at its end,
+too. From the pairs: the median of the ratios and of the differences a step, each with a
+bootstrapped 95 % interval. The exit code is 1 where the upper end is over the workload's limit.
 
-A pair's two blocks follow each other, so slow drifts of a shared machine cancel out; bursts make outliers, which
-the median forgives. Use more blocks on a noisy machine, and `taskset -c N` to keep it on one core.
+A pair's two blocks follow each other, so slow drifts of a shared machine cancel out; bursts make
+outliers, which the median forgives. Use more blocks on a noisy machine, and `taskset -c N` to keep
+it on one core.
 """
 
 import argparse
@@ -239,7 +241,9 @@ def build(arguments: argparse.Namespace, folder: str) -> tuple[Any, Setting]:
 
 
 def compare(harness: Loop, bare: Loop) -> float:
-    """The largest difference of a parameter between the loops, relative to the parameter's own norm."""
+    """The largest difference of a parameter between the loops, relative to the parameter's own
+    norm.
+    """
     ours, theirs = harness.values(), bare.values()
     return max(
         float(np.linalg.norm(ours[name] - value) / (np.linalg.norm(value) + 1e-3))
@@ -255,9 +259,9 @@ def report(
     ratio_limit, extra_limit_us = LIMITS.get(arguments.workload, (None, None))
     within = True
     print(
-        f"{arguments.workload} {arguments.framework} {arguments.submission}: {len(ratios)} pairs of blocks of "
-        f"{steps} steps, bare {np.median(bare_s) / steps * 1e6:.0f} us a step, {os.cpu_count()} cores, "
-        f"{len(os.sched_getaffinity(0))} used, load {os.getloadavg()[0]:.1f}"
+        f"{arguments.workload} {arguments.framework} {arguments.submission}: {len(ratios)} pairs "
+        f"of blocks of {steps} steps, bare {np.median(bare_s) / steps * 1e6:.0f} us a step, "
+        f"{os.cpu_count()} cores, {len(os.sched_getaffinity(0))} used, load {os.getloadavg()[0]:.1f}"
     )
     for what, values, limit in (
         ("ratio", ratios, ratio_limit),
@@ -268,7 +272,8 @@ def report(
         within &= limit is None or high <= limit
         digits = 4 if what == "ratio" else 1
         print(
-            f"  {what}: {np.median(values):.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]{verdict}"
+            f"  {what}: {np.median(values):.{digits}f} "
+            f"[{low:.{digits}f}, {high:.{digits}f}]{verdict}"
         )
     return within
 

@@ -1,9 +1,11 @@
-"""The units of the suites over all workloads, and a little data for each of them without a download.
+"""The units of the suites over all workloads, and a little data for each of them without a
+download.
 
-A new workload needs nothing here. Its rows come from its mini scale; every other scale gets the same rows under
-its own settings (see `small_data`), so no scale downloads anything. What a scale's rows must fulfil for that:
-inputs of mini are legal inputs of the other scales (a sequence no longer than theirs), and a model setting that
-only the data knows bears the name of the data setting that fixes it, or does not depend on the scale.
+A new workload needs nothing here. Its rows come from its mini scale; every other scale gets the
+same rows under its own settings (see `small_data`), so no scale downloads anything. What a scale's
+rows must fulfil for that: inputs of mini are legal inputs of the other scales (a sequence no longer
+than theirs), and a model setting that only the data knows bears the name of the data setting that
+fixes it, or does not depend on the scale.
 """
 
 import functools
@@ -29,8 +31,8 @@ def mini_data(name: str) -> Data:
 def small_data(definition: WorkloadDefinition, scale_name: str) -> Data:
     """Return a few of mini's rows, fit for the scale's model.
 
-    Where the scale has a larger vocabulary, token ids are spread over it: id x (its size // mini's size), so that
-    padding stays padding.
+    Where the scale has a larger vocabulary, token ids are spread over it: id x (its size // mini's
+    size), so that padding stays padding.
     """
     mini, scale = mini_data(definition.name), definition.scales[scale_name]
     settings = {name: scale.data.get(name, value) for name, value in mini.model.items()}
@@ -50,7 +52,9 @@ def _spread(key: str, array: np.ndarray, stride: int) -> np.ndarray:
 
 
 def perturbed(shapes: dict[str, tuple[int, ...]], seed: int = 0) -> dict[str, np.ndarray]:
-    """Random parameters in JAX's layout in which no two values are alike: biases are not 0, norm scales not 1."""
+    """Random parameters in JAX's layout in which no two values are alike: biases are not 0, norm
+    scales not 1.
+    """
     values = {}
     for name, shape in shapes.items():
         generator = np.random.default_rng([seed, zlib.crc32(name.encode())])

@@ -1,4 +1,6 @@
-"""AG News rows from each source: built in, the original CSV files, the hub's parquet layout; and the splits."""
+"""AG News rows from each source: built in, the original CSV files, the hub's parquet layout; and
+the splits.
+"""
 
 import csv
 import gzip

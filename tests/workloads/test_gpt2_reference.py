@@ -1,4 +1,6 @@
-"""Both AG News models against transformers' GPT2ForSequenceClassification, and the size of GPT-2 small."""
+"""Both AG News models against transformers' GPT2ForSequenceClassification, and the size of GPT-2
+small.
+"""
 
 import math
 from typing import Any
@@ -35,12 +37,15 @@ OUTER = {
 }
 AG_NEWS = workload.find("ag_news")
 FULL_VOCABULARY = {"vocab_size": 50_257, "pad_id": 50_256}
-# rows of different lengths: padded, not padded at all, a single token; a padding id amid the text is text
+# rows of different lengths: padded, not padded at all, a single token; a padding id amid the text
+# is text
 LENGTHS = (5, 12, 1, 9)
 
 
 def transformers_state(values: dict[str, np.ndarray]) -> dict[str, torch.Tensor]:
-    """The parameters under transformers' names; its Conv1D is laid out as a flax kernel is, its head as torch's."""
+    """The parameters under transformers' names; its Conv1D is laid out as a flax kernel is, its
+    head as torch's.
+    """
     state = {}
     for name, value in values.items():
         block, _, inner = name.partition("/")

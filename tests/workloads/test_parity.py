@@ -1,6 +1,8 @@
-"""The parity gate: in JAX and in PyTorch every workload, at every scale, trains the same function the same way.
+"""The parity gate: in JAX and in PyTorch every workload, at every scale, trains the same function
+the same way.
 
-Each case is a workload and a scale, found by discovery; `conftest.small_data` gives it rows without a download.
+Each case is a workload and a scale, found by discovery; `conftest.small_data` gives it rows without
+a download.
 """
 
 import dataclasses
@@ -208,7 +210,9 @@ class Losses(list[float]):
 
 
 def train(side: Side, batches: list[dict[str, np.ndarray]]) -> list[float]:
-    """The loss before each step of the reference algorithm, and after the last (on the first batch)."""
+    """The loss before each step of the reference algorithm, and after the last (on the first
+    batch).
+    """
     loaded = submission.load(submission.inspect(ADAMW), side.backend.name)
     point = {**loaded.module.DEFAULTS, "dropout_rate": 0.0}
     hyperparameters = spec.make_hyperparameters(point)
@@ -219,7 +223,8 @@ def train(side: Side, batches: list[dict[str, np.ndarray]]) -> list[float]:
     state = functions.init_optimizer_state(model_params=params, model_state=model_state, **common)
     losses = Losses()
     side.workload.metrics_logger = losses
-    # Scalars are logged at multiples of ten only; no optimizer reads the step, so each is called step 0.
+    # Scalars are logged at multiples of ten only; no optimizer reads the step, so each is called
+    # step 0.
     for batch in [*batches, batches[0]]:
         state, params, model_state = functions.update_params(
             current_param_container=params,

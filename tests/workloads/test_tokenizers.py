@@ -1,4 +1,6 @@
-"""Text to tokens: trained the same everywhere, read from GPT-2's own files, cut and padded on the right."""
+"""Text to tokens: trained the same everywhere, read from GPT-2's own files, cut and padded on the
+right.
+"""
 
 import json
 import os
