@@ -261,7 +261,8 @@ def report(
     print(
         f"{arguments.workload} {arguments.framework} {arguments.submission}: {len(ratios)} pairs "
         f"of blocks of {steps} steps, bare {np.median(bare_s) / steps * 1e6:.0f} us a step, "
-        f"{os.cpu_count()} cores, {len(os.sched_getaffinity(0))} used, load {os.getloadavg()[0]:.1f}"
+        f"{os.cpu_count()} cores, {len(os.sched_getaffinity(0))} used, "
+        f"load {os.getloadavg()[0]:.1f}"
     )
     for what, values, limit in (
         ("ratio", ratios, ratio_limit),

@@ -34,7 +34,15 @@ WORKLOAD = WorkloadDefinition(
             step_hint=400,
             budget_s=120.0,
             eval_every_s=8.0,
-            targets={"builtin": Target(validation=0.92, provenance="provisional")},
+            targets={
+                "builtin": Target(
+                    validation=0.92,
+                    ceiling=0.94,  # 6 % of the labels are noise
+                    baselines={"TF-IDF (1-2 grams) + logistic regression": 0.692},
+                    provenance="docs/targets.md: nadamw reaches it in 200 to 325 steps (median "
+                    "225) in 10 of 10 seeds, in each framework",
+                )
+            },
         ),
         "full": Scale(
             model={"positions": 1024, "width": 768, "layers": 12, "heads": 12, "classes": 4},
