@@ -26,7 +26,7 @@ WORKLOAD = WorkloadDefinition(
     scales={
         "mini": Scale(
             model={"positions": 64, "width": 128, "layers": 2, "heads": 4, "classes": 4},
-            data={"max_length": 64, "vocab_size": 2048, "tokenizer": "trained"},
+            data={"max_length": 64, "vocab_size": 4096, "tokenizer": "trained"},
             default_source="builtin",
             batch_size=64,
             eval_batch_size=250,
