@@ -14,13 +14,13 @@ Array = Any
 
 
 class Ops(NamedTuple):
-    """What a framework brings. `pick(values_BC, labels_B)` takes one value of the last axis."""
+    """What a framework brings. `cross_entropy(logits_BC, labels_B)` is softmax, unsmoothed."""
 
     log_softmax: Callable[[Array], Array]
     softplus: Callable[[Array], Array]
     softmax: Callable[[Array], Array]
     sigmoid: Callable[[Array], Array]
-    pick: Callable[[Array, Array], Array]
+    cross_entropy: Callable[[Array, Array], Array]
     ctc: Callable[[Array, Array, Array, Array], Array]
 
 
@@ -38,11 +38,10 @@ def per_example(
     smooth = label_smoothing
     match loss_type.name:
         case "SOFTMAX_CROSS_ENTROPY":
-            log_probabilities = ops.log_softmax(logits)
-            loss = -ops.pick(log_probabilities, labels)
+            loss = ops.cross_entropy(logits, labels)
             if isinstance(smooth, float | int) and not smooth:  # may be a traced value
                 return loss
-            return (1 - smooth) * loss - smooth * log_probabilities.mean(-1)
+            return (1 - smooth) * loss - smooth * ops.log_softmax(logits).mean(-1)
         case "SIGMOID_CROSS_ENTROPY":
             return ops.softplus(logits) - logits * (labels * (1 - smooth) + smooth / 2)
         case "MEAN_SQUARED_ERROR":

@@ -23,7 +23,7 @@ OPS = losses.Ops(
     softplus=jax.nn.softplus,
     softmax=jax.nn.softmax,
     sigmoid=jax.nn.sigmoid,
-    pick=lambda values, labels: jnp.take_along_axis(values, labels[..., None], -1)[..., 0],
+    cross_entropy=optax.softmax_cross_entropy_with_integer_labels,
     ctc=optax.ctc_loss,
 )
 

@@ -22,8 +22,11 @@ LEAVES = {
 BUFFERS = {"running_mean": "mean", "running_var": "var"}
 
 
-def _pick(values_BC: torch.Tensor, labels_B: torch.Tensor) -> torch.Tensor:
-    return values_BC.gather(-1, labels_B.long().unsqueeze(-1)).squeeze(-1)
+def _cross_entropy(logits_BC: torch.Tensor, labels_B: torch.Tensor) -> torch.Tensor:
+    loss = nn.functional.cross_entropy(
+        logits_BC.flatten(0, -2), labels_B.flatten().long(), reduction="none"
+    )
+    return loss.view(labels_B.shape)
 
 
 def _ctc(
@@ -46,7 +49,7 @@ OPS = losses.Ops(
     softplus=nn.functional.softplus,
     softmax=functools.partial(torch.softmax, dim=-1),
     sigmoid=torch.sigmoid,
-    pick=_pick,
+    cross_entropy=_cross_entropy,
     ctc=_ctc,
 )
 

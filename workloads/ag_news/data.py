@@ -31,6 +31,11 @@ def load(source: str, max_length: int, vocab_size: int, tokenizer: str, seed: in
     encoded = {
         split: tokenizers.encode(trained, texts[split][0], max_length, pad_id) for split in SPLITS
     }
+    largest = max(int(tokens_NT.max()) for tokens_NT, _ in encoded.values())
+    if largest >= vocab_size:
+        raise UserError(
+            f"{source}: the tokenizer has token {largest}; the model knows those below {vocab_size}"
+        )
     length = max(longest(tokens_NT, pad_id) for tokens_NT, _ in encoded.values())
     splits = {
         split: {
