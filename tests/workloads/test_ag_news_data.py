@@ -208,8 +208,8 @@ def test_the_real_sample() -> None:
 
 
 def test_a_tokenizer_larger_than_the_vocabulary_is_refused(tmp_path: Path) -> None:
-    write_csv(tmp_path, "train.csv", [(1 + row % 4, f"title {row}", "text") for row in range(40)])
-    write_csv(tmp_path, "test.csv", [(1, "title", "text")])
+    write_csv(tmp_path, "train", [(1 + row % 4, f"title {row}", "text") for row in range(40)])
+    write_csv(tmp_path, "test", [(1, "title", "text")])
     tokenizers.train_byte_pair(["title text"], 300).save(str(tmp_path / "tokenizer.json"))
     with pytest.raises(UserError, match="the model knows those below 10"):
         ag_news.load(str(tmp_path), max_length=8, vocab_size=10, tokenizer="gpt2")
