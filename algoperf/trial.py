@@ -170,11 +170,18 @@ class Trial:
         if self._functions.wants_train_state:
             self._update_train_state()
         rng = self._random_state(seeds.UPDATE, state.step)
-        state.optimizer_state, state.params, state.model_state = self._functions.update_params(
-            **arguments, rng=rng
-        )
+        self._take("update_params", self._functions.update_params(**arguments, rng=rng))
         state.step += 1
         self._in_flight.add(self._backend.marker(state.params))
+
+    def _take(self, function: str, returned: Any) -> None:
+        if not isinstance(returned, tuple | list) or len(returned) != 3:
+            raise TypeError(
+                f"{function} returned {type(returned).__name__}, "
+                "expected (optimizer state, parameters, model state)"
+            )
+        state = self.state
+        state.optimizer_state, state.params, state.model_state = returned
 
     def _arguments(self) -> dict[str, Any]:
         return {
@@ -197,7 +204,7 @@ class Trial:
         if self._functions.prepare_for_eval is not None:
             rng = self._random_state(seeds.PREPARE_FOR_EVAL, state.step)
             prepared = self._functions.prepare_for_eval(**self._arguments(), rng=rng)
-            state.optimizer_state, state.params, state.model_state = prepared
+            self._take("prepare_for_eval", prepared)
         self._evaluated = state.params
         if self._functions.eval_params is not None:
             self._evaluated = self._functions.eval_params(

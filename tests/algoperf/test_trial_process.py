@@ -104,7 +104,7 @@ FAULTS = {
     ),
     "type": ("failed", 3, "update_params changed the parameters: head/kernel was float32"),
     "missing": ("failed", None, ""),
-    "tuple": ("failed", None, ""),
+    "tuple": ("failed", None, "TypeError: update_params returned dict, expected"),
     "memory": ("failed", 2, "out of memory (MemoryError"),
     "exhausted": ("failed", 2, "out of memory (RuntimeError: RESOURCE_EXHAUSTED"),
     "exit": ("failed", 1, "the trial's process ended with exit code 7 and no result"),
