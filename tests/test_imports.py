@@ -22,7 +22,7 @@ LAYERS = (
     {"__main__"},
 )
 IMPORTED_WHERE_USED = {"datasets", "matplotlib", "pandas", "transformers"}
-DISTRIBUTIONS = {"sklearn": "scikit-learn"}
+DISTRIBUTIONS = {"sklearn": "scikit-learn", "huggingface_hub": "huggingface-hub"}
 
 
 def relative(path: Path) -> str:
