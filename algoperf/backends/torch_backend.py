@@ -23,6 +23,8 @@ BUFFERS = {"running_mean": "mean", "running_var": "var"}
 
 
 def _cross_entropy(logits_BC: torch.Tensor, labels_B: torch.Tensor) -> torch.Tensor:
+    if labels_B.ndim == 1:  # the common case, without the views' cost in the backward pass
+        return nn.functional.cross_entropy(logits_BC, labels_B.long(), reduction="none")
     loss = nn.functional.cross_entropy(
         logits_BC.flatten(0, -2), labels_B.flatten().long(), reduction="none"
     )
