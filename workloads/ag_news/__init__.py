@@ -32,7 +32,7 @@ WORKLOAD = WorkloadDefinition(
             eval_batch_size=250,
             eval_train_rows=250,
             step_hint=400,
-            budget_s=120.0,
+            budget_s=150.0,
             eval_every_s=8.0,
             targets={
                 "builtin": Target(
