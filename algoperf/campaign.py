@@ -169,7 +169,7 @@ def curves(todo: Sequence[Job], out: Path) -> list[dict[str, Any]]:
 def write_curves(rows: Sequence[dict[str, Any]], path: Path) -> None:
     """Write the rows as CSV."""
     with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS)
+        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
 

@@ -29,11 +29,11 @@ WORKLOAD = WorkloadDefinition(
             data={"max_length": 64, "vocab_size": 4096, "tokenizer": "trained"},
             default_source="builtin",
             batch_size=64,
-            eval_batch_size=250,
-            eval_train_rows=250,
+            eval_batch_size=125,
+            eval_train_rows=125,
             step_hint=400,
             budget_s=150.0,
-            eval_every_s=8.0,
+            eval_every_s=10.0,
             targets={
                 "builtin": Target(
                     validation=0.92,
