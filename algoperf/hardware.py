@@ -56,8 +56,7 @@ def thread_environment() -> dict[str, str]:
     """
     count = str(thread_count())
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NPROC")
-    # Waiting threads sleep: spinning ones made steps on a busy machine half as long again.
-    return {**dict.fromkeys(names, count), "OMP_WAIT_POLICY": "PASSIVE"}
+    return dict.fromkeys(names, count)
 
 
 def peak_process_memory_bytes() -> int:
