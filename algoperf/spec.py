@@ -257,6 +257,17 @@ class Workload(abc.ABC):
         per_example = self.per_example_loss(label_batch, logits_batch, label_smoothing)
         return losses.reduce_masked(per_example, mask_batch)
 
+    def mean_loss(
+        self,
+        label_batch: Tensor,
+        logits_batch: Tensor,
+        mask_batch: Tensor | None = None,
+        label_smoothing: float = 0.0,
+    ) -> Tensor:
+        """The mean of `loss_fn` over the examples that count: what the optimizer form trains on."""
+        loss = self.loss_fn(label_batch, logits_batch, mask_batch, label_smoothing)
+        return loss["summed"] / loss["n_valid_examples"]
+
     def output_activation_fn(self, logits_batch: Tensor) -> Tensor:
         """Probabilities (softmax or sigmoid, by the loss type), or the logits of a regression."""
         match self.loss_type:

@@ -89,10 +89,10 @@ def training_loss(
     logits, model_state = workload.model_fn(
         params, batch, model_state, spec.ForwardPassMode.TRAIN, rng, True, settings.dropout_rate
     )
-    loss = workload.loss_fn(
+    loss = workload.mean_loss(
         batch["targets"], logits, batch.get("weights"), settings.label_smoothing
     )
-    return loss["summed"] / loss["n_valid_examples"], model_state
+    return loss, model_state
 
 
 def prediction(
