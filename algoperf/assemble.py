@@ -82,7 +82,7 @@ def assemble(plan: TrialPlan, ledger: Ledger, report: Report) -> Assembled:
         text = f"an earlier run of this trial was interrupted; what it left is in {aside}"
         report("note", text=text)
     # Before a function of the submission runs: however it ends, the folder says what it was.
-    log.begin(flags, choices.meta(plan, flags, data), point)
+    log.begin(flags, choices.meta(plan, flags, data, scale), point)
     log.copy_source(loaded.source_files)
 
     evaluator = Evaluator(backend, bound, definition, data, scale)

@@ -133,12 +133,30 @@ def flags(
     }
 
 
-def meta(plan: TrialPlan, flags: Mapping[str, Any], data: workload.Data) -> dict[str, Any]:
-    """Return what `meta_data_<n>.json` holds."""
+def meta(
+    plan: TrialPlan, flags: Mapping[str, Any], data: workload.Data, scale: workload.Scale
+) -> dict[str, Any]:
+    """Return what `meta_data_<n>.json` holds: our names, and AlgoPerf's for its readers."""
     rows = {split: batches.row_count(data.splits[split]) for split in workload.SPLITS}
+    machine, target = flags["hardware"], flags["target"]
+    accelerators = machine["accelerators"]
     return {
         "versions": flags["versions"],
-        "hardware": flags["hardware"],
+        "hardware": machine,
         "data": {**data.notes, "rows": rows},
         "command": plan.command,
+        "workload.target_metric_name": target["metric"],
+        "workload.validation_target_value": target["validation"],
+        "workload.test_target_value": target["test"],
+        "workload.max_allowed_runtime_sec": scale.budget_s,
+        "workload.eval_period_time_sec": scale.eval_every_s,
+        "workload.step_hint": scale.step_hint,
+        **{f"workload.num_{split}_examples": count for split, count in rows.items()},
+        "cpu_model_name": machine["cpu"],
+        "cpu_count": machine["threads"],
+        "gpu_model_name": accelerators[0] if accelerators else None,
+        "gpu_count": len(accelerators),
+        "os_platform": machine["system"],
+        "python_version": flags["versions"]["python"],
+        "rng_seed": plan.seed,
     }

@@ -181,9 +181,23 @@ def score_command(arguments: argparse.Namespace) -> int:
     """Score the runs below the given folders."""
     from rich.console import Console
 
-    import scoring
+    from scoring import report
 
-    return scoring.score_command(arguments.paths, arguments.out, arguments.json, Console())
+    options = report.Options(
+        out=arguments.out,
+        as_json=arguments.json,
+        rules=arguments.rules,
+        tuning_ruleset=arguments.tuning_ruleset,
+        targets=arguments.targets,
+        held_out=not arguments.no_held_out,
+        exclude=tuple(arguments.exclude),
+        reference=arguments.reference,
+        interval=arguments.interval,
+        resamples=arguments.resamples,
+        strict=arguments.strict,
+        command=shlex.join(["algoperf", *sys.argv[1:]]),
+    )
+    return report.score_command(arguments.paths, Console(), options)
 
 
 def workloads_command(arguments: argparse.Namespace) -> int:

@@ -45,17 +45,7 @@ def parser(functions: Mapping[str, Command]) -> argparse.ArgumentParser:
     root.add_argument("--version", action="version", version=f"algoperf {__version__}")
     commands = root.add_subparsers(required=True, metavar="COMMAND")
     _add_run(commands, functions["run"])
-    score = _add(
-        commands,
-        "score",
-        functions["score"],
-        "time to target, performance profile and score of runs",
-    )
-    score.add_argument(
-        "paths", nargs="+", metavar="PATH", help="folders that hold runs, at any depth"
-    )
-    score.add_argument("--out", type=Path, metavar="DIR", help="write CSV files and plots there")
-    score.add_argument("--json", action="store_true", help="print JSON instead of tables")
+    _add_score(commands, functions["score"])
     listing = _add(commands, "workloads", functions["workloads"], "list the workloads, or show one")
     listing.add_argument(
         "name", nargs="?", help="show this workload's scales, targets and baselines"
@@ -165,6 +155,65 @@ def _add_run(commands: Any, function: Command) -> None:
         help="where run folders go (default: runs)",
     )
     add("--json", action="store_true", help="print the results as JSON")
+
+
+def _add_score(commands: Any, function: Command) -> None:
+    score = _add(
+        commands,
+        "score",
+        function,
+        "time to target, performance profiles, scores and their uncertainty; docs/scoring.md "
+        "explains the numbers",
+    )
+    add = score.add_argument
+    add("paths", nargs="+", metavar="PATH", help="folders that hold runs, at any depth")
+    add(
+        "--rules",
+        choices=("by-the-rules", "as-published"),
+        default="by-the-rules",
+        help="as-published gives the AlgoPerf leaderboards' numbers (default: %(default)s)",
+    )
+    add(
+        "--targets",
+        metavar="FILE",
+        help="workloads, targets and budgets to score by: AlgoPerf's workload_targets.json, this "
+        "library's form, algoperf-0.5 or algoperf-0.6 (default: what the runs record)",
+    )
+    add(
+        "--tuning-ruleset",
+        choices=("external", "self"),
+        help="sets the budgets of --targets (default: what the runs record, else AlgoPerf's folder "
+        "name, else external)",
+    )
+    add("--no-held-out", action="store_true", help="score the base workloads alone")
+    add(
+        "--exclude",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="leave a submission out (NAME or EXPERIMENT/NAME; may be repeated)",
+    )
+    add(
+        "--reference",
+        metavar="NAME",
+        help="whose times the speed-ups are over (default: baseline, nadamw, or the best)",
+    )
+    add(
+        "--interval",
+        choices=("pooled", "percentile"),
+        default="pooled",
+        help="how 95 %% intervals are estimated (default: %(default)s)",
+    )
+    add(
+        "--resamples",
+        type=_positive,
+        default=10_000,
+        metavar="N",
+        help="competitions to draw (default: %(default)s)",
+    )
+    add("--out", type=Path, metavar="DIR", help="write CSV files, plots and report.html there")
+    add("--json", action="store_true", help="print JSON instead of tables")
+    add("--strict", action="store_true", help="exit with 1 where logs are damaged or incomplete")
 
 
 def _add_campaign(commands: Any, function: Command) -> None:

@@ -1,26 +1,17 @@
 """Scores from run folders: reads files only, and imports no training framework.
 
-Each step is a function of its own: `load_runs` -> `make_pools` -> `build_leaderboard`, on top of
-`time_to_target` (one trial) and `performance_profile` and `benchmark_score` (arrays).
+For notebooks: `load_runs` -> `time_to_target` -> `score`, `bootstrap` and `ratios` (pandas frames),
+and `performance_profile` (arrays). The command is `scoring.report`; docs/scoring.md explains it.
 """
 
-from scoring.leaderboard import build_leaderboard
-from scoring.pools import make_pools
-from scoring.profiles import benchmark_score, performance_profile, ratios_to_fastest
-from scoring.report import score_command
-from scoring.runs import Finding, Target, TrialRun, load_runs
-from scoring.time_to_target import time_to_target
+from scoring.frames import bootstrap, load_runs, ratios, score, time_to_target
+from scoring.profiles import performance_profile
 
 __all__ = [
-    "Finding",
-    "Target",
-    "TrialRun",
-    "benchmark_score",
-    "build_leaderboard",
+    "bootstrap",
     "load_runs",
-    "make_pools",
     "performance_profile",
-    "ratios_to_fastest",
-    "score_command",
+    "ratios",
+    "score",
     "time_to_target",
 ]

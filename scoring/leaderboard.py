@@ -1,26 +1,38 @@
-"""The leaderboard of one pool, as plain data."""
+"""The leaderboard of one pool, as plain data.
+
+Legend: S submissions (rows, best first), W workloads (base and held-out, sorted), B base workloads,
+N studies.
+"""
 
 import dataclasses
-import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from scoring import profiles
-from scoring.pools import Entry, Pool, make_entries
-from scoring.runs import Finding, Target
-from scoring.time_to_target import REACHED, StudyResult, median_steps, median_time_s, study_results
+from scoring import rules as scoring_rules
+from scoring.benchmark import Benchmark, WorkloadFacts
+from scoring.pools import NOT_RECORDED, Entry, Pool, make_entries
+from scoring.rules import BY_THE_RULES, CREDITED, Layout, Rules
+from scoring.runs import Finding, Target, check_metrics
+from scoring.time_to_target import REACHED, StudyResult, study_results
+
+Floats = NDArray[np.float64]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Cell:
-    """One entry on one workload; infinite times, steps and ratio where the target was missed."""
+    """One entry on one workload; infinite times, steps and ratio where the target was missed.
+
+    `credit` says why a base workload counts or not ('credited', '>4x fastest', ...); a held-out
+    variant has neither ratio (NaN) nor credit ('').
+    """
 
     studies: tuple[StudyResult, ...]
     median_time_s: float
     median_steps: float
     ratio: float
+    credit: str
 
     @property
     def studies_reached(self) -> int:
@@ -30,95 +42,222 @@ class Cell:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Row:
-    """One entry: its place (equal scores share one), score and cells by workload."""
+    """One entry: its place (equal scores share one), scores by time and by steps, and cells."""
 
     rank: int
     entry: Entry
     score: float
+    steps_score: float
     cells: Mapping[str, Cell]
 
     @property
     def workloads_reached(self) -> int:
-        """On how many workloads the median time is finite."""
-        return sum(math.isfinite(cell.ratio) for cell in self.cells.values())
+        """On how many base workloads there is credit."""
+        return sum(cell.credit == CREDITED for cell in self.cells.values())
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Leaderboard:
-    """One pool scored: best entry first. `targets` are those of the scored workloads, by name."""
+    """One pool scored: best entry first.
+
+    `times_SWN` and `steps_SWN` hold what each study took: inf where it missed the target, NaN where
+    there is no such study (absent ones as the rules count them). `ratios` has shape (S, B).
+    """
 
     pool: Pool
-    targets: Mapping[str, Target]
+    benchmark: Benchmark
+    rules: Rules
+    layout: Layout
     rows: tuple[Row, ...]
+    times_SWN: Floats
+    steps_SWN: Floats
+    ratios: Floats
+
+    @property
+    def targets(self) -> Mapping[str, Target]:
+        """The targets of the base workloads."""
+        return {
+            name: self.benchmark.workloads[name].target for name in self.benchmark.base_workloads
+        }
+
+    @property
+    def labels(self) -> list[str]:
+        """The entries' labels, best first."""
+        return [row.entry.label for row in self.rows]
 
     @property
     def title(self) -> str:
         """What was compared, e.g. 'mini-builtin, 2 workloads'."""
-        count = len(self.targets)
-        return f"{self.pool.name}, {count} workload{'' if count == 1 else 's'}"
+        count, held_out = len(self.benchmark.base_workloads), len(self.benchmark.variant_of)
+        also = f" and {held_out} held-out" if held_out else ""
+        name = self.pool.name
+        if self.benchmark.name != name:
+            recorded = "" if name == NOT_RECORDED else f", {name}"
+            name = f"{self.benchmark.name}{recorded}"
+        return f"{name}, {count} workload{'' if count == 1 else 's'}{also}"
 
-    @property
-    def ratios(self) -> NDArray[np.float64]:
-        """Ratios to the fastest, (S, W): rows and workloads in this leaderboard's order."""
-        ratios = [[row.cells[workload].ratio for workload in self.targets] for row in self.rows]
-        return np.array(ratios, np.float64).reshape(len(self.rows), len(self.targets))
 
+def build_leaderboard(
+    pool: Pool,
+    rules: Rules = BY_THE_RULES,
+    benchmark: Benchmark | None = None,
+    *,
+    held_out: bool = True,
+) -> tuple[Leaderboard, list[Finding]]:
+    """Score a pool over the workloads of `benchmark`, or every one in it that has a target.
 
-def build_leaderboard(pool: Pool) -> tuple[Leaderboard, list[Finding]]:
-    """Score a pool over every workload in it that has a target.
-
-    The studies that count on a workload are all that any entry of the pool has there: an entry that
-    lacks one has not reached its target in it.
+    The studies that count are those that any entry of the pool has on the workload; where a
+    benchmark is given, on any of its workloads, and at least as many as the benchmark asks for. An
+    entry that lacks one has no readable trial there. Without `held_out` the variants do not count.
     """
-    entries = make_entries(pool.runs)
-    targets: dict[str, Target] = {}
-    findings: list[Finding] = []
-    for run in sorted(pool.runs, key=lambda run: run.workload):
-        if run.target is not None and run.target.validation is not None:
-            targets[run.workload] = run.target
-    for workload in sorted(set(pool.workloads) - set(targets)):
-        example = next(run for run in pool.runs if run.workload == workload)
-        findings.append(
-            Finding(example.path.parent, f"{workload} has no target in {pool.name}: not scored")
-        )
-    studies = {
-        name: sorted({run.study for run in pool.runs if run.workload == name}) for name in targets
-    }
+    entries, findings = make_entries(pool.runs)
+    counts, more = _benchmark_of(pool) if benchmark is None else (benchmark, [])
+    findings += more + check_metrics(run for run in pool.runs if run.workload in counts.scored)
+    if not held_out:
+        counts = dataclasses.replace(counts, variant_of={})
+    if benchmark is not None:
+        findings += _gaps(pool, counts, entries)
+    workloads = counts.scored
+    studies = _studies(pool, counts, declared=benchmark is not None)
     results = [
-        {name: _results(entry, name, studies[name]) for name in targets} for entry in entries
+        {
+            name: study_results(
+                [run for run in entry.runs if run.workload == name], studies[name], rules
+            )
+            for name in workloads
+        }
+        for entry in entries
     ]
     for entry, of_entry in zip(entries, results, strict=True):
-        findings += _contradictions(entry, of_entry)
-    rows = _rank(entries, results) if targets else []
-    return Leaderboard(pool, targets, tuple(rows)), findings
+        findings += _missing_studies(entry, studies) + _contradictions(entry, of_entry)
+    layout = scoring_rules.make_layout(workloads, counts.base_workloads, counts.variant_of)
+    return _scored(pool, counts, rules, layout, entries, results), findings
 
 
-def _results(entry: Entry, workload: str, studies: Iterable[int]) -> tuple[StudyResult, ...]:
-    return study_results([run for run in entry.runs if run.workload == workload], studies)
-
-
-def _rank(
-    entries: Sequence[Entry], results: Sequence[Mapping[str, tuple[StudyResult, ...]]]
-) -> list[Row]:
-    times_SW = np.array(
-        [[median_time_s(studies) for studies in of.values()] for of in results], np.float64
-    )
-    ratios_SW = profiles.ratios_to_fastest(times_SW)
-    scores = profiles.benchmark_score(ratios_SW).tolist()
-    rows = []
-    for index, (entry, of_entry) in enumerate(zip(entries, results, strict=True)):
-        cells = {
-            workload: Cell(
-                studies,
-                median_time_s(studies),
-                median_steps(studies),
-                float(ratios_SW[index, column]),
+def _benchmark_of(pool: Pool) -> tuple[Benchmark, list[Finding]]:
+    """What the runs of a pool say of themselves."""
+    known: dict[str, WorkloadFacts] = {}
+    variant_of: dict[str, str] = {}
+    for run in sorted(pool.runs, key=lambda run: run.workload):
+        if run.target is not None and run.target.validation is not None:
+            known[run.workload] = WorkloadFacts(run.target, run.budget_s)
+            if run.base_workload is not None:
+                variant_of[run.workload] = run.base_workload
+    findings = [
+        Finding(
+            next(run for run in pool.runs if run.workload == name).path.parent,
+            f"{name} has no target in {pool.name}: not scored; --targets gives targets to runs "
+            "that record none",
+            damage=False,
+        )
+        for name in sorted(set(pool.workloads) - set(known))
+    ]
+    for name in sorted(variant_of):
+        if variant_of[name] not in known or variant_of[name] in variant_of:
+            path = next(run for run in pool.runs if run.workload == name).path.parent
+            findings.append(
+                Finding(path, f"{name} is a variant of {variant_of[name]}, which was not run")
             )
-            for column, (workload, studies) in enumerate(of_entry.items())
+            del variant_of[name], known[name]
+    bases = tuple(name for name in known if name not in variant_of)
+    return Benchmark(pool.name, known, bases, variant_of, None, 1.0), findings
+
+
+def _gaps(pool: Pool, benchmark: Benchmark, entries: Sequence[Entry]) -> list[Finding]:
+    """Workloads of a given benchmark that nobody, or not every entry, has run."""
+    findings = []
+    for entry in entries:
+        missing = sorted(set(benchmark.scored) - {run.workload for run in entry.runs})
+        if missing:
+            findings.append(
+                Finding(
+                    entry.runs[0].submission_folder,
+                    f"{entry.label} has no runs of {', '.join(missing)}: counted as not reached",
+                )
+            )
+    return findings
+
+
+def _studies(pool: Pool, benchmark: Benchmark, *, declared: bool) -> Mapping[str, list[int]]:
+    runs = [run for run in pool.runs if run.workload in benchmark.scored]
+    if declared:
+        every = {run.study for run in runs}
+        extra = (study for study in range(benchmark.studies or 0) if study not in every)
+        while len(every) < (benchmark.studies or 0):
+            every.add(next(extra))
+        return dict.fromkeys(benchmark.scored, sorted(every))
+    return {
+        name: sorted({run.study for run in runs if run.workload == name})
+        for name in benchmark.scored
+    }
+
+
+def _scored(
+    pool: Pool,
+    benchmark: Benchmark,
+    rules: Rules,
+    layout: Layout,
+    entries: Sequence[Entry],
+    results: Sequence[Mapping[str, tuple[StudyResult, ...]]],
+) -> Leaderboard:
+    ordered = [[of[name] for name in layout.workloads] for of in results]
+    times_SWN = _array([[[r.time_s for r in cell] for cell in of] for of in ordered], rules)
+    steps_SWN = _array([[[r.step for r in cell] for cell in of] for of in ordered], rules)
+    logged_SW = np.array([[not all(r.absent for r in cell) for cell in of] for of in ordered], bool)
+    scores = scoring_rules.scores(times_SWN, layout, rules)
+    places = scoring_rules.ranks(scores)
+    order = sorted(range(len(entries)), key=lambda s: (places[s], entries[s].label))
+    times_SWN, steps_SWN = times_SWN[order], steps_SWN[order]
+    medians_SW = scoring_rules.median_over_studies(times_SWN)
+    median_steps_SW = scoring_rules.median_over_studies(steps_SWN)
+    ratios_SB = scoring_rules.credited_ratios(medians_SW, layout, rules)
+    reasons = scoring_rules.credit_reasons(medians_SW, logged_SW[order], layout, rules)
+    steps_scores = scoring_rules.scores(steps_SWN, layout, rules)
+    rows = []
+    for place, entry in enumerate(order):
+        credit_of = dict(zip(layout.base, reasons[place], strict=True))
+        ratio_of = dict(zip(layout.base, ratios_SB[place].tolist(), strict=True))
+        cells = {
+            name: Cell(
+                results[entry][name],
+                float(medians_SW[place, column]),
+                float(median_steps_SW[place, column]),
+                ratio_of.get(column, np.nan),
+                credit_of.get(column, ""),
+            )
+            for column, name in enumerate(layout.workloads)
         }
-        rank = 1 + sum(score > scores[index] for score in scores)
-        rows.append(Row(rank, entry, scores[index], cells))
-    return sorted(rows, key=lambda row: (row.rank, row.entry.label))
+        rank, score = int(places[entry]), float(scores[entry])
+        rows.append(Row(rank, entries[entry], score, float(steps_scores[place]), cells))
+    return Leaderboard(pool, benchmark, rules, layout, tuple(rows), times_SWN, steps_SWN, ratios_SB)
+
+
+def _array(values: Sequence[Sequence[Sequence[float]]], rules: Rules) -> Floats:
+    """S x W x N: absent studies as the rules count them, NaN after the last study of a workload."""
+    studies = max((len(cell) for of in values for cell in of), default=0)
+    workloads = len(values[0]) if values else 0
+    array = np.full((len(values), workloads, studies), np.nan)
+    for place, of in enumerate(values):
+        for column, cell in enumerate(of):
+            counted = scoring_rules.absent_studies(np.array(cell, np.float64), rules)
+            array[place, column, : len(cell)] = counted
+    return array
+
+
+def _missing_studies(entry: Entry, studies: Mapping[str, Sequence[int]]) -> list[Finding]:
+    """Studies that others have and this entry lacks, on workloads that it has run."""
+    found: dict[str, set[int]] = {}
+    for run in entry.runs:
+        found.setdefault(run.workload, set()).add(run.study)
+    return [
+        Finding(
+            entry.runs[0].submission_folder,
+            f"{entry.label} has no trial of {name} in "
+            + ", ".join(f"study_{study}" for study in studies[name] if study not in found[name]),
+        )
+        for name in sorted(set(found) & set(studies))
+        if set(studies[name]) - found[name]
+    ]
 
 
 def _contradictions(entry: Entry, results: Mapping[str, tuple[StudyResult, ...]]) -> list[Finding]:

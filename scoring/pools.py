@@ -12,13 +12,16 @@ import collections
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from scoring.runs import Finding, TrialRun
+from scoring.runs import Finding, TrialRun, grouped
 
 Runs = Sequence[TrialRun]
+
+NOT_RECORDED = "settings not recorded"
+RULESET_FOLDERS = ("external_tuning", "self_tuning")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -51,29 +54,35 @@ def canonical(settings: Mapping[str, Any]) -> str:
     return json.dumps(dict(settings), sort_keys=True, separators=(",", ":"), default=str)
 
 
+def _folder_of_rulesets(run: TrialRun) -> str:
+    """AlgoPerf's folder of the submissions to one ruleset, which are never pooled with another's;
+    '' for runs that record their settings.
+    """
+    return run.experiment if not run.pool and run.experiment in RULESET_FOLDERS else ""
+
+
 def make_pools(runs: Iterable[TrialRun]) -> tuple[list[Pool], list[Finding]]:
     """Group the scoreable runs by configuration; what is left out or set apart is a finding."""
     runs = list(runs)
     scoreable = [run for run in runs if run.scoreable]
     findings = _count("marked not scoreable: left out", (run for run in runs if not run.scoreable))
-    findings += _count(
-        "without recorded settings (no pool in flags_<n>.json)",
-        (r for r in scoreable if not r.pool),
-    )
+    unknown = grouped((r for r in scoreable if not r.pool), lambda run: run.submission_folder)
+    message = "records no settings (no pool in flags_<n>.json): hardware and versions not compared"
+    findings += [Finding(group[0].submission_folder, message, damage=False) for group in unknown]
     parts: list[tuple[str, dict[str, Any], list[TrialRun]]] = []
-    for group in _grouped(scoreable, lambda run: canonical(run.pool)):
-        settings = dict(group[0].pool)
+    for group in grouped(scoreable, lambda run: (canonical(run.pool), _folder_of_rulesets(run))):
+        settings, folder = dict(group[0].pool), _folder_of_rulesets(group[0])
         together: list[TrialRun] = []
-        for of_workload in _grouped(group, lambda run: run.workload):
-            versions = list(_grouped(of_workload, lambda run: canonical(_version(run))))
+        for of_workload in grouped(group, lambda run: run.workload):
+            versions = list(grouped(of_workload, lambda run: canonical(_version(run))))
             if len(versions) == 1:
                 together += of_workload
                 continue
-            name = f"{_base_name(settings)}, {of_workload[0].workload} apart"
+            name = f"{_base_name(settings, folder)}, {of_workload[0].workload} apart"
             parts += [(name, settings | _version(version[0]), version) for version in versions]
             findings.append(_disagreement(versions))
         if together:
-            parts.append((_base_name(settings), settings, together))
+            parts.append((_base_name(settings, folder), settings, together))
     names = _unique_names([(name, settings) for name, settings, _ in parts])
     pools = [
         Pool(name, settings, tuple(of))
@@ -82,13 +91,14 @@ def make_pools(runs: Iterable[TrialRun]) -> tuple[list[Pool], list[Finding]]:
     return sorted(pools, key=lambda pool: pool.name), findings
 
 
-def make_entries(runs: Iterable[TrialRun]) -> list[Entry]:
+def make_entries(runs: Iterable[TrialRun]) -> tuple[list[Entry], list[Finding]]:
     """The entries of a pool, labelled, sorted by label.
 
     The label is `name`; `experiment/name` where two folders share a name (the folder's path where
     they also share the experiment's name); followed by ` (framework)` where one folder has both.
     """
-    groups = list(_grouped(runs, lambda run: (str(run.submission_folder), run.framework)))
+    runs, findings = _one_framework_each(runs)
+    groups = list(grouped(runs, lambda run: (str(run.submission_folder), run.framework)))
     by_name = collections.defaultdict(set)
     by_experiment = collections.defaultdict(set)
     frameworks = collections.defaultdict(set)
@@ -109,14 +119,33 @@ def make_entries(runs: Iterable[TrialRun]) -> list[Entry]:
         entries.append(
             Entry(label, first.submission, first.experiment, first.framework, tuple(group))
         )
-    return sorted(entries, key=lambda entry: entry.label)
+    return sorted(entries, key=lambda entry: entry.label), findings
 
 
-def _grouped(runs: Iterable[TrialRun], key: Callable[[TrialRun], Any]) -> Iterable[list[TrialRun]]:
-    groups: dict[Any, list[TrialRun]] = {}
-    for run in runs:
-        groups.setdefault(key(run), []).append(run)
-    return groups.values()
+def _one_framework_each(runs: Iterable[TrialRun]) -> tuple[list[TrialRun], list[Finding]]:
+    """Runs without recorded settings, e.g. AlgoPerf's, as one framework a submission folder.
+
+    Such a folder is one submission, which serves one framework: the one in which most of its
+    workloads were trained. Where as many were in the other, both stay, as two entries.
+    """
+    kept: list[TrialRun] = []
+    findings = []
+    for group in grouped(runs, lambda run: run.submission_folder):
+        pairs = {(run.workload, run.framework) for run in group}
+        counts = collections.Counter(framework for _, framework in pairs).most_common()
+        if any(run.pool for run in group) or len(counts) == 1:
+            kept += group
+        elif counts[0][1] == counts[1][1]:
+            kept += group
+            message = "has runs in jax and in pytorch, of as many workloads: scored as two entries"
+            findings.append(Finding(group[0].submission_folder, message))
+        else:
+            main = counts[0][0]
+            kept += [run for run in group if run.framework == main]
+            left = sorted(f"{name}_{framework}" for name, framework in pairs if framework != main)
+            message = f"is a {main} submission by most of its workloads; left out: "
+            findings.append(Finding(group[0].submission_folder, message + ", ".join(left)))
+    return kept, findings
 
 
 def _version(run: TrialRun) -> dict[str, Any]:
@@ -145,7 +174,7 @@ def _disagreement(versions: Sequence[Runs]) -> Finding:
 def _count(message: str, runs: Iterable[TrialRun]) -> list[Finding]:
     """One finding a submission, with the number of its trials that `message` is about."""
     findings = []
-    for group in _grouped(runs, lambda run: run.submission_folder):
+    for group in grouped(runs, lambda run: run.submission_folder):
         workloads = ", ".join(sorted({run.workload for run in group}))
         trials = "1 trial" if len(group) == 1 else f"{len(group)} trials"
         findings.append(
@@ -154,13 +183,13 @@ def _count(message: str, runs: Iterable[TrialRun]) -> list[Finding]:
     return findings
 
 
-def _base_name(settings: Mapping[str, Any]) -> str:
+def _base_name(settings: Mapping[str, Any], folder: str) -> str:
     parts = [settings.get("scale"), settings.get("data")]
     if settings.get("precision") != "float32":
         parts.append(settings.get("precision"))
     if settings.get("tuning_ruleset") not in (None, "none"):
         parts.append(f"{settings['tuning_ruleset']} tuning")
-    return "-".join(str(part) for part in parts if part) or "settings not recorded"
+    return "-".join(str(part) for part in parts if part) or folder or NOT_RECORDED
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

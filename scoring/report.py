@@ -1,63 +1,147 @@
 """The `score` command: from paths to what is printed and written."""
 
+import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from algoperf import spec
-from scoring import tables
+from scoring import export, tables
+from scoring.analysis import Analysis, Summary, analyse, summarise
+from scoring.benchmark import RULESETS, apply_benchmark, find_benchmark
 from scoring.leaderboard import Leaderboard, build_leaderboard
+from scoring.oddities import find_oddities
 from scoring.pools import make_pools
-from scoring.runs import LAYOUT, Finding, find_submissions, load_runs
+from scoring.rules import BY_THE_RULES, find_rules
+from scoring.runs import LAYOUT, Finding, TrialRun, find_submissions, read_runs
+from scoring.statistics import METHODS, RESAMPLES
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+DONE, STRICT_FAILURE = 0, 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What `algoperf score` can be asked for; docs/scoring.md explains each.
+
+    `command` is what the page says it was made by.
+    """
+
+    out: Path | None = None
+    as_json: bool = False
+    rules: str = BY_THE_RULES.name
+    tuning_ruleset: str | None = None
+    targets: str | None = None
+    held_out: bool = True
+    exclude: tuple[str, ...] = ()
+    reference: str | None = None
+    interval: str = METHODS[0]
+    resamples: int = RESAMPLES
+    strict: bool = False
+    command: str = "algoperf score"
+
 
 def score_command(
-    paths: Sequence[str | Path], out: Path | None, as_json: bool, console: "Console"
+    paths: Sequence[str | Path], console: "Console", options: Options | None = None
 ) -> int:
-    """Score what lies below `paths`, print it, write tables and plots to `out`; return 0.
+    """Score what lies below `paths`, print it and write what was asked for; return an exit code.
 
-    Raises UserError for a path that is missing or holds no runs, and for an unwritable `out`.
+    Raises UserError for a path that is missing or holds no runs, for an unwritable `out`, and for
+    options that name nothing.
     """
+    options = options or Options()
+    boards, findings = make_boards(paths, options)
+    summaries = [
+        summarise(
+            board,
+            reference=options.reference,
+            method=options.interval,
+            resamples=options.resamples,
+        )
+        for board in boards
+        if board.rows
+    ]
+    full = options.out is not None or options.as_json
+    analyses = [analyse(one, resamples=options.resamples) for one in summaries] if full else []
+    written = _write_all(analyses, findings, options) if options.out else []
+    if options.as_json:
+        text = json.dumps(export.to_json(analyses, findings), indent=2, default=str)
+        console.out(text, highlight=False)
+    else:
+        _show(summaries, findings, written, console)
+    damaged = any(finding.damage for finding in findings)
+    return STRICT_FAILURE if options.strict and damaged else DONE
+
+
+def make_boards(
+    paths: Sequence[str | Path], options: Options
+) -> tuple[list[Leaderboard], list[Finding]]:
+    """The leaderboards of every pool below `paths`, and every finding on the way there."""
+    rules = find_rules(options.rules)
+    if options.tuning_ruleset not in (None, *RULESETS):
+        raise spec.UserError(
+            f"unknown tuning ruleset {options.tuning_ruleset!r}; one of: {', '.join(RULESETS)}"
+        )
+    benchmark = None if options.targets is None else find_benchmark(options.targets)
     for path in paths:
         if not find_submissions(path):
             raise spec.UserError(f"no runs in {path}; expected {LAYOUT} at any depth below it")
-    runs, findings = load_runs(*paths)
+    runs, findings = read_runs(*paths)
     if not runs:
         given = ", ".join(str(path) for path in paths)
         raise spec.UserError(f"no trials in {given}; expected {LAYOUT} at any depth below it")
+    runs = exclude(runs, options.exclude)
+    if benchmark is not None:
+        runs, notes = apply_benchmark(runs, benchmark, options.tuning_ruleset)
+        findings += notes
     pools, notes = make_pools(runs)
     findings += notes
     boards = []
     for pool in pools:
-        board, notes = build_leaderboard(pool)
+        board, notes = build_leaderboard(pool, rules, benchmark, held_out=options.held_out)
         boards.append(board)
-        findings += notes
-    written = _write_all(boards, findings, out) if out else []
-    if as_json:
-        text = json.dumps(tables.to_json(boards, findings), indent=2, default=str)
-        console.out(text, highlight=False)
-    else:
-        _show(boards, findings, written, console)
-    return 0
+        findings += notes + find_oddities(row.entry for row in board.rows)
+    return boards, findings
+
+
+def exclude(runs: Sequence[TrialRun], names: Sequence[str]) -> list[TrialRun]:
+    """The runs of other submissions than `names` (name, or experiment/name).
+
+    Raises UserError for a name that no run bears, and where nothing is left.
+    """
+    known = {run.submission for run in runs}
+    known_with_experiment = {f"{run.experiment}/{run.submission}" for run in runs}
+    for name in names:
+        if name not in known | known_with_experiment:
+            raise spec.UserError(
+                f"no submission {name!r} to exclude; one of: {', '.join(sorted(known))}"
+            )
+    kept = [
+        run
+        for run in runs
+        if not {run.submission, f"{run.experiment}/{run.submission}"} & set(names)
+    ]
+    if not kept:
+        raise spec.UserError("every submission is excluded: nothing is left to score")
+    return kept
 
 
 def _show(
-    boards: Sequence[Leaderboard],
+    summaries: Sequence[Summary],
     findings: Sequence[Finding],
     written: Sequence[Path],
     console: "Console",
 ) -> None:
-    for board in boards:
-        if board.targets:
-            console.print(tables.to_table(board))
-    if not any(board.targets for board in boards):
+    scored = [summary for summary in summaries if summary.board.targets]
+    for summary in scored:
+        console.print(tables.to_table(summary))
+    if not scored:
         console.print("nothing to score: see the findings")
-    for finding in findings:
-        console.print(f"finding: {finding}", markup=False, highlight=False, soft_wrap=True)
+    for line in tables.finding_lines(findings):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
     if written:
         console.print(
             f"wrote {len(written)} files to {written[0].parent}",
@@ -67,18 +151,23 @@ def _show(
         )
 
 
-def _write_all(boards: Sequence[Leaderboard], findings: Sequence[Finding], out: Path) -> list[Path]:
+def _write_all(
+    analyses: Sequence[Analysis],
+    findings: Sequence[Finding],
+    options: Options,
+) -> list[Path]:
     from scoring import plots
+    from scoring.page import write_page
 
+    out = options.out
+    assert out is not None
     try:
         out.mkdir(parents=True, exist_ok=True)
-        written = tables.write_csv(boards, out)
-        listed = out / "findings.json"
-        text = json.dumps(tables.to_json([], findings)["findings"], indent=2)
-        listed.write_text(f"{text}\n", encoding="utf-8")
-        written.append(listed)
-        for board, slug in zip(boards, plots.file_slugs(boards), strict=True):
-            written += plots.write_plots(board, out, slug)
+        written = export.write_files(analyses, findings, out)
+        slugs = plots.file_slugs([analysis.board for analysis in analyses])
+        for analysis, slug in zip(analyses, slugs, strict=True):
+            written += plots.write_plots(analysis, out, slug)
+        written.append(write_page(analyses, findings, options.command, out / "report.html"))
     except OSError as error:
         raise spec.UserError(
             f"cannot write to {out} ({error.strerror}); give --out a folder that can be written"

@@ -7,10 +7,12 @@ is trusted: what is missing or damaged becomes a Finding, and what can still be 
 import dataclasses
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
+
+import numpy as np
 
 from algoperf import spec
 from scoring.evaluations import STEP_COLUMN, TIME_COLUMN, Rows, read_evaluations
@@ -28,10 +30,14 @@ _FLAGS = re.compile(f"flags_{_NUMBER}\\.json")
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-    """Something about a file or folder that the reader of a score should know."""
+    """Something about a file or folder that the reader of a score should know.
+
+    `damage` is False for what is odd but whole: nothing was left out or guessed because of it.
+    """
 
     path: Path
     message: str
+    damage: bool = True
 
     def __str__(self) -> str:
         return f"{self.path}: {self.message}"
@@ -56,7 +62,8 @@ class TrialRun:
     """One trial folder.
 
     `rows` maps a column of eval_measurements.csv to its values, one an evaluation, NaN where a
-    value is empty or unreadable. `status` is None where the trial was killed (or AlgoPerf wrote the
+    value is empty or unreadable. `base_workload` is None unless the workload is a held-out variant
+    of it. `status` is None where the trial was killed (or AlgoPerf wrote the
     folder). `pool` holds the settings that must agree before results are pooled; {} where none are
     recorded.
     """
@@ -71,6 +78,7 @@ class TrialRun:
     rows: Rows
     target: Target | None
     budget_s: float | None
+    base_workload: str | None
     status: str | None
     scoreable: bool
     pool: Mapping[str, Any]
@@ -83,7 +91,7 @@ class TrialRun:
         return self.path.parents[2]
 
 
-def load_runs(*paths: str | Path) -> tuple[list[TrialRun], list[Finding]]:
+def read_runs(*paths: str | Path) -> tuple[list[TrialRun], list[Finding]]:
     """Read every trial below `paths`; a folder that is reached twice is read once.
 
     Raises UserError for a path that is no folder.
@@ -92,11 +100,56 @@ def load_runs(*paths: str | Path) -> tuple[list[TrialRun], list[Finding]]:
     findings: list[Finding] = []
     seen: set[Path] = set()
     for path in paths:
-        for submission in find_submissions(path):
+        submissions = find_submissions(path)
+        for submission in submissions:
             if submission.resolve() not in seen:
                 seen.add(submission.resolve())
                 runs.extend(_read_submission(submission, findings))
+        findings += _strays(Path(path), submissions)
     return runs, findings
+
+
+def _strays(root: Path, submissions: Sequence[Path]) -> list[Finding]:
+    """What lies beside submissions, below `root`, and is neither one nor leads to one."""
+    on_the_way = {folder for submission in submissions for folder in submission.parents}
+    holders = {submission.parent for submission in submissions if submission != root}
+    return [
+        Finding(entry, "holds no study_<k> folder: left out")
+        for holder in sorted(holders)
+        for entry in _entries(holder, [])
+        if entry not in submissions and entry not in on_the_way
+    ]
+
+
+def check_metrics(runs: Iterable[TrialRun]) -> list[Finding]:
+    """Evaluations without the metric that decides, or with values that are not finite.
+
+    In a trial that says it diverged, such values are whole.
+    """
+    findings = []
+    for run in runs:
+        if run.target is None or not run.rows:
+            continue
+        column, path = run.target.column, run.path / "eval_measurements.csv"
+        if column not in run.rows:
+            findings.append(Finding(path, f"has no column {column}"))
+            continue
+        count, bad = len(run.rows[column]), int((~np.isfinite(run.rows[column])).sum())
+        if bad:
+            told = "no finite value" if bad == count else f"{bad} of {count} values not finite"
+            message = f"has {told} of {column}: such a value never meets a target"
+            findings.append(Finding(path, message, damage=run.status != "diverged"))
+    return findings
+
+
+def grouped(
+    runs: Iterable[TrialRun], key: Callable[[TrialRun], Hashable]
+) -> Iterable[list[TrialRun]]:
+    """The runs of each key, in order of first appearance."""
+    groups: dict[Hashable, list[TrialRun]] = {}
+    for run in runs:
+        groups.setdefault(key(run), []).append(run)
+    return groups.values()
 
 
 def find_submissions(path: str | Path) -> list[Path]:
@@ -170,8 +223,8 @@ def _read_trial(path: Path, findings: list[Finding]) -> dict[str, Any]:
     result = _read_object(path / "result.json", findings)
     target = _target(flags.get("target", result.get("target")), path, findings)
     rows, problems = read_evaluations(path / "eval_measurements.csv")
-    needed = [TIME_COLUMN, STEP_COLUMN, *([target.column] if target else [])]
     if rows:
+        needed = (TIME_COLUMN, STEP_COLUMN)
         problems += [f"has no column {column}" for column in needed if column not in rows]
     findings.extend(Finding(path / "eval_measurements.csv", problem) for problem in problems)
     pool = flags.get("pool", {})
@@ -181,10 +234,12 @@ def _read_trial(path: Path, findings: list[Finding]) -> dict[str, Any]:
         )
         pool = {}
     status, fingerprint = result.get("status"), flags.get("data_fingerprint")
+    base = flags.get("base_workload")
     return {
         "rows": rows,
         "target": target,
         "budget_s": _budget_s(flags.get("budget_s", result.get("budget_s")), path, findings),
+        "base_workload": base if isinstance(base, str) else None,
         "status": status if isinstance(status, str) else None,
         # A killed trial has no result; its flags still say that it was cut short on purpose.
         "scoreable": result.get("scoreable", flags.get("max_steps") is None) is True,

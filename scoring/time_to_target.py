@@ -6,18 +6,19 @@ and its steps always belong to one run.
 
 import dataclasses
 import math
-import statistics
 from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 from scoring.evaluations import STEP_COLUMN, TIME_COLUMN, Rows
+from scoring.rules import Rules
 from scoring.runs import Target, TrialRun
 
 REACHED = "reached"
 MISSING = "missing"
 # Why a study missed its target; the first that holds for one of its trials is told.
-REASONS = ("budget", "not reached", "diverged", "failed")
+REASONS = ("budget", "not reached", "ended early", "diverged", "failed")
+EARLY = 0.9  # of the budget: a trial that stopped before it, short of its target, ended early
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,13 +55,25 @@ NEVER = Crossing(math.inf, math.inf, None, None)
 class StudyResult:
     """The trial of a study that met the target first; `trial` is None where none did.
 
-    `outcome` is 'reached', 'missing' (no trial of this study) or one of REASONS.
+    `outcome` is 'reached', 'missing' (no readable trial of this study) or one of REASONS. `absent`
+    says that no trial of it could be read, whatever its outcome.
     """
 
     study: int
     trial: int | None
     crossing: Crossing
     outcome: str
+    absent: bool = False
+
+    @property
+    def time_s(self) -> float:
+        """Seconds to the target, inf where it was missed, NaN where no trial could be read."""
+        return math.nan if self.absent else self.crossing.time_s
+
+    @property
+    def step(self) -> float:
+        """Steps to the target, of the trial that gave the time; inf and NaN as in `time_s`."""
+        return math.nan if self.absent else self.crossing.step
 
 
 def time_to_target(rows: Rows, target: Target, budget_s: float | None = None) -> Crossing:
@@ -89,19 +102,38 @@ def why_not(run: TrialRun) -> str:
     if run.status in ("diverged", "failed"):
         return run.status
     late = run.target is not None and time_to_target(run.rows, run.target).reached
-    return "budget" if late or run.status == "budget" else "not reached"
+    if late or run.status == "budget":
+        return "budget"
+    return "ended early" if run.status is None and ended_early(run) else "not reached"
 
 
-def study_result(study: int, trials: Iterable[TrialRun]) -> StudyResult:
-    """The earliest crossing of a study's trials (equal times: the lower trial number)."""
+def ended_early(run: TrialRun) -> bool:
+    """Whether the last evaluation came before nine tenths of the budget."""
+    times_s = run.rows.get(TIME_COLUMN, np.empty(0))
+    return run.budget_s is not None and bool(len(times_s)) and times_s[-1] < EARLY * run.budget_s
+
+
+def is_readable(run: TrialRun) -> bool:
+    """Whether a trial has an evaluation of the metric that decides."""
+    return run.target is not None and {TIME_COLUMN, run.target.column} <= run.rows.keys()
+
+
+def study_result(study: int, trials: Iterable[TrialRun], rules: Rules) -> StudyResult:
+    """The trial of a study that the rules choose, and where it met the target.
+
+    by-the-rules: the earliest time (equal times: the lower trial number). as-published: the
+    earliest evaluation (equal ones: the smallest time).
+    """
+    runs = [run for run in trials if run.target is not None]
     crossings = [
-        (run, time_to_target(run.rows, run.target, run.budget_s))
-        for run in trials
-        if run.target is not None
+        (run, time_to_target(run.rows, run.target, run.budget_s if rules.budgets else None))
+        for run in runs
+        if is_readable(run) and run.target is not None
     ]
     if not crossings:
-        return StudyResult(study, None, NEVER, MISSING)
-    run, first = min(crossings, key=lambda pair: (pair[1].time_s, pair[0].trial))
+        told = [why_not(run) for run in runs if run.status in ("diverged", "failed")]
+        return StudyResult(study, None, NEVER, min(told, key=REASONS.index, default=MISSING), True)
+    run, first = min(crossings, key=lambda pair: _order(pair[1], pair[0].trial, rules))
     if first.reached:
         return StudyResult(study, run.trial, first, REACHED)
     reasons = {why_not(run): crossing for run, crossing in reversed(crossings)}
@@ -109,19 +141,20 @@ def study_result(study: int, trials: Iterable[TrialRun]) -> StudyResult:
     return StudyResult(study, None, reasons[reason], reason)
 
 
-def study_results(trials: Sequence[TrialRun], studies: Iterable[int]) -> tuple[StudyResult, ...]:
-    """One result for each expected study of one submission and workload, by study number."""
-    return tuple(
-        study_result(study, [run for run in trials if run.study == study])
-        for study in sorted(studies)
+def _order(crossing: Crossing, trial: int, rules: Rules) -> tuple[float, float, int]:
+    evaluation = math.inf if crossing.evaluation is None else crossing.evaluation
+    return (
+        evaluation if rules.earliest == "evaluation" else crossing.time_s,
+        crossing.time_s,
+        trial,
     )
 
 
-def median_time_s(results: Iterable[StudyResult]) -> float:
-    """The median over studies of the time to target; a study that missed it counts as infinite."""
-    return statistics.median(result.crossing.time_s for result in results)
-
-
-def median_steps(results: Iterable[StudyResult]) -> float:
-    """The median over studies of the steps to target, of the trials that gave the times."""
-    return statistics.median(result.crossing.step for result in results)
+def study_results(
+    trials: Sequence[TrialRun], studies: Iterable[int], rules: Rules
+) -> tuple[StudyResult, ...]:
+    """One result for each expected study of one submission and workload, by study number."""
+    return tuple(
+        study_result(study, [run for run in trials if run.study == study], rules)
+        for study in sorted(studies)
+    )

@@ -21,7 +21,7 @@ LAYERS = (
     {"cli"},
     {"__main__"},
 )
-IMPORTED_WHERE_USED = {"datasets", "matplotlib", "pandas", "transformers"}
+IMPORTED_WHERE_USED = {"datasets", "jinja2", "matplotlib", "pandas", "transformers"}
 DISTRIBUTIONS = {"sklearn": "scikit-learn", "huggingface_hub": "huggingface-hub"}
 
 

@@ -1,5 +1,6 @@
 """Made run folders for the scoring tests."""
 
+import itertools
 import json
 from pathlib import Path
 
@@ -79,10 +80,12 @@ def miss(make_trial):
 @pytest.fixture
 def boards(tmp_path):
     """`boards()` -> (leaderboards by pool name, all findings as text) of what was written."""
-    from scoring import build_leaderboard, load_runs, make_pools
+    from scoring.leaderboard import build_leaderboard
+    from scoring.pools import make_pools
+    from scoring.runs import read_runs
 
     def make(*paths):
-        runs, findings = load_runs(*(paths or [tmp_path / "runs"]))
+        runs, findings = read_runs(*(paths or [tmp_path / "runs"]))
         pools, more = make_pools(runs)
         findings = findings + more
         built = {}
@@ -90,5 +93,69 @@ def boards(tmp_path):
             built[pool.name], more = build_leaderboard(pool)
             findings += more
         return built, [str(finding) for finding in findings]
+
+    return make
+
+
+@pytest.fixture
+def analysis(boards):
+    """`analysis(reference)` of the only pool that was written."""
+    from scoring.analysis import analyse, summarise
+
+    def make(reference=None):
+        (board,) = boards()[0].values()
+        return analyse(summarise(board, reference=reference, resamples=200), resamples=20)
+
+    return make
+
+
+@pytest.fixture
+def analyses_of():
+    """`analyses_of(path, ..., benchmark=None)` -> (an analysis of every pool, all findings)."""
+    from scoring.analysis import analyse, summarise
+    from scoring.benchmark import apply_benchmark
+    from scoring.leaderboard import build_leaderboard
+    from scoring.pools import make_pools
+    from scoring.runs import read_runs
+
+    def make(*paths, benchmark=None):
+        runs, findings = read_runs(*paths)
+        if benchmark is not None:
+            runs, more = apply_benchmark(runs, benchmark, None)
+            findings += more
+        pools, more = make_pools(runs)
+        findings += more
+        analyses = []
+        for pool in pools:
+            board, more = build_leaderboard(pool, benchmark=benchmark)
+            findings += more
+            if board.rows:
+                analyses.append(analyse(summarise(board, resamples=500), resamples=500))
+        return analyses, findings
+
+    return make
+
+
+@pytest.fixture
+def quick_slow_lost(tmp_path, reach, miss, analyses_of):
+    """Two workloads, three studies: 'quick' and 'slow' reach both, 'lost' neither; analyses."""
+    for study, workload in itertools.product(range(3), ("digits", "letters")):
+        place = {"study": study, "workload": workload}
+        reach(10.0 + study, submission="quick", **place)
+        reach(9.0, submission="quick", trial=2, status="complete", budget_s=100.0, **place)
+        reach(20.0 + study, 180, submission="slow", **place)
+        miss(submission="lost", **place)
+    return analyses_of(tmp_path / "runs")
+
+
+@pytest.fixture
+def page_of(tmp_path):
+    """`page_of((analyses, findings), findings=None)` -> the path of the page written of them."""
+    from scoring.page import write_page
+
+    def make(made, findings=None):
+        analyses, found = made
+        told = found if findings is None else findings
+        return write_page(analyses, told, "algoperf score runs --out out", tmp_path / "report.html")
 
     return make

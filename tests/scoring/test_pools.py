@@ -120,4 +120,35 @@ def test_runs_without_settings_are_a_pool_of_their_own(reach, boards):
     reach(20.0, submission="b", pool={})
     built, findings = boards()
     assert sorted(built) == ["mini-builtin", "settings not recorded"]
-    assert any("1 trial (digits) without recorded settings" in finding for finding in findings)
+    assert sum("b: records no settings" in finding for finding in findings) == 1
+
+
+def test_a_folder_without_settings_is_one_submission_in_the_framework_of_most(reach, boards):
+    for workload in ("digits", "ag_news"):
+        reach(10.0, submission="a", pool={}, workload=workload, framework="pytorch")
+    reach(1.0, submission="a", pool={}, framework="jax")
+    built, findings = boards()
+    (row,) = built["settings not recorded"].rows
+    assert (row.entry.label, row.entry.framework) == ("a", "pytorch")
+    assert row.cells["digits"].median_time_s == 10.0
+    told = "a: is a pytorch submission by most of its workloads; left out: digits_jax"
+    assert any(finding.endswith(told) for finding in findings)
+
+
+def test_a_folder_without_settings_in_two_frameworks_alike_is_two_entries(reach, boards):
+    for framework in ("jax", "pytorch"):
+        reach(10.0, submission="a", pool={}, framework=framework)
+    built, findings = boards()
+    assert labels(built["settings not recorded"]) == ["a (jax)", "a (pytorch)"]
+    assert any("scored as two entries" in finding for finding in findings)
+
+
+def test_rulesets_of_algoperf_are_never_pooled(reach, boards):
+    for experiment, time_s in [("self_tuning", 30.0), ("external_tuning", 10.0)]:
+        for workload in ("digits", "lm"):
+            reach(time_s, experiment=experiment, workload=workload, pool={}, budget_s=time_s + 1)
+    built, _ = boards()
+    assert {name: [row.score for row in board.rows] for name, board in built.items()} == {
+        "external_tuning": [1.0],
+        "self_tuning": [1.0],
+    }

@@ -7,13 +7,12 @@ import numpy as np
 import pytest
 
 from algoperf import spec
-from scoring import Target, load_runs
-from scoring.runs import find_submissions
+from scoring.runs import Target, check_metrics, find_submissions, read_runs
 
 
 def test_everything_of_a_trial(tmp_path, make_trial):
     folder = make_trial([(1.5, 10, 0.4), (3.0, 20, 0.95)], study=2, trial=3, status="reached")
-    (run,), findings = load_runs(tmp_path)
+    (run,), findings = read_runs(tmp_path)
     assert findings == []
     assert (run.submission, run.experiment, run.workload) == ("adamw", "mini-builtin", "digits")
     assert (run.framework, run.study, run.trial, run.path) == ("jax", 2, 3, folder)
@@ -30,10 +29,10 @@ def test_any_folder_above_the_studies_will_do_and_none_is_read_twice(tmp_path, m
     miss(experiment="b")
     submission = tmp_path / "runs" / "a" / "adamw"
     for path, count in [(tmp_path, 2), (submission.parent, 1), (submission, 1)]:
-        assert len(load_runs(path)[0]) == count
-    assert len(load_runs(tmp_path, submission, submission.parent)[0]) == 2
+        assert len(read_runs(path)[0]) == count
+    assert len(read_runs(tmp_path, submission, submission.parent)[0]) == 2
     monkeypatch.chdir(submission)
-    (run,), findings = load_runs(".")
+    (run,), findings = read_runs(".")
     assert (run.submission, run.experiment, findings) == ("adamw", "a", [])
 
 
@@ -46,9 +45,9 @@ def test_a_link_back_up_ends(tmp_path, miss):
 def test_a_path_that_is_no_folder(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(spec.UserError, match="nowhere does not exist; give a folder of runs"):
-        load_runs(tmp_path / "nowhere")
+        read_runs(tmp_path / "nowhere")
     with pytest.raises(spec.UserError, match="is not a folder"):
-        load_runs(tmp_path / "file")
+        read_runs(tmp_path / "file")
 
 
 @pytest.mark.parametrize(
@@ -65,7 +64,6 @@ def test_a_path_that_is_no_folder(tmp_path):
         (lambda text: text.replace("0.4", '"0.4'), 2, None),
         (lambda text: text.replace("0.4", ""), 2, None),
         (lambda text: text.replace("\n", "\r\n"), 2, None),
-        (lambda text: text.replace("validation/", "test/"), 2, "no column validation/accuracy"),
         (lambda text: text.replace("global_step", "x"), 2, "has no column global_step"),
         (
             lambda text: text.replace("global_step", "accumulated_submission_time"),
@@ -78,7 +76,7 @@ def test_damaged_evaluations(tmp_path, make_trial, change, left, message):
     file = make_trial([(1.5, 10, 0.4), (3.0, 20, 0.95)]) / "eval_measurements.csv"
     text = change(file.read_text())
     file.unlink() if text is None else file.write_bytes(text.encode())
-    (run,), findings = load_runs(tmp_path)
+    (run,), findings = read_runs(tmp_path)
     assert len(run.rows.get("accumulated_submission_time", ())) == left
     if message is None:
         assert findings == []
@@ -88,7 +86,7 @@ def test_damaged_evaluations(tmp_path, make_trial, change, left, message):
 
 def test_nan_and_empty_fields_are_nan(tmp_path, make_trial):
     make_trial([(1.0, 10, "nan"), (2.0, 20, ""), (3.0, 30, "NaN")])
-    (run,), findings = load_runs(tmp_path)
+    (run,), findings = read_runs(tmp_path)
     assert np.isnan(run.rows["validation/accuracy"]).all()
     assert findings == []
 
@@ -97,7 +95,7 @@ def test_binary_rubbish(tmp_path, make_trial):
     folder = make_trial([(1.0, 10, 0.9)])
     for name in ("eval_measurements.csv", "flags_0.json", "hparams.json", "result.json"):
         (folder / name).write_bytes(b"\xff\x00\n\xfe[\n" * 50)
-    (run,), findings = load_runs(tmp_path)
+    (run,), findings = read_runs(tmp_path)
     assert (run.target, run.pool, run.status) == (None, {}, None)
     assert {finding.path.name for finding in findings} >= {"flags_0.json", "result.json"}
 
@@ -125,7 +123,7 @@ def test_binary_rubbish(tmp_path, make_trial):
 )
 def test_damaged_json(tmp_path, miss, name, text, message):
     (miss() / name).write_text(text)
-    runs, findings = load_runs(tmp_path)
+    runs, findings = read_runs(tmp_path)
     assert len(runs) == 1
     assert any(message in finding.message for finding in findings)
 
@@ -135,9 +133,9 @@ def test_newest_readable_flags_count(tmp_path, miss):
     flags = json.loads((folder / "flags_0.json").read_text())
     for number, budget_s in [(2, 7.0), (10, 8.0)]:
         (folder / f"flags_{number}.json").write_text(json.dumps(flags | {"budget_s": budget_s}))
-    assert load_runs(tmp_path)[0][0].budget_s == 8.0
+    assert read_runs(tmp_path)[0][0].budget_s == 8.0
     (folder / "flags_10.json").write_text("{")
-    assert load_runs(tmp_path)[0][0].budget_s == 7.0
+    assert read_runs(tmp_path)[0][0].budget_s == 7.0
 
 
 @pytest.mark.parametrize(
@@ -155,7 +153,7 @@ def test_strays_are_told_and_left_out(tmp_path, miss, stray):
     (submission / stray / "trial_7").mkdir(parents=True)
     (submission / "notes.txt").touch()
     (submission / ".lock").touch()
-    runs, findings = load_runs(tmp_path)
+    runs, findings = read_runs(tmp_path)
     assert [run.trial for run in runs] == [1]
     assert {finding.path for finding in findings} == {submission / stray, submission / "notes.txt"}
 
@@ -164,4 +162,42 @@ def test_killed_trial_with_a_step_limit_is_not_scoreable(tmp_path, miss):
     miss(status=None, flags={"max_steps": 5})
     miss(status=None, trial=2)
     miss(trial=3, result={"scoreable": False})
-    assert [run.scoreable for run in load_runs(tmp_path)[0]] == [False, True, False]
+    assert [run.scoreable for run in read_runs(tmp_path)[0]] == [False, True, False]
+
+
+@pytest.mark.parametrize(
+    ("values", "status", "message", "damage"),
+    [
+        ([(1, 1, "nan"), (2, 2, 0.5), (3, 3, "inf")], "complete", "2 of 3 values not finite", True),
+        ([(1, 1, "nan")], "complete", "has no finite value of validation/accuracy", True),
+        ([(1, 1, 0.5), (2, 2, "nan")], "diverged", "1 of 2 values not finite", False),
+    ],
+)
+def test_values_that_are_not_finite_are_told(tmp_path, make_trial, values, status, message, damage):
+    make_trial(values, status=status)
+    runs, findings = read_runs(tmp_path / "runs")
+    assert findings == []
+    (finding,) = check_metrics(runs)
+    assert message in finding.message
+    assert finding.damage is damage
+
+
+def test_a_trial_without_the_metric_is_told(tmp_path, make_trial):
+    file = make_trial([(1, 1, 0.5)]) / "eval_measurements.csv"
+    file.write_text(file.read_text().replace("validation/", "test/"))
+    runs, _ = read_runs(tmp_path / "runs")
+    (finding,) = check_metrics(runs)
+    assert (finding.path, finding.message) == (file, "has no column validation/accuracy")
+
+
+def test_what_lies_beside_submissions_is_told(tmp_path, miss):
+    miss()
+    (tmp_path / "runs/mini-builtin/notes").mkdir()
+    (tmp_path / "runs/mini-builtin/.hidden").mkdir()
+    (tmp_path / "runs/readme.txt").touch()  # beside an experiment: may be anything
+    for root in ("runs", "runs/mini-builtin"):
+        _, findings = read_runs(tmp_path / root)
+        assert [(finding.path.name, finding.message) for finding in findings] == [
+            ("notes", "holds no study_<k> folder: left out")
+        ]
+    assert read_runs(tmp_path / "runs/mini-builtin/adamw")[1] == []

@@ -5,8 +5,9 @@ import math
 import numpy as np
 import pytest
 
-from scoring import Target, load_runs, time_to_target
-from scoring.time_to_target import Miss, median_steps, median_time_s, study_results
+from scoring.rules import AS_PUBLISHED, BY_THE_RULES, median_over_studies
+from scoring.runs import Target, read_runs
+from scoring.time_to_target import Miss, study_results, time_to_target
 
 HIGHER = Target("accuracy", higher_is_better=True, validation=0.9)
 LOWER = Target("loss", higher_is_better=False, validation=0.5)
@@ -71,9 +72,9 @@ def test_without_the_step_column_the_time_counts():
     assert math.isnan(crossing.step)
 
 
-def results(tmp_path, studies):
-    runs, _ = load_runs(tmp_path / "runs")
-    return study_results(runs, studies)
+def results(tmp_path, studies, rules=BY_THE_RULES):
+    runs, _ = read_runs(tmp_path / "runs")
+    return study_results(runs, studies, rules)
 
 
 def test_study_takes_the_earliest_time_not_the_earliest_evaluation(tmp_path, make_trial):
@@ -82,6 +83,33 @@ def test_study_takes_the_earliest_time_not_the_earliest_evaluation(tmp_path, mak
     (result,) = results(tmp_path, [0])
     assert (result.trial, result.crossing.time_s, result.crossing.step) == (2, 20.0, 600)
     assert result.outcome == "reached"
+    (published,) = results(tmp_path, [0], AS_PUBLISHED)
+    assert (published.trial, published.time_s) == (1, 30.0)
+
+
+def test_equal_evaluations_go_to_the_smallest_time(tmp_path, make_trial):
+    for trial, time_s in [(1, 30.0), (2, 20.0), (3, 25.0)]:
+        make_trial([(1.0, 1, 0.1), (time_s, 600, 0.9)], trial=trial)
+    (result,) = results(tmp_path, [0], AS_PUBLISHED)
+    assert (result.trial, result.time_s) == (2, 20.0)
+
+
+def test_budgets_are_enforced_by_the_rules_alone(tmp_path, reach):
+    reach(50.0, budget_s=49.0)
+    assert results(tmp_path, [0])[0].outcome == "budget"
+    assert results(tmp_path, [0], AS_PUBLISHED)[0].time_s == 50.0
+
+
+def test_a_trial_without_the_metric_is_not_there(tmp_path, reach, miss):
+    folder = reach(20.0, trial=1)
+    (folder / "eval_measurements.csv").write_text(
+        "accumulated_submission_time,global_step,validation/loss\n1.0,1,0.5\n"
+    )
+    (absent,) = results(tmp_path, [0])
+    assert (absent.outcome, absent.absent) == ("missing", True)
+    assert math.isnan(absent.time_s)
+    reach(30.0, trial=2)
+    assert results(tmp_path, [0])[0].time_s == 30.0
 
 
 def test_equal_times_go_to_the_lower_trial(tmp_path, reach):
@@ -99,7 +127,10 @@ def test_median_over_odd_and_even_studies_with_missing_ones(tmp_path, reach, mis
     expected = {(0, 1): (20.0, 205.0), (0, 1, 2): (30.0, 310.0), (0, 1, 2, 3): (math.inf, math.inf)}
     for studies, medians in expected.items():
         found = results(tmp_path, studies)
-        assert (median_time_s(found), median_steps(found)) == medians
+        # by-the-rules, a study that is not there counts as infinite
+        times = [math.inf if result.absent else result.time_s for result in found]
+        steps = [math.inf if result.absent else result.step for result in found]
+        assert tuple(median_over_studies(np.array([times, steps]))) == medians
     assert [result.outcome for result in found] == ["reached", "reached", "not reached", "missing"]
 
 
@@ -110,7 +141,7 @@ def test_median_over_odd_and_even_studies_with_missing_ones(tmp_path, reach, mis
         (["failed", "diverged"], "diverged"),
         (["diverged", "complete"], "not reached"),
         (["complete", "budget"], "budget"),
-        ([None], "not reached"),  # killed
+        ([None], "ended early"),  # killed at 2 of 100 s
     ],
 )
 def test_why_a_study_was_not_reached(tmp_path, miss, statuses, outcome):

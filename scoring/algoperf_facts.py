@@ -1,0 +1,66 @@
+"""What the AlgoPerf benchmark fixed, by version: targets, budgets, studies.
+
+Source: the benchmark's documentation and the constants of its scoring code
+(github.com/mlcommons/algorithmic-efficiency, github.com/mlcommons/submissions_algorithms).
+"""
+
+from collections.abc import Mapping
+
+# Metrics for which lower is better; the published target files do not say.
+LOWER_IS_BETTER = frozenset({"loss", "ppl", "wer"})
+
+# Seconds of submission time for the external tuning ruleset, by version and base workload; a
+# variant has its base's.
+BUDGETS_S: Mapping[str, Mapping[str, float]] = {
+    "0.5": {
+        "criteo1tb": 7_703,
+        "fastmri": 8_859,
+        "imagenet_resnet": 63_008,
+        "imagenet_vit": 77_520,
+        "librispeech_conformer": 61_068,
+        "librispeech_deepspeech": 55_506,
+        "ogbg": 18_477,
+        "wmt": 48_151,
+    },
+    "0.6": {
+        "criteo1tb": 7_703,
+        "fastmri": 4_430,
+        "imagenet_resnet": 66_159,
+        "imagenet_vit": 69_768,
+        "librispeech_conformer": 58_015,
+        "librispeech_deepspeech": 44_405,
+        "ogbg": 12_011,
+        "wmt": 43_336,
+    },
+}
+
+# How many times the budget above a self-tuning submission has.
+SELF_TUNING_FACTOR: Mapping[str, float] = {"0.5": 3.0, "0.6": 1.5}
+
+STUDIES: Mapping[str, int] = {"0.5": 5, "0.6": 3}
+
+# Metric and validation target of the base workloads, the same in both versions.
+BASE_TARGETS: Mapping[str, tuple[str, float]] = {
+    "criteo1tb": ("loss", 0.123735),
+    "fastmri": ("ssim", 0.723653),
+    "imagenet_resnet": ("accuracy", 0.77431),
+    "imagenet_vit": ("accuracy", 0.77309),
+    "librispeech_conformer": ("wer", 0.085884),
+    "librispeech_deepspeech": ("wer", 0.119936),
+    "ogbg": ("mean_average_precision", 0.28098),
+    "wmt": ("bleu", 30.8491),
+}
+
+# The held-out variants that were sampled for version 0.5, with their validation targets; version
+# 0.6 has none.
+HELD_OUT: Mapping[str, Mapping[str, float]] = {
+    "0.5": {
+        "criteo1tb_embed_init": 0.129657,
+        "fastmri_tanh": 0.71784,
+        "imagenet_resnet_large_bn_init": 0.76526,
+        "librispeech_conformer_layernorm": 0.09731,
+        "ogbg_model_size": 0.269446,
+        "wmt_glu_tanh": 29.5779,
+    },
+    "0.6": {},
+}

@@ -1,0 +1,283 @@
+"""The scorer for notebooks: pure functions from pandas frame to pandas frame.
+
+    runs = scoring.load_runs("runs/")
+    times = scoring.time_to_target(runs)
+    scoring.score(times)
+    scoring.bootstrap(times)
+
+pandas is imported inside the functions, so that the command does not wait for it.
+"""
+
+from collections.abc import Hashable, Iterator
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scoring import rules as scoring_rules
+from scoring import statistics
+from scoring.benchmark import apply_benchmark, find_benchmark
+from scoring.evaluations import STEP_COLUMN, TIME_COLUMN
+from scoring.leaderboard import build_leaderboard
+from scoring.pools import make_pools
+from scoring.rules import BY_THE_RULES, Layout, find_rules
+from scoring.runs import Target, TrialRun, read_runs
+from scoring.time_to_target import is_readable
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+RUN_COLUMNS = (
+    "submission experiment framework workload base_workload study trial metric higher_is_better"
+    " target budget_s status scoreable evaluations last_time_s last_step best hyperparameters"
+    " settings data_fingerprint rows path"
+)
+
+Floats = NDArray[np.float64]
+
+
+def load_runs(*paths: str | Path) -> "pd.DataFrame":
+    """Every trial below `paths`, one row each; what could not be read is in `.attrs["findings"]`.
+
+    Columns: submission, experiment, framework, workload, base_workload (None unless a held-out
+    variant), study, trial; metric, higher_is_better, target (None or NaN where none is recorded),
+    budget_s; status (None where the trial was killed or AlgoPerf wrote the folder), scoreable;
+    evaluations (their number), last_time_s, last_step, best (the best validation value);
+    hyperparameters, settings (what must agree before results are pooled), data_fingerprint; rows
+    (a mapping from a column of eval_measurements.csv to its values); path.
+
+    Raises UserError for a path that is no folder.
+    """
+    import pandas as pd
+
+    runs, findings = read_runs(*paths)
+    frame = pd.DataFrame([_row(run) for run in runs], columns=RUN_COLUMNS.split())
+    frame.attrs["findings"] = [str(finding) for finding in findings]
+    return frame
+
+
+def _row(run: TrialRun) -> dict[str, Any]:
+    target, readable = run.target, is_readable(run)
+    times_s, steps = run.rows.get(TIME_COLUMN, np.empty(0)), run.rows.get(STEP_COLUMN, np.empty(0))
+    values = run.rows[target.column] if readable and target else np.empty(0)
+    values = values[np.isfinite(values)]
+    best = np.nan
+    if len(values) and target:
+        best = float(values.max() if target.higher_is_better else values.min())
+    return {
+        "submission": run.submission,
+        "experiment": run.experiment,
+        "framework": run.framework,
+        "workload": run.workload,
+        "base_workload": run.base_workload,
+        "study": run.study,
+        "trial": run.trial,
+        "metric": target and target.metric,
+        "higher_is_better": target and target.higher_is_better,
+        "target": target and target.validation,
+        "budget_s": run.budget_s,
+        "status": run.status,
+        "scoreable": run.scoreable,
+        "evaluations": len(times_s),
+        "last_time_s": float(times_s[-1]) if len(times_s) else np.nan,
+        "last_step": float(steps[-1]) if len(steps) else np.nan,
+        "best": best,
+        "hyperparameters": dict(run.hyperparameters),
+        "settings": dict(run.pool),
+        "data_fingerprint": run.data_fingerprint,
+        "rows": run.rows,
+        "path": str(run.path),
+    }
+
+
+def time_to_target(
+    runs: "pd.DataFrame",
+    *,
+    rules: str = BY_THE_RULES.name,
+    targets: str | Path | None = None,
+    tuning_ruleset: str | None = None,
+) -> "pd.DataFrame":
+    """The time to target of every study: one row a submission x workload x study.
+
+    `runs` as from `load_runs` (rows may be dropped, columns changed). `targets`: a file or name as
+    of `algoperf score --targets`. Columns: pool, submission, workload, base_workload (None unless
+    held-out), study, outcome, time_s (inf where the target was missed, NaN where there is no
+    readable trial), steps (likewise), trial, evaluation. Findings are in `.attrs["findings"]`.
+
+    Raises UserError for unknown rules and for targets that cannot be read.
+    """
+    import pandas as pd
+
+    trials = [_trial(row) for row in runs.to_dict("records")]
+    chosen = find_rules(rules)
+    benchmark = None if targets is None else find_benchmark(targets)
+    findings = []
+    if benchmark is not None:
+        trials, notes = apply_benchmark(trials, benchmark, tuning_ruleset)
+        findings += notes
+    pools, notes = make_pools(trials)
+    findings += notes
+    rows = []
+    for pool in pools:
+        board, notes = build_leaderboard(pool, chosen, benchmark)
+        findings += notes
+        rows += [
+            {
+                "pool": pool.name,
+                "submission": row.entry.label,
+                "workload": workload,
+                "base_workload": board.benchmark.variant_of.get(workload),
+                "study": result.study,
+                "outcome": result.outcome,
+                "time_s": result.time_s,
+                "steps": result.step,
+                "trial": result.trial,
+                "evaluation": result.crossing.evaluation,
+            }
+            for row in board.rows
+            for workload, cell in row.cells.items()
+            for result in cell.studies
+        ]
+    columns = "pool submission workload base_workload study outcome time_s steps trial evaluation"
+    frame = pd.DataFrame(rows, columns=columns.split())
+    frame.attrs["findings"] = [str(finding) for finding in findings]
+    return frame
+
+
+def _trial(row: dict[Hashable, Any]) -> TrialRun:
+    import pandas as pd
+
+    def known(name: str) -> Any:
+        value = row[name]
+        return None if pd.api.types.is_scalar(value) and pd.isna(value) else value
+
+    metric, goal, budget_s = known("metric"), known("target"), known("budget_s")
+    target = None
+    if metric is not None:
+        target = Target(
+            metric, bool(row["higher_is_better"]), None if goal is None else float(goal)
+        )
+    return TrialRun(
+        submission=row["submission"],
+        experiment=row["experiment"],
+        study=int(row["study"]),
+        workload=row["workload"],
+        framework=row["framework"],
+        trial=int(row["trial"]),
+        path=Path(row["path"]),
+        rows=row["rows"],
+        target=target,
+        budget_s=None if budget_s is None else float(budget_s),
+        base_workload=known("base_workload"),
+        status=known("status"),
+        scoreable=bool(row["scoreable"]),
+        pool=MappingProxyType(row["settings"]),
+        data_fingerprint=known("data_fingerprint"),
+        hyperparameters=MappingProxyType(row["hyperparameters"]),
+    )
+
+
+def ratios(
+    times: "pd.DataFrame", *, rules: str = BY_THE_RULES.name, held_out: bool = True
+) -> "pd.DataFrame":
+    """Ratios to the fastest: one row a (pool, submission), one column a base workload.
+
+    inf where there is no credit. `times` as from `time_to_target`; its values of one pool go to
+    `performance_profile`.
+    """
+    import pandas as pd
+
+    chosen = find_rules(rules)
+    parts = []
+    for pool, labels, times_SWN, layout in _arrays(times, chosen, held_out):
+        medians_SW = scoring_rules.median_over_studies(times_SWN)
+        values = scoring_rules.credited_ratios(medians_SW, layout, chosen)
+        index = pd.MultiIndex.from_product([[pool], labels], names=["pool", "submission"])
+        parts.append(pd.DataFrame(values, index=index, columns=list(layout.base_names)))
+    return pd.concat(parts) if parts else pd.DataFrame()
+
+
+def score(
+    times: "pd.DataFrame", *, rules: str = BY_THE_RULES.name, held_out: bool = True
+) -> "pd.DataFrame":
+    """Benchmark scores, best first: columns pool, submission, score, rank.
+
+    `times` as from `time_to_target`; use "steps" in place of "time_s" for steps-to-target scores.
+    """
+    import pandas as pd
+
+    chosen = find_rules(rules)
+    rows = []
+    for pool, labels, times_SWN, layout in _arrays(times, chosen, held_out):
+        scores = scoring_rules.scores(times_SWN, layout, chosen)
+        ranks = scoring_rules.ranks(scores)
+        rows += list(zip([pool] * len(labels), labels, scores, ranks, strict=True))
+    frame = pd.DataFrame(rows, columns=["pool", "submission", "score", "rank"])
+    return frame.sort_values(["pool", "rank", "submission"], ignore_index=True)
+
+
+def bootstrap(
+    times: "pd.DataFrame",
+    *,
+    rules: str = BY_THE_RULES.name,
+    held_out: bool = True,
+    over: str = "studies",
+    method: str = "pooled",
+    resamples: int = statistics.RESAMPLES,
+    seed: int = 0,
+) -> "pd.DataFrame":
+    """95 % intervals of score and rank, and the probability of being first.
+
+    Columns: pool, submission, score, score_low, score_high, rank_low, rank_high, p_first,
+    not_estimable ('' or why there is no interval; the ends are NaN then). `over`: studies,
+    workloads or both; `method`: pooled or percentile (docs/scoring.md).
+    """
+    import pandas as pd
+
+    chosen = find_rules(rules)
+    rows = []
+    for pool, labels, times_SWN, layout in _arrays(times, chosen, held_out):
+        one = statistics.bootstrap(
+            times_SWN, layout, chosen, over=over, method=method, resamples=resamples, seed=seed
+        )
+        rows += [
+            (pool, label, point, *score_ends, *rank_ends, p_first, one.not_estimable)
+            for label, point, score_ends, rank_ends, p_first in zip(
+                labels,
+                one.scores_S,
+                one.score_interval,
+                one.rank_interval,
+                one.p_first,
+                strict=True,
+            )
+        ]
+    columns = "pool submission score score_low score_high rank_low rank_high p_first not_estimable"
+    return pd.DataFrame(rows, columns=columns.split())
+
+
+def _arrays(
+    times: "pd.DataFrame", rules: scoring_rules.Rules, held_out: bool
+) -> Iterator[tuple[str, list[str], Floats, Layout]]:
+    """Each pool's name, submissions, times (S, W, N) as the rules count them, and layout."""
+    for pool, part in times.groupby("pool", sort=True):
+        base_of = {
+            name: base if isinstance(base, str) else None
+            for name, base in zip(part["workload"], part["base_workload"], strict=True)
+        }
+        variant_of = {name: base for name, base in base_of.items() if base is not None}
+        labels, workloads = sorted(set(part["submission"])), sorted(base_of)
+        rows_of: dict[tuple[str, str], list[float]] = {}
+        for label, workload, time_s in zip(
+            part["submission"], part["workload"], part["time_s"], strict=True
+        ):
+            rows_of.setdefault((label, workload), []).append(float(time_s))
+        studies = max(len(values) for values in rows_of.values())
+        times_SWN = np.full((len(labels), len(workloads), studies), np.nan)
+        for (label, workload), values in rows_of.items():
+            counted = scoring_rules.absent_studies(np.array(values), rules)
+            times_SWN[labels.index(label), workloads.index(workload), : len(values)] = counted
+        bases = [name for name in workloads if name not in variant_of]
+        layout = scoring_rules.make_layout(workloads, bases, variant_of if held_out else {})
+        yield str(pool), labels, times_SWN, layout

@@ -1,0 +1,179 @@
+"""Inline SVG: escaped elements, scales with ticks, and thinned lines with short coordinates.
+
+A chart is an outer <svg> with a grid of ticks, and in it a plot: an inner <svg> whose own
+coordinates are tenths of the outer one's. The page zooms by changing the plot's viewBox, and
+redraws the ticks from the data ranges that stand on the outer element (page.js reads what this
+module writes).
+
+Legend: N points of a line.
+"""
+
+import dataclasses
+import html
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+UNITS = 10  # of the plot's coordinates, in one of the chart's
+TOLERANCE = 3.0  # plot units by which a thinned line may differ from the whole one
+
+
+class Markup(str):
+    """Text that is markup already; Jinja2 and `element` leave it as it is, and escape all other."""
+
+    __slots__ = ()
+
+    def __html__(self) -> str:
+        return str(self)
+
+
+def element(tag: str, *children: str, **attributes: object) -> Markup:
+    """One element; underscores in attribute names stand for hyphens, None leaves one out."""
+    told = "".join(
+        f' {name.strip("_").replace("_", "-")}="{html.escape(str(value))}"'
+        for name, value in attributes.items()
+        if value is not None
+    )
+    inner = "".join(
+        child if isinstance(child, Markup) else html.escape(child) for child in children
+    )
+    return Markup(f"<{tag}{told}>{inner}</{tag}>" if inner else f"<{tag}{told}/>")
+
+
+@dataclasses.dataclass(frozen=True)
+class Frame:
+    """Where a plot lies in its chart, and which data it spans."""
+
+    x: tuple[float, float]
+    y: tuple[float, float]
+    left: float
+    top: float
+    width: float
+    height: float
+
+    def place(self, x_N: Floats, y_N: Floats) -> Ints:
+        """Plot coordinates (N, 2); far outside they are held at a plot's size from its edge."""
+        wide, high = self.width * UNITS, self.height * UNITS
+        across = wide * (x_N - self.x[0]) / (self.x[1] - self.x[0])
+        down = high * (self.y[1] - y_N) / (self.y[1] - self.y[0])
+        placed = np.stack([np.clip(across, -wide, 2 * wide), np.clip(down, -high, 2 * high)], -1)
+        return np.rint(placed).astype(np.int64)
+
+    def grid(self) -> Markup:
+        """Lines and labels of both axes."""
+        right, bottom = self.left + self.width, self.top + self.height
+        parts = []
+        for value, text in ticks(*self.x, self.width / 75):
+            at = self.left + self.width * (value - self.x[0]) / (self.x[1] - self.x[0])
+            parts.append(element("path", d=f"M{at:.1f} {self.top:g}V{bottom:g}"))
+            parts.append(
+                element("text", text, x=f"{at:.1f}", y=f"{bottom:g}", dy="1.3em", class_="tx")
+            )
+        for value, text in ticks(*self.y, self.height / 45):
+            at = self.top + self.height * (self.y[1] - value) / (self.y[1] - self.y[0])
+            parts.append(element("path", d=f"M{self.left:g} {at:.1f}H{right:g}"))
+            parts.append(
+                element(
+                    "text",
+                    text,
+                    x=f"{self.left:g}",
+                    y=f"{at:.1f}",
+                    dx="-.5em",
+                    dy=".35em",
+                    class_="ty",
+                )
+            )
+        return element("g", *parts, class_="grid")
+
+    def chart(self, plot: Sequence[str], size: tuple[float, float], **facts: object) -> Markup:
+        """The whole chart of `size`; `facts` become attributes of the outer element."""
+        inner = element(
+            "svg",
+            element("rect", class_="ground", width=f"{self.width * UNITS:g}", height="100%"),
+            *plot,
+            class_="plot",
+            x=f"{self.left:g}",
+            y=f"{self.top:g}",
+            width=f"{self.width:g}",
+            height=f"{self.height:g}",
+            viewBox=f"0 0 {self.width * UNITS:g} {self.height * UNITS:g}",
+            preserveAspectRatio="none",
+        )
+        return element(
+            "svg",
+            self.grid(),
+            inner,
+            class_="chart",
+            viewBox=f"0 0 {size[0]:g} {size[1]:g}",
+            role="img",
+            data_x=f"{self.x[0]:.12g} {self.x[1]:.12g}",
+            data_y=f"{self.y[0]:.12g} {self.y[1]:.12g}",
+            **facts,
+        )
+
+
+def ticks(low: float, high: float, most: float) -> Iterator[tuple[float, str]]:
+    """Round values from `low` to `high`, about `most` of them, and their labels."""
+    rough = (high - low) / max(1.0, most)
+    power = math.floor(math.log10(rough))
+    step = next(m for m in (1, 2, 5, 10) if m * 10.0**power >= 0.999 * rough) * 10.0**power
+    decimals = max(0, -math.floor(math.log10(step) + 1e-9))
+    large = max(abs(low), abs(high)) >= 1e6
+    for index in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1):
+        value = index * step
+        text = f"{value:.2e}" if large or decimals > 6 else f"{value:.{decimals}f}"
+        yield value, text.replace("-", "\N{MINUS SIGN}")
+
+
+def line(points: Ints) -> str:
+    """The `d` of a path through the points (N, 2): absolute start, then relative steps."""
+    (x, y), steps = points[0], np.diff(points, axis=0)
+    told = "".join(f" {dx} {dy}" for dx, dy in steps.tolist())
+    return f"M{x} {y}" + ("l" + told[1:] if told else "h0").replace(" -", "-")
+
+
+def broken_line(frame: Frame, x_N: Floats, y_N: Floats, keep: Sequence[int] = ()) -> str:
+    """The thinned line through the finite points, '' without any; it breaks where one is not.
+
+    `keep` are points that must stay, by their place among all.
+    """
+    finite = np.isfinite(x_N) & np.isfinite(y_N)
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], finite, [False]]).astype(np.int8)))
+    parts = []
+    for start, end in zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True):
+        points = frame.place(x_N[start:end], y_N[start:end])
+        kept = thin(points, [index - start for index in keep if start <= index < end])
+        parts.append(line(points[kept]))
+    return "".join(parts)
+
+
+def thin(points: Ints, keep: Sequence[int] = ()) -> NDArray[np.bool_]:
+    """Which points keep a line within TOLERANCE: the algorithm of Douglas and Peucker (1973)."""
+    kept = np.zeros(len(points), np.bool_)
+    corners = sorted({0, *keep, len(points) - 1})
+    kept[corners] = True
+    waiting = list(itertools.pairwise(corners))
+    while waiting:
+        first, last = waiting.pop()
+        if last - first < 2:
+            continue
+        along = (points[last] - points[first]).astype(np.float64)
+        off = (points[first + 1 : last] - points[first]).astype(np.float64)
+        length = math.hypot(*along)
+        distance = (
+            np.abs(off[:, 0] * along[1] - off[:, 1] * along[0]) / length
+            if length
+            else np.hypot(off[:, 0], off[:, 1])
+        )
+        worst = int(distance.argmax())
+        if distance[worst] > TOLERANCE:
+            middle = first + 1 + worst
+            kept[middle] = True
+            waiting += [(first, middle), (middle, last)]
+    return kept

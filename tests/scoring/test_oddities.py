@@ -1,0 +1,59 @@
+"""Each oddity, made once."""
+
+from scoring.oddities import find_oddities
+
+
+def oddities(boards):
+    board = boards()[0]["mini-builtin"]
+    found = find_oddities(row.entry for row in board.rows)
+    assert not any(finding.damage for finding in found)
+    return [finding.message for finding in found]
+
+
+def test_a_whole_study_is_not_odd(reach, miss, boards):
+    for study in (0, 1):
+        reach(10.0, study=study, trial=1)
+        miss(study=study, trial=2, budget_s=100.0)
+    assert oddities(boards) == []
+
+
+def test_a_clock_that_goes_back(make_trial, boards):
+    make_trial([(5, 1, 0.1), (4, 2, 0.2), (99, 3, 0.2)], study=3, trial=7)
+    assert oddities(boards) == [
+        "adamw on digits: the submission time goes back in study_3/trial_7",
+    ]
+
+
+def test_trials_that_ended_early(make_trial, boards):
+    make_trial([(1, 1, 0.1), (2.5, 2, 0.2)], trial=1, status=None)
+    make_trial([(1, 1, 0.1), (20, 20, 0.2)], trial=2, status=None)
+    make_trial([(1, 1, 0.1), (90, 90, 0.2)], trial=3, status=None)
+    assert oddities(boards) == [
+        "adamw on digits: 2 trials ended early without the target, at 20 % of the budget"
+    ]
+
+
+def test_uneven_step_times(reach, make_trial, boards):
+    reach(10.0, 100, trial=1)
+    make_trial([(1.0, 5, 0.1), (2.0, 10, 0.1), (21.0, 100, 0.9)], trial=2)
+    assert oddities(boards) == [
+        "adamw on digits: step times differ 2.1 times between trials (0.1 to 0.21 s)"
+    ]
+
+
+def test_ties_that_folder_order_would_decide(reach, boards):
+    for study, times in enumerate([(10.0, 11.0), (10.0, 10.0)]):
+        for trial, time_s in enumerate(times):
+            reach(time_s, 100, study=study, trial=trial)
+    assert oddities(boards) == [
+        "adamw on digits: trials of study_0 meet the target at one evaluation with different times"
+    ]
+
+
+def test_uneven_numbers_of_trials(reach, boards):
+    reach(10.0, study=0, trial=1)
+    reach(10.0, study=0, trial=2)
+    reach(10.0, study=1, trial=1)
+    assert oddities(boards) == [
+        "adamw on digits: studies have different numbers of trials (study_0: 2, study_1: 1)"
+    ]
