@@ -10,7 +10,8 @@ from algoperf import __version__
 Command = Callable[[argparse.Namespace], int]
 USER_MISTAKE = 2
 EPILOG = (
-    "exit codes: 0 done (target reached or not), 1 a trial failed, 2 a mistake in what was asked"
+    "exit codes: 0 done (target reached or not), 1 a trial failed (score --strict: damaged logs), "
+    "2 a mistake in what was asked"
 )
 
 

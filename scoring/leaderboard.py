@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scoring import rules as scoring_rules
-from scoring.benchmark import Benchmark, WorkloadFacts
+from scoring.benchmark import BUILT_IN, Benchmark, WorkloadFacts
 from scoring.pools import NOT_RECORDED, Entry, Pool, make_entries
 from scoring.rules import BY_THE_RULES, CREDITED, Layout, Rules
 from scoring.runs import Finding, Target, check_metrics
@@ -143,15 +143,16 @@ def _benchmark_of(pool: Pool) -> tuple[Benchmark, list[Finding]]:
             known[run.workload] = WorkloadFacts(run.target, run.budget_s)
             if run.base_workload is not None:
                 variant_of[run.workload] = run.base_workload
-    findings = [
-        Finding(
-            next(run for run in pool.runs if run.workload == name).path.parent,
-            f"{name} has no target in {pool.name}: not scored; --targets gives targets to runs "
-            "that record none",
-            damage=False,
+    unknown = sorted(set(pool.workloads) - set(known))
+    findings = []
+    if unknown:
+        path = next(run for run in pool.runs if run.workload == unknown[0]).path.parent
+        has = "has" if len(unknown) == 1 else "have"
+        message = (
+            f"{', '.join(unknown)} {has} no target in {pool.name}: not scored; --targets (a file, "
+            f"{', '.join(BUILT_IN)}) gives targets to runs that record none"
         )
-        for name in sorted(set(pool.workloads) - set(known))
-    ]
+        findings.append(Finding(path, message, damage=False))
     for name in sorted(variant_of):
         if variant_of[name] not in known or variant_of[name] in variant_of:
             path = next(run for run in pool.runs if run.workload == name).path.parent

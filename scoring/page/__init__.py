@@ -19,7 +19,7 @@ from scoring.runs import Finding
 
 TITLE = "AlgoPerf scores"
 COVERAGE_NOTE = (
-    "On made leaderboards whose truth is known, the pooled 95 % interval held the expected score in "
+    "On made leaderboards of known truth, the pooled 95 % interval held the expected score in "
     "93 to 97 % of cases and the percentile interval in 89 to 98 %, with 3 and 5 studies, none and "
     "30 % of them missed (docs/scoring.md has the table and the command). Those studies were "
     "independent and their log times normal, which real ones need not be. Intervals over studies "
