@@ -115,8 +115,7 @@ def build_leaderboard(
     findings += more + check_metrics(run for run in pool.runs if run.workload in counts.scored)
     if not held_out:
         counts = dataclasses.replace(counts, variant_of={})
-    if benchmark is not None:
-        findings += _gaps(pool, counts, entries)
+    findings += _gaps(counts, entries)
     workloads = counts.scored
     studies = _studies(pool, counts, declared=benchmark is not None)
     results = [
@@ -164,8 +163,8 @@ def _benchmark_of(pool: Pool) -> tuple[Benchmark, list[Finding]]:
     return Benchmark(pool.name, known, bases, variant_of, None, 1.0), findings
 
 
-def _gaps(pool: Pool, benchmark: Benchmark, entries: Sequence[Entry]) -> list[Finding]:
-    """Workloads of a given benchmark that nobody, or not every entry, has run."""
+def _gaps(benchmark: Benchmark, entries: Sequence[Entry]) -> list[Finding]:
+    """Workloads of the benchmark that an entry has not run."""
     findings = []
     for entry in entries:
         missing = sorted(set(benchmark.scored) - {run.workload for run in entry.runs})
