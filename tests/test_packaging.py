@@ -158,6 +158,9 @@ def test_a_plain_install_has_both_frameworks_and_a_bare_one_those_of_its_extras(
     assert {"numpy", "tensorboard", "tokenizers"} <= names
 
 
+PAGE = (".css", ".html", ".js")
+
+
 @pytest.mark.slow
 def test_the_wheel_holds_the_packages_and_nothing_else(source_copy, tmp_path):
     pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
@@ -165,7 +168,8 @@ def test_the_wheel_holds_the_packages_and_nothing_else(source_copy, tmp_path):
     (wheel,) = (tmp_path / "wheel").iterdir()
     names = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
     spaces = (ROOT / "reference_algorithms").glob("*.json")
-    assert names == {relative(path) for path in [*MODULES, *spaces]}
+    page = (path for path in (ROOT / "scoring/page").iterdir() if path.suffix in PAGE)
+    assert names == {relative(path) for path in [*MODULES, *spaces, *page]}
 
 
 @pytest.mark.parametrize(
