@@ -12,6 +12,7 @@ from algoperf import (
     adapt,
     backends,
     choices,
+    generation,
     run_log,
     seeds,
     spec,
@@ -19,7 +20,7 @@ from algoperf import (
     workload,
 )
 from algoperf.clock import Ledger
-from algoperf.data import batches
+from algoperf.data import batches, select
 from algoperf.evaluate import Evaluator
 from algoperf.trial import Trial, cause_of
 from algoperf.trial_plan import TrialPlan
@@ -38,6 +39,7 @@ class Assembled:
     flags: dict[str, Any]
     batch_size: int
     evaluator: Evaluator
+    buckets: batches.Buckets | None
 
 
 def assemble(plan: TrialPlan, ledger: Ledger, report: Report) -> Assembled:
@@ -49,8 +51,11 @@ def assemble(plan: TrialPlan, ledger: Ledger, report: Report) -> Assembled:
     backend = backends.load(plan.framework, compile_model=plan.compile)
     loaded = submission.load(submission.inspect(Path(plan.submission)), plan.framework)
     point = choices.tuning_point(plan, loaded)
-    data = definition.load_data(scale, plan.data)
+    data = load_data(plan, definition, scale)
     bound = backend.workload(definition, scale, plan.source_kind, data)
+    if plan.pretrained is not None:
+        settings = {**scale.model, **data.model}
+        bound.pretrained = definition.load_pretrained(plan.pretrained, settings, scale)
     batch_size, note = choices.choose_batch_size(plan, loaded, point, scale)
     if note:
         report("note", text=note)
@@ -76,7 +81,7 @@ def assemble(plan: TrialPlan, ledger: Ledger, report: Report) -> Assembled:
     drawn = {"batch_size"} if plan.batch_size is None and "batch_size" in (point or {}) else set()
     run_log.check_same_configuration(folder, {key: flags[key] for key in flags.keys() - drawn})
     hyperparameters = None if point is None else spec.make_hyperparameters(point)
-    log = run_log.TrialLog(folder, ("loss", *definition.metrics), workload.SPLITS)
+    log = run_log.TrialLog(folder, definition.measured, workload.SPLITS)
     aside = run_log.set_aside(folder)
     if aside is not None:
         text = f"an earlier run of this trial was interrupted; what it left is in {aside}"
@@ -86,13 +91,19 @@ def assemble(plan: TrialPlan, ledger: Ledger, report: Report) -> Assembled:
     log.copy_source(loaded.source_files)
 
     evaluator = Evaluator(backend, bound, definition, data, scale)
+    at_the_end = plan.until != "test"  # when the test split is looked at, once
 
     def measure(split: str, params: Any, model_state: Any) -> dict[str, float]:
         adapt.check_all_read(
             loaded.outline, hyperparameters
         )  # after a step, since schedules read late
-        return evaluator(split, params, model_state)
+        values = evaluator(split, params, model_state, whole=split == "test" and at_the_end)
+        if evaluator.written is not None and split != "train":
+            log.predictions(evaluator.written.rows())
+        return values
 
+    train = data.splits["train"]
+    buckets = batches.make_buckets(train, scale.buckets, generation.PAD_ID)
     seed = seeds.trial_seed(plan.seed, plan.study, plan.trial)
     functions = adapt.submission_functions(loaded, backend, bound, hyperparameters)
     with _discarding(log):
@@ -100,7 +111,7 @@ def assemble(plan: TrialPlan, ledger: Ledger, report: Report) -> Assembled:
             backend=backend,
             workload=bound,
             functions=functions,
-            queue=batches.TrainingQueue(data.splits["train"], batch_size, seed, backend.place),
+            queue=batches.TrainingQueue(train, batch_size, seed, backend.place, buckets=buckets),
             evaluate=measure,
             goal=goal,
             limits=limits,
@@ -111,7 +122,21 @@ def assemble(plan: TrialPlan, ledger: Ledger, report: Report) -> Assembled:
             report=functools.partial(report, "evaluation"),
         )
     evaluator.warm_up(trial.state.params, trial.state.model_state)
-    return Assembled(plan, trial, backend, log, flags, batch_size, evaluator)
+    return Assembled(plan, trial, backend, log, flags, batch_size, evaluator, buckets)
+
+
+def load_data(
+    plan: TrialPlan, definition: workload.WorkloadDefinition, scale: workload.Scale
+) -> workload.Data:
+    """The rows of a run, less what the plan's choices leave out; the notes say what that is."""
+    if plan.skip_bad_rows:
+        scale = select.skip_bad_rows(definition, scale)
+    data = definition.load_data(scale, plan.data)
+    if plan.drop_duplicates:
+        data = select.drop_duplicates(data)
+    if plan.balance:
+        data = select.balance(data, seed=0)  # the same rows whatever the seed of training
+    return data
 
 
 @contextlib.contextmanager

@@ -29,6 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             "run": run_command,
             "score": score_command,
             "campaign": campaign_command,
+            "data": data_command,
             "workloads": workloads_command,
             "submissions": submissions_command,
         }
@@ -151,6 +152,10 @@ def _plan(arguments: argparse.Namespace, console: Any) -> "tuple[TrialPlan, Any,
         else str(Path(arguments.search_space).resolve()),
         batch_size=arguments.batch_size,
         compile=arguments.compile and framework == "pytorch",
+        pretrained=arguments.pretrained,
+        skip_bad_rows=arguments.skip_bad_rows,
+        drop_duplicates=arguments.drop_duplicates,
+        balance=arguments.balance,
         max_steps=arguments.max_steps,
         eval_every_steps=arguments.eval_every_steps,
         until=arguments.until,
@@ -198,6 +203,68 @@ def score_command(arguments: argparse.Namespace) -> int:
         command=shlex.join(["algoperf", *sys.argv[1:]]),
     )
     return report.score_command(arguments.paths, Console(), options)
+
+
+def data_command(arguments: argparse.Namespace) -> int:
+    """Print facts of the rows that a run would train on, or write these rows as files."""
+    from algoperf import workload
+    from algoperf.data import export, select, sources
+    from algoperf.spec import UserError
+
+    *action, name = arguments.words
+    if action not in ([], ["export"]):
+        given = shlex.join(arguments.words)
+        raise UserError(f"data takes WORKLOAD or export WORKLOAD, not {given}")
+    definition = workload.find(name)
+    scale_name = workload.choose(
+        f"scale of {definition.name}", arguments.scale, list(definition.scales)
+    )
+    scale = definition.scales[scale_name]
+    kind, source = sources.resolve(definition, scale, arguments.data)
+    if arguments.skip_bad_rows:
+        scale = select.skip_bad_rows(definition, scale)
+    if not action:
+        if arguments.format is not None:
+            raise UserError("--format belongs to: algoperf data export WORKLOAD")
+        return _print_facts(arguments, definition, scale_name, scale, kind, source)
+    if arguments.out is None:
+        raise UserError("data export needs --out FOLDER")
+    if arguments.json:
+        raise UserError("--json is for facts; data export takes --format jsonl")
+    form = arguments.format or "jsonl"
+    for path in export.write(definition, scale, source, form, arguments.out):
+        print(path)
+    return DONE
+
+
+def _print_facts(
+    arguments: argparse.Namespace,
+    definition: Any,
+    scale_name: str,
+    scale: Any,
+    kind: str,
+    source: str,
+) -> int:
+    from rich.console import Console
+
+    from algoperf.data import facts, facts_plot, facts_table
+
+    found, rows = facts.report(definition, scale_name, scale, kind, source)
+    if arguments.out is not None:
+        arguments.out.mkdir(parents=True, exist_ok=True)
+        facts_plot.plot(found, rows, arguments.out / "lengths.png")
+        (arguments.out / "facts.json").write_text(json.dumps(found, indent=2) + "\n", "utf-8")
+    if arguments.json:
+        print(json.dumps(found, indent=2))
+        return DONE
+    console = Console(width=None if sys.stdout.isatty() else 160, markup=False, highlight=False)
+    console.print("\n".join(facts_table.heading(found)), soft_wrap=True)
+    for table in facts_table.tables(found):
+        console.print(table)
+    console.print("\n".join(facts_table.notes(found)))
+    if arguments.out is not None:
+        print(f"written: {arguments.out / 'lengths.png'}, {arguments.out / 'facts.json'}")
+    return DONE
 
 
 def workloads_command(arguments: argparse.Namespace) -> int:

@@ -53,6 +53,7 @@ def parser(functions: Mapping[str, Command]) -> argparse.ArgumentParser:
     )
     listing.add_argument("--json", action="store_true", help="print JSON instead of a table")
     _add_campaign(commands, functions["campaign"])
+    _add_data(commands, functions["data"])
     algorithms = _add(
         commands, "submissions", functions["submissions"], "list the reference algorithms"
     )
@@ -88,6 +89,22 @@ def _add_run(commands: Any, function: Command) -> None:
         "--data",
         metavar="builtin|hub|FOLDER",
         help="where the rows come from (default: the scale's own)",
+    )
+    add("--skip-bad-rows", action="store_true", help="count rows that cannot be read, and go on")
+    add(
+        "--drop-duplicates",
+        action="store_true",
+        help="leave training rows out that repeat, or that another split has as well",
+    )
+    add(
+        "--balance",
+        action="store_true",
+        help="leave training rows out until every class has as many",
+    )
+    add(
+        "--pretrained",
+        metavar="FOLDER|NAME",
+        help="start from published weights: a folder saved by transformers, or a name on the hub",
     )
     add(
         "--tuning-ruleset",
@@ -215,6 +232,40 @@ def _add_score(commands: Any, function: Command) -> None:
     add("--out", type=Path, metavar="DIR", help="write CSV files, plots and report.html there")
     add("--json", action="store_true", help="print JSON instead of tables")
     add("--strict", action="store_true", help="exit with 1 where logs are damaged or incomplete")
+
+
+def _add_data(commands: Any, function: Command) -> None:
+    data = _add(
+        commands,
+        "data",
+        function,
+        "facts of the rows that a run would train on: lengths, duplicates, leakage, labels; or, "
+        "with export, these rows as files",
+    )
+    data.usage = "algoperf data [export] WORKLOAD [options]"
+    add = data.add_argument
+    add(
+        "words",
+        nargs="+",
+        metavar="WORKLOAD",
+        help="a name from `algoperf workloads`; after the word export, its rows are written to "
+        "--out, a file for each split, as --data FOLDER reads them",
+    )
+    add("--scale", default="mini", help="size of model and data (default: %(default)s)")
+    add(
+        "--data",
+        metavar="builtin|hub|FOLDER",
+        help="where the rows come from (default: the scale's own)",
+    )
+    add("--skip-bad-rows", action="store_true", help="count rows that are none, and go on")
+    add("--format", choices=("jsonl", "parquet"), help="of exported files (default: jsonl)")
+    add(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="facts: also write facts.json and lengths.png there; export: where the files go",
+    )
+    add("--json", action="store_true", help="print the facts as JSON instead of tables")
 
 
 def _add_campaign(commands: Any, function: Command) -> None:

@@ -6,6 +6,8 @@ from algoperf import hardware, seeds
 from algoperf.assemble import Assembled
 from algoperf.trial import Trial
 
+EXAMPLES = 3  # generated texts that the result shows
+
 
 def of(assembled: Assembled) -> dict[str, Any]:
     """Return the result as plain values."""
@@ -16,6 +18,7 @@ def of(assembled: Assembled) -> dict[str, Any]:
     totals = trial.ledger.totals()
     trained_s = trial.ledger.submission.elapsed_s - (trial.ledger.first_step_s or 0.0)
     steps = trial.state.step
+    buckets, written = assembled.buckets, assembled.evaluator.written
     return {
         **{
             key: flags[key]
@@ -35,6 +38,8 @@ def of(assembled: Assembled) -> dict[str, Any]:
         "samples_per_s": (steps - 1) * assembled.batch_size / trained_s
         if trained_s > 0 and steps > 1
         else None,
+        "real_token_share": None if buckets is None else buckets.real_share,
+        "examples": [] if written is None else written.rows()[:EXAMPLES],
         "inference_s_per_example": assembled.evaluator.inference_s_per_example,
         "peak_process_bytes": hardware.peak_process_memory_bytes(),
         "peak_device_bytes": assembled.backend.peak_device_memory_bytes(),

@@ -22,6 +22,7 @@ EVALUATIONS = "eval_measurements.csv"
 SCALARS = "measurements.csv"
 HYPERPARAMETERS = "hparams.json"
 RESULT = "result.json"
+PREDICTIONS = "predictions.jsonl"
 SOURCE = "submission"
 TIMES = (
     "accumulated_submission_time",
@@ -42,6 +43,10 @@ POOLED = (
     "precision",
     "tuning_ruleset",
     "eval_every_steps",
+    "pretrained",
+    "skip_bad_rows",
+    "drop_duplicates",
+    "balance",
     "versions",
     "hardware",
 )
@@ -77,7 +82,7 @@ def with_hashes(flags: Mapping[str, Any]) -> dict[str, Any]:
     """The flags with `pool` (what scoring groups by) and `config_hash`."""
     return {
         **flags,
-        "pool": {key: flags[key] for key in POOLED},
+        "pool": {key: flags[key] for key in POOLED if key in flags},
         "config_hash": configuration_hash(flags),
     }
 
@@ -194,6 +199,13 @@ class TrialLog:
             self._tensorboard(step, {f"training/{name}": value for name, value in values.items()})
         if kept:
             _append(self.folder / SCALARS, SCALAR_COLUMNS, kept)
+
+    def predictions(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Write what the last evaluation generated, in place of what an earlier one did."""
+        lines = (json.dumps(row, ensure_ascii=False) for row in rows)
+        partial = self.folder / f".{PREDICTIONS}"
+        partial.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        partial.replace(self.folder / PREDICTIONS)
 
     def discard(self) -> None:
         """Take back a trial that turned out to be a user's mistake; what earlier ones

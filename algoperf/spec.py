@@ -177,6 +177,7 @@ class Workload(abc.ABC):
         test_target: float | None,
         output_layer: str,
         dropout_rate: float,
+        feeds_targets: bool = False,
     ) -> None:
         self.name = name
         self.loss_type = loss_type
@@ -189,6 +190,8 @@ class Workload(abc.ABC):
         self.test_target_value = test_target
         self.output_layer = output_layer
         self.dropout_rate = dropout_rate
+        self.feeds_targets = feeds_targets  # the model sees (inputs, targets), as a translator's
+        self.pretrained: Mapping[str, Any] | None = None  # what parameters start from, by name
         self.metrics_logger: Any = None  # None, or has append_scalar_metrics(dict, global_step)
 
     @property
@@ -220,7 +223,8 @@ class Workload(abc.ABC):
         """
         train = mode is ForwardPassMode.TRAIN
         rate = self.dropout_rate if dropout_rate is None else dropout_rate
-        inputs = augmented_and_preprocessed_input_batch["inputs"]
+        batch = augmented_and_preprocessed_input_batch
+        inputs = (batch["inputs"], batch["targets"]) if self.feeds_targets else batch["inputs"]
         logits, new_state = self.apply(params, inputs, model_state, rng, train, rate)
         return logits, new_state if update_batch_norm else model_state
 

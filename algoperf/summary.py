@@ -33,7 +33,18 @@ def of_trial(result: dict[str, Any]) -> str:
             "the submission's waiting for data, "
             f"first step {ledger['first_step_s'] or 0:.2f})"
         )
+    for row in result.get("examples", []):
+        lines += [
+            f"  source:     {_short(row['source'])}",
+            f"  reference:  {_short(row['reference'])}",
+            f"  prediction: {_short(row['prediction'])}",
+        ]
     return "\n".join(lines)
+
+
+def _short(text: str, most: int = 160) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= most else f"{line[: most - 1]}…"
 
 
 def _outcome(result: dict[str, Any]) -> str:

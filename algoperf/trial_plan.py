@@ -27,6 +27,10 @@ class TrialPlan:
     search_space: str | None = None
     batch_size: int | None = None
     compile: bool = False
+    pretrained: str | None = None
+    skip_bad_rows: bool = False
+    drop_duplicates: bool = False
+    balance: bool = False
     max_steps: int | None = None
     eval_every_steps: int | None = None
     until: str = "validation"
@@ -56,7 +60,14 @@ class TrialPlan:
             "eval_every_steps": self.eval_every_steps,
             "until": self.until,
             "precision": "float32",
+            **self._choices(),
         }
+
+    def _choices(self) -> dict[str, Any]:
+        """What sets a run apart from the usual one, where it was asked for."""
+        names = ("pretrained", "skip_bad_rows", "drop_duplicates", "balance")
+        chosen = {name: getattr(self, name) for name in names}
+        return {name: value for name, value in chosen.items() if value}
 
     def to_json(self) -> str:
         """One line of JSON."""

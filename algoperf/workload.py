@@ -11,7 +11,7 @@ import functools
 import hashlib
 import importlib
 import pkgutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -40,12 +40,27 @@ class Target:
 
 
 @dataclasses.dataclass(frozen=True)
+class Generation:
+    """How text is generated in evaluation.
+
+    While training, `eval_rows` rows of a split (a fixed seeded subset) greedily; at the end of a
+    run, the whole split by beam search with `beams`. `max_new_tokens` bounds a row's length.
+    """
+
+    max_new_tokens: int
+    eval_rows: int
+    beams: int = 4
+    length_penalty: float = 1.0
+
+
+@dataclasses.dataclass(frozen=True)
 class Scale:
     """One size of a workload: model and data settings, and what a run of it may cost.
 
     `budget_s` and `eval_every_s` are seconds of submission time; `step_hint` is the number of steps
     that a well-tuned baseline needs; `eval_train_rows` is how many training rows each evaluation
-    looks at.
+    looks at. `buckets` are the (source, target) lengths that batches of text are cut to, ascending;
+    () leaves all rows at their full length. `generation` says how text is generated.
     """
 
     model: Mapping[str, Any]
@@ -58,9 +73,24 @@ class Scale:
     budget_s: float
     eval_every_s: float
     dropout_rate: float = 0.0
+    buckets: tuple[tuple[int, int], ...] = ()
+    generation: Generation | None = None
     targets: Mapping[str, Target] = dataclasses.field(
         default_factory=dict
     )  # by source of data: 'builtin', 'hub', 'folder'
+
+
+@dataclasses.dataclass(frozen=True)
+class Text:
+    """What a generated row of tokens is read and judged by.
+
+    `decode` turns lists of token ids into texts; `sources` and `references` are the rows' texts by
+    split, in the order of the arrays.
+    """
+
+    decode: Callable[[Sequence[Sequence[int]]], list[str]]
+    sources: Mapping[str, Sequence[str]]
+    references: Mapping[str, Sequence[str]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,11 +98,13 @@ class Data:
     """The rows of a run: for each split arrays of equal length, among them 'inputs' and 'targets'.
 
     `model` holds model settings that only the data knows. `notes` go into the run's meta data.
+    `text` is there where the workload generates text.
     """
 
     splits: Mapping[str, Arrays]
     model: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     notes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    text: Text | None = None
 
     @functools.cached_property
     def fingerprint(self) -> str:
@@ -94,7 +126,9 @@ class WorkloadDefinition:
     `initial_std(name, shape, model)` is the standard deviation of a weight's normal initial value,
     for a parameter path and its shape in JAX's layout; biases start at 0 and norm scales at 1.
     `metrics` names functions of `workloads.metrics`; `target_metric` is one of them. `sources` are
-    of 'builtin', 'hub', 'folder'.
+    of 'builtin', 'hub', 'folder'. A workload that generates text feeds the model (inputs, targets)
+    and judges what it generates; its metrics are those of `workloads.rouge`. `pretrained` is the
+    import path of the module whose `load(source, model settings)` reads published weights.
     """
 
     name: str
@@ -108,11 +142,39 @@ class WorkloadDefinition:
     sources: tuple[str, ...]
     output_layer: str
     initial_std: Callable[[str, tuple[int, ...], Mapping[str, Any]], float]
+    generates_text: bool = False
+    pretrained: str | None = None
+
+    @property
+    def measured(self) -> tuple[str, ...]:
+        """What an evaluation gives for a split, beside 'num_examples'."""
+        length = ("generated_tokens",) if self.generates_text else ()
+        return ("loss", *self.metrics, *length)
 
     def load_data(self, scale: Scale, source: str) -> Data:
         """Return the rows from 'builtin', 'hub' or a folder's path."""
         data: Data = importlib.import_module(f"{self.package}.data").load(source, **scale.data)
         return data
+
+    def load_pretrained(
+        self, source: str, settings: Mapping[str, Any], scale: Scale
+    ) -> Mapping[str, np.ndarray]:
+        """Return published weights by parameter name, from a folder or the hub.
+
+        Raises UserError where the workload has none, its data has a tokenizer of its own, or the
+        weights do not fit the model.
+        """
+        if self.pretrained is None:
+            raise spec.UserError(f"{self.name} has no pretrained weights to start from")
+        if scale.data.get("tokenizer") == "trained":
+            raise spec.UserError(
+                f"{self.name}: this scale trains its own tokenizer, whose tokens are not those of "
+                f"{source}; pretrained weights need a scale with the published tokenizer"
+            )
+        values: Mapping[str, np.ndarray] = importlib.import_module(self.pretrained).load(
+            source, settings
+        )
+        return values
 
     def build_model(self, framework: str, settings: Mapping[str, Any]) -> Any:
         """Return the flax or PyTorch module; `framework` is the suffix of its file,
@@ -135,6 +197,7 @@ class WorkloadDefinition:
             "test_target": target.test if target else None,
             "output_layer": self.output_layer,
             "dropout_rate": scale.dropout_rate,
+            "feeds_targets": self.generates_text,
         }
 
 

@@ -22,7 +22,11 @@ LAYERS = (
     {"__main__"},
 )
 IMPORTED_WHERE_USED = {"datasets", "jinja2", "matplotlib", "pandas", "transformers"}
-DISTRIBUTIONS = {"sklearn": "scikit-learn", "huggingface_hub": "huggingface-hub"}
+DISTRIBUTIONS = {
+    "sklearn": "scikit-learn",
+    "huggingface_hub": "huggingface-hub",
+    "rouge_score": "rouge-score",
+}
 
 
 def relative(path: Path) -> str:

@@ -5,7 +5,10 @@ import importlib.util
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+import numpy as np
+
 from algoperf import spec
+from algoperf.generation import GenerationSettings
 from algoperf.workload import Data, Scale, WorkloadDefinition, choose
 
 FRAMEWORKS = {"jax": ("jax", "flax", "optax"), "pytorch": ("torch",)}
@@ -52,6 +55,19 @@ class Backend(Protocol):
     def predict(self, workload: spec.Workload, params: Any, model_state: Any, batch: Any) -> Any:
         """Return (per-example loss, predictions) of a placed batch, in evaluation
         mode, unfetched.
+        """
+        ...
+
+    def generate(
+        self,
+        workload: spec.Workload,
+        params: Any,
+        model_state: Any,
+        sources_BS: np.ndarray,
+        settings: GenerationSettings,
+    ) -> list[list[int]]:
+        """Return the tokens that the model writes for each source row, without start, end and
+        padding.
         """
         ...
 

@@ -14,8 +14,9 @@ from flax import linen as nn
 from flax import traverse_util
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from algoperf import losses, parameters, spec
+from algoperf import generation, losses, parameters, spec
 from algoperf.backends import shared
+from algoperf.backends.jax_decoding import JaxDecoder
 from algoperf.workload import Data, Scale, WorkloadDefinition
 
 OPS = losses.Ops(
@@ -37,12 +38,12 @@ class JaxWorkload(spec.Workload):
         self,
         facts: dict[str, Any],
         model: nn.Module,
-        sample_inputs: np.ndarray,
+        sample_inputs: Any,
         initial_std: shared.InitialStd,
         sharding: NamedSharding,
     ) -> None:
         super().__init__(**facts)
-        self._model = model
+        self.model = model
         self._initial_std = initial_std
         self.sharding = sharding
         init = functools.partial(model.init, train=False, dropout_rate=0.0)
@@ -75,10 +76,7 @@ class JaxWorkload(spec.Workload):
         high, low = (int(word) for word in np.asarray(rng))
         variables = {
             collection: self.from_neutral(
-                {
-                    name: shared.initial_value(self._initial_std, name, shape, (high, low))
-                    for name, shape in shapes.items()
-                }
+                shared.initial_values(self, self._initial_std, shapes, (high, low))
             )
             for collection, shapes in self._shapes.items()
         }
@@ -103,7 +101,7 @@ class JaxWorkload(spec.Workload):
         dropout_rate: float,
     ) -> tuple[spec.Tensor, spec.ModelAuxiliaryState]:
         """Return (logits, the batch statistics if training updates any)."""
-        outputs, updated = self._model.apply(
+        outputs, updated = self.model.apply(
             {"params": params, **(model_state or {})},
             inputs,
             train=train,
@@ -216,7 +214,7 @@ class JaxBackend:
         """Build the flax model and bind it to the facts."""
         settings, initial_std = shared.model_settings(definition, scale, data)
         model = definition.build_model("jax", settings)
-        sample_inputs = data.splits["train"]["inputs"][:1]
+        sample_inputs = shared.sample_inputs(definition, data)
         facts = definition.facts(scale, source, data)
         return JaxWorkload(facts, model, sample_inputs, initial_std, self._replicated)
 
@@ -258,6 +256,18 @@ class JaxBackend:
     def predict(self, workload: spec.Workload, params: Any, model_state: Any, batch: Any) -> Any:
         """Return (per-example loss, predictions)."""
         return self._predict(workload, params, model_state, batch)
+
+    def generate(
+        self,
+        workload: JaxWorkload,
+        params: Any,
+        model_state: Any,
+        sources_BS: np.ndarray,
+        settings: generation.GenerationSettings,
+    ) -> list[list[int]]:
+        """Return the tokens that the model writes for each row."""
+        decoder = JaxDecoder(workload.model, params)
+        return generation.generate(decoder, sources_BS, settings).tokens
 
     def fetch(self, tree: Any) -> Any:
         """Return the tree with NumPy arrays."""

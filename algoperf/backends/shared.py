@@ -68,11 +68,30 @@ def model_settings(
     return settings, initial_std
 
 
-def initial_value(
-    initial_std: InitialStd, name: str, shape: tuple[int, ...], seed: tuple[int, int]
-) -> np.ndarray:
-    """The first value of a parameter, in JAX's layout; the same in both frameworks."""
-    return parameters.initial_value(name, shape, lambda: initial_std(name, shape), seed)
+def sample_inputs(definition: WorkloadDefinition, data: Data) -> Any:
+    """What the model is called with, for the first training row."""
+    row = {key: array[:1] for key, array in data.splits["train"].items()}
+    return (row["inputs"], row["targets"]) if definition.generates_text else row["inputs"]
+
+
+def initial_values(
+    workload: spec.Workload,
+    initial_std: InitialStd,
+    shapes: Mapping[str, tuple[int, ...]],
+    seed: tuple[int, int],
+) -> dict[str, np.ndarray]:
+    """The first values of parameters by name, in JAX's layout; the same in both frameworks.
+
+    Drawn from the seed, unless the run starts from pretrained weights that have the name.
+    """
+    given = workload.pretrained or {}
+
+    def draw(name: str, shape: tuple[int, ...]) -> np.ndarray:
+        return parameters.initial_value(name, shape, lambda: initial_std(name, shape), seed)
+
+    return {
+        name: given[name] if name in given else draw(name, shape) for name, shape in shapes.items()
+    }
 
 
 def training_loss(

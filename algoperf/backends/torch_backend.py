@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from algoperf import losses, parameters, spec
+from algoperf import generation, losses, parameters, spec
 from algoperf.backends import shared
+from algoperf.backends.torch_decoding import TorchDecoder
 from algoperf.workload import Data, Scale, WorkloadDefinition
 
 LEAVES = {
@@ -119,12 +120,8 @@ class TorchWorkload(spec.Workload):
 
     def init_model_fn(self, rng: spec.RandomState) -> spec.ModelInitState:
         """Return (the module with fresh parameters, None); batch statistics live in the module."""
-        self.from_neutral(
-            {
-                name: shared.initial_value(self._initial_std, name, value.shape, rng)
-                for name, value in self.to_neutral(self._model).items()
-            }
-        )
+        shapes = {name: value.shape for name, value in self.to_neutral(self._model).items()}
+        self.from_neutral(shared.initial_values(self, self._initial_std, shapes, rng))
         return self._model, None
 
     def from_neutral(self, values: Mapping[str, np.ndarray]) -> nn.Module:
@@ -306,6 +303,18 @@ class TorchBackend:
         """Return (per-example loss, predictions)."""
         with torch.no_grad():
             return shared.prediction(workload, params, model_state, batch)
+
+    def generate(
+        self,
+        workload: spec.Workload,
+        params: Any,
+        model_state: Any,
+        sources_BS: np.ndarray,
+        settings: generation.GenerationSettings,
+    ) -> list[list[int]]:
+        """Return the tokens that the model writes for each row."""
+        decoder = TorchDecoder(params)
+        return generation.generate(decoder, sources_BS, settings).tokens
 
     def fetch(self, tree: Any) -> Any:
         """Return the tree (of dicts, lists and tuples) with NumPy arrays."""

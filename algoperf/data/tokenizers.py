@@ -12,11 +12,14 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 PAD = "<pad>"
+BART_SPECIAL = ("<s>", PAD, "</s>", "<unk>")  # tokens 0 to 3
 
 
-def train_byte_pair(texts: Sequence[str], vocab_size: int) -> "Tokenizer":
-    """A byte-level byte-pair tokenizer (Sennrich et al. 2016) trained on `texts`; token 0 is
-    padding.
+def train_byte_pair(
+    texts: Sequence[str], vocab_size: int, special_tokens: Sequence[str] = (PAD,)
+) -> "Tokenizer":
+    """A byte-level byte-pair tokenizer (Sennrich et al. 2016) trained on `texts`; its first tokens
+    are the special ones, by default padding alone.
     """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
@@ -25,7 +28,7 @@ def train_byte_pair(texts: Sequence[str], vocab_size: int) -> "Tokenizer":
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
-        special_tokens=[PAD],
+        special_tokens=list(special_tokens),
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
@@ -42,6 +45,23 @@ def read_gpt2(folder: Path | None) -> "Tokenizer":
     """GPT-2's tokenizer from a folder (`tokenizer.json`, or `vocab.json` and `merges.txt`), else
     from the hub.
     """
+    return _read(folder, "GPT-2", "openai-community/gpt2", GPT2_REVISION)
+
+
+def read_bart(folder: Path | None) -> "Tokenizer":
+    """BART's tokenizer, from where `read_gpt2` would have its own; UserError where it is none."""
+    tokenizer = _read(folder, "BART", "facebook/bart-base", BART_REVISION)
+    for expected, token in enumerate(BART_SPECIAL):
+        found = tokenizer.token_to_id(token)
+        if found != expected:
+            raise UserError(
+                f"{folder}: the tokenizer is not BART's: {token} is token {found}, expected "
+                f"{expected}"
+            )
+    return tokenizer
+
+
+def _read(folder: Path | None, title: str, path: str, revision: str) -> "Tokenizer":
     from tokenizers import ByteLevelBPETokenizer, Tokenizer
 
     if folder is not None and (folder / "tokenizer.json").is_file():
@@ -51,16 +71,17 @@ def read_gpt2(folder: Path | None) -> "Tokenizer":
         read: Tokenizer = ByteLevelBPETokenizer(*files)._tokenizer
         return read
     try:
-        return Tokenizer.from_pretrained("openai-community/gpt2", revision=GPT2_REVISION)
+        return Tokenizer.from_pretrained(path, revision=revision)
     except Exception as error:  # the library raises a bare Exception when the hub is out of reach
         raise UserError(
-            "GPT-2's tokenizer is not at hand and the hub cannot be reached; put "
+            f"{title}'s tokenizer is not at hand and the hub cannot be reached; put "
             "its tokenizer.json into "
             f"the folder given as --data ({type(error).__name__})"
         ) from error
 
 
 GPT2_REVISION = "607a30d783dfa663caf39e06633721c8d4cfcd7e"
+BART_REVISION = "aadd2ab0ae0c8268c7c9693540e9904811f36177"
 
 
 def encode(

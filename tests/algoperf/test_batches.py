@@ -108,3 +108,67 @@ def test_once_hands_out_copies(batch_size):
     for batch in batches.once(split, batch_size):
         batch["inputs"][:] = -1
     np.testing.assert_array_equal(split["inputs"], arrays()["inputs"])
+
+
+# Source and target lengths of eight rows, padding 1: buckets (2, 2), (4, 2) and (4, 4).
+LENGTHS = [(1, 1), (2, 2), (3, 1), (4, 2), (1, 3), (4, 4), (2, 1), (1, 2)]
+BUCKETS = ((2, 2), (4, 2), (4, 4))
+OF_ROW = [0, 0, 1, 1, 2, 2, 0, 0]
+
+
+def token_rows():
+    def rows(lengths):
+        return np.array([[9] * n + [1] * (4 - n) for n in lengths], np.int32)
+
+    targets = rows([target for _, target in LENGTHS])
+    return {
+        "inputs": rows([source for source, _ in LENGTHS]),
+        "targets": targets,
+        "weights": (targets != 1).astype(np.float32),
+        "row": np.arange(8),
+    }
+
+
+def test_rows_belong_to_the_first_bucket_that_holds_them():
+    assert batches.Buckets(token_rows(), BUCKETS, pad_id=1).of_row.tolist() == OF_ROW
+    assert batches.Buckets(token_rows(), ((2, 2), (3, 3)), 1).of_row.tolist() == [
+        0, 0, 1, 1, 1, 1, 0, 0,
+    ]  # fmt: skip
+
+
+def test_a_bucketed_queue_gives_every_row_once_an_epoch_in_batches_of_one_bucket():
+    arrays = token_rows()
+    queue = batches.TrainingQueue(
+        arrays, 2, seed=3, buckets=batches.Buckets(arrays, BUCKETS, pad_id=1)
+    )
+    seen = []
+    for _ in range(12):  # 24 rows: three epochs, since every bucket's size is even
+        batch = next(queue)
+        (bucket,) = {OF_ROW[row] for row in batch["row"]}
+        source, target = BUCKETS[bucket]
+        assert batch["inputs"].shape == (2, source)
+        assert batch["targets"].shape == batch["weights"].shape == (2, target)
+        seen += batch["row"].tolist()
+    assert sorted(seen) == sorted(list(range(8)) * 3)
+    again = batches.TrainingQueue(
+        arrays, 2, seed=3, buckets=batches.Buckets(arrays, BUCKETS, pad_id=1)
+    )
+    assert [row for _ in range(12) for row in next(again)["row"]] == seen
+
+
+def test_the_share_of_padding():
+    arrays = token_rows()
+    buckets = batches.Buckets(arrays, BUCKETS, pad_id=1)
+    assert buckets.real_share == 1
+    list(batches.once(arrays, 2, buckets))
+    # Real tokens: sources 18, targets 16. Positions: 4 rows of 2 + 2, 2 of 4 + 2, 2 of 4 + 4.
+    assert buckets.real_share == 34 / (16 + 12 + 16)
+
+
+def test_once_in_buckets_has_every_row_once_and_fills_each_bucket():
+    arrays = token_rows()
+    found = list(batches.once(arrays, 3, batches.Buckets(arrays, BUCKETS, pad_id=1)))
+    assert [batch["inputs"].shape for batch in found] == [(3, 2), (3, 2), (3, 4), (3, 4)]
+    real = [row for batch in found for row in batch["row"][batch["weights"].any(axis=1)]]
+    assert real == [0, 1, 6, 7, 2, 3, 4, 5]
+    assert sum(batch["weights"].sum() for batch in found) == 16

@@ -86,7 +86,10 @@ def run_words(**changes):
     ("changes", "parts"),
     [
         ({"workload": "digit"}, ("unknown workload 'digit'", "did you mean digits?", "ag_news")),
-        ({"workload": "xyz"}, ("unknown workload 'xyz' (one of: ag_news, digits",)),
+        (
+            {"workload": "xyz"},
+            ("unknown workload 'xyz' (one of: ag_news, cnn_dailymail, digits, samsum, xsum)",),
+        ),
         ({"scale": "minni"}, ("unknown scale of digits 'minni'", "did you mean mini?")),
         ({"framework": "torch"}, ("unknown framework 'torch'", "did you mean pytorch?", "jax")),
         (

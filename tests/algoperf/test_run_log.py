@@ -317,7 +317,9 @@ def test_a_part_of_the_flags_can_be_checked(folder):
 
 def test_hashes():
     whole = run_log.with_hashes(FLAGS)
-    assert whole["pool"] == {name: FLAGS[name] for name in run_log.POOLED}
+    assert whole["pool"] == {name: FLAGS[name] for name in run_log.POOLED if name in FLAGS}
+    started = run_log.with_hashes({**FLAGS, "pretrained": "weights"})  # a pool of its own
+    assert started["pool"] == {**whole["pool"], "pretrained": "weights"}
     assert {"scale", "data", "precision", "tuning_ruleset", "hardware"} < set(whole["pool"])
     same = run_log.with_hashes({**FLAGS, "trial": 9, "study": 4, "submission_path": "elsewhere"})
     assert same["config_hash"] == whole["config_hash"]

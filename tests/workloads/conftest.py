@@ -37,6 +37,8 @@ def small_data(definition: WorkloadDefinition, scale_name: str) -> Data:
     mini, scale = mini_data(definition.name), definition.scales[scale_name]
     settings = {name: scale.data.get(name, value) for name, value in mini.model.items()}
     stride = settings.get("vocab_size", 1) // mini.model.get("vocab_size", 1)
+    if definition.generates_text:  # its special tokens have the same ids at every scale
+        stride = 1
     if "pad_id" in settings:
         settings["pad_id"] *= stride
     rows = {"train": TRAIN_ROWS, "validation": OTHER_ROWS, "test": OTHER_ROWS}
@@ -44,7 +46,7 @@ def small_data(definition: WorkloadDefinition, scale_name: str) -> Data:
         split: {key: _spread(key, array[: rows[split]], stride) for key, array in arrays.items()}
         for split, arrays in mini.splits.items()
     }
-    return Data(splits, model=settings)
+    return Data(splits, model=settings, text=mini.text)
 
 
 def _spread(key: str, array: np.ndarray, stride: int) -> np.ndarray:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from algoperf import backends, spec, workload
-from workloads import metrics
+from workloads import metrics, rouge
 
 TRAIN, EVAL = spec.ForwardPassMode.TRAIN, spec.ForwardPassMode.EVAL
 CASES = [(name, framework) for name in workload.names() for framework in backends.FRAMEWORKS]
@@ -94,12 +94,15 @@ def test_the_facts_of_the_definition(unit: Unit) -> None:
         > 0
     )
     assert bound.target_metric_name == definition.target_metric
-    assert bound.validation_target_value == scale.targets["builtin"].validation
+    target = scale.targets.get("builtin")
+    assert bound.validation_target_value == (target and target.validation)
     assert bound.num_train_examples > 0
     assert bound.dropout_rate == scale.dropout_rate
     assert bound.metrics_logger is None
     assert definition.target_metric in definition.metrics
-    assert all(callable(getattr(metrics, name)) for name in definition.metrics)
+    known = rouge.names if definition.generates_text else vars(metrics)
+    assert set(definition.metrics) <= set(known)
+    assert definition.generates_text == (scale.generation is not None)
     assert "mini" in definition.scales
     assert definition.scales["mini"].default_source == "builtin"
     assert all(scale.default_source in definition.sources for scale in definition.scales.values())

@@ -6,6 +6,7 @@ a download.
 """
 
 import dataclasses
+import importlib
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +22,26 @@ from algoperf.data.batches import TrainingQueue
 
 STEPS = 20
 ADAMW = Path(reference_algorithms.__file__).with_name("adamw.py")
-CASES = [
-    pytest.param(
-        (name, scale), id=f"{name}-{scale}", marks=() if scale == "mini" else pytest.mark.slow
-    )
-    for name in workload.names()
-    for scale in workload.find(name).scales
-]
+
+
+def cases():
+    """Every workload and scale; large ones are slow, or by hand where another has their model."""
+    seen = set()
+    for name in workload.names():
+        definition = workload.find(name)
+        for scale_name, scale in definition.scales.items():
+            build = importlib.import_module(f"{definition.package}.model_jax").build
+            model = build, str(sorted(scale.model.items()))
+            marks = [pytest.mark.exhaustive] if model in seen else [pytest.mark.slow]
+            seen.add(model)
+            yield pytest.param(
+                (name, scale_name),
+                id=f"{name}-{scale_name}",
+                marks=() if scale_name == "mini" else marks,
+            )
+
+
+CASES = list(cases())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,6 +82,8 @@ def pair(request, load_small, make_values) -> Pair:
 def weighted(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """The batch with weights that differ, one of them 0."""
     weights = np.linspace(0, 1, len(batch["targets"]), dtype=np.float32)
+    if "weights" in batch:
+        weights = batch["weights"] * weights[:, None]
     return {**batch, "weights": weights}
 
 

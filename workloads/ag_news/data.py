@@ -84,8 +84,11 @@ def read(source: str, seed: int = 0) -> Mapping[str, Rows]:
                     )
                 ),
             )
-            for split in ("train", "test")
+            for split in ("train", "validation", "test")
+            if split in loaded
         }
+    if "validation" in official:
+        return official
     return {**split_validation(*official["train"], seed), "test": official["test"]}
 
 

@@ -7,11 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-LAYER_NORM_EPSILON = 1e-5
-
-
-def _norm(name: str) -> nn.LayerNorm:
-    return nn.LayerNorm(epsilon=LAYER_NORM_EPSILON, name=name)
+from workloads.transformer_jax import causal_mask, layer_norm
 
 
 class Attention(nn.Module):
@@ -29,8 +25,7 @@ class Attention(nn.Module):
             for part in jnp.split(qkv_BTE, 3, axis=-1)
         )
         scores_BHTT = jnp.einsum("bqhk,bthk->bhqt", q_BTHK, k_BTHK) / (D // self.heads) ** 0.5
-        causal_TT = jnp.tril(jnp.ones((T, T), bool))
-        scores_BHTT = jnp.where(causal_TT, scores_BHTT, jnp.finfo(scores_BHTT.dtype).min)
+        scores_BHTT = jnp.where(causal_mask(T), scores_BHTT, jnp.finfo(scores_BHTT.dtype).min)
         weights_BHTT = dropout(nn.softmax(scores_BHTT))
         mixed_BTD = jnp.einsum("bhqt,bthk->bqhk", weights_BHTT, v_BTHK).reshape(B, T, D)
         return dropout(nn.Dense(D, name="attention_out")(mixed_BTD))
@@ -45,9 +40,11 @@ class Block(nn.Module):
     def __call__(self, hidden_BTD: jax.Array, dropout: nn.Dropout) -> jax.Array:
         """Return the next residual stream."""
         width = hidden_BTD.shape[-1]
-        hidden_BTD += Attention(self.heads, name="attention")(_norm("norm_1")(hidden_BTD), dropout)
+        hidden_BTD += Attention(self.heads, name="attention")(
+            layer_norm("norm_1")(hidden_BTD), dropout
+        )
         inner = nn.gelu(
-            nn.Dense(4 * width, name="up")(_norm("norm_2")(hidden_BTD)), approximate=True
+            nn.Dense(4 * width, name="up")(layer_norm("norm_2")(hidden_BTD)), approximate=True
         )
         return hidden_BTD + dropout(nn.Dense(width, name="down")(inner))
 
@@ -76,7 +73,7 @@ class Classifier(nn.Module):
         for layer in range(self.layers):
             hidden_BTD = Block(self.heads, name=f"block_{layer}")(hidden_BTD, dropout)
         last_B = jnp.where(tokens_BT != self.pad_id, positions_T, 0).max(-1)
-        last_BD = _norm("final_norm")(hidden_BTD[jnp.arange(B), last_B])
+        last_BD = layer_norm("final_norm")(hidden_BTD[jnp.arange(B), last_B])
         return nn.Dense(self.classes, use_bias=False, name="head")(last_BD)
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-LAYER_NORM_EPSILON = 1e-5
+from workloads.transformer_torch import attend, layer_norm, split_heads
 
 
 class Attention(nn.Module):
@@ -23,14 +23,10 @@ class Attention(nn.Module):
         """Return the attention's contribution to the residual stream, (B, T, D)."""
         dropped = dropout_rate if self.training else 0.0
         q_BHTK, k_BHTK, v_BHTK = (
-            part.unflatten(-1, (self.heads, -1)).transpose(1, 2)
-            for part in self.qkv(hidden_BTD).chunk(3, dim=-1)
+            split_heads(part, self.heads) for part in self.qkv(hidden_BTD).chunk(3, dim=-1)
         )
-        mixed_BHTK = functional.scaled_dot_product_attention(
-            q_BHTK, k_BHTK, v_BHTK, dropout_p=dropped, is_causal=True
-        )
-        mixed_BTD = self.attention_out(mixed_BHTK.transpose(1, 2).flatten(2))
-        return functional.dropout(mixed_BTD, dropped)
+        mixed_BTD = attend(q_BHTK, k_BHTK, v_BHTK, causal=True, dropout_rate=dropped)
+        return functional.dropout(self.attention_out(mixed_BTD), dropped)
 
 
 class Block(nn.Module):
@@ -38,9 +34,9 @@ class Block(nn.Module):
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
-        self.norm_1 = nn.LayerNorm(width, LAYER_NORM_EPSILON)
+        self.norm_1 = layer_norm(width)
         self.attention = Attention(width, heads)
-        self.norm_2 = nn.LayerNorm(width, LAYER_NORM_EPSILON)
+        self.norm_2 = layer_norm(width)
         self.up = nn.Linear(width, 4 * width)
         self.down = nn.Linear(4 * width, width)
 
@@ -71,7 +67,7 @@ class Classifier(nn.Module):
         self.block_names = [f"block_{layer}" for layer in range(layers)]
         for name in self.block_names:
             self.add_module(name, Block(width, heads))
-        self.final_norm = nn.LayerNorm(width, LAYER_NORM_EPSILON)
+        self.final_norm = layer_norm(width)
         self.head = nn.Linear(width, classes, bias=False)
 
     def forward(self, tokens_BT: torch.Tensor, dropout_rate: float) -> torch.Tensor:

@@ -1,0 +1,23 @@
+"""CNN/DailyMail (See et al. 2017): the highlights of a news article, a line each, by BART."""
+
+from workloads.summarization_facts import Size, define
+
+WORKLOAD = define(
+    name="cnn_dailymail",
+    summary="highlights of news articles (CNN/DailyMail 3.0.0); BART's encoder-decoder",
+    target_metric="rougeL",
+    mini=Size(
+        buckets=((72, 28), (128, 32)),
+        batch_size=64,
+        step_hint=600,
+        budget_s=360.0,
+        eval_every_s=15.0,
+    ),
+    full=Size(
+        buckets=((256, 128), (512, 128), (768, 128), (1024, 128)),
+        batch_size=32,
+        step_hint=30_000,
+        budget_s=28_800.0,
+        eval_every_s=900.0,
+    ),
+)

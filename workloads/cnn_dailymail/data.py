@@ -1,0 +1,19 @@
+"""CNN/DailyMail's rows: generated, from the hub, or from a folder with its fields."""
+
+from typing import Any
+
+from algoperf.data.records import Hub
+from algoperf.workload import Data
+from workloads import summarization
+from workloads.cnn_dailymail import generator
+
+CORPUS = summarization.Corpus(
+    hub=Hub("abisee/cnn_dailymail", "96df5e686bee6baa90b8bee7c28b81fa3fa6223d", "3.0.0"),
+    fields=("article", "highlights"),
+    generate=generator.generate,
+)
+
+
+def load(source: str, **settings: Any) -> Data:
+    """Return rows of tokens (see `summarization.load`)."""
+    return summarization.load(CORPUS, source, **settings)

@@ -1,0 +1,23 @@
+"""SAMSum (Gliwa et al. 2019): what people said in a chat, told in the third person, by BART."""
+
+from workloads.summarization_facts import Size, define
+
+WORKLOAD = define(
+    name="samsum",
+    summary="summaries of chats (SAMSum); BART's encoder-decoder",
+    target_metric="rouge2",
+    mini=Size(
+        buckets=((60, 20), (64, 32)),
+        batch_size=64,
+        step_hint=600,
+        budget_s=360.0,
+        eval_every_s=15.0,
+    ),
+    full=Size(
+        buckets=((128, 64), (256, 64), (512, 64)),
+        batch_size=32,
+        step_hint=2_000,
+        budget_s=3600.0,
+        eval_every_s=120.0,
+    ),
+)

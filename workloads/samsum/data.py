@@ -1,0 +1,19 @@
+"""SAMSum's rows: generated, from the hub, or from a folder with its fields."""
+
+from typing import Any
+
+from algoperf.data.records import Hub
+from algoperf.workload import Data
+from workloads import summarization
+from workloads.samsum import generator
+
+CORPUS = summarization.Corpus(
+    hub=Hub("knkarthick/samsum", "6b929ff10edec703164e3ddb2e94aae058c9ab5f"),
+    fields=("dialogue", "summary"),
+    generate=generator.generate,
+)
+
+
+def load(source: str, **settings: Any) -> Data:
+    """Return rows of tokens (see `summarization.load`)."""
+    return summarization.load(CORPUS, source, **settings)

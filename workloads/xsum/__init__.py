@@ -1,0 +1,23 @@
+"""XSum (Narayan et al. 2018): one sentence that says what a news article is about, by BART."""
+
+from workloads.summarization_facts import Size, define
+
+WORKLOAD = define(
+    name="xsum",
+    summary="news in one sentence (XSum); BART's encoder-decoder",
+    target_metric="rouge2",
+    mini=Size(
+        buckets=((56, 16), (64, 24)),
+        batch_size=64,
+        step_hint=600,
+        budget_s=360.0,
+        eval_every_s=15.0,
+    ),
+    full=Size(
+        buckets=((128, 64), (256, 64), (384, 64), (512, 64)),
+        batch_size=32,
+        step_hint=20_000,
+        budget_s=14_400.0,
+        eval_every_s=600.0,
+    ),
+)

@@ -1,0 +1,19 @@
+"""XSum's rows: generated, from the hub, or from a folder with its fields."""
+
+from typing import Any
+
+from algoperf.data.records import Hub
+from algoperf.workload import Data
+from workloads import summarization
+from workloads.xsum import generator
+
+CORPUS = summarization.Corpus(
+    hub=Hub("EdinburghNLP/xsum", "7d4d486c2f8ef850b1a11aead99b894ff3dd7da9"),
+    fields=("document", "summary"),
+    generate=generator.generate,
+)
+
+
+def load(source: str, **settings: Any) -> Data:
+    """Return rows of tokens (see `summarization.load`)."""
+    return summarization.load(CORPUS, source, **settings)
