@@ -1,7 +1,6 @@
-"""Both BARTs against transformers: logits, gradients, generated tokens, saved folders."""
+"""Both BARTs against transformers: logits, gradients, generated tokens."""
 
 import dataclasses
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,6 @@ from flax import traverse_util
 from algoperf import generation, parameters
 from algoperf.backends import jax_decoding, torch_backend, torch_decoding
 from algoperf.generation import Generated, GenerationSettings
-from algoperf.spec import UserError
 from workloads import bart_jax, bart_torch, pretrained
 
 BART_BASE_PARAMETERS = 139_420_416
@@ -375,86 +373,3 @@ def test_padding_the_sources_further_changes_no_token(trained: Models, sources) 
         generation.generate(decoder, rows, settings).sequences for rows in (sources, wider)
     )
     assert count_ties(trained, sources, ours, theirs) <= 2
-
-
-@pytest.fixture(scope="module")
-def random_folder(tmp_path_factory) -> Path:
-    return saved(make_reference(TINY), tmp_path_factory.mktemp("random"))
-
-
-def test_a_pickled_folder_gives_the_same_weights(random_folder: Path, tmp_path: Path) -> None:
-    from safetensors.torch import load_file
-
-    values = pretrained.load(str(random_folder), TINY)
-    tensors = load_file(random_folder / "model.safetensors")
-    # as older folders are: without the prefix, tied weights shared, a view with an offset
-    tensors = {name.removeprefix("model."): value for name, value in tensors.items()}
-    tensors["lm_head.weight"] = tensors["shared.weight"]
-    key = "decoder.layers.1.fc1.bias"
-    tensors[key] = torch.cat([torch.zeros(3), tensors[key]])[3:]
-    torch.save(tensors, tmp_path / "pytorch_model.bin")
-    (tmp_path / "config.json").write_text((random_folder / "config.json").read_text())
-    pickled = pretrained.load(str(tmp_path), TINY)
-    assert list(pickled) == list(values)
-    for name, value in values.items():
-        np.testing.assert_array_equal(pickled[name], value, err_msg=name)
-
-
-def test_a_pickle_with_anything_else_is_refused(random_folder: Path, tmp_path: Path) -> None:
-    torch.save({"weight": Path("x")}, tmp_path / "pytorch_model.bin")
-    (tmp_path / "config.json").write_text((random_folder / "config.json").read_text())
-    with pytest.raises(UserError, match=r"not a file of torch\.save with tensors \(it holds path"):
-        pretrained.load(str(tmp_path), TINY)
-
-
-@pytest.mark.parametrize(
-    ("change", "named"),
-    [
-        ({"width": 128}, "d_model 64, not 128"),
-        ({"vocab_size": 101}, "vocab_size 100, not 101"),
-        ({"decoder_layers": 3, "positions": 33}, "max_position_embeddings 32, not 33; its dec"),
-    ],
-)
-def test_another_size_is_one_line_that_names_the_difference(random_folder, change, named) -> None:
-    with pytest.raises(UserError) as caught:
-        pretrained.load(str(random_folder), TINY | change)
-    assert named.partition(";")[0] in str(caught.value)
-    assert "\n" not in str(caught.value)
-
-
-def test_another_architecture_is_refused(random_folder: Path, tmp_path: Path) -> None:
-    config = json.loads((random_folder / "config.json").read_text())
-    (tmp_path / "config.json").write_text(json.dumps(config | {"scale_embedding": True}))
-    with pytest.raises(UserError, match="scale_embedding True, not False"):
-        pretrained.load(str(tmp_path), TINY)
-
-
-def test_missing_and_misshapen_weights_are_named(random_folder: Path, tmp_path: Path) -> None:
-    from safetensors.numpy import load_file, save_file
-
-    tensors = load_file(random_folder / "model.safetensors")
-    (tmp_path / "config.json").write_text((random_folder / "config.json").read_text())
-    with pytest.raises(UserError, match="holds neither"):
-        pretrained.load(str(tmp_path), TINY)
-    lost = tensors.pop("model.encoder.layers.0.fc2.bias")
-    save_file(tensors, tmp_path / "model.safetensors")
-    with pytest.raises(UserError, match=r"no weights named 'encoder\.layers\.0\.fc2\.bias'"):
-        pretrained.load(str(tmp_path), TINY)
-    tensors["model.encoder.layers.0.fc2.bias"] = lost[:-1]
-    save_file(tensors, tmp_path / "model.safetensors")
-    with pytest.raises(UserError, match=r"has shape \(63,\), expected \(64,\)"):
-        pretrained.load(str(tmp_path), TINY)
-    (tmp_path / "model.safetensors").write_bytes(b"torn")
-    with pytest.raises(UserError, match="cannot be read"):
-        pretrained.load(str(tmp_path), TINY)
-
-
-def test_neither_a_folder_nor_on_the_hub(monkeypatch) -> None:
-    import huggingface_hub
-
-    def refuse(*_, **__):
-        raise OSError("no network in tests\nmore lines")
-
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", refuse)
-    with pytest.raises(UserError, match="no such folder, and not found on the Hugging Face hub"):
-        pretrained.load("nobody/nothing", TINY)

@@ -103,6 +103,11 @@ def test_the_facts_of_the_definition(unit: Unit) -> None:
     known = rouge.names if definition.generates_text else vars(metrics)
     assert set(definition.metrics) <= set(known)
     assert definition.generates_text == (scale.generation is not None)
+    for other in definition.scales.values():
+        if other.generation is not None:  # the model has no positions beyond
+            positions = other.model["positions"]
+            assert other.generation.max_new_tokens <= positions
+            assert max(max(lengths) for lengths in other.buckets) <= positions
     assert "mini" in definition.scales
     assert definition.scales["mini"].default_source == "builtin"
     assert all(scale.default_source in definition.sources for scale in definition.scales.values())

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from workloads.transformer_jax import causal_mask, layer_norm
+from workloads.transformer_jax import attend, causal_mask, layer_norm, split_heads
 
 
 class Attention(nn.Module):
@@ -18,16 +18,12 @@ class Attention(nn.Module):
     @nn.compact
     def __call__(self, hidden_BTD: jax.Array, dropout: nn.Dropout) -> jax.Array:
         """Return the attention's contribution to the residual stream, (B, T, D)."""
-        B, T, D = hidden_BTD.shape
+        T, D = hidden_BTD.shape[1:]
         qkv_BTE = nn.Dense(3 * D, name="qkv")(hidden_BTD)
-        q_BTHK, k_BTHK, v_BTHK = (
-            part.reshape(B, T, self.heads, D // self.heads)
-            for part in jnp.split(qkv_BTE, 3, axis=-1)
+        q_BHTK, k_BHTK, v_BHTK = (
+            split_heads(part, self.heads) for part in jnp.split(qkv_BTE, 3, axis=-1)
         )
-        scores_BHTT = jnp.einsum("bqhk,bthk->bhqt", q_BTHK, k_BTHK) / (D // self.heads) ** 0.5
-        scores_BHTT = jnp.where(causal_mask(T), scores_BHTT, jnp.finfo(scores_BHTT.dtype).min)
-        weights_BHTT = dropout(nn.softmax(scores_BHTT))
-        mixed_BTD = jnp.einsum("bhqt,bthk->bqhk", weights_BHTT, v_BTHK).reshape(B, T, D)
+        mixed_BTD = attend(q_BHTK, k_BHTK, v_BHTK, causal_mask(T), dropout)
         return dropout(nn.Dense(D, name="attention_out")(mixed_BTD))
 
 
