@@ -214,6 +214,16 @@ def test_initial_parameters_follow_the_random_state(unit: Unit) -> None:
             assert value.std() == pytest.approx(std, rel=5 / value.size**0.5)
 
 
+def test_pretrained_values_take_the_place_of_drawn_ones(unit: Unit, monkeypatch) -> None:
+    drawn = unit.bound.to_neutral(fresh(unit.bound, unit.backend))
+    chosen = sorted(unit.values)[0]
+    monkeypatch.setattr(unit.bound, "pretrained", {chosen: unit.values[chosen]})
+    started = unit.bound.to_neutral(fresh(unit.bound, unit.backend))
+    np.testing.assert_array_equal(started.pop(chosen), unit.values[chosen])
+    for name, value in started.items():
+        np.testing.assert_array_equal(value, drawn[name])
+
+
 def test_activations_of_the_output(unit: Unit) -> None:
     logits = unit.forward(EVAL)
     placed = unit.backend.place({"logits": logits})["logits"]
