@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from scoring import profiles, sensitivity
 from scoring import rules as scoring_rules
 from scoring.leaderboard import Leaderboard
+from scoring.pooled_model import fit
 from scoring.sensitivity import TargetSweep
 from scoring.speedup import Speedups, choose_reference, speedups
 from scoring.statistics import OVER, Bootstrap, bootstrap, percentiles, pooled_medians
@@ -92,10 +93,10 @@ def profile_bands(board: Leaderboard, *, estimable: bool, seed: int = 0) -> Floa
     """Between which shares 95 % of the profiles of fresh competitions lie, (T, S, 2)."""
     if not estimable:
         return np.full((len(BAND_TAUS), len(board.rows), 2), np.nan)
-    generator = np.random.default_rng(seed)
+    model, generator = fit(board.times_SWN), np.random.default_rng(seed)
     profiles_RST = []
     for _ in range(0, BAND_RESAMPLES, BAND_CHUNK):
-        medians_RSW = pooled_medians(board.times_SWN, BAND_CHUNK, generator)
+        medians_RSW = pooled_medians(model, BAND_CHUNK, generator)
         ratios_RSB = scoring_rules.credited_ratios(medians_RSW, board.layout, board.rules)
         profiles_RST.append(profiles.performance_profile(ratios_RSB, BAND_TAUS))
     every = np.concatenate(profiles_RST)

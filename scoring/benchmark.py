@@ -12,7 +12,7 @@ from typing import Any
 
 from algoperf import spec
 from scoring import algoperf_facts as facts
-from scoring.runs import Finding, Target, TrialRun, grouped
+from scoring.runs import Finding, Target, TrialRun, grouped, is_number
 
 RULESETS = ("external", "self")
 BUILT_IN = tuple(f"algoperf-{version}" for version in facts.BUDGETS_S)
@@ -92,7 +92,7 @@ def _of_algoperf(value: dict[str, Any], given: str | Path) -> Benchmark:
         fact = value["workloads"].get(name)
         metric = fact.get("target_metric_name") if isinstance(fact, dict) else None
         goal = fact.get("validation_target_value") if isinstance(fact, dict) else None
-        if not isinstance(metric, str) or goal is None or not _is_number(goal):
+        if not isinstance(metric, str) or goal is None or not is_number(goal):
             raise spec.UserError(
                 f"targets {given}: {name} is listed without target_metric_name (text) and "
                 "validation_target_value (a number) under workloads"
@@ -142,12 +142,12 @@ def _of_own(value: dict[str, Any], given: str | Path) -> Benchmark:
             )
         higher = fact.get("higher_is_better", fact["metric"] not in facts.LOWER_IS_BETTER)
         goal, budget_s = fact.get("validation"), fact.get("budget_s")
-        if not isinstance(higher, bool) or not _is_number(goal):
+        if not isinstance(higher, bool) or not is_number(goal):
             raise spec.UserError(
                 f"targets {given}: {name} needs validation, a number, and higher_is_better, true "
                 "or false"
             )
-        if budget_s is not None and not (_is_number(budget_s) and budget_s > 0):
+        if budget_s is not None and not (is_number(budget_s) and budget_s > 0):
             raise spec.UserError(f"targets {given}: {name} has budget_s {budget_s!r}, not seconds")
         workloads[name] = WorkloadFacts(
             Target(fact["metric"], higher, float(goal)), None if budget_s is None else budget_s
@@ -164,7 +164,7 @@ def _of_own(value: dict[str, Any], given: str | Path) -> Benchmark:
     studies, factor = value.get("studies"), value.get("self_tuning_factor", 1.0)
     if studies is not None and not (isinstance(studies, int) and 0 < studies < 1000):
         raise spec.UserError(f"targets {given}: studies is {studies!r}, not a whole number")
-    if not (_is_number(factor) and factor > 0):
+    if not (is_number(factor) and factor > 0):
         raise spec.UserError(f"targets {given}: self_tuning_factor is {factor!r}, not a factor")
     name = str(value.get("benchmark", Path(given).stem))
     return Benchmark(name, workloads, bases, variant_of, studies, float(factor))
@@ -180,10 +180,6 @@ def _names(value: Mapping[str, Any], key: str, given: str | Path) -> tuple[str, 
 def _base_of(name: str, bases: Iterable[str]) -> str:
     """The longest base workload that `name` extends by _<something>; `name` where there is none."""
     return max((base for base in bases if name.startswith(f"{base}_")), key=len, default=name)
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300
 
 
 def apply_benchmark(

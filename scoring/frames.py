@@ -273,11 +273,8 @@ def _arrays(
             part["submission"], part["workload"], part["time_s"], strict=True
         ):
             rows_of.setdefault((label, workload), []).append(float(time_s))
-        studies = max(len(values) for values in rows_of.values())
-        times_SWN = np.full((len(labels), len(workloads), studies), np.nan)
-        for (label, workload), values in rows_of.items():
-            counted = scoring_rules.absent_studies(np.array(values), rules)
-            times_SWN[labels.index(label), workloads.index(workload), : len(values)] = counted
+        lists = [[rows_of.get((label, name), []) for name in workloads] for label in labels]
+        times_SWN = scoring_rules.study_array(lists, rules)
         bases = [name for name in workloads if name not in variant_of]
         layout = scoring_rules.make_layout(workloads, bases, variant_of if held_out else {})
         yield str(pool), labels, times_SWN, layout

@@ -182,9 +182,9 @@ def _studies(pool: Pool, benchmark: Benchmark, *, declared: bool) -> Mapping[str
     runs = [run for run in pool.runs if run.workload in benchmark.scored]
     if declared:
         every = {run.study for run in runs}
-        extra = (study for study in range(benchmark.studies or 0) if study not in every)
-        while len(every) < (benchmark.studies or 0):
-            every.add(next(extra))
+        asked = benchmark.studies or 0
+        absent = [study for study in range(asked) if study not in every]
+        every.update(absent[: max(0, asked - len(every))])
         return dict.fromkeys(benchmark.scored, sorted(every))
     return {
         name: sorted({run.study for run in runs if run.workload == name})
@@ -201,8 +201,12 @@ def _scored(
     results: Sequence[Mapping[str, tuple[StudyResult, ...]]],
 ) -> Leaderboard:
     ordered = [[of[name] for name in layout.workloads] for of in results]
-    times_SWN = _array([[[r.time_s for r in cell] for cell in of] for of in ordered], rules)
-    steps_SWN = _array([[[r.step for r in cell] for cell in of] for of in ordered], rules)
+    times_SWN = scoring_rules.study_array(
+        [[[r.time_s for r in cell] for cell in of] for of in ordered], rules
+    )
+    steps_SWN = scoring_rules.study_array(
+        [[[r.step for r in cell] for cell in of] for of in ordered], rules
+    )
     logged_SW = np.array([[not all(r.absent for r in cell) for cell in of] for of in ordered], bool)
     scores = scoring_rules.scores(times_SWN, layout, rules)
     places = scoring_rules.ranks(scores)
@@ -230,18 +234,6 @@ def _scored(
         rank, score = int(places[entry]), float(scores[entry])
         rows.append(Row(rank, entries[entry], score, float(steps_scores[place]), cells))
     return Leaderboard(pool, benchmark, rules, layout, tuple(rows), times_SWN, steps_SWN, ratios_SB)
-
-
-def _array(values: Sequence[Sequence[Sequence[float]]], rules: Rules) -> Floats:
-    """S x W x N: absent studies as the rules count them, NaN after the last study of a workload."""
-    studies = max((len(cell) for of in values for cell in of), default=0)
-    workloads = len(values[0]) if values else 0
-    array = np.full((len(values), workloads, studies), np.nan)
-    for place, of in enumerate(values):
-        for column, cell in enumerate(of):
-            counted = scoring_rules.absent_studies(np.array(cell, np.float64), rules)
-            array[place, column, : len(cell)] = counted
-    return array
 
 
 def _missing_studies(entry: Entry, studies: Mapping[str, Sequence[int]]) -> list[Finding]:

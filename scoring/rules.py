@@ -85,6 +85,19 @@ def absent_studies(times: Floats, rules: Rules) -> Floats:
     return np.where(np.isnan(times), np.inf, times) if rules.absent_is_missed else times
 
 
+def study_array(values: Sequence[Sequence[Sequence[float]]], rules: Rules) -> Floats:
+    """S x W x N of lists of studies: absent ones (NaN) as the rules count them, NaN after the last
+    study of a workload.
+    """
+    studies = max((len(cell) for of in values for cell in of), default=0)
+    workloads = len(values[0]) if values else 0
+    array = np.full((len(values), workloads, studies), np.nan)
+    for place, of in enumerate(values):
+        for column, cell in enumerate(of):
+            array[place, column, : len(cell)] = absent_studies(np.array(cell, np.float64), rules)
+    return array
+
+
 def median_over_studies(times_SWN: Floats) -> Floats:
     """The median time over studies, (..., S, W); inf is a missed study, NaN is no study.
 
@@ -100,6 +113,13 @@ def median_over_studies(times_SWN: Floats) -> Floats:
     return np.where(count > 0, both, np.nan)[..., 0]
 
 
+def base_columns(times_SW: Floats, layout: Layout) -> Floats:
+    """The base workloads' columns, (..., S, B); inf for a workload that nobody has run."""
+    never_run = np.full(times_SW.shape[:-1], np.inf)
+    columns = [times_SW[..., column] if column >= 0 else never_run for column in layout.base]
+    return np.stack(columns, axis=-1) if columns else times_SW[..., :0]
+
+
 def credited_ratios(medians_SW: Floats, layout: Layout, rules: Rules) -> Floats:
     """Ratios to the fastest credited submission, (..., S, B); inf where there is no credit.
 
@@ -108,9 +128,7 @@ def credited_ratios(medians_SW: Floats, layout: Layout, rules: Rules) -> Floats:
     reached or cut off counts as not reached; ratio to the fastest that remains, 4 at the most.
     """
     times_SW = np.where(np.isnan(medians_SW), np.inf, medians_SW)
-    never_run = np.full(times_SW.shape[:-1], np.inf)
-    columns = [times_SW[..., column] if column >= 0 else never_run for column in layout.base]
-    base_SB = np.stack(columns, axis=-1) if columns else times_SW[..., :0]
+    base_SB = base_columns(times_SW, layout)
     credited_SB = base_SB if rules.one_reference else _cut_off(base_SB)
     for column, place in layout.variants:
         reached = np.isfinite(base_SB[..., place])

@@ -281,7 +281,8 @@ def _read_object(path: Path, findings: list[Finding]) -> dict[str, Any]:
     return {}
 
 
-def _is_number(value: object) -> bool:
+def is_number(value: object) -> bool:
+    """Whether a JSON value is a number of a sane size."""
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300
 
 
@@ -291,7 +292,7 @@ def _target(value: Any, path: Path, findings: list[Finding]) -> Target | None:
     if isinstance(value, dict):
         metric, higher = value.get("metric"), value.get("higher_is_better")
         goal = value.get("validation")
-        goal_known = goal is None or _is_number(goal)
+        goal_known = goal is None or is_number(goal)
         if isinstance(metric, str) and isinstance(higher, bool) and goal_known:
             return Target(metric, higher, None if goal is None else float(goal))
     problem = f"target {value!r} is not metric, higher_is_better and validation: no target"
@@ -302,7 +303,7 @@ def _target(value: Any, path: Path, findings: list[Finding]) -> Target | None:
 def _budget_s(value: Any, path: Path, findings: list[Finding]) -> float | None:
     if value is None:
         return None
-    if _is_number(value) and value > 0:
+    if is_number(value) and value > 0:
         return float(value)
     findings.append(Finding(path, f"budget_s {value!r} is not a positive number: no budget"))
     return None

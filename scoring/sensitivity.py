@@ -141,10 +141,11 @@ def target_sweep(board: Leaderboard, changes: tuple[float, ...] = TARGET_CHANGES
     """Score the logged curves against easier and harder targets."""
     scores, unknown = [], []
     for change in changes:
-        times_SWN = np.full_like(board.times_SWN, np.nan)
+        times: list[list[list[float]]] = []
         stopped = 0
-        for s, row in enumerate(board.rows):
-            for w, name in enumerate(board.layout.workloads):
+        for row in board.rows:
+            times.append([])
+            for name in board.layout.workloads:
                 runs = [
                     dataclasses.replace(run, target=_changed(run.target, change))
                     for run in row.entry.runs
@@ -153,10 +154,10 @@ def target_sweep(board: Leaderboard, changes: tuple[float, ...] = TARGET_CHANGES
                 results = study_results(
                     runs, [result.study for result in row.cells[name].studies], board.rules
                 )
-                times = np.array([result.time_s for result in results], np.float64)
-                times_SWN[s, w, : len(times)] = scoring_rules.absent_studies(times, board.rules)
+                times[-1].append([result.time_s for result in results])
                 if change > 0:
                     stopped += sum(_is_unknown(run) for run in runs)
+        times_SWN = scoring_rules.study_array(times, board.rules)
         scores.append(scoring_rules.scores(times_SWN, board.layout, board.rules))
         unknown.append(stopped)
     return TargetSweep(tuple(changes), np.array(scores), tuple(unknown))

@@ -69,18 +69,20 @@ def speedups(board: Leaderboard, reference: str, *, seed: int = 0) -> Speedups:
     pooled model (see `scoring.statistics`).
     """
     place = board.labels.index(reference)
-    columns = list(board.layout.base)
     budgets_B = np.array([_budget_s(board, name) for name in board.benchmark.base_workloads])
-    medians_SB = _columns(scoring_rules.median_over_studies(board.times_SWN), columns)
+    medians_SB = scoring_rules.base_columns(
+        scoring_rules.median_over_studies(board.times_SWN), board.layout
+    )
     logs_SB = _log_ratios(medians_SB, medians_SB[place], budgets_B)
     mean_S = _mean(logs_SB)
     interval = np.full((len(mean_S), 2), np.nan)
     if not why_not_estimable(board.times_SWN, board.layout, "studies"):
-        drawn_RSW = pooled_medians(board.times_SWN, RESAMPLES, np.random.default_rng(seed))
-        drawn_RSB = _columns(drawn_RSW, columns)
+        model = fit(board.times_SWN)
+        drawn_RSW = pooled_medians(model, RESAMPLES, np.random.default_rng(seed))
+        drawn_RSB = scoring_rules.base_columns(drawn_RSW, board.layout)
         drawn_RS = _mean(_log_ratios(drawn_RSB, drawn_RSB[:, place, None], budgets_B))
         spread_S = _spread(drawn_RS)
-        half_S1 = t_quantile(fit(board.times_SWN).freedom) * spread_S[:, None]
+        half_S1 = t_quantile(model.freedom) * spread_S[:, None]
         interval = np.exp(mean_S[:, None] + half_S1 * [-1, 1])
     marks = tuple(
         tuple(
@@ -96,14 +98,6 @@ def _budget_s(board: Leaderboard, workload: str) -> float:
     """The budget of the pool's runs of a workload in seconds, NaN where none has one."""
     budgets_s = [run.budget_s for run in board.pool.runs if run.workload == workload]
     return max((budget_s for budget_s in budgets_s if budget_s is not None), default=np.nan)
-
-
-def _columns(medians_SW: Floats, columns: list[int]) -> Floats:
-    """The base workloads' medians, (..., S, B); inf for one that nobody has run."""
-    never = np.full(medians_SW.shape[:-1], np.inf)
-    if not columns:
-        return medians_SW[..., :0]
-    return np.stack([medians_SW[..., c] if c >= 0 else never for c in columns], axis=-1)
 
 
 def _log_ratios(own: Floats, reference: Floats, budgets_B: Floats) -> Floats:

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from algoperf import spec
 from scoring import rules as scoring_rules
-from scoring.pooled_model import fit, t_quantile
+from scoring.pooled_model import StudyModel, fit, t_quantile
 from scoring.rules import Layout, Rules
 
 Floats = NDArray[np.float64]
@@ -130,15 +130,18 @@ def bootstrap(
     credits_SB = scoring_rules.credits(ratios_SB, rules)
     point_S = scoring_rules.mean_credit(ratios_SB, rules)
     reason = why_not_estimable(times_SWN, layout, over)
-    quantile = t_quantile(fit(times_SWN).freedom)
+    model = fit(times_SWN)
+    quantile = t_quantile(model.freedom)
     if reason:
         return Bootstrap(over, method, point_S, np.empty((0, len(point_S))), quantile, reason)
     generator = np.random.default_rng(seed)
-    draw = pooled_medians if method == "pooled" else resampled_medians
     scores = []
     for count in _chunks(resamples, times_SWN.size):
         if over != "workloads":
-            medians_RSW = draw(times_SWN, count, generator)
+            if method == "pooled":
+                medians_RSW = pooled_medians(model, count, generator)
+            else:
+                medians_RSW = resampled_medians(times_SWN, count, generator)
             ratios_RSB = scoring_rules.credited_ratios(medians_RSW, layout, rules)
             credits_RSB = scoring_rules.credits(ratios_RSB, rules)
         else:
@@ -194,7 +197,6 @@ def _middles(
     return drawn[..., (count - 1) // 2], drawn[..., count // 2]
 
 
-def pooled_medians(times_SWN: Floats, resamples: int, generator: Generator) -> Floats:
+def pooled_medians(model: StudyModel, resamples: int, generator: Generator) -> Floats:
     """Medians of fresh studies drawn from the fit, (R, S, W)."""
-    model = fit(times_SWN)
     return scoring_rules.median_over_studies(model.draw(resamples, generator))

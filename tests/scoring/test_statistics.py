@@ -164,7 +164,7 @@ def test_pooled_draws_have_the_studies_of_the_competition():
     times = np.array([[[9.0, NAN, NAN], [5.0, INF, 5.0]]])
     drawn = fit(times).draw(5, np.random.default_rng(0))
     np.testing.assert_array_equal(np.isnan(drawn).any(axis=0), np.isnan(times))
-    assert pooled_medians(times, 7, np.random.default_rng(0)).shape == (7, 1, 2)
+    assert pooled_medians(fit(times), 7, np.random.default_rng(0)).shape == (7, 1, 2)
 
 
 @pytest.mark.parametrize(
