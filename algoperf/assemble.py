@@ -12,7 +12,6 @@ from algoperf import (
     adapt,
     backends,
     choices,
-    generation,
     run_log,
     seeds,
     spec,
@@ -21,6 +20,7 @@ from algoperf import (
 )
 from algoperf.clock import Ledger
 from algoperf.data import batches, select
+from algoperf.data.tokenizers import PAD_ID
 from algoperf.evaluate import Evaluator
 from algoperf.trial import Trial, cause_of
 from algoperf.trial_plan import TrialPlan
@@ -103,7 +103,7 @@ def assemble(plan: TrialPlan, ledger: Ledger, report: Report) -> Assembled:
         return values
 
     train = data.splits["train"]
-    buckets = batches.make_buckets(train, scale.buckets, generation.PAD_ID)
+    buckets = batches.make_buckets(train, scale.buckets, PAD_ID)
     seed = seeds.trial_seed(plan.seed, plan.study, plan.trial)
     functions = adapt.submission_functions(loaded, backend, bound, hyperparameters)
     with _discarding(log):

@@ -8,7 +8,8 @@ import numpy as np
 from algoperf import evaluate_text, spec
 from algoperf.backends import Backend
 from algoperf.data import batches
-from algoperf.generation import PAD_ID, GenerationSettings
+from algoperf.data.tokenizers import PAD_ID
+from algoperf.generation import GenerationSettings
 from algoperf.workload import SPLITS, Arrays, Data, Scale, WorkloadDefinition
 from workloads import metrics
 

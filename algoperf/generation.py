@@ -14,10 +14,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-BEGIN_ID = 0  # <s>, with which a target begins
-PAD_ID = 1
-END_ID = 2  # also what the decoder is started with
-START_ID = 2
+from algoperf.data.tokenizers import BEGIN_ID, END_ID, PAD_ID, START_ID
 
 Step = tuple[Any, np.ndarray | None, np.ndarray]
 

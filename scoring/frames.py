@@ -18,10 +18,9 @@ from numpy.typing import NDArray
 
 from scoring import rules as scoring_rules
 from scoring import statistics
-from scoring.benchmark import apply_benchmark, find_benchmark
+from scoring.benchmark import find_benchmark
 from scoring.evaluations import STEP_COLUMN, TIME_COLUMN
-from scoring.leaderboard import build_leaderboard
-from scoring.pools import make_pools
+from scoring.leaderboard import build_leaderboards
 from scoring.rules import BY_THE_RULES, Layout, find_rules
 from scoring.runs import Target, TrialRun, read_runs
 from scoring.time_to_target import is_readable
@@ -113,19 +112,13 @@ def time_to_target(
     trials = [_trial(row) for row in runs.to_dict("records")]
     chosen = find_rules(rules)
     benchmark = None if targets is None else find_benchmark(targets)
-    findings = []
-    if benchmark is not None:
-        trials, notes = apply_benchmark(trials, benchmark, tuning_ruleset)
-        findings += notes
-    pools, notes = make_pools(trials)
-    findings += notes
+    scored, findings = build_leaderboards(trials, chosen, benchmark, tuning_ruleset=tuning_ruleset)
     rows = []
-    for pool in pools:
-        board, notes = build_leaderboard(pool, chosen, benchmark)
+    for board, notes in scored:
         findings += notes
         rows += [
             {
-                "pool": pool.name,
+                "pool": board.pool.name,
                 "submission": row.entry.label,
                 "workload": workload,
                 "base_workload": board.benchmark.variant_of.get(workload),

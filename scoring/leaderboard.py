@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scoring import rules as scoring_rules
-from scoring.benchmark import BUILT_IN, Benchmark, WorkloadFacts
-from scoring.pools import NOT_RECORDED, Entry, Pool, make_entries
+from scoring.benchmark import BUILT_IN, Benchmark, WorkloadFacts, apply_benchmark
+from scoring.pools import NOT_RECORDED, Entry, Pool, make_entries, make_pools
 from scoring.rules import BY_THE_RULES, CREDITED, Layout, Rules
-from scoring.runs import Finding, Target, check_metrics
+from scoring.runs import Finding, Target, TrialRun, check_metrics
 from scoring.time_to_target import REACHED, StudyResult, study_results
 
 Floats = NDArray[np.float64]
@@ -95,6 +95,23 @@ class Leaderboard:
             recorded = "" if name == NOT_RECORDED else f", {name}"
             name = f"{self.benchmark.name}{recorded}"
         return f"{name}, {count} workload{'' if count == 1 else 's'}{also}"
+
+
+def build_leaderboards(
+    runs: Sequence[TrialRun],
+    rules: Rules = BY_THE_RULES,
+    benchmark: Benchmark | None = None,
+    *,
+    tuning_ruleset: str | None = None,
+    held_out: bool = True,
+) -> tuple[list[tuple[Leaderboard, list[Finding]]], list[Finding]]:
+    """The leaderboard of every pool of the runs, each with its findings; and those on the way."""
+    findings: list[Finding] = []
+    if benchmark is not None:
+        runs, findings = apply_benchmark(runs, benchmark, tuning_ruleset)
+    pools, notes = make_pools(runs)
+    boards = [build_leaderboard(pool, rules, benchmark, held_out=held_out) for pool in pools]
+    return boards, findings + notes
 
 
 def build_leaderboard(

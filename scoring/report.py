@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING
 from algoperf import spec
 from scoring import export, tables
 from scoring.analysis import Analysis, Summary, analyse, summarise
-from scoring.benchmark import RULESETS, apply_benchmark, find_benchmark
-from scoring.leaderboard import Leaderboard, build_leaderboard
+from scoring.benchmark import RULESETS, find_benchmark
+from scoring.leaderboard import Leaderboard, build_leaderboards
 from scoring.oddities import find_oddities
-from scoring.pools import make_pools
 from scoring.rules import BY_THE_RULES, find_rules
 from scoring.runs import LAYOUT, Finding, TrialRun, find_submissions, read_runs
 from scoring.statistics import METHODS, RESAMPLES
@@ -94,16 +93,17 @@ def make_boards(
         given = ", ".join(str(path) for path in paths)
         raise spec.UserError(f"no trials in {given}; expected {LAYOUT} at any depth below it")
     runs = exclude(runs, options.exclude)
-    if benchmark is not None:
-        runs, notes = apply_benchmark(runs, benchmark, options.tuning_ruleset)
-        findings += notes
-    pools, notes = make_pools(runs)
+    scored, notes = build_leaderboards(
+        runs,
+        rules,
+        benchmark,
+        tuning_ruleset=options.tuning_ruleset,
+        held_out=options.held_out,
+    )
     findings += notes
-    boards = []
-    for pool in pools:
-        board, notes = build_leaderboard(pool, rules, benchmark, held_out=options.held_out)
-        boards.append(board)
-        findings += notes + find_oddities(row.entry for row in board.rows)
+    for board, of_board in scored:
+        findings += of_board + find_oddities(row.entry for row in board.rows)
+    boards = [board for board, _ in scored]
     return boards, findings
 
 

@@ -16,11 +16,9 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from algoperf.data.tokenizers import PAD_ID, START_ID
 from workloads.transformer_jax import Attention, causal_mask, layer_norm
 
-PAD_ID = 1
-START_ID = 2
-END_ID = 2
 POSITION_OFFSET = 2
 
 KeysValues = tuple[jax.Array, jax.Array]

@@ -16,11 +16,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from algoperf.data.tokenizers import PAD_ID, START_ID
 from workloads.transformer_torch import Attention, layer_norm, padding_mask
 
-PAD_ID = 1
-START_ID = 2
-END_ID = 2
 POSITION_OFFSET = 2
 
 KeysValues = tuple[torch.Tensor, torch.Tensor]

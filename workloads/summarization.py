@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from algoperf.data import records, tokenizers
+from algoperf.data.tokenizers import BEGIN_ID, END_ID, PAD_ID, UNKNOWN_ID
 from algoperf.spec import UserError
 from algoperf.workload import SPLITS, Data, Text
 from workloads.summarization_corpus import Row
@@ -21,7 +22,6 @@ from workloads.summarization_corpus import Row
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-BEGIN_ID, PAD_ID, END_ID, UNKNOWN_ID = range(4)
 BUILTIN_ROWS = {"train": 16_000, "validation": 1_000, "test": 1_000}
 TOKENIZER_ROWS = 8_000  # of the training split; more would change few tokens and take minutes
 CHUNK_ROWS = 1_000

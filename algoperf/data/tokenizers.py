@@ -12,7 +12,9 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 PAD = "<pad>"
-BART_SPECIAL = ("<s>", PAD, "</s>", "<unk>")  # tokens 0 to 3
+BART_SPECIAL = ("<s>", PAD, "</s>", "<unk>")
+BEGIN_ID, PAD_ID, END_ID, UNKNOWN_ID = range(len(BART_SPECIAL))
+START_ID = END_ID  # with which BART's decoder is started
 
 
 def train_byte_pair(

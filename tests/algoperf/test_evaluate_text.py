@@ -7,7 +7,8 @@ import pytest
 
 from algoperf import evaluate_text
 from algoperf.data import batches
-from algoperf.generation import PAD_ID, GenerationSettings
+from algoperf.data.tokenizers import PAD_ID
+from algoperf.generation import GenerationSettings
 from algoperf.workload import Text
 from workloads import rouge
 

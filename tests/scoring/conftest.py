@@ -113,21 +113,15 @@ def analysis(boards):
 def analyses_of():
     """`analyses_of(path, ..., benchmark=None)` -> (an analysis of every pool, all findings)."""
     from scoring.analysis import analyse, summarise
-    from scoring.benchmark import apply_benchmark
-    from scoring.leaderboard import build_leaderboard
-    from scoring.pools import make_pools
+    from scoring.leaderboard import build_leaderboards
     from scoring.runs import read_runs
 
     def make(*paths, benchmark=None):
         runs, findings = read_runs(*paths)
-        if benchmark is not None:
-            runs, more = apply_benchmark(runs, benchmark, None)
-            findings += more
-        pools, more = make_pools(runs)
+        scored, more = build_leaderboards(runs, benchmark=benchmark)
         findings += more
         analyses = []
-        for pool in pools:
-            board, more = build_leaderboard(pool, benchmark=benchmark)
+        for board, more in scored:
             findings += more
             if board.rows:
                 analyses.append(analyse(summarise(board, resamples=500), resamples=500))

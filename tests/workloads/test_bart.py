@@ -13,6 +13,7 @@ from flax import traverse_util
 
 from algoperf import generation, parameters
 from algoperf.backends import jax_decoding, torch_backend, torch_decoding
+from algoperf.data import tokenizers
 from algoperf.generation import Generated, GenerationSettings
 from workloads import bart_jax, bart_torch, pretrained
 
@@ -74,8 +75,8 @@ def copying_batch(rng: np.random.Generator, rows: int) -> np.ndarray:
     token_BT = rng.integers(4, TINY["vocab_size"], (rows, 18), np.int32)
     token_BT[:, 0] = 0
     lengths_B = rng.integers(10, 17, rows)
-    token_BT[np.arange(rows), lengths_B + 1] = bart_torch.END_ID
-    token_BT[np.arange(18) > lengths_B[:, None] + 1] = bart_torch.PAD_ID
+    token_BT[np.arange(rows), lengths_B + 1] = tokenizers.END_ID
+    token_BT[np.arange(18) > lengths_B[:, None] + 1] = tokenizers.PAD_ID
     return token_BT
 
 
@@ -86,7 +87,7 @@ def padded_batch(model: dict[str, int], source: int, target: int) -> tuple[np.nd
     for length in (source, target):
         token_BT = rng.integers(3, model["vocab_size"], (4, length), np.int32)
         lengths_B = np.array([length, length // 2, 1, length - 1])
-        token_BT[np.arange(length) >= lengths_B[:, None]] = bart_torch.PAD_ID
+        token_BT[np.arange(length) >= lengths_B[:, None]] = tokenizers.PAD_ID
         batch.append(token_BT)
     return batch[0], batch[1]
 
@@ -117,7 +118,7 @@ class Models:
 
     def reference_logits(self, source_BS: np.ndarray, labels_BT: np.ndarray) -> torch.Tensor:
         source = torch.from_numpy(source_BS).long()
-        mask = (source != bart_torch.PAD_ID).long()
+        mask = (source != tokenizers.PAD_ID).long()
         labels = torch.from_numpy(labels_BT).long()
         return self.reference(input_ids=source, attention_mask=mask, labels=labels).logits
 
@@ -145,7 +146,7 @@ def trained(tmp_path_factory) -> Models:
     for step in range(75):
         optimizer.param_groups[0]["lr"] = 3e-3 * min(1, (step + 1) / 20)
         token_BT = torch.from_numpy(copying_batch(rng, 32)).long()
-        padded_BT = token_BT == bart_torch.PAD_ID
+        padded_BT = token_BT == tokenizers.PAD_ID
         loss = reference(
             input_ids=token_BT,
             attention_mask=(~padded_BT).long(),
@@ -245,7 +246,7 @@ def test_gradients_are_transformers(trained: Models, gradients_of) -> None:
         if name == "token/embedding":
             # transformers' embedding gives padding no gradient; an optimizer would not move a row
             # that is never read but as an output, whose gradient both have
-            differs = np.delete(differs, bart_torch.PAD_ID, axis=0)
+            differs = np.delete(differs, tokenizers.PAD_ID, axis=0)
         limit = 1e-4 * np.linalg.norm(expected) + 1e-6 * size
         assert np.linalg.norm(differs) <= limit, name
 
@@ -279,7 +280,7 @@ def transformers_sequences(models: Models, source_BS: np.ndarray, **settings) ->
     source = torch.from_numpy(source_BS).long()
     written_BT = models.reference.generate(
         source,
-        attention_mask=(source != bart_torch.PAD_ID).long(),
+        attention_mask=(source != tokenizers.PAD_ID).long(),
         max_new_tokens=LIMIT,
         do_sample=False,
         **settings,
@@ -289,7 +290,7 @@ def transformers_sequences(models: Models, source_BS: np.ndarray, **settings) ->
 
 def unpadded(row: list[int]) -> list[int]:
     """A sequence that was cut at the limit, without the padding of its batch."""
-    while row and row[-1] == bart_torch.PAD_ID:
+    while row and row[-1] == tokenizers.PAD_ID:
         row = row[:-1]
     return row
 
@@ -368,7 +369,7 @@ def test_the_cache_changes_no_token(trained: Models, sources, framework, beams) 
 def test_padding_the_sources_further_changes_no_token(trained: Models, sources) -> None:
     settings = GenerationSettings(LIMIT)
     decoder = trained.decoder("pytorch", cached=True)
-    wider = np.pad(sources, ((0, 0), (0, 7)), constant_values=bart_torch.PAD_ID)
+    wider = np.pad(sources, ((0, 0), (0, 7)), constant_values=tokenizers.PAD_ID)
     ours, theirs = (
         generation.generate(decoder, rows, settings).sequences for rows in (sources, wider)
     )
