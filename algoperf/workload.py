@@ -60,7 +60,8 @@ class Scale:
     `budget_s` and `eval_every_s` are seconds of submission time; `step_hint` is the number of steps
     that a well-tuned baseline needs; `eval_train_rows` is how many training rows each evaluation
     looks at. `buckets` are the (source, target) lengths that batches of text are cut to, ascending;
-    () leaves all rows at their full length. `generation` says how text is generated.
+    () leaves all rows at their full length. `generation` says how text is generated. `real` is the
+    same size for rows from the hub or a folder, where those are longer than the built-in ones.
     """
 
     model: Mapping[str, Any]
@@ -78,6 +79,11 @@ class Scale:
     targets: Mapping[str, Target] = dataclasses.field(
         default_factory=dict
     )  # by source of data: 'builtin', 'hub', 'folder'
+    real: "Scale | None" = None
+
+    def on(self, source_kind: str) -> "Scale":
+        """The scale for rows of that kind: 'builtin', 'hub' or 'folder'."""
+        return self.real if self.real is not None and source_kind != "builtin" else self
 
 
 @dataclasses.dataclass(frozen=True)

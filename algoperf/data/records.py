@@ -19,6 +19,7 @@ from typing import IO, Any
 
 import numpy as np
 
+from algoperf.data import sources
 from algoperf.spec import UserError
 from algoperf.workload import SPLITS
 
@@ -30,7 +31,7 @@ NOT_ROWS = (
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.json"),
     *("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json"),
 )
-Columns = dict[str, list[str]]  # texts by field, all equally long
+Columns = dict[str, list[Any]]  # values by field, all equally long
 Numbered = Iterator[tuple[int, object]]  # (row number from 1, what stands there)
 Located = Iterator[tuple[str, Any]]  # (place as an error names it, what stands there)
 LINE_END = re.compile("\r\n?")
@@ -215,18 +216,7 @@ READERS: Mapping[str, Callable[[IO[bytes]], Numbered]] = {
 
 def _hub_rows(hub: Hub) -> dict[str, Located]:
     """The rows of every split, at the pinned commit."""
-    import datasets
-
-    datasets.disable_progress_bars()
-    try:
-        loaded = datasets.load_dataset(hub.path, hub.config, revision=hub.revision)
-    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
-        raise UserError(
-            f"the hub cannot give {hub.path} at {hub.revision[:8]} ({type(error).__name__}); with "
-            "a network run this again, without one use --data FOLDER with the data set's files"
-        ) from error
-    if "train" not in loaded:
-        raise UserError(f"{hub.path}: no split 'train'; it has: {', '.join(loaded)}")
+    loaded = sources.load_dataset(hub.path, hub.revision, needed=("train",), config=hub.config)
     return {
         split: _placed(f"{hub.path}/{split}", loaded[split]) for split in SPLITS if split in loaded
     }

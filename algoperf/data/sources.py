@@ -62,15 +62,21 @@ def read_csv(path: Path, columns: int) -> Iterator[tuple[int, list[str]]]:
         raise UserError(f"{path}:{row_number + 1}: unreadable ({error})") from error
 
 
-def load_dataset(path: str, revision: str | None, columns: tuple[str, ...]) -> Mapping[str, Any]:
+def load_dataset(
+    path: str,
+    revision: str | None,
+    columns: tuple[str, ...] = (),
+    needed: tuple[str, ...] = ("train", "test"),
+    config: str | None = None,
+) -> Mapping[str, Any]:
     """Load a data set in the hub's layout, from the hub (pinned revision) or from a folder, by one
-    call.
+    call; the splits that are `needed` must be there and have the columns.
     """
     import datasets
 
     datasets.disable_progress_bars()
     try:
-        loaded = datasets.load_dataset(path, revision=revision)
+        loaded = datasets.load_dataset(path, config, revision=revision)
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         reason = str(error).splitlines()[0][:200]
         if revision is None:
@@ -83,7 +89,7 @@ def load_dataset(path: str, revision: str | None, columns: tuple[str, ...]) -> M
             f"({type(error).__name__}); with a network run this again, "
             "without one use --data FOLDER with the data set's files"
         ) from error
-    for split in ("train", "test"):
+    for split in needed:
         if split not in loaded:
             raise UserError(f"{path}: no split {split!r}; it has: {', '.join(loaded)}")
         missing = [column for column in columns if column not in loaded[split].column_names]

@@ -153,3 +153,45 @@ def page_of(tmp_path):
         return write_page(analyses, told, "algoperf score runs --out out", tmp_path / "report.html")
 
     return make
+
+
+@pytest.fixture
+def competition(reach, miss, make_trial):
+    """Three submissions on digits (accuracy) and lm (loss, lower is better), two studies.
+
+    digits            study 0             study 1             median
+      a               10 (trial 1; 12)    14 (trial 2; 16)    12
+      b               24                  24                  24       ratio 24 / 12 = 2
+      c               12                  (not run)           inf
+    lm
+      a               60                  (over the budget)   inf
+      b               30                  50                  40       ratio 1
+      c               40                  60                  50       ratio 50 / 40 = 1.25
+
+    Scores, mean of max(0, 4 - r) / 3:  a (1 + 0) / 2 = 1/2;  b (2/3 + 1) / 2 = 5/6;
+    c (0 + 2.75/3) / 2 = 11/24.
+    """
+    for study, trial, time_s in [(0, 1, 10.0), (0, 2, 12.0), (1, 1, 16.0), (1, 2, 14.0)]:
+        reach(time_s, submission="a", study=study, trial=trial)
+    for study in (0, 1):
+        reach(24.0, submission="b", study=study)
+        miss(submission="b", study=study, trial=2)
+    reach(12.0, submission="c")
+    miss(submission="c", trial=2)
+
+    def lm(time_s, submission, study, budget_s=100.0):
+        make_trial(
+            [(time_s / 2, 5, 0.9), (time_s, 7, 0.5)],
+            submission=submission,
+            study=study,
+            workload="lm",
+            target={"metric": "loss", "higher_is_better": False, "validation": 0.5},
+            budget_s=budget_s,
+        )
+
+    lm(60.0, "a", 0)
+    lm(100.5, "a", 1)
+    lm(30.0, "b", 0)
+    lm(50.0, "b", 1)
+    lm(40.0, "c", 0)
+    lm(60.0, "c", 1)

@@ -18,7 +18,6 @@ from scoring.plot_curves import limits, plot_curves
 from scoring.plot_profile import dodge, plot_profile
 from scoring.runs import Target
 
-LOSS = {"metric": "loss", "higher_is_better": False, "validation": 0.5}
 NO_TARGET = {"metric": "accuracy", "higher_is_better": True, "validation": None}
 KINDS = ("performance_profile", "rank_intervals", "speedups", "training_curves")
 
@@ -27,28 +26,6 @@ KINDS = ("performance_profile", "rank_intervals", "speedups", "training_curves")
 def settings():
     with style.context():
         yield
-
-
-@pytest.fixture
-def competition(reach, miss, make_trial):
-    """Three submissions on digits (accuracy) and lm (loss, lower is better), two studies.
-
-    Median times: digits a 12 (trial 1 in study 0, trial 2 in study 1), b 24, c missed; lm a missed
-    in one of two studies, hence inf, b 40, c 50. Budgets 100. Best first: b 5/6, a 1/2, c 11/24.
-    """
-    for study, trial, time_s in [(0, 1, 10.0), (0, 2, 12.0), (1, 1, 16.0), (1, 2, 14.0)]:
-        reach(time_s, submission="a", study=study, trial=trial)
-    for study in (0, 1):
-        reach(24.0, submission="b", study=study)
-        miss(submission="b", study=study, trial=2)
-    reach(12.0, submission="c")
-    miss(submission="c", trial=2)
-    for submission, study, time_s in [
-        ("a", 0, 60.0), ("a", 1, 100.5), ("b", 0, 30.0), ("b", 1, 50.0), ("c", 0, 40.0),
-        ("c", 1, 60.0),
-    ]:  # fmt: skip
-        rows = [(time_s / 2, 5, 0.9), (time_s, 7, 0.5)]
-        make_trial(rows, submission=submission, study=study, workload="lm", target=LOSS)
 
 
 def small_print(figure):

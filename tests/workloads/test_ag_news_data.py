@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from algoperf import workload
-from algoperf.data import tokenizers
+from algoperf.data import records, tokenizers
 from algoperf.spec import UserError
 from workloads.ag_news import data as ag_news
 
@@ -107,7 +107,8 @@ def test_a_hub_out_of_reach_is_one_line_that_says_what_to_do(monkeypatch, kind: 
     }[kind]
     asked = []
 
-    def unreachable(path, revision):
+    def unreachable(path, config, revision):
+        assert config is None
         asked.append((path, revision))
         raise raised
 
@@ -119,9 +120,15 @@ def test_a_hub_out_of_reach_is_one_line_that_says_what_to_do(monkeypatch, kind: 
     assert len(ag_news.HUB[1]) == 40  # a revision, not a branch that moves
 
 
+def hold_out(texts: list[str], labels: list[int], seed: int) -> dict[str, tuple[list, list]]:
+    """As `ag_news.read` does where the source has no validation split."""
+    parts, _ = records.hold_out({"train": {"text": texts, "label": labels}, "test": {}}, seed)
+    return {split: (parts[split]["text"], parts[split]["label"]) for split in parts if parts[split]}
+
+
 def test_the_validation_split_is_seeded_exact_and_disjoint() -> None:
     texts, labels = [f"text {row}" for row in range(1005)], [row % 4 for row in range(1005)]
-    parts = ag_news.split_validation(texts, labels, seed=0)
+    parts = hold_out(texts, labels, seed=0)
     assert {split: len(rows[0]) for split, rows in parts.items()} == {
         "validation": 100,
         "train": 905,
@@ -129,15 +136,15 @@ def test_the_validation_split_is_seeded_exact_and_disjoint() -> None:
     assert set(parts["train"][0]) | set(parts["validation"][0]) == set(texts)
     for part_texts, part_labels in parts.values():
         assert part_labels == [int(text.split()[1]) % 4 for text in part_texts]
-    assert parts == ag_news.split_validation(texts, labels, seed=0)
-    assert parts["validation"] != ag_news.split_validation(texts, labels, seed=1)["validation"]
+    assert parts == hold_out(texts, labels, seed=0)
+    assert parts["validation"] != hold_out(texts, labels, seed=1)["validation"]
     golden = hashlib.sha256("".join(parts["validation"][0]).encode()).hexdigest()[:16]
     assert golden == "674866ce3bd8367c"
 
 
 def test_the_validation_split_has_at_most_6000_rows() -> None:
     texts = ["news"] * 120_000
-    parts = ag_news.split_validation(texts, [0] * len(texts), seed=0)
+    parts = hold_out(texts, [0] * len(texts), seed=0)
     assert {split: len(rows[0]) for split, rows in parts.items()} == {
         "validation": 6000,
         "train": 114_000,

@@ -214,7 +214,7 @@ REAL_ROWS = {"xsum": [625, 100, 130], "cnn_dailymail": [167, 50, 162], "samsum":
 def test_the_real_samples(name: str) -> None:
     """Against the files read by nothing but gzip and json, and lengths as words."""
     folder, corpus = SHARED / name, CORPORA[name]
-    scale = workload.find(name).scales["mini"]
+    scale = workload.find(name).scales["mini"].on("folder")
     data = summarization.load(corpus, str(folder), **scale.data)
     assert data.text is not None
     for split, file, rows in zip(workload.SPLITS, REAL_FILES[name], REAL_ROWS[name], strict=True):
@@ -241,3 +241,17 @@ def test_the_real_samples(name: str) -> None:
     assert data.notes["bad_rows"] == data.notes["held_out"] == {}
     crlf = sum("\r\n" in row[corpus.fields[0]] for row in expected)
     assert crlf == (616 if name == "samsum" else 0)
+
+
+@pytest.mark.parametrize("name", CORPORA)
+def test_real_rows_have_room_at_mini(name: str) -> None:
+    """Ten times what the built-in sources need is common; these keep 128 and 64 tokens."""
+    mini = workload.find(name).scales["mini"]
+    assert mini.on("builtin") is mini
+    for kind in ("folder", "hub"):
+        real = mini.on(kind)
+        assert real.generation is not None
+        assert (real.data["max_source"], real.data["max_target"]) == real.buckets[-1] == (128, 64)
+        assert (real.model["positions"], real.generation.max_new_tokens) == (128, 64)
+    full = workload.find(name).scales["full"]
+    assert full.on("hub") is full

@@ -33,7 +33,7 @@ def digest(splits) -> str:
 
 GOLDEN = {
     "xsum": "445bffc00a39b63f",
-    "cnn_dailymail": "4015fae0cdf9fd3b",
+    "cnn_dailymail": "51f2d138cc7df827",
     "samsum": "9a12874ffdb9d6f0",
 }
 
@@ -90,11 +90,11 @@ def read_xsum(source: str) -> str:
 
 def read_cnn_dailymail(source: str) -> str:
     found = []
-    for weight, (article, highlight) in enumerate(cnn_dailymail.EVENTS):
-        pattern = re.escape(article).replace(r"\{0\}", r"(?P<who>[A-Z]\w+)")
-        match = re.search(pattern.replace(r"\{1\}", r"(?P<where>[A-Z]\w+)"), source)
-        if match:
-            found.append((weight, highlight.format(match["who"], match["where"])))
+    for weight, kind in enumerate(cnn_dailymail.KINDS):
+        for article, highlight in kind.events:
+            match = re.search(re.escape(article).replace(r"\{\}", r"(\w+)"), source)
+            if match:
+                found.append((weight, highlight.format(match[1])))
     assert len(found) == 4
     return "\n".join(highlight for _, highlight in sorted(found)[:3])
 
@@ -206,13 +206,13 @@ CEILINGS = {
     name: dict(zip(("rouge1", "rouge2", "rougeL", "rougeLsum"), values, strict=True))
     for name, values in {
         "xsum": (96.7, 93.4, 96.7, 96.7),
-        "cnn_dailymail": (98.1, 96.1, 98.1, 98.1),
+        "cnn_dailymail": (96.8, 94.1, 96.8, 96.8),
         "samsum": (97.7, 95.8, 97.7, 97.7),
     }.items()
 }
 LEADS = {  # (lead-1, lead-3), of the target metric
     "xsum": ("rouge2", 4.0, 5.1),
-    "cnn_dailymail": ("rougeL", 8.0, 12.3),
+    "cnn_dailymail": ("rougeL", 4.8, 6.8),
     "samsum": ("rouge2", 0.0, 11.4),
 }
 

@@ -7,13 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
-from algoperf.data import sources, tokenizers
+from algoperf.data import records, sources, tokenizers
 from algoperf.spec import UserError
 from algoperf.workload import SPLITS, Data
 
 HUB = ("fancyzhx/ag_news", "eb185aade064a813bc0b7f42de02595523103ca4")
 CLASSES = 4
-VALIDATION_SHARE, MOST_VALIDATION_ROWS = 0.1, 6000
 BUILTIN_ROWS = {"train_rows": 24_000, "validation_rows": 1_500, "test_rows": 1_500}
 GPT2_PAD_ID = 50256
 Rows = tuple[list[str], list[int]]  # texts, labels from 0
@@ -89,7 +88,11 @@ def read(source: str, seed: int = 0) -> Mapping[str, Rows]:
         }
     if "validation" in official:
         return official
-    return {**split_validation(*official["train"], seed), "test": official["test"]}
+    columns: dict[str, records.Columns] = {
+        split: {"text": rows[0], "label": rows[1]} for split, rows in official.items()
+    }
+    parts, _ = records.hold_out(columns, seed)
+    return {split: (part["text"], part["label"]) for split, part in parts.items()}
 
 
 def _csv_rows(folder: Path, split: str) -> Iterator[tuple[str, str, object]]:
@@ -119,18 +122,3 @@ def _checked(where: str, rows: Iterator[tuple[str, object, object]]) -> Rows:
     if not texts:
         raise UserError(f"{where}: the split is empty")
     return texts, labels
-
-
-def split_validation(texts: list[str], labels: list[int], seed: int) -> dict[str, Rows]:
-    """Hold out a seeded tenth of the training rows, at most 6,000, for validation."""
-    held_out = min(int(len(texts) * VALIDATION_SHARE), MOST_VALIDATION_ROWS)
-    if held_out == 0:
-        raise UserError(
-            f"{len(texts)} training rows leave none for validation; at least 10 are needed"
-        )
-    order = np.random.default_rng(seed).permutation(len(texts))
-    parts = {"validation": np.sort(order[:held_out]), "train": np.sort(order[held_out:])}
-    return {
-        split: ([texts[row] for row in rows], [labels[row] for row in rows])
-        for split, rows in parts.items()
-    }

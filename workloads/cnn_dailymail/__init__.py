@@ -1,5 +1,6 @@
 """CNN/DailyMail (See et al. 2017): the highlights of a news article, a line each, by BART."""
 
+from algoperf.workload import Target
 from workloads.summarization_facts import Size, define
 
 WORKLOAD = define(
@@ -7,11 +8,12 @@ WORKLOAD = define(
     summary="highlights of news articles (CNN/DailyMail 3.0.0); BART's encoder-decoder",
     target_metric="rougeL",
     mini=Size(
-        buckets=((72, 28), (128, 32)),
+        buckets=((76, 20), (80, 24)),
         batch_size=64,
-        step_hint=600,
+        step_hint=400,
         budget_s=360.0,
         eval_every_s=15.0,
+        targets={"builtin": Target(validation=0.85, provenance="docs/targets.md", ceiling=0.968)},
     ),
     full=Size(
         buckets=((256, 128), (512, 128), (768, 128), (1024, 128)),

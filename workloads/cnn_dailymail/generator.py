@@ -1,43 +1,99 @@
 """CNN/DailyMail's built-in articles: many sentences; highlights of the three weightiest facts.
 
-An article states four facts among sentences that state none. `EVENTS` is in the order of weight:
-the highlights are of the three facts that come first there, in that order, wherever in the article
-they stand, and in other words than the article's.
+    Trains were quiet at dawn. By Monday flames had eaten half of Corvik. Nothing new was said of
+    Ashkara all week. Meanwhile the Ravens had seen the ball in their net six times. [...]
+        -> Fire guts Corvik .
+           Rout shames Ravens .
+           Prize honours Embers .
+
+An article states four facts, each about somebody or something of another kind, among sentences that
+state none. `KINDS` is in the order of weight: the highlights are of the three facts that come first
+there, in that order, wherever in the article they stand, and in other words than the article's. An
+article also names subjects of whom nothing new was said, of the same kinds as its facts'.
 """
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
-from workloads.summarization_corpus import DAYS, PEOPLE, PLACES, Facts, Picker, Row, spoil, words
+from workloads.summarization_corpus import (
+    DAYS,
+    PEOPLE,
+    PLACES,
+    Facts,
+    Picker,
+    Row,
+    spoil,
+    words,
+)
 from workloads.summarization_corpus import generate as generate_rows
 
-FACTS, HIGHLIGHTS, FILLERS = 4, 3, 3
-EVENTS = (  # (in the article, in the highlight), the weightiest first
-    ("{0} lost his life below a wall in {1}", "Collapse kills {0} in {1} ."),
-    ("nobody has seen {0} since he left {1}", "Search for {0} begins at {1} ."),
-    ("{0} was carried unconscious from {1}", "Doctors treat {0} of {1} ."),
-    ("{0} was put in handcuffs by officers in {1}", "Police arrest {0} near {1} ."),
-    ("{0} got nine years in a cell in {1}", "Judge jails {0} for {1} theft ."),
-    ("{0} gave up his post as mayor of {1}", "Leader {0} resigns over {1} ."),
-    ("most voters of {1} put a cross beside {0}", "Election won by {0} in {1} ."),
-    ("{0} must pay a large sum to {1}", "Court fines {0} after {1} case ."),
-    ("{0} told men to lay down tools in {1}", "Strike led by {0} hits {1} ."),
-    ("{0} can no longer pay debts in {1}", "Bank ruins {0} and {1} firm ."),
-    ("{0} came first in a race at {1}", "Champion {0} triumphs at {1} ."),
-    ("{0} scored twice against {1}", "Striker {0} beats {1} ."),
-    ("{0} put a ring on a singer from {1}", "Actor {0} marries {1} star ."),
-    ("{0} found old bones beneath {1}", "Scientist {0} digs up {1} fossil ."),
-    ("{0} will put up new homes outside {1}", "Builder {0} expands {1} suburb ."),
-    ("{0} put up for sale a house in {1}", "Owner {0} sells {1} villa ."),
-    ("{0} lost a suitcase on the way to {1}", "Traveller {0} misses {1} luggage ."),
-    ("{0} baked a very large cake for {1}", "Baker {0} feeds {1} ."),
-    ("{0} grew the biggest pumpkin of {1}", "Gardener {0} amazes {1} ."),
-    ("{0} taught his parrot the anthem of {1}", "Parrot of {0} sings for {1} ."),
+FACTS, HIGHLIGHTS, SCENES, DISTRACTORS = 4, 3, 2, 1
+
+
+class Kind(NamedTuple):
+    """Whom or what facts are about, and what can have happened: (in the article, in the
+    highlight).
+    """
+
+    subjects: tuple[str, ...]
+    events: tuple[tuple[str, str], ...]
+
+
+KINDS = (  # the weightiest first
+    Kind(
+        PLACES[:16],
+        (
+            ("water stood in every street of {}", "Flood drowns {} ."),
+            ("the ground shook under {}", "Quake rocks {} ."),
+            ("flames had eaten half of {}", "Fire guts {} ."),
+            ("a wind had the roofs off in {}", "Storm batters {} ."),
+        ),
+    ),
+    Kind(
+        PEOPLE[:16],
+        (
+            ("nobody had seen {} for days", "Search for {} begins ."),
+            ("officers put {} in handcuffs", "Police arrest {} ."),
+            ("the court gave {} nine years in a cell", "Judge jails {} ."),
+            ("most voters had put a cross beside {}", "Election won by {} ."),
+        ),
+    ),
+    Kind(
+        words("""Aldertek, Bromwell, Cindrex, Dovetail, Eastmark, Ferrolux, Granary, Hexafoil,
+            Ironleaf, Jadewing, Kilnhouse, Loomcraft, Marlstone, Northgate, Quaymark, Rowanby"""),
+        (
+            ("{} could no longer pay its debts", "Bankruptcy ends {} ."),
+            ("workers at {} laid down their tools", "Strike hits {} ."),
+            ("a larger firm took over {}", "Rival buys {} ."),
+            ("no bank would lend to {}", "Lenders shun {} ."),
+        ),
+    ),
+    Kind(
+        words("""Otters, Ravens, Foxes, Badgers, Herons, Stallions, Wolves, Falcons, Panthers,
+            Hornets, Bisons, Sharks, Cobras, Lynxes, Eagles, Rovers"""),
+        (
+            ("nobody had scored more than the {}", "Title goes to {} ."),
+            ("the {} had seen the ball in their net six times", "Rout shames {} ."),
+            ("the {} had a new man on the bench", "Coach joins {} ."),
+            ("half of the {} could not run for pain", "Injuries weaken {} ."),
+        ),
+    ),
+    Kind(
+        words("""Embers, Tides, Shadows, Mirrors, Orchards, Whispers, Thunder, Autumn, Exile,
+            Voyage, Midnight, Silence, Horizon, Marble, Velvet, Lanterns"""),
+        (
+            ("all seats for the play {} were taken", "Crowds flock to {} ."),
+            ("no critic had a good word for the film {}", "Reviews bury {} ."),
+            ("the novel {} got a medal", "Prize honours {} ."),
+            ("schools took the book {} off the shelf", "Censors ban {} ."),
+        ),
+    ),
 )
-SUBJECTS = words("""
+SCENERY = words("""
     Roads, Schools, Shops, Trains, Markets, Offices, Theatres, Hotels, Gardens, Harbours""")
 STATES = words("stayed open, were quiet, looked busy, closed early, were crowded")
 TIMES = words("all week, for hours, until noon, at dawn, as usual, in the rain")
-PLACING = "On {day} {fact}.", "By {day} {fact}.", "Now {fact}."
+PLACING = "On {day} {fact}.", "By {day} {fact}.", "Meanwhile {fact}."
 
 
 def generate(seed: int, rows: Mapping[str, int]) -> dict[str, list[Row]]:
@@ -46,29 +102,27 @@ def generate(seed: int, rows: Mapping[str, int]) -> dict[str, list[Row]]:
 
 
 def _row(pick: Picker, is_wrong: bool) -> Row:
-    kinds = pick.several(range(len(EVENTS)), FACTS)
-    people, places = pick.several(PEOPLE, FACTS), pick.several(PLACES, FACTS)
+    kinds = pick.several(range(len(KINDS)), FACTS)
+    events = {kind: pick.one(KINDS[kind].events) for kind in kinds}
+    subjects = {kind: pick.several(KINDS[kind].subjects, 2) for kind in kinds}
     sentences = [
-        pick.one(PLACING).format(day=pick.one(DAYS), fact=EVENTS[kind][0].format(person, place))
-        for kind, person, place in zip(kinds, people, places, strict=True)
+        pick.one(PLACING).format(day=pick.one(DAYS), fact=events[kind][0].format(subjects[kind][0]))
+        for kind in kinds
     ]
-    for _ in range(FILLERS):
-        filler = f"{pick.one(SUBJECTS)} {pick.one(STATES)} {pick.one(TIMES)}."
-        sentences.insert(int(pick.draw() * (len(sentences) + 1)), filler)
-    weightiest = sorted(zip(kinds, people, places, strict=True))[:HIGHLIGHTS]
-    facts: Facts = {}
-    options: dict[str, tuple[str, ...]] = {}
-    for rank, (_, person, place) in enumerate(weightiest):
-        facts |= {f"person{rank}": person, f"place{rank}": place}
-        options |= {f"person{rank}": PEOPLE, f"place{rank}": PLACES}
-    kinds = [kind for kind, _, _ in weightiest]
+    asides = [f"Nothing new was said of {subjects[kind][1]} {pick.one(TIMES)}." for kind in kinds]
+    asides = pick.several(asides, DISTRACTORS)
+    asides += [f"{pick.one(SCENERY)} {pick.one(STATES)} {pick.one(TIMES)}." for _ in range(SCENES)]
+    for sentence in asides:
+        sentences.insert(int(pick.draw() * (len(sentences) + 1)), sentence)
+    weightiest = sorted(kinds)[:HIGHLIGHTS]
+    facts: Facts = {str(kind): subjects[kind][0] for kind in weightiest}
+    options = {str(kind): KINDS[kind].subjects for kind in weightiest}
     stated = spoil(facts, options, pick) if is_wrong else facts
-    return Row(" ".join(sentences), _highlights(kinds, facts), _highlights(kinds, stated))
+    headlines = [events[kind][1] for kind in weightiest]
+    return Row(" ".join(sentences), _highlights(headlines, facts), _highlights(headlines, stated))
 
 
-def _highlights(kinds: list[int], facts: Facts) -> str:
+def _highlights(headlines: list[str], facts: Facts) -> str:
     """One highlight a line, its full stop after a space, as in the data set."""
-    return "\n".join(
-        EVENTS[kind][1].format(facts[f"person{rank}"], facts[f"place{rank}"])
-        for rank, kind in enumerate(kinds)
-    )
+    pairs = zip(headlines, facts.values(), strict=True)
+    return "\n".join(headline.format(subject) for headline, subject in pairs)

@@ -1,5 +1,6 @@
 """SAMSum (Gliwa et al. 2019): what people said in a chat, told in the third person, by BART."""
 
+from algoperf.workload import Target
 from workloads.summarization_facts import Size, define
 
 WORKLOAD = define(
@@ -9,9 +10,10 @@ WORKLOAD = define(
     mini=Size(
         buckets=((60, 20), (64, 32)),
         batch_size=64,
-        step_hint=600,
+        step_hint=400,
         budget_s=360.0,
         eval_every_s=15.0,
+        targets={"builtin": Target(validation=0.75, provenance="docs/targets.md", ceiling=0.958)},
     ),
     full=Size(
         buckets=((128, 64), (256, 64), (512, 64)),

@@ -1,5 +1,6 @@
 """XSum (Narayan et al. 2018): one sentence that says what a news article is about, by BART."""
 
+from algoperf.workload import Target
 from workloads.summarization_facts import Size, define
 
 WORKLOAD = define(
@@ -9,9 +10,10 @@ WORKLOAD = define(
     mini=Size(
         buckets=((56, 16), (64, 24)),
         batch_size=64,
-        step_hint=600,
+        step_hint=400,
         budget_s=360.0,
         eval_every_s=15.0,
+        targets={"builtin": Target(validation=0.8, provenance="docs/targets.md", ceiling=0.934)},
     ),
     full=Size(
         buckets=((128, 64), (256, 64), (384, 64), (512, 64)),
