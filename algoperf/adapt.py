@@ -36,6 +36,7 @@ def submission_functions(
             given.get("data_selection", _next_batch),
             given.get("prepare_for_eval"),
             wants_train_state="train_state" in update.takes,
+            logs_scalars=loaded.logs_scalars,
         )
     info = spec.TrainingInfo(bound.step_hint, bound.loss_type, bound.max_allowed_runtime_sec)
     make = given[submission.OPTIMIZER_FUNCTIONS[backend.name]]

@@ -12,6 +12,7 @@ from algoperf import (
     adapt,
     backends,
     choices,
+    older,
     run_log,
     seeds,
     spec,
@@ -47,7 +48,7 @@ def assemble(plan: TrialPlan, ledger: Ledger, report: Report) -> Assembled:
     time.
     """
     definition = workload.find(plan.workload)
-    scale = definition.scales[plan.scale]
+    scale = definition.scales[plan.scale].on(plan.source_kind)
     backend = backends.load(plan.framework, compile_model=plan.compile)
     loaded = submission.load(submission.inspect(Path(plan.submission)), plan.framework)
     point = choices.tuning_point(plan, loaded)
@@ -90,6 +91,7 @@ def assemble(plan: TrialPlan, ledger: Ledger, report: Report) -> Assembled:
     log.begin(flags, choices.meta(plan, flags, data, scale), point)
     log.copy_source(loaded.source_files)
 
+    view = older.view(loaded.contract, bound, backend.place, hyperparameters)
     evaluator = Evaluator(backend, bound, definition, data, scale)
     at_the_end = plan.until != "test"  # when the test split is looked at, once
 
@@ -97,7 +99,9 @@ def assemble(plan: TrialPlan, ledger: Ledger, report: Report) -> Assembled:
         adapt.check_all_read(
             loaded.outline, hyperparameters
         )  # after a step, since schedules read late
-        values = evaluator(split, params, model_state, whole=split == "test" and at_the_end)
+        values = evaluator(
+            split, view.first(params), view.first(model_state), whole=split == "test" and at_the_end
+        )
         if evaluator.written is not None and split != "train":
             log.predictions(evaluator.written.rows())
         return values
@@ -109,9 +113,9 @@ def assemble(plan: TrialPlan, ledger: Ledger, report: Report) -> Assembled:
     with _discarding(log):
         trial = Trial(
             backend=backend,
-            workload=bound,
+            workload=view.workload,
             functions=functions,
-            queue=batches.TrainingQueue(train, batch_size, seed, backend.place, buckets=buckets),
+            queue=batches.TrainingQueue(train, batch_size, seed, view.place, buckets=buckets),
             evaluate=measure,
             goal=goal,
             limits=limits,
@@ -121,7 +125,7 @@ def assemble(plan: TrialPlan, ledger: Ledger, report: Report) -> Assembled:
             hyperparameters=hyperparameters,
             report=functools.partial(report, "evaluation"),
         )
-    evaluator.warm_up(trial.state.params, trial.state.model_state)
+    evaluator.warm_up(view.first(trial.state.params), view.first(trial.state.model_state))
     return Assembled(plan, trial, backend, log, flags, batch_size, evaluator, buckets)
 
 

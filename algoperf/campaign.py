@@ -1,8 +1,10 @@
-"""Many runs of one workload, to set its target or to check it: resumable, a few one-thread
-processes at a time.
+"""Many runs, to set or check a workload's target or to fill a leaderboard: resumable, a few
+one-thread processes at a time.
 
-Every run is an `algoperf run` of its own, pinned to one core and counted in steps, so the figures
-do not depend on the machine. What has a result is skipped when the same campaign is started again.
+Every run is an `algoperf run` of its own, pinned to one core. Those for a target are counted in
+steps, so their figures do not depend on the machine; those for a leaderboard are scored by time,
+and `algoperf score` reads them. What has a result is skipped when the same campaign is started
+again.
 """
 
 import csv
@@ -19,7 +21,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from algoperf import run_log
+import reference_algorithms
+from algoperf import run_log, submission
 from algoperf.spec import UserError
 
 COLUMNS = (
@@ -78,6 +81,60 @@ class Job:
             out, self.experiment, self.submission, 0, self.workload, self.framework, 1
         )
 
+    def has_ended(self, out: Path) -> bool:
+        """Whether it has a result; a failed run is run again."""
+        result = run_log.read_result(self.folder(out))
+        return result is not None and result["status"] != "failed"
+
+    def prepare(self, out: Path) -> None:
+        """Set aside what a failed run left."""
+        run_log.set_aside(self.folder(out))
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """One study of a leaderboard: a reference algorithm on a workload, under a tuning ruleset."""
+
+    workload: str
+    submission: str
+    framework: str
+    ruleset: str
+    trials: int
+    study: int
+    seed: int = 0
+
+    @property
+    def experiment(self) -> str:
+        """The folder of the whole leaderboard."""
+        return f"leaderboard-{self.ruleset}"
+
+    def command(self, out: Path) -> list[str]:
+        """The `algoperf run` arguments."""
+        words = ["run", "--workload", self.workload, "--submission", self.submission]
+        words += ["--framework", self.framework, "--tuning-ruleset", self.ruleset]
+        words += ["--trials", str(self.trials), "--studies", str(self.study + 1)]
+        words += ["--seed", str(self.seed), "--experiment", self.experiment, "--out", str(out)]
+        return words
+
+    def has_ended(self, out: Path) -> bool:
+        """Whether all its trials have a result; one that failed is a result."""
+        folders = (
+            run_log.trial_folder(
+                out,
+                self.experiment,
+                self.submission,
+                self.study,
+                self.workload,
+                self.framework,
+                trial,
+            )
+            for trial in range(1, self.trials + 1)
+        )
+        return all(run_log.read_result(folder) is not None for folder in folders)
+
+    def prepare(self, out: Path) -> None:
+        """`algoperf run` itself goes on where it was interrupted."""
+
 
 def jobs(
     workload: str,
@@ -98,17 +155,44 @@ def jobs(
     ]
 
 
-def run(todo: Sequence[Job], out: Path, workers: int, note: Callable[[str], None]) -> int:
+def entries(
+    workloads: Sequence[str],
+    submissions: Sequence[str],
+    frameworks: Sequence[str],
+    ruleset: str,
+    trials: int,
+    studies: int,
+) -> list[Entry]:
+    """All combinations of a leaderboard, study by study and workload by workload, so that an early
+    end leaves whole columns. Without `submissions`, all reference algorithms that the ruleset is
+    for: those with a search space, or under self-tuning those without.
+    """
+    outlines = [
+        submission.inspect(reference_algorithms.path(name))
+        for name in submissions or reference_algorithms.names()
+    ]
+    external = ruleset == "external"
+    return [
+        Entry(workload, outline.name, framework, ruleset, trials if external else 1, study)
+        for study, workload, framework in itertools.product(range(studies), workloads, frameworks)
+        for outline in outlines
+        if framework in outline.frameworks and (submissions or outline.has_search_space == external)
+    ]
+
+
+def run(
+    todo: Sequence[Job] | Sequence[Entry], out: Path, workers: int, note: Callable[[str], None]
+) -> int:
     """Run the jobs that have no result, `workers` at a time; return how many failed."""
     out.mkdir(parents=True, exist_ok=True)
     cores: queue.SimpleQueue[int | None] = queue.SimpleQueue()
     for core in _cores(workers):
         cores.put(core)
 
-    def work(job: Job) -> bool:
-        if _has_ended(job, out):
+    def work(job: Job | Entry) -> bool:
+        if job.has_ended(out):
             return True
-        run_log.set_aside(job.folder(out))  # what a failed run left
+        job.prepare(out)
         core = cores.get()
         try:
             ended = subprocess.run(
@@ -120,17 +204,18 @@ def run(todo: Sequence[Job], out: Path, workers: int, note: Callable[[str], None
             )
         finally:
             cores.put(core)
-        lines = (ended.stdout if ended.returncode == 0 else ended.stderr).strip().splitlines()
-        note(f"{job.experiment}: {lines[0] if lines else ''}")
+        note(f"{job.experiment}: {_said(ended)}")
         return ended.returncode == 0
 
     with ThreadPoolExecutor(workers) as pool:
         return sum(not good for good in pool.map(work, todo))
 
 
-def _has_ended(job: Job, out: Path) -> bool:
-    result = run_log.read_result(job.folder(out))
-    return result is not None and result["status"] != "failed"
+def _said(ended: "subprocess.CompletedProcess[str]") -> str:
+    """What a run said first of its results, or last before it failed."""
+    if ended.returncode == 0:
+        return ended.stdout.strip().partition("\n")[0]
+    return (ended.stderr.strip() or ended.stdout.strip()).rpartition("\n")[2]
 
 
 def _cores(workers: int) -> Iterator[int | None]:
@@ -148,7 +233,7 @@ def curves(todo: Sequence[Job], out: Path) -> list[dict[str, Any]]:
     """
     rows = []
     for job in todo:
-        if not _has_ended(job, out):
+        if not job.has_ended(out):
             continue
         result = run_log.read_result(job.folder(out)) or {}
         metric = f"validation/{result['target']['metric']}"

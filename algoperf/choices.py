@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from algoperf import hardware, search_space, spec, submission, workload
+from algoperf import hardware, search_space, spec, submission, submission_source, workload
 from algoperf.data import batches
 from algoperf.goal import Goal, Limits
 from algoperf.trial_plan import TrialPlan
@@ -50,9 +50,10 @@ def choose_batch_size(
     loaded: submission.Submission,
     point: Mapping[str, Any] | None,
     scale: workload.Scale,
+    base: str | None = None,
 ) -> tuple[int, str]:
     """Return (batch size, note): the command line's, the point's, the submission's, or the
-    workload's own.
+    workload's own. `base` is the workload that this one is a variant of.
     """
     if plan.batch_size is not None:
         return plan.batch_size, ""
@@ -61,16 +62,17 @@ def choose_batch_size(
     own = loaded.functions.get("get_batch_size")
     if own is None:
         return scale.batch_size, ""
-    try:
-        return int(own(workload_name=plan.workload)), ""
-    except (
-        Exception
-    ) as error:  # published tables raise whatever they like for a name that they do not know
-        reason = f"get_batch_size does not know {plan.workload} ({type(error).__name__})"
-        return (
-            scale.batch_size,
-            f"{reason}; the workload's own batch size {scale.batch_size} is taken",
-        )
+    reason = ""
+    for name in filter(None, (plan.workload, base)):
+        try:
+            size = int(own(workload_name=name))
+        except (
+            Exception
+        ) as error:  # published tables raise whatever they like for a name that they do not know
+            reason = reason or f"get_batch_size does not know {name} ({type(error).__name__})"
+        else:
+            return size, f"{reason}; its {size} for {name} is taken" if reason else ""
+    return scale.batch_size, f"{reason}; the workload's own batch size {scale.batch_size} is taken"
 
 
 def goal(plan: TrialPlan, definition: workload.WorkloadDefinition, scale: workload.Scale) -> Goal:
@@ -114,7 +116,7 @@ def flags(
         **plan.settings(),
         "submission": loaded.outline.name,
         "submission_path": plan.submission,
-        "submission_hash": submission.source_hash(loaded.outline.path),
+        "submission_hash": submission_source.source_hash(loaded.outline.path),
         "data_fingerprint": fingerprint,
         "search_space": space,
         "batch_size": batch_size,

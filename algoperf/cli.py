@@ -4,6 +4,7 @@ What a subcommand needs is imported inside it, so that `--help` loads neither a 
 """
 
 import argparse
+import dataclasses
 import json
 import math
 import shlex
@@ -19,7 +20,7 @@ from algoperf.command_arguments import USER_MISTAKE
 if TYPE_CHECKING:
     from algoperf.trial_plan import TrialPlan
 
-DONE, TRIAL_FAILED = 0, 1
+DONE, TRIAL_FAILED, CHECK_FAILED = 0, 1, 1
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -32,6 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             "data": data_command,
             "workloads": workloads_command,
             "submissions": submissions_command,
+            "check": check_command,
         }
     ).parse_args(argv)
     from algoperf.spec import UserError
@@ -57,6 +59,8 @@ def campaign_command(arguments: argparse.Namespace) -> int:
     import reference_algorithms
     from algoperf import campaign, workload
 
+    if arguments.tuning_ruleset is not None:
+        return _leaderboard(arguments)
     definition = workload.find(arguments.workload)
     scale = definition.scales["mini"]
     todo = campaign.jobs(
@@ -76,6 +80,27 @@ def campaign_command(arguments: argparse.Namespace) -> int:
     campaign.write_curves(rows, arguments.out / "curves.csv")
     targets = arguments.targets or [target.validation for target in scale.targets.values()]
     print("\n".join(campaign.table(rows, targets, definition.higher_is_better)))
+    return TRIAL_FAILED if failed else DONE
+
+
+def _leaderboard(arguments: argparse.Namespace) -> int:
+    """Run what is missing of a leaderboard's studies."""
+    from algoperf import campaign, workload
+
+    todo = campaign.entries(
+        [workload.find(name).name for name in arguments.workload.split(",")],
+        arguments.submissions,
+        arguments.frameworks,
+        arguments.tuning_ruleset,
+        arguments.trials,
+        arguments.seeds,
+    )
+    failed = campaign.run(
+        todo, arguments.out, arguments.workers, lambda text: print(text, flush=True)
+    )
+    print(
+        f"{len(todo)} studies in {arguments.out}; score them with: algoperf score {arguments.out}"
+    )
     return TRIAL_FAILED if failed else DONE
 
 
@@ -134,6 +159,12 @@ def _plan(arguments: argparse.Namespace, console: Any) -> "tuple[TrialPlan, Any,
         soft_wrap=True,
         markup=False,
     )
+    notes = submission.notes(outline, framework)
+    if outline.self_tunes and ruleset == "none" and arguments.search_space is None:
+        ruleset = "self"
+        notes.append(f"submission {outline.name}: it has no search space, so it runs self-tuning")
+    for note in notes:
+        console.print(note, highlight=False, soft_wrap=True, markup=False)
     plan = TrialPlan(
         workload=definition.name,
         scale=scale_name,
@@ -221,6 +252,7 @@ def data_command(arguments: argparse.Namespace) -> int:
     )
     scale = definition.scales[scale_name]
     kind, source = sources.resolve(definition, scale, arguments.data)
+    scale = scale.on(kind)
     if arguments.skip_bad_rows:
         scale = select.skip_bad_rows(definition, scale)
     if not action:
@@ -300,3 +332,30 @@ def submissions_command(arguments: argparse.Namespace) -> int:
     for row in described:
         print(f"{row['name']:12} {', '.join(row['frameworks']):14} {row['summary']}")
     return DONE
+
+
+def check_command(arguments: argparse.Namespace) -> int:
+    """Check that a submission honours the contract; print a line for each check."""
+    from algoperf.check import command, verdicts
+
+    show = (lambda verdict: None) if arguments.json else _print_verdict
+    found = command.check(
+        arguments.submission, arguments.framework, arguments.workloads, arguments.seed, show
+    )
+    counts = {
+        status: sum(verdict.status == status for verdict in found) for status in verdicts.STATUSES
+    }
+    if arguments.json:
+        checks = [dataclasses.asdict(verdict) for verdict in found]
+        print(
+            json.dumps({"submission": arguments.submission, **counts, "checks": checks}, indent=2)
+        )
+    else:
+        print(", ".join(f"{count} {status}" for status, count in counts.items()))
+    return CHECK_FAILED if counts[verdicts.FAILED] else DONE
+
+
+def _print_verdict(verdict: Any) -> None:
+    where = f"{verdict.framework:8} {verdict.workload:8}"
+    status = verdict.status.upper() if verdict.status == "failed" else verdict.status
+    print(f"{where} {verdict.check:15} {status:8} {verdict.reason}".rstrip(), flush=True)

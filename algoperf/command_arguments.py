@@ -10,8 +10,8 @@ from algoperf import __version__
 Command = Callable[[argparse.Namespace], int]
 USER_MISTAKE = 2
 EPILOG = (
-    "exit codes: 0 done (target reached or not), 1 a trial failed (score --strict: damaged logs), "
-    "2 a mistake in what was asked"
+    "exit codes: 0 done (target reached or not), 1 a trial or a check failed (score --strict: "
+    "damaged logs), 2 a mistake in what was asked"
 )
 
 
@@ -58,6 +58,7 @@ def parser(functions: Mapping[str, Command]) -> argparse.ArgumentParser:
         commands, "submissions", functions["submissions"], "list the reference algorithms"
     )
     algorithms.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    _add_check(commands, functions["check"])
     return root
 
 
@@ -68,6 +69,18 @@ def _add(commands: Any, name: str, function: Any, help_text: str) -> argparse.Ar
     parser.add_argument("--debug", action="store_true", help="show the traceback of a mistake")
     parser.set_defaults(command=function)
     return parser
+
+
+def _add_rows(command: argparse.ArgumentParser) -> None:
+    """The arguments that choose a workload's rows."""
+    add = command.add_argument
+    add("--scale", default="mini", help="size of model and data (default: %(default)s)")
+    add(
+        "--data",
+        metavar="builtin|hub|FOLDER",
+        help="where the rows come from (default: the scale's own)",
+    )
+    add("--skip-bad-rows", action="store_true", help="count rows that cannot be read, and go on")
 
 
 def _add_run(commands: Any, function: Command) -> None:
@@ -84,13 +97,7 @@ def _add_run(commands: Any, function: Command) -> None:
         "--framework",
         help="jax or pytorch (default: the one that the submission serves; jax if both)",
     )
-    add("--scale", default="mini", help="size of model and data (default: %(default)s)")
-    add(
-        "--data",
-        metavar="builtin|hub|FOLDER",
-        help="where the rows come from (default: the scale's own)",
-    )
-    add("--skip-bad-rows", action="store_true", help="count rows that cannot be read, and go on")
+    _add_rows(run)
     add(
         "--drop-duplicates",
         action="store_true",
@@ -251,13 +258,7 @@ def _add_data(commands: Any, function: Command) -> None:
         help="a name from `algoperf workloads`; after the word export, its rows are written to "
         "--out, a file for each split, as --data FOLDER reads them",
     )
-    add("--scale", default="mini", help="size of model and data (default: %(default)s)")
-    add(
-        "--data",
-        metavar="builtin|hub|FOLDER",
-        help="where the rows come from (default: the scale's own)",
-    )
-    add("--skip-bad-rows", action="store_true", help="count rows that are none, and go on")
+    _add_rows(data)
     add("--format", choices=("jsonl", "parquet"), help="of exported files (default: jsonl)")
     add(
         "--out",
@@ -268,15 +269,54 @@ def _add_data(commands: Any, function: Command) -> None:
     add("--json", action="store_true", help="print the facts as JSON instead of tables")
 
 
+def _add_check(commands: Any, function: Command) -> None:
+    check = _add(
+        commands,
+        "check",
+        function,
+        "check in a few steps that a submission honours the contract; docs/check.md explains the "
+        "lines",
+    )
+    add = check.add_argument
+    add("submission", help="a Python file, its folder, or a name from `algoperf submissions`")
+    add("--framework", help="jax or pytorch (default: each that the submission serves)")
+    add(
+        "--workloads",
+        type=_words,
+        default=["digits", "ag_news"],
+        metavar="NAMES",
+        help="names from `algoperf workloads`, with commas (default: digits,ag_news)",
+    )
+    add("--seed", type=_seed, default=0, help="seed of all runs (default: 0)")
+    add("--json", action="store_true", help="print the verdicts as JSON")
+
+
 def _add_campaign(commands: Any, function: Command) -> None:
     campaign = _add(
         commands,
         "campaign",
         function,
-        "many runs of one workload, counted in steps, to set or check its target",
+        "many runs: of one workload, counted in steps, to set or check its target; or, with "
+        "--tuning-ruleset, the studies of a leaderboard",
     )
     add = campaign.add_argument
-    add("--workload", required=True, help="a name from `algoperf workloads`")
+    add(
+        "--workload",
+        required=True,
+        help="a name from `algoperf workloads`; with --tuning-ruleset several, with commas",
+    )
+    add(
+        "--tuning-ruleset",
+        choices=("external", "self"),
+        help="run --trials trials of each study to their targets or budgets, for `algoperf score`; "
+        "--seeds is then how many studies",
+    )
+    add(
+        "--trials",
+        type=_positive,
+        default=3,
+        help="of a study, with --tuning-ruleset external (default: 3)",
+    )
     add(
         "--submissions",
         type=_words,

@@ -18,6 +18,7 @@ from algoperf.spec import UserError
 
 Scalar = int | float | bool | str
 Point = dict[str, Scalar]
+FILE_NAME = "tuning_search_space.json"  # beside a submission; AlgoPerf's name
 FORM = (
     'give an object, name -> {"min", "max", "scaling"} or {"feasible_points"}, or a list of points'
 )
@@ -88,10 +89,10 @@ def read(path: str | Path) -> SearchSpace:
 
 
 def beside(submission: Path, literal: Any) -> SearchSpace | None:
-    """The space that belongs to a submission file: `tuning_search_space.json` beside it, or its
+    """The space that belongs to a submission file: `FILE_NAME` beside it, or its
     SEARCH_SPACE.
     """
-    file = submission.with_name("tuning_search_space.json")
+    file = submission.with_name(FILE_NAME)
     if file.is_file():
         return read(file)
     return None if literal is None else parse(literal, f"SEARCH_SPACE in {submission}")

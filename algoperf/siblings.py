@@ -1,10 +1,20 @@
-"""Modules that lie beside a submission file, importable by it while its folder is on no path."""
+"""Modules that belong to a submission, importable by it while its folder is on no path.
 
+A published submission imports its own files in three ways: as a module beside it (`import helper`,
+`import optimizers.shampoo`), relatively (`from . import helper`), or by the path that it had in the
+repository it came from (`from submissions.self_tuning.mine.helper import ...`). The last is
+resolved by location: the part of the name after the submission's own folder, or after a folder
+above it of the same name, or, where the folder was renamed, the end of the name that is a file
+below the folder.
+"""
+
+import dataclasses
 import importlib.machinery
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from algoperf.backends import FRAMEWORKS
 
@@ -14,31 +24,159 @@ RESERVED = sys.stdlib_module_names | {
     *(package for packages in FRAMEWORKS.values() for package in packages),
     *("datasets", "numpy", "psutil", "scipy", "sklearn", "tensorboard", "tokenizers"),
 }
+Prepare = Callable[[ModuleType], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Imports:
+    """The modules that a file may import: absolute names, and (level, name) of relative ones.
+
+    Of `from a import b` both `a` and `a.b` are there, since `b` may be a module.
+    """
+
+    absolute: frozenset[str] = frozenset()
+    relative: frozenset[tuple[int, str]] = frozenset()
 
 
 class Beside:
-    """Finds top-level modules in the submission's folder, but for names that would break what runs
-    it.
+    """Finds the modules of the submission in `folder`, but for names that would break what runs it.
 
     The standard library, our own packages and those that we import late keep their names; a folder
     without `__init__` gives way to an installed package, and comes before a folder elsewhere.
+    `imported` are the absolute names that the submission's files import; `prepare` is called with
+    each module of the submission before it runs.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = str(folder)
+    def __init__(
+        self,
+        folder: Path,
+        imported: Sequence[str] = (),
+        prepare: Prepare = lambda module: None,
+    ) -> None:
+        self._folder = folder
+        self._prepare = prepare
+        self._located: dict[str, Path] = {}
+        self._prefixes: set[str] = set()
+        for name in imported:
+            self._locate(name)
 
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
-        """Return where the module is, if it is in the folder and its name is not reserved."""
-        if path is not None or name in RESERVED:
+        """Return where the module is, if it is the submission's."""
+        place = self._located.get(name)
+        if place is not None:
+            return self._spec(name, place)
+        if path is None and name not in RESERVED and (found := self._top_level(name)) is not None:
+            return self._own(found)
+        if name in self._prefixes and not (
+            path and importlib.machinery.PathFinder.find_spec(name, path)
+        ):
+            return _folder_spec(name, [])
+        if path is not None and any(self._is_own(entry) for entry in path):
+            found = importlib.machinery.PathFinder.find_spec(name, path, target)
+            return None if found is None else self._own(found)
+        return None
+
+    def places(self, imports: Imports, file: Path) -> Iterator[Path]:
+        """The files and folders that `file`, one of the submission's, imports as its own."""
+        for name in imports.absolute:
+            top = name.partition(".")[0]
+            located = self._by_location(name)
+            if located is not None:
+                yield located
+            elif top not in RESERVED:
+                yield from filter(None, [_module_at(self._folder / top)])
+        for level, name in imports.relative:
+            base = file.parents[level - 1]
+            if base.is_relative_to(self._folder):
+                parts = name.split(".")
+                ends = (base.joinpath(*parts[:end]) for end in range(len(parts), 0, -1))
+                yield from filter(None, [next(filter(None, map(_module_at, ends)), None)])
+
+    def _locate(self, name: str) -> None:
+        """Remember where an absolute name of the submission's old place is, and its parents'."""
+        place = self._by_location(name)
+        if place is None:
+            return
+        self._located[name] = place
+        parts = name.split(".")
+        self._prefixes.update(".".join(parts[:end]) for end in range(1, len(parts)))
+
+    def _by_location(self, name: str) -> Path | None:
+        """The file or folder that a dotted name means by the submission's place, if any."""
+        top, *rest = parts = name.split(".")
+        if not rest or top in RESERVED - {"reference_algorithms"}:
             return None
-        found = importlib.machinery.PathFinder.find_spec(name, [self._folder], target)
+        if _module_at(self._folder / top) is not None or _is_installed(top):
+            return None  # its top level name is enough
+        ends = [parts[index:] for index in range(1, len(parts))]
+        after = (
+            above.joinpath(*end)
+            for above in (self._folder, *self._folder.parents)
+            for before, end in zip(parts, ends, strict=False)
+            if before == above.name
+        )
+        below = (self._folder.joinpath(*end) for end in ends)
+        return next(filter(None, map(_module_at, (*after, *below))), None)
+
+    def _top_level(self, name: str) -> importlib.machinery.ModuleSpec | None:
+        found = importlib.machinery.PathFinder.find_spec(name, [str(self._folder)])
         if found is None or found.origin is not None:
             return found
         elsewhere = importlib.machinery.PathFinder.find_spec(name)
         if elsewhere is not None and elsewhere.origin is not None:
             return None
-        folder = importlib.machinery.ModuleSpec(name, None, is_package=True)
-        folder.submodule_search_locations = [str(Path(self._folder, name))]
-        return folder
+        return _folder_spec(name, [str(self._folder / name)])
+
+    def _is_own(self, entry: str) -> bool:
+        place = Path(entry)
+        return place.is_relative_to(self._folder) or any(
+            place.is_relative_to(located.parent) for located in self._located.values()
+        )
+
+    def _spec(self, name: str, place: Path) -> importlib.machinery.ModuleSpec | None:
+        found = importlib.machinery.PathFinder.find_spec(name, [str(place.parent)])
+        if found is None or found.origin is None:
+            return _folder_spec(name, [str(place)])
+        return self._own(found)
+
+    def _own(self, found: importlib.machinery.ModuleSpec) -> importlib.machinery.ModuleSpec:
+        if isinstance(found.loader, importlib.machinery.SourceFileLoader):
+            found.loader = Loader(found.loader.name, found.loader.path, self._prepare)
+        return found
+
+
+class Loader(importlib.machinery.SourceFileLoader):
+    """Runs a module of a submission after `prepare` saw it."""
+
+    def __init__(self, name: str, path: str, prepare: Prepare) -> None:
+        super().__init__(name, path)
+        self._prepare = prepare
+
+    def exec_module(self, module: Any) -> None:
+        """Prepare the module and run it."""
+        self._prepare(module)
+        super().exec_module(module)
+
+
+def _is_installed(top: str) -> bool:
+    """Whether a package of that name is installed; `reference_algorithms` gives way, being ours."""
+    if top == "reference_algorithms":
+        return False
+    found = importlib.machinery.PathFinder.find_spec(top)
+    return found is not None and found.origin is not None
+
+
+def _folder_spec(name: str, places: list[str]) -> importlib.machinery.ModuleSpec:
+    spec = importlib.machinery.ModuleSpec(name, None, is_package=True)
+    spec.submodule_search_locations = places
+    return spec
+
+
+def _module_at(place: Path) -> Path | None:
+    """The module that `place` is, as an import finds it: a package, `place`.py, or any folder."""
+    file = place.with_name(f"{place.name}.py")
+    if not (place / "__init__.py").is_file() and file.is_file():
+        return file
+    return place if place.is_dir() else None

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from algoperf import hardware, run_log, search_space, submission
+from algoperf import hardware, run_log, search_space, submission, submission_source
 from algoperf.spec import UserError
 from algoperf.trial_plan import TrialPlan
 
@@ -125,7 +125,7 @@ def _known_settings(plan: TrialPlan, outline: submission.Outline) -> dict[str, A
     return {
         **plan.settings(),
         "submission": outline.name,
-        "submission_hash": submission.source_hash(outline.path),
+        "submission_hash": submission_source.source_hash(outline.path),
         "search_space": space,
         "versions": hardware.versions(),
         "hardware": hardware.describe(),

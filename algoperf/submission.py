@@ -4,9 +4,7 @@
 `load` runs it, in the process of the trial.
 """
 
-import ast
 import dataclasses
-import hashlib
 import importlib.machinery
 import importlib.util
 import inspect as introspection
@@ -18,8 +16,9 @@ from types import ModuleType
 from typing import Any
 
 import reference_algorithms
-from algoperf import siblings
+from algoperf import older, requirements, search_space, siblings, submission_source
 from algoperf.backends import FRAMEWORKS
+from algoperf.older import Contract
 from algoperf.spec import UserError
 from algoperf.workload import choose
 
@@ -56,13 +55,22 @@ FULL_FORM = ("init_optimizer_state", "update_params")
 
 @dataclasses.dataclass(frozen=True)
 class Outline:
-    """What a submission file says without being run. `search_space` only where it is a literal."""
+    """What a submission file says without being run. `search_space` only where it is a literal;
+    `has_search_space` tells whether the file has any.
+    """
 
     name: str
     path: Path
     is_full_form: bool
     frameworks: tuple[str, ...]
     search_space: Any = None
+    has_search_space: bool = False
+
+    @property
+    def self_tunes(self) -> bool:
+        """Whether it is in the full form and has no search space, in the file or beside it."""
+        space = self.path.with_name(search_space.FILE_NAME)
+        return self.is_full_form and not self.has_search_space and not space.is_file()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,6 +83,8 @@ class Submission:
     module: ModuleType
     functions: Mapping[str, "Function"]
     source_files: Mapping[str, Path]
+    contract: Contract
+    logs_scalars: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,8 +127,8 @@ def inspect(path: Path) -> Outline:
     """Read a file's form, frameworks and literal search space; raise UserError where it does not
     parse.
     """
-    tree = _parse(path)
-    defined = _top_level_names(tree)
+    tree = submission_source.parse(path)
+    defined = submission_source.top_level_names(tree)
     served = [framework for framework, name in OPTIMIZER_FUNCTIONS.items() if name in defined]
     full_form = all(name in defined for name in FULL_FORM)
     if not served and not full_form:
@@ -133,24 +143,15 @@ def inspect(path: Path) -> Outline:
     if served and not full_form and "DEFAULTS" not in defined:
         raise UserError(f"submission {path}: missing DEFAULTS, a dict with one good point")
     name = path.parent.name if path.name == "submission.py" else path.stem
-    frameworks = _imported_frameworks(tree) if full_form else served
+    frameworks = submission_source.imported_frameworks(path) if full_form else served
     return Outline(
         name,
         path,
         full_form,
         tuple(frameworks),
-        _literal(tree, "SEARCH_SPACE"),
+        submission_source.literal(tree, "SEARCH_SPACE"),
+        has_search_space="SEARCH_SPACE" in defined,
     )
-
-
-def _parse(path: Path) -> ast.Module:
-    try:
-        return ast.parse(path.read_bytes(), filename=str(path))
-    except OSError as error:
-        raise UserError(f"submission {path}: {error.strerror}") from error
-    except (SyntaxError, ValueError) as error:
-        line = getattr(error, "lineno", None) or 1
-        raise UserError(f"submission {path}:{line}: {getattr(error, 'msg', error)}") from error
 
 
 def choose_framework(outline: Outline, given: str | None) -> str:
@@ -166,18 +167,51 @@ def choose_framework(outline: Outline, given: str | None) -> str:
     return given
 
 
+def notes(outline: Outline, framework: str) -> list[str]:
+    """What a user should know of how a submission is run, a line each."""
+    said = []
+    if outline.is_full_form:
+        if submission_source.contract_of(outline.path, framework).older:
+            said.append("it is written for the contract of version 0.5, which is adapted")
+        if "get_eval_batch_size" in submission_source.top_level_names(
+            submission_source.parse(outline.path)
+        ):
+            said.append("its get_eval_batch_size is ignored: evaluation is the benchmark's own")
+        line = _useless_logging_line(outline, framework)
+        if line is not None:
+            said.append(
+                f"its training scalars are not logged: line {line} indexes one, which has no axis"
+            )
+    missing = requirements.unmet(outline.path)
+    if missing:
+        said.append(f"its {requirements.FILE_NAME} asks for {', '.join(missing)}")
+    return [f"submission {outline.name}: {text}" for text in said]
+
+
+def _useless_logging_line(outline: Outline, framework: str) -> int | None:
+    if submission_source.contract_of(outline.path, framework).device_axis:
+        return None
+    return submission_source.indexes_a_logged_scalar(outline.path)
+
+
 def load(outline: Outline, framework: str) -> Submission:
-    """Run the file and check its functions for the framework. Modules beside it can be imported."""
-    beside = siblings.Beside(outline.path.parent)
+    """Run the file and check its functions for the framework. Modules that belong to it can be
+    imported (see `siblings`).
+    """
+    contract = Contract()
+    if outline.is_full_form:
+        contract = submission_source.contract_of(outline.path, framework)
+    prepare = older.preparation(framework) if contract.older else lambda module: None
+    imported = {
+        name
+        for _, imports in submission_source.imports_of_all(outline.path)
+        for name in imports.absolute
+    }
+    beside = siblings.Beside(outline.path.parent, sorted(imported), prepare)
     before = set(sys.modules)
     sys.meta_path.insert(0, beside)  # it stays there, for imports inside functions
     try:
-        spec = importlib.util.spec_from_file_location(f"_submission_{outline.name}", outline.path)
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[spec.name] = module
-        spec.loader.exec_module(module)
+        module = _run_main_file(outline, prepare)
     except Exception as error:
         frames = traceback.extract_tb(error.__traceback__)
         own = [
@@ -185,7 +219,8 @@ def load(outline: Outline, framework: str) -> Submission:
         ]
         where = f"{own[-1].filename}:{own[-1].lineno}" if own else str(outline.path)
         text = str(error).partition("\n")[0]
-        raise UserError(f"submission {where}: {type(error).__name__}: {text}") from error
+        unmet = requirements.unmet_text(outline.path) if isinstance(error, ImportError) else ""
+        raise UserError(f"submission {where}: {type(error).__name__}: {text}{unmet}") from error
     names = FULL_FORM if outline.is_full_form else (OPTIMIZER_FUNCTIONS[framework],)
     optional = tuple(
         name for name in ARGUMENTS if name not in (*FULL_FORM, *OPTIMIZER_FUNCTIONS.values())
@@ -197,48 +232,32 @@ def load(outline: Outline, framework: str) -> Submission:
     }
     if not outline.is_full_form and not isinstance(getattr(module, "DEFAULTS", None), Mapping):
         raise UserError(f"submission {outline.path}: DEFAULTS is not a dict")
-    files = source_files(outline.path) | _loaded_files(outline.path, set(sys.modules) - before)
-    return Submission(outline, module, functions, files)
+    files = submission_source.source_files(outline.path) | _loaded_files(
+        outline.path, set(sys.modules) - before
+    )
+    logs = not outline.is_full_form or _useless_logging_line(outline, framework) is None
+    return Submission(outline, module, functions, files, contract, logs)
+
+
+def _run_main_file(outline: Outline, prepare: siblings.Prepare) -> ModuleType:
+    """Run it as a module of a package of its own, so that it can import relatively, too."""
+    package = f"_submission_{outline.name}"
+    above = importlib.machinery.ModuleSpec(package, None, is_package=True)
+    above.submodule_search_locations = [str(outline.path.parent)]
+    sys.modules[package] = importlib.util.module_from_spec(above)
+    name = f"{package}.{outline.path.stem}"
+    loader = siblings.Loader(name, str(outline.path), prepare)
+    spec = importlib.util.spec_from_file_location(name, outline.path, loader=loader)
+    assert spec is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    loader.exec_module(module)
+    return module
 
 
 def function_of(call: Callable[..., Any]) -> Function:
     """A function of ours as a `Function`."""
     return Function(call, frozenset(introspection.signature(call).parameters))
-
-
-def source_hash(path: Path) -> str:
-    """SHA-256 over a submission's files, the first 16 hex digits; nothing of it is run."""
-    digest = hashlib.sha256()
-    for name, file in sorted(source_files(path).items()):
-        digest.update(name.encode() + b"\0" + file.read_bytes() + b"\0")
-    return digest.hexdigest()[:16]
-
-
-def source_files(path: Path) -> dict[str, Path]:
-    """The submission's file, its search space, and the modules beside it that it imports, anywhere
-    in its code.
-
-    Keys are paths relative to its folder. Of an imported package all files belong to it.
-    """
-    found: dict[str, Path] = {}
-    waiting = [path, path.with_name("tuning_search_space.json")]
-    while waiting:
-        file = waiting.pop()
-        name = file.relative_to(path.parent).as_posix()
-        if name in found or not file.is_file():
-            continue
-        found[name] = file
-        for imported in _imports_of(file) - siblings.RESERVED:
-            package = path.with_name(imported)
-            waiting += [path.with_name(f"{imported}.py"), *sorted(package.rglob("*.py"))]
-    return found
-
-
-def _imports_of(file: Path) -> set[str]:
-    try:
-        return _imported(_parse(file)) if file.suffix == ".py" else set()
-    except UserError:  # if it matters, the import will say so
-        return set()
 
 
 def _check(path: Path, name: str, function: Any) -> Function:
@@ -265,59 +284,12 @@ def _check(path: Path, name: str, function: Any) -> Function:
 
 
 def _loaded_files(path: Path, loaded: set[str]) -> dict[str, Path]:
-    """Files beside the submission that became modules; also those whose names only running it
-    tells.
-    """
+    """The submission's modules; also those whose names only running it tells."""
     files = {}
     for name in loaded:
-        file = getattr(sys.modules.get(name), "__file__", None)
-        if file and Path(file).suffix == ".py" and Path(file).is_relative_to(path.parent):
-            relative = Path(file).relative_to(path.parent)
-            top = name.partition(".")[0]
-            # Not what merely lives below the folder, such as a virtual environment.
-            if len(relative.parts) == 1 or (
-                relative.parts[0] == top and top not in siblings.RESERVED
-            ):
-                files[relative.as_posix()] = Path(file)
+        module = sys.modules.get(name)
+        loader = getattr(getattr(module, "__spec__", None), "loader", None)
+        if isinstance(loader, siblings.Loader) and loader.path:
+            file = Path(loader.path)
+            files[submission_source.key(path.parent, file)] = file
     return files
-
-
-def _top_level_names(tree: ast.Module) -> set[str]:
-    names: set[str] = set()
-    for node in tree.body:
-        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
-            names.add(node.name)
-        elif isinstance(node, (ast.Import, ast.ImportFrom)):
-            names.update(alias.asname or alias.name for alias in node.names)
-        else:
-            names.update(child.id for child in ast.walk(node) if isinstance(child, ast.Name))
-    return names
-
-
-def _imported(tree: ast.Module) -> set[str]:
-    """The first parts of all names that are imported, inside functions as well."""
-    roots: set[str] = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            roots.update(alias.name.split(".")[0] for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            roots.add(node.module.split(".")[0])
-    return roots
-
-
-def _imported_frameworks(tree: ast.Module) -> list[str]:
-    roots = _imported(tree)
-    imported = [framework for framework, packages in FRAMEWORKS.items() if roots & set(packages)]
-    return imported or list(FRAMEWORKS)
-
-
-def _literal(tree: ast.Module, name: str) -> Any:
-    for node in tree.body:
-        if isinstance(node, ast.Assign) and any(
-            isinstance(target, ast.Name) and target.id == name for target in node.targets
-        ):
-            try:
-                return ast.literal_eval(node.value)
-            except (ValueError, TypeError):
-                return None
-    return None

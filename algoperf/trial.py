@@ -45,6 +45,7 @@ class Functions:
     prepare_for_eval: Function | None = None
     eval_params: Function | None = None
     wants_train_state: bool = False
+    logs_scalars: bool = True
 
 
 class Trial:
@@ -92,7 +93,7 @@ class Trial:
         self._due_s = 0.0
         self._ending = False  # the next evaluation is the last
         self._eval_results: list[tuple[int, dict[str, float]]] = []
-        workload.metrics_logger = self._scalars
+        workload.metrics_logger = self._scalars if functions.logs_scalars else None
         params, model_state = workload.init_model_fn(self._random_state(seeds.INIT))
         self.state = State(params, model_state)
         self._evaluated = params

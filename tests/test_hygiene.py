@@ -9,7 +9,7 @@ import pytest
 
 FRAMEWORKS = {"jax": {"jax", "jaxlib", "flax", "optax"}, "pytorch": {"torch"}}
 NEVER_IN_A_MINI_RUN = {"transformers", "datasets", "pandas"}
-COMMANDS = ("run", "score", "workloads", "submissions", "campaign", "data")
+COMMANDS = ("run", "score", "workloads", "submissions", "campaign", "data", "check")
 WATCHED = """
 import atexit, json, pathlib, sys
 
@@ -65,6 +65,7 @@ except SystemExit as ended:
         ["workloads", "digits"],
         ["submissions"],
         ["run", "--workload", "digits", "--submission", "no"],
+        ["check", "no"],
     ],
 )
 def test_commands_that_do_not_train_load_no_framework(words):

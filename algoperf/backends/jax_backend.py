@@ -12,9 +12,9 @@ import numpy as np
 import optax
 from flax import linen as nn
 from flax import traverse_util
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from jax.sharding import NamedSharding
 
-from algoperf import generation, losses, parameters, spec
+from algoperf import generation, jax_sharding_utils, losses, parameters, spec
 from algoperf.backends import shared
 from algoperf.backends.jax_decoding import JaxDecoder
 from algoperf.workload import Data, Scale, WorkloadDefinition
@@ -194,11 +194,8 @@ class JaxBackend:
 
     def __init__(self) -> None:
         self._devices = jax.local_devices()
-        mesh = jax.make_mesh(
-            (len(self._devices),), ("batch",), devices=self._devices, axis_types=(AxisType.Auto,)
-        )
-        self._replicated = NamedSharding(mesh, PartitionSpec())
-        self._sharded = NamedSharding(mesh, PartitionSpec("batch"))
+        self._replicated = jax_sharding_utils.get_replicate_sharding()
+        self._sharded = jax_sharding_utils.get_batch_dim_sharding()
         self._first_value: Callable[[Any], Any] = jax.jit(lambda leaf: leaf.reshape(-1)[:1])
         self._smallest: int | None = None
         self._predict = jax.jit(shared.prediction, static_argnums=0)

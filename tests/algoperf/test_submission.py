@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import reference_algorithms
-from algoperf import submission
+from algoperf import submission, submission_source
 from algoperf.spec import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -177,21 +177,21 @@ def test_source_hash_covers_every_file_and_not_the_place(folder, tmp_path_factor
     write(folder / "b.py", "import c")
     write(folder / "c.py", "")
     write(folder / "unrelated.py", "")
-    seen = [submission.source_hash(path)]
+    seen = [submission_source.source_hash(path)]
     for name, source in {
         "c.py": "x = 1",
         "b.py": "import c\n",
         "a.py": path.read_text() + "\n",
     }.items():
         write(folder / name, source)
-        seen.append(submission.source_hash(path))
+        seen.append(submission_source.source_hash(path))
     assert len(set(seen)) == 4
     write(folder / "unrelated.py", "x = 1")
-    assert submission.source_hash(path) == seen[-1]
+    assert submission_source.source_hash(path) == seen[-1]
     other = tmp_path_factory.mktemp("other")
     for name in ("a.py", "b.py", "c.py"):
         write(other / name, (folder / name).read_text())
-    assert submission.source_hash(other / "a.py") == seen[-1]
+    assert submission_source.source_hash(other / "a.py") == seen[-1]
 
 
 def test_a_sibling_that_does_not_parse_is_the_siblings_fault(folder):

@@ -1,0 +1,47 @@
+"""The `requirements.txt` beside a submission, checked against what is installed. Nothing is ever
+installed.
+"""
+
+from importlib import metadata
+from pathlib import Path
+
+from packaging.requirements import InvalidRequirement, Requirement
+
+FILE_NAME = "requirements.txt"
+
+
+def unmet(submission: Path) -> list[str]:
+    """What the file beside the submission asks for and is not there, as 'torch==2.1 (2.13.0 is
+    installed)'.
+
+    Lines that are no requirement of a package (options, links, editable installs) are not checked.
+    """
+    file = submission.with_name(FILE_NAME)
+    if not file.is_file():
+        return []
+    texts = (
+        line.partition("#")[0].strip() for line in file.read_text("utf-8", "replace").split("\n")
+    )
+    return [reason for text in texts if text and (reason := _unmet(text)) is not None]
+
+
+def unmet_text(submission: Path) -> str:
+    """The same as the end of a sentence; empty where all is met."""
+    missing = unmet(submission)
+    return f"; its {FILE_NAME} asks for {', '.join(missing)}" if missing else ""
+
+
+def _unmet(text: str) -> str | None:
+    try:
+        wanted = Requirement(text)
+    except InvalidRequirement:
+        return None
+    if wanted.marker is not None and not wanted.marker.evaluate():
+        return None
+    try:
+        version = metadata.version(wanted.name)
+    except metadata.PackageNotFoundError:
+        return f"{wanted.name}{wanted.specifier} (not installed)"
+    if wanted.specifier.contains(version, prereleases=True):
+        return None
+    return f"{wanted.name}{wanted.specifier} ({version} is installed)"

@@ -1,0 +1,105 @@
+"""Campaigns: which runs there are, what is run again, and what is told of them."""
+
+import json
+import subprocess
+
+import pytest
+
+from algoperf import campaign, run_log
+
+
+@pytest.fixture
+def runs(monkeypatch):
+    """Every `algoperf run` that a campaign starts writes a result at once, unless it is to fail."""
+    started: list[list[str]] = []
+
+    def run(command, **_):
+        words = command[command.index("run") :]
+        started.append(words)
+        option = dict(zip(words[1::2], words[2::2], strict=True))
+        if option["--seed"] == "13":
+            return subprocess.CompletedProcess(
+                command, 1, "", "Traceback:\n  x\nOSError: no disk\n"
+            )
+        trials = int(option.get("--trials", 1))
+        for study in range(int(option.get("--studies", 1))):
+            for trial in range(1, trials + 1):
+                folder = run_log.trial_folder(
+                    option["--out"], option["--experiment"], option["--submission"], study,
+                    option["--workload"], option["--framework"], trial,
+                )  # fmt: skip
+                folder.mkdir(parents=True, exist_ok=True)
+                run_log.write_json(folder / run_log.RESULT, {"status": "reached"})
+        return subprocess.CompletedProcess(command, 0, "reached target\nmore\n", "")
+
+    monkeypatch.setattr(campaign.subprocess, "run", run)
+    monkeypatch.setattr(run_log, "trial_folder", _trial_folder(run_log.trial_folder))
+    return started
+
+
+def _trial_folder(real):
+    from pathlib import Path
+
+    return lambda out, *rest: real(Path(out), *rest)
+
+
+def test_a_leaderboard_has_every_algorithm_that_its_ruleset_is_for():
+    external = campaign.entries(["digits", "ag_news"], [], ["jax", "pytorch"], "external", 3, 2)
+    names = {entry.submission for entry in external}
+    assert {"nadamw", "adamw", "momentum", "nesterov"} <= names
+    assert not any(name.endswith("self_tuning") for name in names)
+    assert {entry.trials for entry in external} == {3}
+    first = external[: len(external) // 4]
+    assert {(entry.study, entry.workload) for entry in first} == {(0, "digits")}
+    own = campaign.entries(["digits"], [], ["jax"], "self", 3, 1)
+    assert {entry.submission for entry in own} == {
+        *("nadamw_self_tuning", "schedule_free_self_tuning")
+    }
+    assert {entry.trials for entry in own} == {1}
+
+
+def test_what_has_a_result_is_not_run_again(runs, tmp_path):
+    todo = campaign.entries(["digits"], ["nadamw", "adamw"], ["jax"], "external", 2, 2)
+    told: list[str] = []
+    assert campaign.run(todo, tmp_path, 1, told.append) == 0
+    assert told == ["leaderboard-external: reached target"] * 4
+    assert len(runs) == 4
+    campaign.run(todo, tmp_path, 1, told.append)
+    assert len(runs) == 4
+    gone = run_log.trial_folder(tmp_path, "leaderboard-external", "adamw", 1, "digits", "jax", 2)
+    (gone / run_log.RESULT).unlink()
+    campaign.run(todo, tmp_path, 1, told.append)
+    assert len(runs) == 5
+    assert runs[-1][:5] == ["run", "--workload", "digits", "--submission", "adamw"]
+
+
+def test_a_failed_run_says_why_and_is_run_again(runs, tmp_path):
+    (job,) = campaign.jobs("digits", ["nadamw"], ["jax"], 1, [1.0], 5, 5)
+    job = campaign.dataclasses.replace(job, seed=13)
+    told: list[str] = []
+    for _ in range(2):
+        assert campaign.run([job], tmp_path, 1, told.append) == 1
+    assert told == ["seed-13-rate-1-steps-5-end: OSError: no disk"] * 2
+
+
+def test_another_learning_rate_is_a_point_of_its_own(tmp_path):
+    (job,) = campaign.jobs("digits", ["nadamw"], ["jax"], 1, [100.0], 5, 5)
+    words = job.command(tmp_path)
+    (point,) = json.loads((tmp_path / "nadamw-rate-100.json").read_text())
+    from reference_algorithms import nadamw
+
+    assert point == {**nadamw.DEFAULTS, "learning_rate": 100 * nadamw.DEFAULTS["learning_rate"]}
+    assert words[words.index("--search-space") + 1] == str(tmp_path / "nadamw-rate-100.json")
+
+
+def test_steps_to_a_target_by_seed():
+    def rows(seed, values):
+        fixed = {"submission": "a", "framework": "jax", "learning_rate_factor": 1.0, "seed": seed}
+        return [{**fixed, "step": 10 * step, "value": value} for step, value in enumerate(values)]
+
+    table = [*rows(0, [0.1, 0.6, 0.4, 0.7]), *rows(1, [0.1, 0.2]), *rows(2, [0.1, 0.1, 0.5])]
+    assert campaign.steps_to(table, 0.5, True) == {"a jax x1": [10, None, 20]}
+    assert campaign.steps_to(table, 0.1, False) == {"a jax x1": [0, 0, 0]}
+    assert campaign.table(table, [0.5], True) == [
+        "target 0.5: a jax x1: 2 of 3 reached, steps [10, 20]"
+    ]

@@ -1,0 +1,68 @@
+"""The conformance suite of our own algorithms: each passes `algoperf check` in each framework."""
+
+import pytest
+
+import reference_algorithms
+from algoperf import submission, workload
+from algoperf.check import command
+
+UNITS = [
+    (framework, name)
+    for name in reference_algorithms.names()
+    for framework in submission.inspect(reference_algorithms.path(name)).frameworks
+]
+BY_NEED = {
+    "search space": "no search space",
+    "self-tuning": "it has a search space, for external tuning",
+}
+
+
+@pytest.fixture(scope="module")
+def verdicts_on(request, tmp_path_factory):
+    """`verdicts_on(name of a workload)[framework, name]`: one process for each framework."""
+    kept = {}
+
+    def check(workload_name):
+        folder = tmp_path_factory.mktemp(workload_name)
+        prepared = [command.prepare(workload.find(workload_name), folder)]
+        found = {}
+        for framework in sorted({framework for framework, _ in UNITS}):
+            names = [name for each, name in UNITS if each == framework]
+            said = []
+            requests = [
+                command.request(reference_algorithms.path(name), framework, prepared)
+                for name in names
+            ]
+            command.run(requests, folder, said.append)
+            each = len(said) // len(names)
+            found |= {
+                (framework, name): said[each * k : each * (k + 1)] for k, name in enumerate(names)
+            }
+        return found
+
+    def once(workload_name):
+        if workload_name not in kept:
+            kept[workload_name] = check(workload_name)
+        return kept[workload_name]
+
+    return once
+
+
+def assert_sound(found):
+    failed = {verdict.check: verdict.reason for verdict in found if verdict.status == "failed"}
+    assert not failed
+    skipped = {verdict.check: verdict.reason for verdict in found if verdict.status == "skipped"}
+    assert skipped.items() <= BY_NEED.items()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("framework", "name"), UNITS)
+def test_on_digits(verdicts_on, framework, name):
+    assert_sound(verdicts_on("digits")[framework, name])
+
+
+@pytest.mark.exhaustive
+@pytest.mark.slow
+@pytest.mark.parametrize(("framework", "name"), UNITS)
+def test_on_news(verdicts_on, framework, name):
+    assert_sound(verdicts_on("ag_news")[framework, name])

@@ -1,0 +1,1 @@
+DAMPENING = 0.0
