@@ -29,6 +29,11 @@ SEARCH_SPACE = {
 }
 
 
+def betas(hyperparameters: spec.Hyperparameters) -> tuple[float, float]:
+    """Return Adam's two decay rates."""
+    return 1 - hyperparameters.one_minus_beta1, hyperparameters.beta2
+
+
 def learning_rate(step: Any, hyperparameters: spec.Hyperparameters, info: spec.TrainingInfo) -> Any:
     """Return the learning rate of the update at `step`, counted from 0."""
     return schedules.warmup_cosine(hyperparameters, info)(step)
@@ -40,10 +45,11 @@ def jax_optimizer(
     """Return the optax transformation; `name` is for variants of Adam with the same arguments."""
     import optax
 
+    beta1, beta2 = betas(hyperparameters)
     return getattr(optax, name)(
         schedules.warmup_cosine(hyperparameters, info),
-        b1=1 - hyperparameters.one_minus_beta1,
-        b2=hyperparameters.beta2,
+        b1=beta1,
+        b2=beta2,
         weight_decay=hyperparameters.weight_decay,
     )
 
@@ -61,7 +67,7 @@ def torch_optimizer(
     optimizer = getattr(torch.optim, name)(
         params.tensors(),
         lr=1.0,
-        betas=(1 - hyperparameters.one_minus_beta1, hyperparameters.beta2),
+        betas=betas(hyperparameters),
         weight_decay=hyperparameters.weight_decay,
         **options,
     )

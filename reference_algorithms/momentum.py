@@ -1,5 +1,7 @@
 """Momentum: SGD with heavy-ball momentum, a linear warm-up and a linear decay.
 
+The algorithm that AlgoPerf's baselines call heavy ball.
+
 Polyak 1964, "Some methods of speeding up the convergence of iteration methods", in the form of
 Sutskever et al. 2013, equations 1 and 2, with the learning rate outside the sum. Weight decay is
 L2, added to the gradient of every parameter, as in AlgoPerf's baselines.

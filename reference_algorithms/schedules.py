@@ -53,6 +53,17 @@ def warmup_linear(hyperparameters: spec.Hyperparameters, info: spec.TrainingInfo
     return schedule
 
 
+def warmup_constant(hyperparameters: spec.Hyperparameters, info: spec.TrainingInfo) -> Schedule:
+    """Warm up and stay at the peak, for methods that average instead of decaying."""
+    peak = hyperparameters.learning_rate
+    warmup_steps, _ = _lengths(hyperparameters.warmup_factor, info.step_hint)
+
+    def schedule(step: Any) -> Any:
+        return peak * _namespace(step).minimum((step + 1) / warmup_steps, 1.0)
+
+    return schedule
+
+
 def for_torch(optimizer: Any, schedule: Schedule) -> Any:
     """Return a PyTorch scheduler that follows `schedule` on an optimizer made with lr=1."""
     import torch

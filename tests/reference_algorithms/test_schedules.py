@@ -19,6 +19,10 @@ LINEAR = schedules.warmup_linear(
     INFO,
 )
 
+CONSTANT = schedules.warmup_constant(
+    types.SimpleNamespace(learning_rate=2.0, warmup_factor=0.2), INFO
+)
+
 
 @pytest.mark.parametrize(
     ("step", "rate"),
@@ -45,7 +49,12 @@ def test_linear(step, rate):
     assert LINEAR(step) == pytest.approx(rate, rel=1e-12)
 
 
-@pytest.mark.parametrize("schedule", [COSINE, LINEAR])
+@pytest.mark.parametrize(("step", "rate"), [(0, 0.1), (9, 1.0), (19, 2.0), (20, 2.0), (5000, 2.0)])
+def test_constant(step, rate):
+    assert CONSTANT(step) == pytest.approx(rate, rel=1e-12)
+
+
+@pytest.mark.parametrize("schedule", [COSINE, LINEAR, CONSTANT])
 def test_same_inside_jit(schedule):
     import jax
 
@@ -56,7 +65,7 @@ def test_same_inside_jit(schedule):
     np.testing.assert_allclose(schedule(steps), outside, rtol=1e-12)
 
 
-@pytest.mark.parametrize("schedule", [COSINE, LINEAR])
+@pytest.mark.parametrize("schedule", [COSINE, LINEAR, CONSTANT])
 def test_one_rise_then_only_falls(schedule):
     changes = np.diff([schedule(step) for step in range(130)])
     assert (changes[:19] > 0).all()
@@ -69,7 +78,7 @@ def test_no_warm_up_and_a_step_hint_of_one():
     )
     assert schedules.warmup_cosine(point, INFO)(0) == 2.0
     one_step = spec.TrainingInfo(step_hint=1, loss_type=INFO.loss_type, budget_s=60.0)
-    for make in (schedules.warmup_cosine, schedules.warmup_linear):
+    for make in (schedules.warmup_cosine, schedules.warmup_linear, schedules.warmup_constant):
         assert make(point, one_step)(0) == 2.0
 
 

@@ -1,0 +1,1 @@
+"""What several reference algorithms are made of; no algorithm itself."""
