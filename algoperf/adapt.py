@@ -4,7 +4,7 @@ from typing import Any
 
 from algoperf import backends, spec, submission
 from algoperf.backends.shared import OptimizerFunctions, StepSettings
-from algoperf.trial import Functions
+from algoperf.trial_parts import Functions
 
 RECORD_EVERY_STEPS = 10
 

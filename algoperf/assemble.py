@@ -13,12 +13,14 @@ from algoperf import (
     backends,
     choices,
     older,
+    preservation,
     run_log,
     seeds,
     spec,
     submission,
     workload,
 )
+from algoperf.checkpoint import Checkpoints
 from algoperf.clock import Ledger
 from algoperf.data import batches, select
 from algoperf.data.tokenizers import PAD_ID
@@ -27,6 +29,7 @@ from algoperf.trial import Trial, cause_of
 from algoperf.trial_plan import TrialPlan
 
 Report = Callable[..., None]
+Asked = Callable[[], bool]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,11 +44,14 @@ class Assembled:
     batch_size: int
     evaluator: Evaluator
     buckets: batches.Buckets | None
+    checkpoints: Checkpoints
 
 
-def assemble(plan: TrialPlan, ledger: Ledger, report: Report) -> Assembled:
+def assemble(
+    plan: TrialPlan, ledger: Ledger, report: Report, asked_to_stop: Asked = lambda: False
+) -> Assembled:
     """Load, check and build everything; raise UserError for a user's mistake. All of it is set-up
-    time.
+    time. A trial that was interrupted goes on where it was saved.
     """
     definition = workload.find(plan.workload)
     scale = definition.scales[plan.scale].on(plan.source_kind)
@@ -83,10 +89,14 @@ def assemble(plan: TrialPlan, ledger: Ledger, report: Report) -> Assembled:
     run_log.check_same_configuration(folder, {key: flags[key] for key in flags.keys() - drawn})
     hyperparameters = None if point is None else spec.make_hyperparameters(point)
     log = run_log.TrialLog(folder, definition.measured, workload.SPLITS)
-    aside = run_log.set_aside(folder)
+    say = functools.partial(_say, report)
+    checkpoints = Checkpoints(folder)
+    saved = preservation.find(checkpoints, log) if plan.checkpoints else None
+    for name in checkpoints.damaged:
+        say(f"checkpoint {name} is damaged and not used")
+    aside = run_log.set_aside(folder) if saved is None else None
     if aside is not None:
-        text = f"an earlier run of this trial was interrupted; what it left is in {aside}"
-        report("note", text=text)
+        say(f"an earlier run of this trial was interrupted; what it left is in {aside}")
     # Before a function of the submission runs: however it ends, the folder says what it was.
     log.begin(flags, choices.meta(plan, flags, data, scale), point)
     log.copy_source(loaded.source_files)
@@ -110,7 +120,15 @@ def assemble(plan: TrialPlan, ledger: Ledger, report: Report) -> Assembled:
     buckets = batches.make_buckets(train, scale.buckets, PAD_ID)
     seed = seeds.trial_seed(plan.seed, plan.study, plan.trial)
     functions = adapt.submission_functions(loaded, backend, bound, hyperparameters)
-    with _discarding(log):
+    keeper = preservation.Preservation(
+        checkpoints if plan.checkpoints else None,
+        log,
+        backend,
+        plan.checkpoint_every_s,
+        asked_to_stop,
+        say,
+    )
+    with _discarding(log, saved):
         trial = Trial(
             backend=backend,
             workload=view.workload,
@@ -124,9 +142,17 @@ def assemble(plan: TrialPlan, ledger: Ledger, report: Report) -> Assembled:
             seed=seed,
             hyperparameters=hyperparameters,
             report=functools.partial(report, "evaluation"),
+            keeper=keeper,
         )
     evaluator.warm_up(view.first(trial.state.params), view.first(trial.state.model_state))
-    return Assembled(plan, trial, backend, log, flags, batch_size, evaluator, buckets)
+    if saved is not None and trial.status is None:
+        keeper.go_on(trial, saved)
+        say(f"goes on from step {trial.state.step}, clock {ledger.submission.elapsed_s:.1f} s")
+    return Assembled(plan, trial, backend, log, flags, batch_size, evaluator, buckets, checkpoints)
+
+
+def _say(report: Report, text: str) -> None:
+    report("note", text=text)
 
 
 def load_data(
@@ -144,12 +170,15 @@ def load_data(
 
 
 @contextlib.contextmanager
-def _discarding(log: run_log.TrialLog) -> Iterator[None]:
-    """Leave no trial behind where a user's mistake shows late: nothing but the message."""
+def _discarding(log: run_log.TrialLog, saved: Any) -> Iterator[None]:
+    """Leave no trial behind where a user's mistake shows late, nothing but the message; unless it
+    was measured in part before.
+    """
     try:
         yield
     except spec.UserError:
-        log.discard()
+        if saved is None:
+            log.discard()
         raise
 
 
@@ -157,7 +186,7 @@ def run(assembled: Assembled) -> None:
     """Run the trial to its end; what no submission's function raised (an evaluation's error) fails
     it as well.
     """
-    with _discarding(assembled.log):
+    with _discarding(assembled.log, assembled.trial.preemptions or None):
         try:
             assembled.trial.run()
         except spec.UserError:

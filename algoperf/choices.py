@@ -36,13 +36,11 @@ def tuning_point(plan: TrialPlan, loaded: submission.Submission) -> Mapping[str,
         return drawn if loaded.outline.is_full_form else {**(defaults or {}), **drawn}
     if not loaded.outline.is_full_form:
         return dict(defaults or {})
-    if space is None or plan.tuning_ruleset == "self":
-        return (
-            dict(defaults)
-            if isinstance(defaults, Mapping) and plan.tuning_ruleset != "self"
-            else None
-        )
-    return search_space.point(space, plan.seed, plan.study, 0)
+    if plan.tuning_ruleset == "self":
+        return None
+    if isinstance(defaults, Mapping):
+        return dict(defaults)
+    return None if space is None else search_space.point(space, plan.seed, plan.study, 0)
 
 
 def choose_batch_size(

@@ -108,14 +108,23 @@ def run_command(arguments: argparse.Namespace) -> int:
     """Run trials and print what came of each."""
     from rich.console import Console
 
-    from algoperf import study
+    from algoperf import study, supervision
     from algoperf.progress import Progress
+    from algoperf.trial_process import INTERRUPTED
 
     console = Console(stderr=True)
     plan, outline, chosen = _plan(arguments, console)
     progress = Progress(console)
     try:
-        results = study.run(plan, outline, chosen, progress)
+        results = study.run(plan, outline, chosen, progress, arguments.retry_failed)
+    except supervision.InterruptedRunError as interrupted:
+        console.print(
+            f"algoperf: stopped; {interrupted} is saved, and the same command goes on with it",
+            highlight=False,
+            soft_wrap=True,
+            markup=False,
+        )
+        return INTERRUPTED
     finally:
         progress.close()
     if arguments.json:
@@ -187,6 +196,8 @@ def _plan(arguments: argparse.Namespace, console: Any) -> "tuple[TrialPlan, Any,
         skip_bad_rows=arguments.skip_bad_rows,
         drop_duplicates=arguments.drop_duplicates,
         balance=arguments.balance,
+        checkpoints=not arguments.no_checkpoint,
+        checkpoint_every_s=arguments.checkpoint_every_s,
         max_steps=arguments.max_steps,
         eval_every_steps=arguments.eval_every_steps,
         until=arguments.until,
@@ -329,8 +340,9 @@ def submissions_command(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps(described, indent=2))
         return DONE
+    width = max(len(row["name"]) for row in described)
     for row in described:
-        print(f"{row['name']:12} {', '.join(row['frameworks']):14} {row['summary']}")
+        print(f"{row['name']:{width}} {', '.join(row['frameworks']):14} {row['summary']}")
     return DONE
 
 

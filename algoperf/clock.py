@@ -2,10 +2,10 @@
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 Now = Callable[[], float]
-PARTS = ("submission", "evaluation", "logging", "checkpoint", "set_up")
+PARTS = ("submission", "evaluation", "logging", "checkpoint", "set_up", "recompilation")
 
 
 class Stopwatch:
@@ -23,6 +23,10 @@ class Stopwatch:
         if started_at_s is None:
             return self._accumulated_s
         return self._accumulated_s + self._now() - started_at_s
+
+    def add(self, seconds: float) -> None:
+        """Count seconds measured elsewhere; negative ones take back what was counted here."""
+        self._accumulated_s += seconds
 
     @contextlib.contextmanager
     def running(self, drain: Callable[[], None] | None = None) -> Iterator[None]:
@@ -49,9 +53,10 @@ class Ledger:
     def __init__(self, now: Now = time.perf_counter, started_at_s: float | None = None) -> None:
         self._now = now
         self._started_at_s = now() if started_at_s is None else started_at_s
-        self.submission, self.evaluation, self.logging, self.checkpoint, self.set_up = (
-            Stopwatch(now) for _ in PARTS
-        )
+        watches = (Stopwatch(now) for _ in PARTS)
+        self.submission, self.evaluation, self.logging, self.checkpoint, *rest = watches
+        self.set_up, self.recompilation = rest
+        self.earlier_wall_s = 0.0  # of the processes that the trial ran in before
         self.data_wait_s = 0.0  # inside `submission`
         self.first_step_s: float | None = (
             None  # `submission` at the end of step 1, compilation included
@@ -61,7 +66,7 @@ class Ledger:
         """Seconds of each part, `other` and `wall`; data wait and first step are within
         `submission`.
         """
-        wall_s = self._now() - self._started_at_s
+        wall_s = self.earlier_wall_s + self._now() - self._started_at_s
         parts = {f"{part}_s": getattr(self, part).elapsed_s for part in PARTS}
         return {
             **parts,
@@ -70,6 +75,19 @@ class Ledger:
             "data_wait_s": self.data_wait_s,
             "first_step_s": self.first_step_s,
         }
+
+    def go_on(self, totals: Mapping[str, float | None]) -> None:
+        """Count on from what `totals` said in an earlier process of the trial."""
+        for part in PARTS:
+            getattr(self, part).add(totals[f"{part}_s"])
+        self.earlier_wall_s = totals["wall_s"] or 0.0
+        self.data_wait_s = totals["data_wait_s"] or 0.0
+        self.first_step_s = totals["first_step_s"]
+
+    def forgive(self, seconds: float) -> None:
+        """Move seconds from the submission's clock to recompilation."""
+        self.submission.add(-seconds)
+        self.recompilation.add(seconds)
 
 
 class InFlight:

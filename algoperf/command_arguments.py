@@ -11,7 +11,7 @@ Command = Callable[[argparse.Namespace], int]
 USER_MISTAKE = 2
 EPILOG = (
     "exit codes: 0 done (target reached or not), 1 a trial or a check failed (score --strict: "
-    "damaged logs), 2 a mistake in what was asked"
+    "damaged logs), 2 a mistake in what was asked, 75 stopped by a signal and saved"
 )
 
 
@@ -26,6 +26,16 @@ def _positive(text: str) -> int:
     value = int(text) if text.isdigit() else 0
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return value
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
     return value
 
 
@@ -162,6 +172,21 @@ def _add_run(commands: Any, function: Command) -> None:
         "--eval-every-steps",
         type=_positive,
         help="evaluate by steps, not by time: reproducible bit for bit",
+    )
+    add(
+        "--checkpoint-every-s",
+        type=_seconds,
+        default=300.0,
+        metavar="S",
+        help="save the trial after each evaluation, and whenever so many seconds of wall time have "
+        "passed; off the clock (default: 300)",
+    )
+    add("--no-checkpoint", action="store_true", help="save nothing, and go on from nothing")
+    add(
+        "--retry-failed",
+        action="store_true",
+        help="run trials that failed again, whatever the cause (those that a signal from outside "
+        "ended are anyhow)",
     )
     add(
         "--until",

@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
+from algoperf import crash_points
 from algoperf.spec import UserError
 
 EVALUATIONS = "eval_measurements.csv"
@@ -207,6 +208,24 @@ class TrialLog:
         partial.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
         partial.replace(self.folder / PREDICTIONS)
 
+    def sizes(self) -> dict[str, int]:
+        """The bytes of the files that rows are appended to."""
+        paths = (self.folder / name for name in (EVALUATIONS, SCALARS))
+        return {path.name: path.stat().st_size for path in paths if path.is_file()}
+
+    def holds(self, sizes: Mapping[str, int]) -> bool:
+        """Whether the files have all the rows that they had at these sizes."""
+        return all(_ends_a_line(self.folder / name, size) for name, size in sizes.items())
+
+    def go_back(self, sizes: Mapping[str, int]) -> None:
+        """Cut the files to these sizes: rows after a checkpoint will be measured again."""
+        for name in (EVALUATIONS, SCALARS):
+            path = self.folder / name
+            if name in sizes:
+                os.truncate(path, sizes[name])
+            else:
+                path.unlink(missing_ok=True)
+
     def discard(self) -> None:
         """Take back a trial that turned out to be a user's mistake; what earlier ones
         left stays.
@@ -265,7 +284,9 @@ def write_json(path: Path, value: Any) -> None:
     with neighbour.open("w") as file:
         file.write(text + "\n")
         _flush(file)
+    crash_points.reach(f"{path.stem} written")
     neighbour.replace(path)
+    crash_points.reach(f"{path.stem} kept")
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:
@@ -285,12 +306,24 @@ def _append(
         if file.tell() == 0:
             writer.writeheader()
         writer.writerows(rows)
+        crash_points.reach("row written")
         _flush(file)
+    crash_points.reach("row kept")
 
 
 def _flush(file: TextIO) -> None:
     file.flush()
     os.fsync(file.fileno())
+
+
+def _ends_a_line(path: Path, size: int) -> bool:
+    """Whether the file has so many bytes, the last of which ends a line."""
+    try:
+        with path.open("rb") as file:
+            file.seek(size - 1)
+            return file.read(1) == b"\n"
+    except OSError:
+        return False
 
 
 def _cut_torn_line(path: Path) -> None:

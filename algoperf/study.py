@@ -7,16 +7,16 @@ import dataclasses
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from algoperf import hardware, run_log, search_space, submission, submission_source
+from algoperf import hardware, run_log, search_space, submission, submission_source, supervision
 from algoperf.spec import UserError
 from algoperf.trial_plan import TrialPlan
+from algoperf.trial_process import INTERRUPTED
 
 EXTERNAL_TRIALS = 5
 GRACE_S = 5.0  # for a trial's process to end after its result
@@ -88,13 +88,18 @@ def check_search_space(outline: submission.Outline, ruleset: str, given: str | N
 
 
 def run(
-    base: TrialPlan, outline: submission.Outline, chosen: Slice, observe: Observe
+    base: TrialPlan,
+    outline: submission.Outline,
+    chosen: Slice,
+    observe: Observe,
+    retry_failed: bool = False,
 ) -> list[dict[str, Any]]:
-    """Run the trials that have no result yet; return every trial's result.
+    """Run the trials that have no result yet, and those that an outside cause ended, with
+    `retry_failed` all that failed; return every trial's result.
 
     `observe(plan, event)` is told what happens, `event["event"]` being one of skip, note, start,
     progress, evaluation, result. Raises UserError for a mistake that only the trial's process can
-    see.
+    see, `supervision.InterruptedRunError` where the run was asked to stop.
     """
     settings = _known_settings(base, outline)
     results = []
@@ -111,12 +116,20 @@ def run(
         )
         run_log.check_same_configuration(folder, settings)
         done = run_log.read_result(folder)
+        if done is not None and _is_run_again(done, retry_failed):
+            (folder / run_log.RESULT).unlink()
+            done = None
         if done is None:
             done = _run_trial(plan, folder, settings, observe)
         else:
             observe(plan, {"event": "skip", "folder": str(folder), "result": done})
         results.append(done)
     return results
+
+
+def _is_run_again(result: dict[str, Any], retry_failed: bool) -> bool:
+    is_outside = (result.get("error") or {}).get("outside", False)
+    return result["status"] == "failed" and (retry_failed or is_outside)
 
 
 def _known_settings(plan: TrialPlan, outline: submission.Outline) -> dict[str, Any]:
@@ -136,35 +149,55 @@ def _run_trial(
     plan: TrialPlan, folder: Path, settings: dict[str, Any], observe: Observe
 ) -> dict[str, Any]:
     root = str(Path(__file__).resolve().parents[1])
-    process = subprocess.Popen(
-        [sys.executable, "-P", "-c", _CHILD.format(paths=[root])],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**hardware.thread_environment(), **os.environ},
-    )
-    result = None
-    try:
-        for event in _events(process, plan):
-            if event["event"] == "user_error":
-                error = UserError(event["text"])
-                error.add_note(event["traceback"])
-                raise error
-            if event["event"] == "result":
-                result = event["result"]
-            observe(plan, event)
-            if result is not None:
-                break  # what the submission left running may hold the pipe open
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(None if result is None else GRACE_S)
-    finally:
-        process.kill()
-        with contextlib.suppress(BrokenPipeError):
-            process.communicate()  # waits, and closes both pipes
-    if result is None:
-        result = _died(plan, folder, settings, process.returncode)
-        observe(plan, {"event": "result", "result": result})
+    with supervision.locked(folder):
+        process = subprocess.Popen(
+            [sys.executable, "-P", "-c", _CHILD.format(paths=[root])],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**hardware.thread_environment(), **os.environ},
+        )
+        watchdog = supervision.Watchdog(process.kill)
+        result = None
+        try:
+            with supervision.stopping(process):
+                result = _watch(process, plan, observe, watchdog)
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(None if result is None else GRACE_S)
+        finally:
+            watchdog.stop()
+            process.kill()
+            with contextlib.suppress(BrokenPipeError):
+                process.communicate()  # waits, and closes both pipes
+        if result is None and process.returncode == INTERRUPTED:
+            raise supervision.InterruptedRunError(str(folder))
+        if result is None:
+            result = run_log.read_result(folder)  # it died after it was written
+        if result is None:
+            result = _died(plan, folder, settings, process.returncode, watchdog.cause)
+            observe(plan, {"event": "result", "result": result})
     return result
+
+
+def _watch(
+    process: "subprocess.Popen[str]",
+    plan: TrialPlan,
+    observe: Observe,
+    watchdog: supervision.Watchdog,
+) -> dict[str, Any] | None:
+    """Pass on what the trial's process tells; return its result, if it has one."""
+    for event in _events(process, plan):
+        if event["event"] == "user_error":
+            error = UserError(event["text"])
+            error.add_note(event["traceback"])
+            raise error
+        if event["event"] == "start":
+            watchdog.limit(event["budget_s"])
+        observe(plan, event)
+        if event["event"] == "result":
+            result: dict[str, Any] = event["result"]
+            return result  # what the submission left running may hold the pipe open
+    return None
 
 
 def _events(process: "subprocess.Popen[str]", plan: TrialPlan) -> Iterator[dict[str, Any]]:
@@ -184,18 +217,13 @@ def _events(process: "subprocess.Popen[str]", plan: TrialPlan) -> Iterator[dict[
             yield event
 
 
-def _died(plan: TrialPlan, folder: Path, settings: dict[str, Any], code: int) -> dict[str, Any]:
+def _died(
+    plan: TrialPlan, folder: Path, settings: dict[str, Any], code: int, watchdog: str | None
+) -> dict[str, Any]:
     """The result of a trial whose process ended without one: written here, from what its folder
     holds.
     """
-    if code < 0:
-        name = signal.Signals(-code).name
-        hint = (
-            "; often the system's answer to memory that ran out" if -code == signal.SIGKILL else ""
-        )
-        cause = f"the trial's process was ended by {name}{hint}"
-    else:
-        cause = f"the trial's process ended with exit code {code} and no result"
+    cause, is_outside = supervision.cause_of_death(code)
     last = (run_log.evaluations(folder) or [{}])[-1]
     flags = run_log.read_flags(folder)
     if flags is None:  # it died while the submission's file was being imported
@@ -212,7 +240,11 @@ def _died(plan: TrialPlan, folder: Path, settings: dict[str, Any], code: int) ->
         "steps_to_target": None,
         "final": {name: value for name, value in last.items() if "/" in name},
         "ledger": {"submission_s": last.get("accumulated_submission_time")},
-        "error": {"cause": cause, "traceback": ""},
+        "error": {
+            "cause": watchdog or cause,
+            "outside": is_outside and watchdog is None,
+            "traceback": "",
+        },
     }
     run_log.write_json(folder / run_log.RESULT, result)
     return result

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Iterable
 from typing import Any
 
+from algoperf.clock import PARTS
 from algoperf.workload import WorkloadDefinition
 
 
@@ -25,7 +26,8 @@ def of_trial(result: dict[str, Any]) -> str:
     if ledger.get("wall_s"):
         parts = [
             f"{part} {ledger[f'{part}_s']:.2f}"
-            for part in ("submission", "evaluation", "logging", "checkpoint", "set_up", "other")
+            for part in (*PARTS, "other")
+            if part != "recompilation" or ledger.get(f"{part}_s")
         ]
         lines.append(
             f"  seconds: {' + '.join(parts)} = {ledger['wall_s']:.2f} wall "

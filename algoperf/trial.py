@@ -2,7 +2,6 @@
 on.
 """
 
-import dataclasses
 import math
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -15,44 +14,16 @@ from algoperf.clock import InFlight, Ledger
 from algoperf.data.batches import TrainingQueue
 from algoperf.goal import Goal, Limits
 from algoperf.scalars import ScalarBuffer
-
-Function = Callable[..., Any]
-Evaluate = Callable[[str, Any, Any], dict[str, float]]  # split, params, model state -> metrics
-
-
-@dataclasses.dataclass
-class State:
-    """What training changes."""
-
-    params: Any
-    model_state: Any
-    optimizer_state: Any = None
-    step: int = 0
-
-
-@dataclasses.dataclass(frozen=True)
-class Functions:
-    """The submission's functions, in the full form; each takes keywords and picks those that it
-    names.
-
-    `eval_params(params=, optimizer_state=)` returns other parameters to evaluate than those that
-    train.
-    """
-
-    init_optimizer_state: Function
-    update_params: Function
-    data_selection: Function
-    prepare_for_eval: Function | None = None
-    eval_params: Function | None = None
-    wants_train_state: bool = False
-    logs_scalars: bool = True
+from algoperf.trial_parts import Evaluate, Functions, Keeper, State
 
 
 class Trial:
     """One trial: a seed, a hyperparameter point, a budget.
 
     `evaluate(split, params, model_state)` measures a split; `log` has `scalars(rows)` and
-    `evaluation(times, metrics)`; `report(metrics)` is told of each evaluation.
+    `evaluation(times, metrics)`; `report(metrics)` is told of each evaluation. `keeper` saves the
+    trial after evaluations and when it says so; a trial that is asked to stop is saved and left
+    `interrupted`, without a status.
     """
 
     def __init__(
@@ -70,6 +41,7 @@ class Trial:
         seed: int,
         hyperparameters: Any = None,
         report: Callable[[dict[str, float]], None] = lambda metrics: None,
+        keeper: Keeper | None = None,
     ) -> None:
         self.goal = goal
         self.limits = limits
@@ -88,6 +60,9 @@ class Trial:
         self._log = log
         self._seed = seed
         self._report = report
+        self._keeper = keeper
+        self.interrupted = False
+        self.preemptions = 0
         self._in_flight = InFlight(backend.wait)
         self._scalars = ScalarBuffer()
         self._due_s = 0.0
@@ -128,12 +103,14 @@ class Trial:
         self._backend.drain(state.params, state.optimizer_state)
 
     def run(self) -> None:
-        """Train until the trial has a status."""
+        """Train until the trial has a status, or is interrupted."""
         while self.status is None:
+            evaluates = True
             try:
                 with self.ledger.submission.running(self._drain):
-                    self.advance()
-                    self._prepare_for_eval()
+                    evaluates = self.advance()
+                    if evaluates:
+                        self._prepare_for_eval()
             except spec.UserError:
                 raise
             except (
@@ -144,24 +121,38 @@ class Trial:
                 self._judge_training()
             if self.status is not None:
                 break
-            with self.ledger.evaluation.running():
-                metrics = self._measure()
-            with self.ledger.logging.running():
-                self._record(metrics)
+            if evaluates:
+                with self.ledger.evaluation.running():
+                    metrics = self._measure()
+                with self.ledger.logging.running():
+                    self._record(metrics)
+            if self._keeper is not None and self.status is None:
+                with self.ledger.checkpoint.running():
+                    self._keeper.save(self)
+                if self._keeper.must_stop():
+                    self.interrupted = True
+                    return
 
-    def advance(self) -> None:
-        """Train until an evaluation or the end is due; the submission clock runs."""
+    def advance(self) -> bool:
+        """Train until an evaluation or the end is due; the submission clock runs. Return whether:
+        else the trial is to be saved, or to stop.
+        """
         clock = self.ledger.submission
         while not self._ending:
+            if self._keeper is not None and self._keeper.is_due():
+                return False
             try:
                 self._step()
             except spec.TrainingCompleteError:
                 self._ending = True
-                return
+                return True
+            if self._keeper is not None:
+                self._keeper.after_step(self.ledger)
             step, elapsed_s = self.state.step, clock.elapsed_s
             self._ending = step == self.limits.max_steps
             if elapsed_s > self.limits.budget_s or self._is_due(step, elapsed_s):
-                return
+                return True
+        return True
 
     def _step(self) -> None:
         state = self.state
@@ -276,10 +267,35 @@ class Trial:
             "accumulated_eval_time": evaluation_s,
             "accumulated_logging_time": logging_s,
             "global_step": self.state.step,
-            "preemption_count": 0,
+            "preemption_count": self.preemptions,
             "score": elapsed_s,
             "total_duration": elapsed_s + evaluation_s + logging_s,
         }
+
+    def position(self) -> dict[str, Any]:
+        """Where the trial is beside its parameters and states, as plain values."""
+        return {
+            "step": self.state.step,
+            "queue": self._queue.position(),
+            "ledger": self.ledger.totals(),
+            "evaluations": self.evaluations,
+            "due_s": self._due_s,
+            "last_loss": self.last_loss,
+            "preemptions": self.preemptions,
+        }
+
+    def go_on(self, state: State, position: Mapping[str, Any]) -> None:
+        """Take up what an earlier process of the trial saved."""
+        self.state = state
+        self._evaluated = state.params
+        self._queue.go_to(position["queue"])
+        self.ledger.go_on(position["ledger"])
+        self.evaluations[:] = [
+            (step, elapsed_s, metrics) for step, elapsed_s, metrics in position["evaluations"]
+        ]
+        self._eval_results[:] = [(step, metrics) for step, _, metrics in self.evaluations]
+        self._due_s, self.last_loss = position["due_s"], position["last_loss"]
+        self.preemptions = position["preemptions"] + 1
 
     def fail(self, cause: str, details: str = "") -> None:
         """End the trial as failed."""

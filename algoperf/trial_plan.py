@@ -31,6 +31,8 @@ class TrialPlan:
     skip_bad_rows: bool = False
     drop_duplicates: bool = False
     balance: bool = False
+    checkpoints: bool = True
+    checkpoint_every_s: float = 300.0
     max_steps: int | None = None
     eval_every_steps: int | None = None
     until: str = "validation"

@@ -24,15 +24,20 @@ if TYPE_CHECKING:
     from algoperf.trial import Trial
 
 ORPHANED = 113  # exit code of a process whose starter is gone
+INTERRUPTED = 75  # of one that was asked to stop, saved its trial and left
 _PR_SET_PDEATHSIG = 1
 
 
 def main() -> int:
-    """Run one trial; 0 if it has a result, 1 if a user's mistake was reported instead."""
+    """Run one trial; 0 if it has a result, 1 if a user's mistake was reported instead,
+    `INTERRUPTED` if it was asked to stop.
+    """
     started_at_s = time.perf_counter()
     signal.signal(
         signal.SIGINT, signal.SIG_IGN
     )  # the starter gets it as well, and ends this process
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(128 + 15) if stop.is_set() else stop.set())
     line = sys.stdin.readline()
     _die_with_parent()
     events = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1)
@@ -40,14 +45,13 @@ def main() -> int:
     from algoperf.spec import UserError
 
     try:
-        _run(line, Ledger(started_at_s=started_at_s), events)
+        return _run(line, Ledger(started_at_s=started_at_s), events, stop)
     except UserError as error:
         _send(events, "user_error", text=str(error), traceback=traceback.format_exc())
         return 1
-    return 0
 
 
-def _run(line: str, ledger: Ledger, events: TextIO) -> None:
+def _run(line: str, ledger: Ledger, events: TextIO, asked: threading.Event) -> int:
     trial: Trial | None = None
 
     def report(event: str, metrics: dict[str, float] | None = None, **values: Any) -> None:
@@ -62,7 +66,7 @@ def _run(line: str, ledger: Ledger, events: TextIO) -> None:
 
         plan = TrialPlan.from_json(line)
         random.seed(plan.seed)
-        assembled = assemble.assemble(plan, ledger, report)
+        assembled = assemble.assemble(plan, ledger, report, asked.is_set)
         trial = assembled.trial
         report(
             "start",
@@ -78,9 +82,13 @@ def _run(line: str, ledger: Ledger, events: TextIO) -> None:
             stop.set()
     with ledger.logging.running():
         assembled.log.close()
+    if trial.interrupted:
+        return INTERRUPTED
     ended = result.of(assembled)
     assembled.log.result(ended)
+    assembled.checkpoints.clear()
     report("result", result=ended)
+    return 0
 
 
 def snapshot(trial: "Trial") -> dict[str, Any]:

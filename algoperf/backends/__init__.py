@@ -52,6 +52,12 @@ class Backend(Protocol):
         """Return when the marker is ready."""
         ...
 
+    def compiled_s(self) -> float:
+        """Return the seconds that the framework has spent compiling so far in this process; 0 where
+        it does not tell.
+        """
+        ...
+
     def predict(self, workload: spec.Workload, params: Any, model_state: Any, batch: Any) -> Any:
         """Return (per-example loss, predictions) of a placed batch, in evaluation
         mode, unfetched.

@@ -187,12 +187,37 @@ class OptimizerForm:
         return self._functions.eval_params(params, optimizer_state)
 
 
+class _Compiling:
+    """Adds up what JAX's monitoring tells of its compilations, from the first backend on."""
+
+    EVENTS = frozenset(
+        f"/jax/core/compile/{name}_duration" for name in ("jaxpr_to_mlir_module", "backend_compile")
+    )
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    @functools.cached_property
+    def listens(self) -> bool:
+        """True, once it does."""
+        jax.monitoring.register_event_duration_secs_listener(self._add)
+        return True
+
+    def _add(self, event: str, duration_secs: float, **_: Any) -> None:
+        if event in self.EVENTS:
+            self.seconds += duration_secs
+
+
+_compiling = _Compiling()
+
+
 class JaxBackend:
     """The functions of `Backend` for JAX."""
 
     name = "jax"
 
     def __init__(self) -> None:
+        assert _compiling.listens
         self._devices = jax.local_devices()
         self._replicated = jax_sharding_utils.get_replicate_sharding()
         self._sharded = jax_sharding_utils.get_batch_dim_sharding()
@@ -249,6 +274,12 @@ class JaxBackend:
     def wait(self, marker: Any) -> None:
         """Block on the marker."""
         marker.block_until_ready()
+
+    def compiled_s(self) -> float:
+        """Return what JAX reports of lowering and compiling (not of tracing, which it counts twice
+        where functions nest).
+        """
+        return _compiling.seconds
 
     def predict(self, workload: spec.Workload, params: Any, model_state: Any, batch: Any) -> Any:
         """Return (per-example loss, predictions)."""

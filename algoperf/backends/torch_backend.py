@@ -299,6 +299,10 @@ class TorchBackend:
         if marker is not None:
             marker.synchronize()
 
+    def compiled_s(self) -> float:
+        """Return 0: PyTorch does not tell."""
+        return 0.0
+
     def predict(self, workload: spec.Workload, params: Any, model_state: Any, batch: Any) -> Any:
         """Return (per-example loss, predictions)."""
         with torch.no_grad():

@@ -22,7 +22,8 @@ from algoperf.clock import Ledger
 from algoperf.data.batches import TrainingQueue
 from algoperf.goal import Goal, Limits
 from algoperf.scalars import ScalarBuffer
-from algoperf.trial import Functions, State, Trial, cause_of
+from algoperf.trial import Trial, cause_of
+from algoperf.trial_parts import Functions, State
 
 STEPS = 12
 SAVED_AT = 6

@@ -48,6 +48,15 @@ class Buckets:
         return cut
 
     @property
+    def counts(self) -> list[int]:
+        """[real tokens, positions] of the batches cut so far."""
+        return [self._real, self._all]
+
+    @counts.setter
+    def counts(self, values: Sequence[int]) -> None:
+        self._real, self._all = values
+
+    @property
     def real_share(self) -> float:
         """Real tokens over positions, 1 before the first batch."""
         return self._real / self._all if self._all else 1.0
@@ -130,6 +139,27 @@ class TrainingQueue:
                 taken = np.array(self._waiting.pop(bucket))
                 batch = {key: array[taken] for key, array in self._arrays.items()}
                 return buckets.cut(batch, taken)
+
+    def position(self) -> dict[str, Any]:
+        """Where the queue is, as plain values: the same position gives the same batches."""
+        waiting = {str(bucket): rows for bucket, rows in self._waiting.items()}
+        counts = None if self.buckets is None else self.buckets.counts
+        return {
+            "epoch": self._epoch,
+            "offset": self._offset,
+            "waiting": waiting,
+            "bucket_counts": counts,
+            "wait_s": self.wait_s,
+        }
+
+    def go_to(self, position: Mapping[str, Any]) -> None:
+        """Take up a position of an earlier queue over the same rows with the same seed."""
+        self._epoch, self._offset = position["epoch"], position["offset"]
+        self._order = self._permutation(self._epoch)
+        self._waiting = {int(bucket): list(rows) for bucket, rows in position["waiting"].items()}
+        if self.buckets is not None:
+            self.buckets.counts = position["bucket_counts"]
+        self.wait_s = position["wait_s"]
 
     def __iter__(self) -> "TrainingQueue":
         return self

@@ -9,7 +9,8 @@ import pytest
 from algoperf import spec
 from algoperf.clock import Ledger
 from algoperf.goal import Goal, Limits
-from algoperf.trial import Functions, Trial
+from algoperf.trial import Trial
+from algoperf.trial_parts import Functions
 
 
 class FakeClock:

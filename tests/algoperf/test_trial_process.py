@@ -186,10 +186,21 @@ def test_what_was_measured_before_the_end_is_kept(study):
 
 
 def test_ended_trials_are_skipped_whatever_their_end(study, capsys):
-    before = {path: path.stat().st_mtime_ns for path in study.folder.rglob("trial_*/*")}
+    """But for the one that a signal ended, which may have come from outside."""
+    again = study.trial("killed")
+
+    def times():
+        paths = (path for path in study.folder.rglob("trial_*/*") if path.parent != again)
+        return {path: path.stat().st_mtime_ns for path in paths}
+
+    before = times()
     assert cli.main(study.words) == 1
-    assert capsys.readouterr().err.count("done before") == len(study.faults)
-    assert {path: path.stat().st_mtime_ns for path in study.folder.rglob("trial_*/*")} == before
+    assert capsys.readouterr().err.count("done before") == len(study.faults) - 1
+    assert times() == before
+    assert study.result("killed")["error"]["outside"]
+    assert (again / "flags_1.json").is_file()
+    for fault in ("exit", "update_params", "shape"):
+        assert not study.result(fault)["error"].get("outside")
 
 
 @pytest.mark.slow
@@ -370,7 +381,7 @@ def test_an_interrupted_trial_is_set_aside_and_run_again(killed, monkeypatch, ca
     (folder / "enough").touch()
     words = ["run", "--workload", "digits", "--submission", "endless.py", "--framework", "jax"]
     flags = run_log.read_flags(trial)
-    assert cli.main(words) == 0
+    assert cli.main([*words, "--no-checkpoint"]) == 0
     assert "was interrupted; what it left is in" in capsys.readouterr().err
     assert (trial / "interrupted_0/eval_measurements.csv").read_text().startswith(before)
     assert run_log.read_flags(trial / "interrupted_0") == flags

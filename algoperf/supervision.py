@@ -1,0 +1,126 @@
+"""What the starter of a trial's process does for it: it stops it gently, ends it where it hangs,
+lets nobody else work in its folder, and says what it died of.
+"""
+
+import contextlib
+import fcntl
+import math
+import os
+import signal
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import FrameType
+
+from algoperf.spec import UserError
+
+SET_UP_LIMIT_S = 3600.0  # wall time until a trial starts
+# Evaluation, logs and checkpoints are not in the budget: beyond these it is taken to hang.
+FACTOR, ALLOWANCE_S = 5.0, 900.0
+OUTSIDE = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+
+class InterruptedRunError(Exception):
+    """The run was asked to stop: its trial is saved, and the same command goes on with it."""
+
+
+class Watchdog:
+    """Calls `end` when a trial's process has taken more wall time than it can need."""
+
+    def __init__(self, end: Callable[[], None]) -> None:
+        self.cause: str | None = None  # why it ended the process, if it did
+        self._end = end
+        self._timer: threading.Timer | None = None
+        self._start(SET_UP_LIMIT_S, "set-up")
+
+    def limit(self, budget_s: float | None) -> None:
+        """The trial has started: it may take `FACTOR` times its budget and `ALLOWANCE_S`; without a
+        budget (a limit in steps) as long as it takes.
+        """
+        self.stop()
+        if budget_s is not None and math.isfinite(budget_s):
+            self._start(FACTOR * budget_s + ALLOWANCE_S, f"a budget of {budget_s:g} s")
+
+    def stop(self) -> None:
+        """Watch no longer."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _start(self, limit_s: float, of: str) -> None:
+        def expire() -> None:
+            self.cause = f"time-out: no end {limit_s:g} s of wall time after the start, for {of}"
+            self._end()
+
+        self._timer = threading.Timer(limit_s, expire)
+        self._timer.daemon = True
+        self._timer.start()
+
+
+@contextlib.contextmanager
+def stopping(process: "subprocess.Popen[str]") -> Iterator[None]:
+    """While in the block, SIGTERM and SIGINT ask the trial's process to save and leave; a second
+    one ends it at once.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    asked = False
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        nonlocal asked
+        if asked:
+            process.kill()
+            raise KeyboardInterrupt
+        asked = True
+        process.terminate()
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold the trial's folder; UserError where another process does. The system lets go of it when
+    the process ends, however it does.
+    """
+    is_new = not folder.exists()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError as error:
+        raise UserError(
+            f"run folder {folder} is not writable ({error.strerror}); choose another --out"
+        ) from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError as error:
+        raise UserError(
+            f"{folder}: another process works on this trial; wait for it, or use another --out"
+        ) from error
+    finally:
+        os.close(descriptor)
+        if is_new:
+            _remove_empty(folder)
+
+
+def _remove_empty(folder: Path) -> None:
+    """Take back the folders of a trial that wrote nothing."""
+    with contextlib.suppress(OSError):
+        for each in (folder, *folder.parents[:4]):
+            each.rmdir()
+
+
+def cause_of_death(code: int) -> tuple[str, bool]:
+    """What ended a process with this exit code, and whether it came from outside."""
+    if code >= 0:
+        return f"the trial's process ended with exit code {code} and no result", False
+    number = signal.Signals(-code)
+    memory = "; often the system's answer to memory that ran out"
+    hint = memory if number is signal.SIGKILL else ""
+    return f"the trial's process was ended by {number.name}{hint}", number in OUTSIDE

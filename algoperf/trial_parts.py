@@ -1,0 +1,57 @@
+"""What a trial works with: what training changes, a submission's functions, and what saves it."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Protocol
+
+from algoperf.clock import Ledger
+
+if TYPE_CHECKING:
+    from algoperf.trial import Trial
+
+Function = Callable[..., Any]
+Evaluate = Callable[[str, Any, Any], dict[str, float]]  # split, params, model state -> metrics
+
+
+@dataclasses.dataclass
+class State:
+    """What training changes."""
+
+    params: Any
+    model_state: Any
+    optimizer_state: Any = None
+    step: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Functions:
+    """The submission's functions, in the full form; each takes keywords and picks those that it
+    names.
+
+    `eval_params(params=, optimizer_state=)` returns other parameters to evaluate than those that
+    train.
+    """
+
+    init_optimizer_state: Function
+    update_params: Function
+    data_selection: Function
+    prepare_for_eval: Function | None = None
+    eval_params: Function | None = None
+    wants_train_state: bool = False
+    logs_scalars: bool = True
+
+
+class Keeper(Protocol):
+    """What saves a trial, so that another process can go on with it (see `preservation`)."""
+
+    def is_due(self) -> bool:
+        """Whether the trial is to be saved, or to stop, before the next step."""
+
+    def after_step(self, ledger: Ledger) -> None:
+        """Told after each step, while the submission clock runs."""
+
+    def save(self, trial: "Trial") -> None:
+        """Save it; the device is drained."""
+
+    def must_stop(self) -> bool:
+        """Whether the trial was asked to stop."""

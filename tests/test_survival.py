@@ -1,0 +1,172 @@
+"""A run that is killed or stopped goes on, by the same command, as the run that would have been."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+SUBMISSIONS = {"jax": str(ROOT / "submissions" / "template_full.py"), "pytorch": "adamw"}
+KILLED_AT = (
+    "row written#3",
+    "row kept#4",
+    "checkpoint written#3",
+    "checkpoint renamed#2",
+    "checkpoint kept#3",
+    "result written",
+    "result kept",
+)
+CLOCKS = ("accumulated", "score", "total_duration", "preemption_count")
+
+
+def start(framework, out, kill_at=None, *more):
+    words = ["--workload", "digits", "--submission", SUBMISSIONS[framework], "--out", str(out)]
+    words += ["--framework", framework, "--max-steps", "60", "--eval-every-steps", "15"]
+    environment = {**os.environ, **({} if kill_at is None else {"ALGOPERF_KILL_AT": kill_at})}
+    return subprocess.Popen(
+        [sys.executable, "-P", "-m", "algoperf", "run", *words, *more],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+    )
+
+
+def run(*arguments):
+    process = start(*arguments)
+    said, complaints = process.communicate(timeout=500)
+    return process.returncode, said, complaints
+
+
+def folder_of(out):
+    (folder,) = out.glob("*/*/study_0/*/trial_1")
+    return folder
+
+
+def rows(out, name):
+    """The rows of a file without its clocks."""
+    with (folder_of(out) / name).open(newline="") as file:
+        return [
+            {key: value for key, value in row.items() if not key.startswith(CLOCKS)}
+            for row in csv.DictReader(file)
+        ]
+
+
+def check_same(out, undisturbed):
+    for name in ("eval_measurements.csv", "measurements.csv"):
+        assert rows(out, name) == rows(undisturbed, name)
+    with (folder_of(out) / "eval_measurements.csv").open(newline="") as file:
+        clocks = [float(row["accumulated_submission_time"]) for row in csv.DictReader(file)]
+    assert clocks == sorted(clocks)
+    result = json.loads((folder_of(out) / "result.json").read_text())
+    assert result["status"] == "complete"
+    assert result["ledger"]["submission_s"] == pytest.approx(clocks[-1])
+    return result
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    kept = {}
+
+    def make(framework):
+        if framework not in kept:
+            kept[framework] = tmp_path_factory.mktemp(framework)
+            code, _, complaints = run(framework, kept[framework])
+            assert code == 0, complaints
+        return kept[framework]
+
+    return make
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("framework", ["jax", "pytorch"])
+@pytest.mark.parametrize("kill_at", KILLED_AT)
+def test_killed_anywhere(undisturbed, tmp_path, framework, kill_at):
+    code, said, _ = run(framework, tmp_path, kill_at)
+    if kill_at == "result kept":  # it has its result, and that is taken
+        assert code == 0
+        assert "complete after" in said
+    else:
+        # At 'result written' the starter dies as well, as it writes what its trial died of.
+        assert code in (1, -signal.SIGKILL)
+        assert "was ended by SIGKILL" in said or code < 0
+    code, _, complaints = run(framework, tmp_path)
+    assert code == 0, complaints
+    if kill_at == "result kept":
+        assert "done before" in complaints
+    check_same(tmp_path, undisturbed(framework))
+    went_on = kill_at != "result kept"
+    assert ("goes on from step" in complaints) == went_on
+    assert (folder_of(tmp_path) / "checkpoints").exists() != went_on
+    numbers = sorted(path.name for path in folder_of(tmp_path).glob("meta_data_*.json"))
+    assert numbers == [f"meta_data_{n}.json" for n in range(1 + went_on)]
+
+
+SLOW = """
+import time
+
+from reference_algorithms import adamw
+
+DEFAULTS = adamw.DEFAULTS
+
+
+class Slow:
+    def __init__(self, scheduler):
+        self.scheduler = scheduler
+        self.state_dict, self.load_state_dict = scheduler.state_dict, scheduler.load_state_dict
+
+    def step(self):
+        time.sleep(0.1)
+        self.scheduler.step()
+
+
+def torch_optimizer(params, hyperparameters, info):
+    optimizer, scheduler = adamw.torch_optimizer(params, hyperparameters, info)
+    return optimizer, Slow(scheduler)
+"""
+
+
+def test_stopped_by_a_signal(undisturbed, tmp_path):
+    (tmp_path / "slow.py").write_text(SLOW)
+    again = "pytorch", tmp_path / "runs", None, "--submission", str(tmp_path / "slow.py")
+    process = start(*again)
+    try:
+        wait_for_rows(process, tmp_path / "runs", 2)
+        process.send_signal(signal.SIGTERM)
+        _, complaints = process.communicate(timeout=300)
+    finally:
+        process.kill()
+    assert process.returncode == 75, complaints
+    assert "is saved, and the same command goes on with it" in complaints
+    assert not (folder_of(tmp_path / "runs") / "result.json").exists()
+    code, _, complaints = run(*again)
+    assert code == 0, complaints
+    assert "goes on from step" in complaints
+    check_same(tmp_path / "runs", undisturbed("pytorch"))
+
+
+def wait_for_rows(process, out, count):
+    end_s = time.perf_counter() + 300
+    while True:
+        files = list(out.glob("*/*/study_0/*/trial_1/eval_measurements.csv"))
+        if files and files[0].read_text().count("\n") > count:
+            return
+        assert process.poll() is None
+        assert time.perf_counter() < end_s
+        time.sleep(0.02)
+
+
+def test_the_second_time_nothing_is_done(undisturbed):
+    out = undisturbed("pytorch")
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
+    code, said, complaints = run("pytorch", out)
+    assert code == 0
+    assert "done before" in complaints
+    assert "complete after" in said
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before
