@@ -18,6 +18,7 @@ from algoperf import (
     seeds,
     spec,
     submission,
+    trust,
     workload,
 )
 from algoperf.checkpoint import Checkpoints
@@ -45,6 +46,7 @@ class Assembled:
     evaluator: Evaluator
     buckets: batches.Buckets | None
     checkpoints: Checkpoints
+    guard: trust.Guard
 
 
 def assemble(
@@ -56,6 +58,8 @@ def assemble(
     definition = workload.find(plan.workload)
     scale = definition.scales[plan.scale].on(plan.source_kind)
     backend = backends.load(plan.framework, compile_model=plan.compile)
+    definition.import_measures()
+    guard = trust.Guard()  # all that measures is loaded, and nothing of the submission
     loaded = submission.load(submission.inspect(Path(plan.submission)), plan.framework)
     point = choices.tuning_point(plan, loaded)
     data = load_data(plan, definition, scale)
@@ -128,6 +132,7 @@ def assemble(
         asked_to_stop,
         say,
     )
+    bound.seal()
     with _discarding(log, saved):
         trial = Trial(
             backend=backend,
@@ -143,12 +148,16 @@ def assemble(
             hyperparameters=hyperparameters,
             report=functools.partial(report, "evaluation"),
             keeper=keeper,
+            untimed=guard.untimed,
         )
+    guard.checksum = backend.checksum
     evaluator.warm_up(view.first(trial.state.params), view.first(trial.state.model_state))
     if saved is not None and trial.status is None:
         keeper.go_on(trial, saved)
         say(f"goes on from step {trial.state.step}, clock {ledger.submission.elapsed_s:.1f} s")
-    return Assembled(plan, trial, backend, log, flags, batch_size, evaluator, buckets, checkpoints)
+    return Assembled(
+        plan, trial, backend, log, flags, batch_size, evaluator, buckets, checkpoints, guard
+    )
 
 
 def _say(report: Report, text: str) -> None:

@@ -44,6 +44,7 @@ def of(assembled: Assembled) -> dict[str, Any]:
         "peak_process_bytes": hardware.peak_process_memory_bytes(),
         "peak_device_bytes": assembled.backend.peak_device_memory_bytes(),
         "error": trial.error,
+        "flags": assembled.guard.flags,
     }
 
 

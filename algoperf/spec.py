@@ -194,6 +194,15 @@ class Workload(abc.ABC):
         self.pretrained: Mapping[str, Any] | None = None  # what parameters start from, by name
         self.metrics_logger: Any = None  # None, or has append_scalar_metrics(dict, global_step)
 
+    def seal(self) -> None:
+        """Make it read-only, but for the logger of scalars: what a submission gets."""
+        object.__setattr__(self, "_is_sealed", True)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if getattr(self, "_is_sealed", False) and name != "metrics_logger":
+            raise AttributeError(f"the workload is read-only: {name} cannot be set")
+        object.__setattr__(self, name, value)
+
     @property
     @abc.abstractmethod
     def param_shapes(self) -> ParameterShapeTree:

@@ -35,6 +35,7 @@ def of_trial(result: dict[str, Any]) -> str:
             "the submission's waiting for data, "
             f"first step {ledger['first_step_s'] or 0:.2f})"
         )
+    lines += [f"  flagged: {text} (docs/trust.md)" for text in result.get("flags", [])]
     for row in result.get("examples", []):
         lines += [
             f"  source:     {_short(row['source'])}",

@@ -2,6 +2,7 @@
 on.
 """
 
+import contextlib
 import math
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +15,7 @@ from algoperf.clock import InFlight, Ledger
 from algoperf.data.batches import TrainingQueue
 from algoperf.goal import Goal, Limits
 from algoperf.scalars import ScalarBuffer
-from algoperf.trial_parts import Evaluate, Functions, Keeper, State
+from algoperf.trial_parts import Evaluate, Functions, Keeper, State, Untimed
 
 
 class Trial:
@@ -23,7 +24,7 @@ class Trial:
     `evaluate(split, params, model_state)` measures a split; `log` has `scalars(rows)` and
     `evaluation(times, metrics)`; `report(metrics)` is told of each evaluation. `keeper` saves the
     trial after evaluations and when it says so; a trial that is asked to stop is saved and left
-    `interrupted`, without a status.
+    `interrupted`, without a status. `untimed(params)` watches what is done off the clock.
     """
 
     def __init__(
@@ -42,6 +43,7 @@ class Trial:
         hyperparameters: Any = None,
         report: Callable[[dict[str, float]], None] = lambda metrics: None,
         keeper: Keeper | None = None,
+        untimed: Untimed = lambda params: contextlib.nullcontext(),
     ) -> None:
         self.goal = goal
         self.limits = limits
@@ -61,6 +63,7 @@ class Trial:
         self._seed = seed
         self._report = report
         self._keeper = keeper
+        self._untimed = untimed
         self.interrupted = False
         self.preemptions = 0
         self._in_flight = InFlight(backend.wait)
@@ -117,21 +120,26 @@ class Trial:
                 Exception
             ) as error:  # whatever a submission raises ends its trial, and is recorded
                 self.fail(cause_of(error), traceback.format_exc())
+            with self._untimed(lambda: self.state.params):
+                self._between(evaluates)
+            if self.interrupted:
+                return
+
+    def _between(self, evaluates: bool) -> None:
+        """What happens while the submission's clock stands still."""
+        with self.ledger.logging.running():
+            self._judge_training()
+        if self.status is not None:
+            return
+        if evaluates:
+            with self.ledger.evaluation.running():
+                metrics = self._measure()
             with self.ledger.logging.running():
-                self._judge_training()
-            if self.status is not None:
-                break
-            if evaluates:
-                with self.ledger.evaluation.running():
-                    metrics = self._measure()
-                with self.ledger.logging.running():
-                    self._record(metrics)
-            if self._keeper is not None and self.status is None:
-                with self.ledger.checkpoint.running():
-                    self._keeper.save(self)
-                if self._keeper.must_stop():
-                    self.interrupted = True
-                    return
+                self._record(metrics)
+        if self._keeper is not None and self.status is None:
+            with self.ledger.checkpoint.running():
+                self._keeper.save(self)
+            self.interrupted = self._keeper.must_stop()
 
     def advance(self) -> bool:
         """Train until an evaluation or the end is due; the submission clock runs. Return whether:

@@ -1,5 +1,6 @@
 """What a trial works with: what training changes, a submission's functions, and what saves it."""
 
+import contextlib
 import dataclasses
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
@@ -10,6 +11,8 @@ if TYPE_CHECKING:
     from algoperf.trial import Trial
 
 Function = Callable[..., Any]
+# Given a function that returns the parameters, watches a stretch in which the clock stands still.
+Untimed = Callable[[Callable[[], Any]], contextlib.AbstractContextManager[None]]
 Evaluate = Callable[[str, Any, Any], dict[str, float]]  # split, params, model state -> metrics
 
 

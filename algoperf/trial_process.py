@@ -108,13 +108,17 @@ def _send(events: TextIO, event: str, **values: Any) -> None:
 
 
 def _report_every(period_s: float, report: Callable[[], None]) -> threading.Event:
+    from algoperf import trust
+
     stop = threading.Event()
 
     def loop() -> None:
         while not stop.wait(period_s):
             report()
 
-    threading.Thread(target=loop, daemon=True, name="progress").start()
+    thread = threading.Thread(target=loop, daemon=True, name="progress")
+    trust.own_threads.add(thread)
+    thread.start()
     return stop
 
 

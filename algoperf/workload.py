@@ -157,6 +157,12 @@ class WorkloadDefinition:
         length = ("generated_tokens",) if self.generates_text else ()
         return ("loss", *self.metrics, *length)
 
+    def import_measures(self) -> None:
+        """Import what measures a run of it, so that it is there before a submission is."""
+        measures = "workloads.rouge" if self.generates_text else "workloads.metrics"
+        for name in (measures, f"{self.package}.data"):
+            importlib.import_module(name)
+
     def load_data(self, scale: Scale, source: str) -> Data:
         """Return the rows from 'builtin', 'hub' or a folder's path."""
         data: Data = importlib.import_module(f"{self.package}.data").load(source, **scale.data)

@@ -13,12 +13,15 @@ SPREAD = 2.0  # times the fastest step of an entry on a workload
 
 
 def find_oddities(entries: Iterable[Entry]) -> list[Finding]:
-    """Clocks that go back, ties that folder order would decide, uneven step times and trials."""
+    """What runs were flagged for, clocks that go back, ties that folder order would decide, uneven
+    step times and trials.
+    """
     findings = []
     for entry in entries:
         for runs in grouped(entry.runs, lambda run: run.workload):
             readable = [run for run in runs if is_readable(run)]
             for message in (
+                *_flagged(runs),
                 *_clocks(readable),
                 *_early(readable),
                 *_step_times(readable),
@@ -29,6 +32,15 @@ def find_oddities(entries: Iterable[Entry]) -> list[Finding]:
                 text = f"{entry.label} on {runs[0].workload}: {message}"
                 findings.append(Finding(path, text, damage=False))
     return findings
+
+
+def _flagged(runs: Iterable[TrialRun]) -> list[str]:
+    """What the runs saw the submission do that it should not."""
+    names: dict[str, list[str]] = {}
+    for run in runs:
+        for text in run.flags:
+            names.setdefault(text, []).append(_name(run))
+    return [f"FLAGGED in {', '.join(found)}: {text}" for text, found in names.items()]
 
 
 def _clocks(runs: Iterable[TrialRun]) -> list[str]:

@@ -65,7 +65,7 @@ class TrialRun:
     value is empty or unreadable. `base_workload` is None unless the workload is a held-out variant
     of it. `status` is None where the trial was killed (or AlgoPerf wrote the
     folder). `pool` holds the settings that must agree before results are pooled; {} where none are
-    recorded.
+    recorded. `flags` say what the run saw the submission do that it should not (docs/trust.md).
     """
 
     submission: str
@@ -84,6 +84,7 @@ class TrialRun:
     pool: Mapping[str, Any]
     data_fingerprint: str | None
     hyperparameters: Mapping[str, Any]
+    flags: tuple[str, ...] = ()
 
     @property
     def submission_folder(self) -> Path:
@@ -246,7 +247,12 @@ def _read_trial(path: Path, findings: list[Finding]) -> dict[str, Any]:
         "pool": MappingProxyType(pool),
         "data_fingerprint": fingerprint if isinstance(fingerprint, str) else None,
         "hyperparameters": MappingProxyType(_read_object(path / "hparams.json", findings)),
+        "flags": _texts(result.get("flags")),
     }
+
+
+def _texts(value: Any) -> tuple[str, ...]:
+    return tuple(text for text in value if isinstance(text, str)) if isinstance(value, list) else ()
 
 
 def _read_flags(path: Path, findings: list[Finding]) -> dict[str, Any]:

@@ -52,6 +52,10 @@ class Backend(Protocol):
         """Return when the marker is ready."""
         ...
 
+    def checksum(self, params: Any) -> int:
+        """Return a checksum of the parameters' bytes."""
+        ...
+
     def compiled_s(self) -> float:
         """Return the seconds that the framework has spent compiling so far in this process; 0 where
         it does not tell.

@@ -275,6 +275,10 @@ class JaxBackend:
         """Block on the marker."""
         marker.block_until_ready()
 
+    def checksum(self, params: Any) -> int:
+        """Return the CRC-32 of all parameters, one after another."""
+        return shared.checksum(np.asarray(value) for value in jax.tree.leaves(params))
+
     def compiled_s(self) -> float:
         """Return what JAX reports of lowering and compiling (not of tracing, which it counts twice
         where functions nest).

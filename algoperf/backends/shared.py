@@ -1,7 +1,8 @@
 """What the two backends do alike, written once without either framework."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+import zlib
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -126,6 +127,14 @@ def prediction(
     loss = workload.per_example_loss(batch["targets"], logits, 0.0)
     classes = workload.loss_type is spec.LossType.SOFTMAX_CROSS_ENTROPY
     return loss, logits.argmax(-1) if classes else logits
+
+
+def checksum(arrays: Iterable[np.ndarray]) -> int:
+    """The CRC-32 of the arrays' bytes, one after another."""
+    value = 0
+    for array in arrays:
+        value = zlib.crc32(np.ascontiguousarray(array).view(np.uint8).data, value)
+    return value
 
 
 def clip_factor(norm: Any, limit: float, minimum: Callable[[Any, Any], Any]) -> Any:

@@ -299,6 +299,10 @@ class TorchBackend:
         if marker is not None:
             marker.synchronize()
 
+    def checksum(self, params: nn.Module) -> int:
+        """Return the CRC-32 of all parameters, one after another."""
+        return shared.checksum(value.detach().cpu().numpy() for value in params.parameters())
+
     def compiled_s(self) -> float:
         """Return 0: PyTorch does not tell."""
         return 0.0

@@ -1,5 +1,7 @@
 """Each oddity, made once."""
 
+import json
+
 from scoring.oddities import find_oddities
 
 
@@ -57,3 +59,12 @@ def test_uneven_numbers_of_trials(reach, boards):
     assert oddities(boards) == [
         "adamw on digits: studies have different numbers of trials (study_0: 2, study_1: 1)"
     ]
+
+
+def test_what_runs_were_flagged_for(reach, boards):
+    for trial, flags in ((1, ["time.sleep was replaced"]), (2, []), (3, "not a list")):
+        path = reach(10.0, trial=trial) / "result.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), "flags": flags}))
+    assert "adamw on digits: FLAGGED in study_0/trial_1: time.sleep was replaced" in oddities(
+        boards
+    )

@@ -1,0 +1,109 @@
+"""What a submission should not do and can be seen to do: work while its clock stands still, change
+what measures it, change parameters during an evaluation.
+
+Nothing here is a sandbox: docs/trust.md says what it catches, and what needs a container.
+"""
+
+import contextlib
+import sys
+import threading
+import time
+import types
+import weakref
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import psutil
+
+PACKAGES = ("algoperf", "workloads", "scoring")
+CLOCKS = ("perf_counter", "perf_counter_ns", "monotonic", "monotonic_ns", "time", "sleep")
+LEAST_S = 0.02  # processor time below this is noise
+own_threads: "weakref.WeakSet[threading.Thread]" = weakref.WeakSet()  # that we start late
+
+
+class Guard:
+    """Watches one trial's process from before its submission is loaded.
+
+    `flags` are the findings so far, each once, in the words of the result.
+    """
+
+    def __init__(self, checksum: Callable[[Any], int] = lambda params: 0) -> None:
+        self.flags: list[str] = []
+        self.checksum = checksum
+        self._threads = set(threading.enumerate())
+        self._definitions = definitions()
+
+    @contextlib.contextmanager
+    def untimed(self, params: Callable[[], Any]) -> Iterator[None]:
+        """Watch a stretch in which the submission's clock stands still. `params()` are the
+        parameters, which are not to change in it.
+        """
+        self.look()
+        busy, before = self._busy(), self.checksum(params())
+        yield
+        if self.checksum(params()) != before:
+            self._flag("the parameters changed while the clock stood still")
+        for name, spent_s in self._busy().items():
+            worked_s = spent_s - busy.get(name, 0.0)
+            if worked_s > LEAST_S:
+                self._flag(f"{name} worked while the clock stood still")
+        self.look()
+
+    def look(self) -> None:
+        """Compare what measures with what it was."""
+        now = definitions()
+        for name, value in self._definitions.items():
+            if now.get(name, value) is not value:
+                self._flag(f"{name} was replaced")
+
+    def _flag(self, text: str) -> None:
+        if text not in self.flags:
+            self.flags.append(text)
+
+    def _busy(self) -> dict[str, float]:
+        """Processor time in seconds of threads and processes that are not ours, by name."""
+        spent = {}
+        times_s = {
+            thread.id: thread.user_time + thread.system_time for thread in _process_threads()
+        }
+        for thread in threading.enumerate():
+            if thread not in self._threads and not _is_ours(thread):
+                spent[f"thread {thread.name!r}"] = times_s.get(thread.native_id or 0, 0.0)
+        for child in psutil.Process().children(recursive=True):
+            with contextlib.suppress(psutil.Error):
+                times = child.cpu_times()
+                spent["a process that it started"] = spent.get("a process that it started", 0.0) + (
+                    times.user + times.system
+                )
+        return spent
+
+
+def definitions() -> Mapping[str, Any]:
+    """The functions that measure, by name: those of the loaded modules of `PACKAGES`, of their
+    classes, and the clocks.
+    """
+    found: dict[str, Any] = {f"time.{name}": getattr(time, name) for name in CLOCKS}
+    for module_name, module in list(sys.modules.items()):
+        if module_name.partition(".")[0] not in PACKAGES or module is None:
+            continue
+        for name, value in list(vars(module).items()):
+            if isinstance(value, types.FunctionType):
+                found[f"{module_name}.{name}"] = value
+            elif isinstance(value, type) and value.__module__ == module_name:
+                found |= {
+                    f"{module_name}.{name}.{attribute}": each
+                    for attribute, each in list(vars(value).items())
+                    if isinstance(each, types.FunctionType | property | staticmethod | classmethod)
+                }
+    return found
+
+
+def _process_threads() -> list[Any]:
+    try:
+        return list(psutil.Process().threads())
+    except psutil.Error:
+        return []
+
+
+def _is_ours(thread: threading.Thread) -> bool:
+    return thread in own_threads or type(thread).__module__.startswith("tensorboard.")
