@@ -1,6 +1,7 @@
 """Fakes of what a trial runs on: a clock that moves when told, an asynchronous device, a log."""
 
 import dataclasses
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -217,3 +218,13 @@ class SimpleQueue:
 @pytest.fixture
 def clock():
     return FakeClock()
+
+
+@pytest.fixture
+def loading_taken_back(monkeypatch):
+    """What loading a submission leaves in the interpreter is taken back."""
+    monkeypatch.setattr(sys, "meta_path", list(sys.meta_path))
+    before = set(sys.modules)
+    yield
+    for name in set(sys.modules) - before:
+        del sys.modules[name]

@@ -1,7 +1,5 @@
 """How a submission's own modules are found, by whatever name it imports them."""
 
-import sys
-
 import pytest
 
 from algoperf import siblings, submission, submission_source
@@ -14,16 +12,12 @@ def update_params(batch=None): return {returned}
 
 
 @pytest.fixture
-def team(tmp_path, monkeypatch):
-    """A submission's folder inside a repository's; what loading leaves behind is taken back."""
-    monkeypatch.setattr(sys, "meta_path", list(sys.meta_path))
+def team(tmp_path, monkeypatch, loading_taken_back):
+    """A submission's folder inside a repository's."""
     monkeypatch.chdir(tmp_path)
-    before = dict(sys.modules)
     folder = tmp_path / "repository" / "submissions" / "self_tuning" / "mine"
     folder.mkdir(parents=True)
-    yield folder
-    for name in set(sys.modules) - set(before):
-        del sys.modules[name]
+    return folder
 
 
 def write(path, source):

@@ -21,14 +21,10 @@ def jax_optimizer(hyperparameters):
 
 
 @pytest.fixture
-def folder(tmp_path, monkeypatch):
-    """A working folder; what loading leaves in the interpreter is taken back."""
+def folder(tmp_path, monkeypatch, loading_taken_back):
+    """A working folder."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "meta_path", list(sys.meta_path))
-    before = dict(sys.modules)
-    yield tmp_path
-    for name in set(sys.modules) - set(before):
-        del sys.modules[name]
+    return tmp_path
 
 
 def write(path, source):
