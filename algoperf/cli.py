@@ -57,8 +57,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 def campaign_command(arguments: argparse.Namespace) -> int:
     """Run what is missing of a campaign, and print how many runs reached each target."""
     import reference_algorithms
-    from algoperf import campaign, workload
+    from algoperf import backends, campaign, workload
 
+    for framework in arguments.frameworks:
+        workload.choose("framework", framework, list(backends.FRAMEWORKS))
     if arguments.tuning_ruleset is not None:
         return _leaderboard(arguments)
     definition = workload.find(arguments.workload)

@@ -113,6 +113,8 @@ def locate(given: str) -> tuple[Path, str]:
             )
         return path.resolve(), f"file {path}"
     bare = given.removesuffix(".py")
+    if path.is_dir() and bare not in reference_algorithms.names():
+        raise UserError(f"submission {given}: a folder without a submission.py")
     if path.name != given or path.suffix not in ("", ".py"):
         raise UserError(
             f"submission {given}: no such file; give a Python file or a reference algorithm's name"

@@ -103,3 +103,10 @@ def test_steps_to_a_target_by_seed():
     assert campaign.table(table, [0.5], True) == [
         "target 0.5: a jax x1: 2 of 3 reached, steps [10, 20]"
     ]
+
+
+def test_a_framework_that_there_is_not(capsys):
+    from algoperf import cli
+
+    assert cli.main(["campaign", "--workload", "digits", "--frameworks", "jax,tensorflow"]) == 2
+    assert "unknown framework 'tensorflow' (one of: jax, pytorch)" in capsys.readouterr().err

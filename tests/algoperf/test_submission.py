@@ -63,6 +63,13 @@ def test_a_folder_of_the_name_is_no_file(folder):
     assert submission.inspect(own).name == "nadamw"
 
 
+def test_a_folder_without_a_submission_says_so(folder):
+    (folder / "empty").mkdir()
+    for given in ("empty", "./empty", str(folder / "empty")):
+        with pytest.raises(UserError, match=r"empty: a folder without a submission\.py$"):
+            submission.locate(given)
+
+
 def test_outline_of_the_forms(folder):
     path = write(folder / "a.py", FORM + "SEARCH_SPACE = [{'rate': 1}]\nopen('ran', 'w')\n")
     outline = submission.inspect(path)

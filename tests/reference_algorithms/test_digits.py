@@ -1,6 +1,5 @@
 """Every reference algorithm at its DEFAULTS reaches digits' target within the step hint."""
 
-import json
 import time
 
 import pytest
@@ -13,11 +12,6 @@ from algoperf.trial_plan import TrialPlan
 
 def run(name, framework, folder):
     """One trial in this process, since each process of its own would import everything again."""
-    import importlib
-
-    space = folder / "point.json"  # a full form takes the first point of a space
-    module = importlib.import_module(f"reference_algorithms.{name}")
-    space.write_text(json.dumps([module.DEFAULTS]))
     plan = TrialPlan(
         workload="digits",
         scale="mini",
@@ -30,7 +24,6 @@ def run(name, framework, folder):
         study=0,
         trial=1,
         seed=1,
-        search_space=str(space),
         max_steps=600,
         eval_every_steps=20,
     )
@@ -43,9 +36,12 @@ def run(name, framework, folder):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("framework", ["jax", "pytorch"])
+@pytest.mark.parametrize(
+    "framework", [pytest.param("jax", marks=pytest.mark.exhaustive), "pytorch"]
+)
 @pytest.mark.parametrize("name", reference_algorithms.names())
 def test_reaches_the_target(name, framework, tmp_path):
     ended = run(name, framework, tmp_path)
     assert ended["status"] == "reached", ended.get("error")
     assert ended["steps_to_target"] <= 600
+    assert ended["flags"] == []

@@ -13,7 +13,14 @@ WORKLOAD = define(
         step_hint=400,
         budget_s=360.0,
         eval_every_s=15.0,
-        targets={"builtin": Target(validation=0.8, provenance="docs/targets.md", ceiling=0.934)},
+        targets={
+            "builtin": Target(
+                validation=0.75,
+                ceiling=0.934,  # three in ten references state one fact wrongly
+                baselines={"lead-1": 0.040, "lead-3": 0.051, "shuffled sources": 0.028},
+                provenance="docs/targets.md",
+            )
+        },
     ),
     full=Size(
         buckets=((128, 64), (256, 64), (384, 64), (512, 64)),
