@@ -17,7 +17,7 @@ WORKLOAD = define(
             "builtin": Target(
                 validation=0.85,
                 ceiling=0.968,  # three in ten references state one fact wrongly
-                baselines={"lead-1": 0.048, "lead-3": 0.068},
+                baselines={"lead-1": 0.048, "lead-3": 0.068, "shuffled sources": 0.158},
                 provenance="docs/targets.md",
             )
         },

@@ -18,7 +18,8 @@ WORKLOAD = define(
                 validation=0.75,
                 ceiling=0.934,  # three in ten references state one fact wrongly
                 baselines={"lead-1": 0.040, "lead-3": 0.051, "shuffled sources": 0.028},
-                provenance="docs/targets.md",
+                provenance="docs/targets.md: nadamw reaches it in 175 to 275 steps in "
+                "10 of 10 seeds, in each framework",
             )
         },
     ),
