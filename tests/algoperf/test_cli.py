@@ -147,7 +147,7 @@ def test_no_near_match_is_made_up(mistake):
         ("gone.txt", ("gone.txt: no such file",)),
         ("adam", ("unknown submission 'adam'", "did you mean adamw", "nesterov")),
         ("nobody.py", ("unknown submission 'nobody'", "one of: adafactor")),
-        ("empty", ("unknown submission 'empty'",)),
+        ("empty", ("empty: a folder without a submission.py",)),
         ("beside", ("unknown submission 'beside'", "beside.py")),
     ],
 )

@@ -11,7 +11,7 @@ WORKLOAD = define(
         buckets=((60, 20), (64, 32)),
         batch_size=64,
         step_hint=400,
-        budget_s=360.0,
+        budget_s=240.0,
         eval_every_s=15.0,
         targets={
             "builtin": Target(
