@@ -49,9 +49,8 @@ class Checkpoints:
             size = partial.stat().st_size
             crash_points.reach("checkpoint renamed")
             partial.replace(path)
-        except BaseException:
-            partial.unlink(missing_ok=True)
-            raise
+        finally:
+            partial.unlink(missing_ok=True)  # what a failure left
         _flush_folder(self._folder)
         for old in list(self._newest_first())[KEPT:]:
             old.unlink()

@@ -26,9 +26,9 @@ def unmet(submission: Path) -> list[str]:
 
 
 def unmet_text(submission: Path) -> str:
-    """The same as the end of a sentence; empty where all is met."""
+    """The same as a clause; empty where all is met."""
     missing = unmet(submission)
-    return f"; its {FILE_NAME} asks for {', '.join(missing)}" if missing else ""
+    return f"its {FILE_NAME} asks for {', '.join(missing)}" if missing else ""
 
 
 def _unmet(text: str) -> str | None:

@@ -172,26 +172,31 @@ def choose_framework(outline: Outline, given: str | None) -> str:
 def notes(outline: Outline, framework: str) -> list[str]:
     """What a user should know of how a submission is run, a line each."""
     said = []
+    contract = _contract(outline, framework)
     if outline.is_full_form:
-        if submission_source.contract_of(outline.path, framework).older:
+        if contract.older:
             said.append("it is written for the contract of version 0.5, which is adapted")
         if "get_eval_batch_size" in submission_source.top_level_names(
             submission_source.parse(outline.path)
         ):
             said.append("its get_eval_batch_size is ignored: evaluation is the benchmark's own")
-        line = _useless_logging_line(outline, framework)
+        line = _useless_logging_line(outline, contract)
         if line is not None:
             said.append(
                 f"its training scalars are not logged: line {line} indexes one, which has no axis"
             )
-    missing = requirements.unmet(outline.path)
-    if missing:
-        said.append(f"its {requirements.FILE_NAME} asks for {', '.join(missing)}")
+    said += filter(None, [requirements.unmet_text(outline.path)])
     return [f"submission {outline.name}: {text}" for text in said]
 
 
-def _useless_logging_line(outline: Outline, framework: str) -> int | None:
-    if submission_source.contract_of(outline.path, framework).device_axis:
+def _contract(outline: Outline, framework: str) -> Contract:
+    if not outline.is_full_form:
+        return Contract()
+    return submission_source.contract_of(outline.path, framework)
+
+
+def _useless_logging_line(outline: Outline, contract: Contract) -> int | None:
+    if not outline.is_full_form or contract.device_axis:
         return None
     return submission_source.indexes_a_logged_scalar(outline.path)
 
@@ -200,16 +205,10 @@ def load(outline: Outline, framework: str) -> Submission:
     """Run the file and check its functions for the framework. Modules that belong to it can be
     imported (see `siblings`).
     """
-    contract = Contract()
-    if outline.is_full_form:
-        contract = submission_source.contract_of(outline.path, framework)
+    contract = _contract(outline, framework)
     prepare = older.preparation(framework) if contract.older else lambda module: None
-    imported = {
-        name
-        for _, imports in submission_source.imports_of_all(outline.path)
-        for name in imports.absolute
-    }
-    beside = siblings.Beside(outline.path.parent, sorted(imported), prepare)
+    imported = sorted(submission_source.imported_names(outline.path))
+    beside = siblings.Beside(outline.path.parent, imported, prepare)
     before = set(sys.modules)
     sys.meta_path.insert(0, beside)  # it stays there, for imports inside functions
     try:
@@ -222,7 +221,8 @@ def load(outline: Outline, framework: str) -> Submission:
         where = f"{own[-1].filename}:{own[-1].lineno}" if own else str(outline.path)
         text = str(error).partition("\n")[0]
         unmet = requirements.unmet_text(outline.path) if isinstance(error, ImportError) else ""
-        raise UserError(f"submission {where}: {type(error).__name__}: {text}{unmet}") from error
+        parts = filter(None, (f"{type(error).__name__}: {text}", unmet))
+        raise UserError(f"submission {where}: {'; '.join(parts)}") from error
     names = FULL_FORM if outline.is_full_form else (OPTIMIZER_FUNCTIONS[framework],)
     optional = tuple(
         name for name in ARGUMENTS if name not in (*FULL_FORM, *OPTIMIZER_FUNCTIONS.values())
@@ -237,7 +237,7 @@ def load(outline: Outline, framework: str) -> Submission:
     files = submission_source.source_files(outline.path) | _loaded_files(
         outline.path, set(sys.modules) - before
     )
-    logs = not outline.is_full_form or _useless_logging_line(outline, framework) is None
+    logs = _useless_logging_line(outline, contract) is None
     return Submission(outline, module, functions, files, contract, logs)
 
 

@@ -5,7 +5,7 @@ files belong to it.
 import ast
 import functools
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,8 +58,8 @@ def imported_frameworks(path: Path) -> list[str]:
     """The frameworks that a file imports, or, where it imports none, those of the files that belong
     to it; all where they import none either.
     """
-    for files in ([path], list(source_files(path).values())):
-        roots = {name.partition(".")[0] for file in files for name in _imports_of(file).absolute}
+    for names in (_imports_of(path).absolute, imported_names(path)):
+        roots = _roots(names)
         imported = [name for name, packages in FRAMEWORKS.items() if roots & set(packages)]
         if imported:
             return imported
@@ -72,11 +72,8 @@ def contract_of(path: Path, framework: str) -> Contract:
     The older package's name, anywhere in the submission's files, means the older contract; so does
     `pmap` in its main file, as submissions were between the two.
     """
-    files = [file for file in source_files(path).values() if file.suffix == ".py"]
-    roots = {name.partition(".")[0] for file in files for name in _imports_of(file).absolute}
-    in_main_file = _mentions_pmap(path)
-    older = PACKAGE in roots or in_main_file
-    device_axis = framework == "jax" and older and any(map(_mentions_pmap, files))
+    older = PACKAGE in _roots(imported_names(path)) or _mentions_pmap(path)
+    device_axis = framework == "jax" and older and any(map(_mentions_pmap, _python_files(path)))
     return Contract(older, device_axis)
 
 
@@ -130,11 +127,17 @@ def source_files(path: Path) -> dict[str, Path]:
     return found
 
 
-def imports_of_all(path: Path) -> Iterator[tuple[Path, Imports]]:
-    """Every Python file of the submission with what it imports."""
-    for file in source_files(path).values():
-        if file.suffix == ".py":
-            yield file, _imports_of(file)
+def imported_names(path: Path) -> set[str]:
+    """The absolute names that the submission's files import."""
+    return {name for file in _python_files(path) for name in _imports_of(file).absolute}
+
+
+def _python_files(path: Path) -> Iterator[Path]:
+    return (file for file in source_files(path).values() if file.suffix == ".py")
+
+
+def _roots(names: Iterable[str]) -> set[str]:
+    return {name.partition(".")[0] for name in names}
 
 
 def _modules(place: Path) -> Sequence[Path]:

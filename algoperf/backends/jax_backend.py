@@ -188,7 +188,7 @@ class OptimizerForm:
 
 
 class _Compiling:
-    """Adds up what JAX's monitoring tells of its compilations, from the first backend on."""
+    """Adds up what JAX's monitoring tells of its compilations, from this module's import on."""
 
     EVENTS = frozenset(
         f"/jax/core/compile/{name}_duration" for name in ("jaxpr_to_mlir_module", "backend_compile")
@@ -196,12 +196,7 @@ class _Compiling:
 
     def __init__(self) -> None:
         self.seconds = 0.0
-
-    @functools.cached_property
-    def listens(self) -> bool:
-        """True, once it does."""
         jax.monitoring.register_event_duration_secs_listener(self._add)
-        return True
 
     def _add(self, event: str, duration_secs: float, **_: Any) -> None:
         if event in self.EVENTS:
@@ -217,7 +212,6 @@ class JaxBackend:
     name = "jax"
 
     def __init__(self) -> None:
-        assert _compiling.listens
         self._devices = jax.local_devices()
         self._replicated = jax_sharding_utils.get_replicate_sharding()
         self._sharded = jax_sharding_utils.get_batch_dim_sharding()

@@ -182,7 +182,7 @@ def test_requirements_are_checked_and_never_installed(tmp_path):
         f"numpy<1.0 ({installed} is installed)",
         "not_there_at_all (not installed)",
     ]
-    assert requirements.unmet_text(path).startswith("; its requirements.txt asks for numpy<1.0 (")
+    assert requirements.unmet_text(path).startswith("its requirements.txt asks for numpy<1.0 (")
 
 
 def test_the_line_of_an_indexed_scalar_in_what_is_logged(tmp_path):
