@@ -115,21 +115,26 @@ def run(
             trial,
         )
         run_log.check_same_configuration(folder, settings)
-        done = run_log.read_result(folder)
-        if done is not None and _is_run_again(done, retry_failed):
-            (folder / run_log.RESULT).unlink()
-            done = None
+        done = _lasting_result(folder, retry_failed)
         if done is None:
-            done = _run_trial(plan, folder, settings, observe)
-        else:
-            observe(plan, {"event": "skip", "folder": str(folder), "result": done})
+            with supervision.locked(folder):
+                done = _lasting_result(folder, retry_failed)  # another process may have ended it
+                if done is None:
+                    (folder / run_log.RESULT).unlink(missing_ok=True)
+                    results.append(_run_trial(plan, folder, settings, observe))
+                    continue
+        observe(plan, {"event": "skip", "folder": str(folder), "result": done})
         results.append(done)
     return results
 
 
-def _is_run_again(result: dict[str, Any], retry_failed: bool) -> bool:
+def _lasting_result(folder: Path, retry_failed: bool) -> dict[str, Any] | None:
+    """The result of a trial that is not to be run (again)."""
+    result = run_log.read_result(folder)
+    if result is None or result["status"] != "failed":
+        return result
     is_outside = (result.get("error") or {}).get("outside", False)
-    return result["status"] == "failed" and (retry_failed or is_outside)
+    return None if retry_failed or is_outside else result
 
 
 def _known_settings(plan: TrialPlan, outline: submission.Outline) -> dict[str, Any]:
@@ -149,33 +154,32 @@ def _run_trial(
     plan: TrialPlan, folder: Path, settings: dict[str, Any], observe: Observe
 ) -> dict[str, Any]:
     root = str(Path(__file__).resolve().parents[1])
-    with supervision.locked(folder):
-        process = subprocess.Popen(
-            [sys.executable, "-P", "-c", _CHILD.format(paths=[root])],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env={**hardware.thread_environment(), **os.environ},
-        )
-        watchdog = supervision.Watchdog(process.kill)
-        result = None
-        try:
-            with supervision.stopping(process):
-                result = _watch(process, plan, observe, watchdog)
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    process.wait(None if result is None else GRACE_S)
-        finally:
-            watchdog.stop()
-            process.kill()
-            with contextlib.suppress(BrokenPipeError):
-                process.communicate()  # waits, and closes both pipes
-        if result is None and process.returncode == INTERRUPTED:
-            raise supervision.InterruptedRunError(str(folder))
-        if result is None:
-            result = run_log.read_result(folder)  # it died after it was written
-        if result is None:
-            result = _died(plan, folder, settings, process.returncode, watchdog.cause)
-            observe(plan, {"event": "result", "result": result})
+    process = subprocess.Popen(
+        [sys.executable, "-P", "-c", _CHILD.format(paths=[root])],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**hardware.thread_environment(), **os.environ},
+    )
+    watchdog = supervision.Watchdog(process.kill)
+    result = None
+    try:
+        with supervision.stopping(process):
+            result = _watch(process, plan, observe, watchdog)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(None if result is None else GRACE_S)
+    finally:
+        watchdog.stop()
+        process.kill()
+        with contextlib.suppress(BrokenPipeError):
+            process.communicate()  # waits, and closes both pipes
+    if result is None and process.returncode == INTERRUPTED:
+        raise supervision.InterruptedRunError(str(folder))
+    if result is None:
+        result = run_log.read_result(folder)  # it died after it was written
+    if result is None:
+        result = _died(plan, folder, settings, process.returncode, watchdog.cause)
+        observe(plan, {"event": "result", "result": result})
     return result
 
 

@@ -1,12 +1,15 @@
 """Trials times studies: which run, with which seeds and points, and what is skipped."""
 
+import contextlib
 import json
 import shutil
+from types import SimpleNamespace
 
 import pytest
 
 from algoperf import cli, run_log, study
 from algoperf.spec import UserError
+from algoperf.trial_plan import TrialPlan
 
 QUICK = """
 from algoperf import spec
@@ -203,3 +206,27 @@ def test_the_batch_size_may_be_drawn(tmp_path):
     folder = tmp_path / "runs/mini-builtin/mine/study_0/digits_jax"
     sizes = [run_log.read_result(folder / f"trial_{trial}")["batch_size"] for trial in (1, 2)]
     assert sizes == [8, 16]
+
+
+def test_what_another_process_ended_meanwhile_is_taken(tmp_path, monkeypatch):
+    """Its result is not thrown away for the failed one that was there before."""
+    folder = tmp_path / "trial_1"
+    folder.mkdir()
+    failed = {"status": "failed", "error": {"outside": True}}
+    run_log.write_json(folder / run_log.RESULT, failed)
+
+    @contextlib.contextmanager
+    def held_by_another_until_now(_):
+        run_log.write_json(folder / run_log.RESULT, {"status": "reached"})
+        yield
+
+    monkeypatch.setattr(study.supervision, "locked", held_by_another_until_now)
+    monkeypatch.setattr(study, "_known_settings", lambda *_: {})
+    monkeypatch.setattr(run_log, "check_same_configuration", lambda *_: None)
+    monkeypatch.setattr(run_log, "trial_folder", lambda *_: folder)
+    plan = TrialPlan(*["x"] * 8, study=0, trial=1, seed=0)
+    events = []
+    outline = SimpleNamespace(name="x")
+    (result,) = study.run(plan, outline, [(0, 1)], lambda _, event: events.append(event["event"]))
+    assert (result, events) == ({"status": "reached"}, ["skip"])
+    assert run_log.read_result(folder) == result
