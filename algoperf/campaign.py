@@ -69,7 +69,12 @@ class Job:
 
     def _write_point(self, out: Path) -> Path:
         module = importlib.import_module(f"reference_algorithms.{self.submission}")
-        point = dict(module.DEFAULTS)
+        point = dict(module.DEFAULTS or {})
+        if "learning_rate" not in point:
+            raise UserError(
+                f"{self.submission} has no learning_rate in DEFAULTS that "
+                "--learning-rate-factors could multiply"
+            )
         point["learning_rate"] *= self.factor
         path = out / f"{self.submission}-rate-{self.factor:g}.json"
         run_log.write_json(path, [point])

@@ -5,6 +5,7 @@ What a subcommand needs is imported inside it, so that `--help` loads neither a 
 
 import argparse
 import dataclasses
+import functools
 import json
 import math
 import shlex
@@ -12,13 +13,10 @@ import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from algoperf import command_arguments
-from algoperf.command_arguments import USER_MISTAKE
-
-if TYPE_CHECKING:
-    from algoperf.trial_plan import TrialPlan
+from algoperf.argument_types import USER_MISTAKE
 
 DONE, TRIAL_FAILED, CHECK_FAILED = 0, 1, 1
 
@@ -110,103 +108,29 @@ def run_command(arguments: argparse.Namespace) -> int:
     """Run trials and print what came of each."""
     from rich.console import Console
 
-    from algoperf import study, supervision
+    from algoperf import run_plan, study, supervision
     from algoperf.progress import Progress
     from algoperf.trial_process import INTERRUPTED
 
     console = Console(stderr=True)
-    plan, outline, chosen = _plan(arguments, console)
+    say = functools.partial(console.print, highlight=False, soft_wrap=True, markup=False)
+    command = shlex.join(["algoperf", *sys.argv[1:]])
+    plan = run_plan.make(arguments, command, console.is_terminal)
+    for note in plan.notes:
+        say(note)
     progress = Progress(console)
     try:
-        results = study.run(plan, outline, chosen, progress, arguments.retry_failed)
+        results = study.run(plan.trial, plan.outline, plan.chosen, progress, arguments.retry_failed)
     except supervision.InterruptedRunError as interrupted:
-        console.print(
-            f"algoperf: stopped; {interrupted} is saved, and the same command goes on with it",
-            highlight=False,
-            soft_wrap=True,
-            markup=False,
-        )
+        say(f"algoperf: stopped; {interrupted} is saved, and the same command goes on with it")
         return INTERRUPTED
     finally:
         progress.close()
     if arguments.json:
         print(json.dumps(_finite(results), indent=2))
     else:
-        _print_results(results, arguments.out / plan.experiment)
+        _print_results(results, arguments.out / plan.trial.experiment)
     return TRIAL_FAILED if any(result["status"] == "failed" for result in results) else DONE
-
-
-def _plan(arguments: argparse.Namespace, console: Any) -> "tuple[TrialPlan, Any, Any]":
-    """Check what was asked, before any framework is loaded."""
-    from algoperf import backends, study, submission, workload
-    from algoperf.data import sources
-    from algoperf.spec import UserError
-    from algoperf.trial_plan import TrialPlan
-
-    definition = workload.find(arguments.workload)
-    if arguments.until == "end" and arguments.max_steps is None:
-        raise UserError("--until end needs --max-steps, which is then the only end")
-    scale_name = workload.choose(
-        f"scale of {definition.name}", arguments.scale, list(definition.scales)
-    )
-    kind, source = sources.resolve(definition, definition.scales[scale_name], arguments.data)
-    path, found = submission.locate(arguments.submission)
-    outline = submission.inspect(path)
-    framework = submission.choose_framework(outline, arguments.framework)
-    backends.check_installed(framework)
-    ruleset = arguments.tuning_ruleset or "none"
-    size = study.check_search_space(outline, ruleset, arguments.search_space)
-    chosen = study.choose_slice(
-        ruleset, arguments.trials, arguments.studies, arguments.trial_range, size
-    )
-    chosen_by = (
-        ""
-        if arguments.framework
-        else f" ({'the one that it serves' if len(outline.frameworks) == 1 else 'default'})"
-    )
-    console.print(
-        f"submission: {found} ({path}), framework: {framework}{chosen_by}",
-        highlight=False,
-        soft_wrap=True,
-        markup=False,
-    )
-    notes = submission.notes(outline, framework)
-    if outline.self_tunes and ruleset == "none" and arguments.search_space is None:
-        ruleset = "self"
-        notes.append(f"submission {outline.name}: it has no search space, so it runs self-tuning")
-    for note in notes:
-        console.print(note, highlight=False, soft_wrap=True, markup=False)
-    plan = TrialPlan(
-        workload=definition.name,
-        scale=scale_name,
-        data=source,
-        source_kind=kind,
-        framework=framework,
-        submission=str(path),
-        out=str(arguments.out.resolve()),
-        experiment=study.check_name(arguments.experiment or f"{scale_name}-{kind}"),
-        study=0,
-        trial=1,
-        seed=arguments.seed,
-        tuning_ruleset=ruleset,
-        search_space=None
-        if arguments.search_space is None
-        else str(Path(arguments.search_space).resolve()),
-        batch_size=arguments.batch_size,
-        compile=arguments.compile and framework == "pytorch",
-        pretrained=arguments.pretrained,
-        skip_bad_rows=arguments.skip_bad_rows,
-        drop_duplicates=arguments.drop_duplicates,
-        balance=arguments.balance,
-        checkpoints=not arguments.no_checkpoint,
-        checkpoint_every_s=arguments.checkpoint_every_s,
-        max_steps=arguments.max_steps,
-        eval_every_steps=arguments.eval_every_steps,
-        until=arguments.until,
-        show_progress=console.is_terminal,
-        command="algoperf " + shlex.join(sys.argv[1:]),
-    )
-    return plan, outline, chosen
 
 
 def _finite(value: Any) -> Any:

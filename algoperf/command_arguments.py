@@ -3,51 +3,21 @@
 import argparse
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-from algoperf import __version__
+from algoperf import __version__, run_arguments
+from algoperf.argument_types import Parser, add_rows, numbers, positive, seed, words
 
 Command = Callable[[argparse.Namespace], int]
-USER_MISTAKE = 2
 EPILOG = (
     "exit codes: 0 done (target reached or not), 1 a trial or a check failed (score --strict: "
     "damaged logs), 2 a mistake in what was asked, 75 stopped by a signal and saved"
 )
 
 
-class _Parser(argparse.ArgumentParser):
-    """Reports a mistake in the arguments in one line, as every other mistake."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(USER_MISTAKE, f"algoperf: {message}; see: {self.prog} --help\n")
-
-
-def _positive(text: str) -> int:
-    value = int(text) if text.isdigit() else 0
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
-    return value
-
-
-def _seconds(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
-    return value
-
-
-def _seed(text: str) -> int:
-    if not text.isdigit():
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 0")
-    return int(text)
-
-
 def parser(functions: Mapping[str, Command]) -> argparse.ArgumentParser:
     """Return the parser; what it parses has `command`, one of the functions by subcommand."""
-    root = _Parser(
+    root = Parser(
         prog="algoperf",
         description="Measure how fast training algorithms train neural networks, in JAX and in "
         "PyTorch.",
@@ -81,18 +51,6 @@ def _add(commands: Any, name: str, function: Any, help_text: str) -> argparse.Ar
     return parser
 
 
-def _add_rows(command: argparse.ArgumentParser) -> None:
-    """The arguments that choose a workload's rows."""
-    add = command.add_argument
-    add("--scale", default="mini", help="size of model and data (default: %(default)s)")
-    add(
-        "--data",
-        metavar="builtin|hub|FOLDER",
-        help="where the rows come from (default: the scale's own)",
-    )
-    add("--skip-bad-rows", action="store_true", help="count rows that cannot be read, and go on")
-
-
 def _add_run(commands: Any, function: Command) -> None:
     run = _add(
         commands,
@@ -100,111 +58,7 @@ def _add_run(commands: Any, function: Command) -> None:
         function,
         "train a workload with a submission and measure its time to target",
     )
-    add = run.add_argument
-    add("--workload", required=True, help="a name from `algoperf workloads`")
-    add("--submission", required=True, help="a Python file, or a name from `algoperf submissions`")
-    add(
-        "--framework",
-        help="jax or pytorch (default: the one that the submission serves; jax if both)",
-    )
-    _add_rows(run)
-    add(
-        "--drop-duplicates",
-        action="store_true",
-        help="leave training rows out that repeat, or that another split has as well",
-    )
-    add(
-        "--balance",
-        action="store_true",
-        help="leave training rows out until every class has as many",
-    )
-    add(
-        "--pretrained",
-        metavar="FOLDER|NAME",
-        help="start from published weights: a folder saved by transformers, or a name on the hub",
-    )
-    add(
-        "--tuning-ruleset",
-        choices=("external", "self"),
-        help="external: 5 trials a study, each at a point drawn from the search space; "
-        "self: no point, budget x 1.5 "
-        "(default: one trial at the submission's DEFAULTS)",
-    )
-    add(
-        "--search-space",
-        metavar="FILE",
-        help="AlgoPerf's JSON: ranges, feasible points, or a list of points",
-    )
-    add(
-        "--trials",
-        type=_positive,
-        help="trials a study (default: 1; with --tuning-ruleset external 5)",
-    )
-    add(
-        "--studies",
-        type=_positive,
-        default=1,
-        help="studies, each with points and seeds of its own (default: 1)",
-    )
-    add(
-        "--trial-range",
-        metavar="FIRST:LAST",
-        help="run only these trials of each study, counted from 1",
-    )
-    add(
-        "--seed",
-        type=_seed,
-        default=0,
-        help="seed of everything; every trial derives its own (default: 0)",
-    )
-    add(
-        "--batch-size",
-        type=_positive,
-        help="rows a step (default: the submission's, else the workload's)",
-    )
-    add("--compile", action="store_true", help="torch.compile the model (JAX always compiles)")
-    add(
-        "--max-steps",
-        type=_positive,
-        help="end after so many steps, whatever the time; such a run is marked not scoreable",
-    )
-    add(
-        "--eval-every-steps",
-        type=_positive,
-        help="evaluate by steps, not by time: reproducible bit for bit",
-    )
-    add(
-        "--checkpoint-every-s",
-        type=_seconds,
-        default=300.0,
-        metavar="S",
-        help="save the trial after each evaluation, and whenever so many seconds of wall time have "
-        "passed; off the clock (default: 300)",
-    )
-    add("--no-checkpoint", action="store_true", help="save nothing, and go on from nothing")
-    add(
-        "--retry-failed",
-        action="store_true",
-        help="run trials that failed again, whatever the cause (those that a signal from outside "
-        "ended are anyhow)",
-    )
-    add(
-        "--until",
-        choices=("validation", "test", "end"),
-        default="validation",
-        help="stop at the validation target, or (AlgoPerf's older rule) when the test "
-        "target is met too, or go on "
-        "past the target to --max-steps",
-    )
-    add("--experiment", metavar="NAME", help="folder of the runs below --out (default: SCALE-DATA)")
-    add(
-        "--out",
-        type=Path,
-        default=Path("runs"),
-        metavar="DIR",
-        help="where run folders go (default: runs)",
-    )
-    add("--json", action="store_true", help="print the results as JSON")
+    run_arguments.declare(run)
 
 
 def _add_score(commands: Any, function: Command) -> None:
@@ -256,7 +110,7 @@ def _add_score(commands: Any, function: Command) -> None:
     )
     add(
         "--resamples",
-        type=_positive,
+        type=positive,
         default=10_000,
         metavar="N",
         help="competitions to draw (default: %(default)s)",
@@ -283,7 +137,7 @@ def _add_data(commands: Any, function: Command) -> None:
         help="a name from `algoperf workloads`; after the word export, its rows are written to "
         "--out, a file for each split, as --data FOLDER reads them",
     )
-    _add_rows(data)
+    add_rows(data)
     add("--format", choices=("jsonl", "parquet"), help="of exported files (default: jsonl)")
     add(
         "--out",
@@ -307,12 +161,12 @@ def _add_check(commands: Any, function: Command) -> None:
     add("--framework", help="jax or pytorch (default: each that the submission serves)")
     add(
         "--workloads",
-        type=_words,
+        type=words,
         default=["digits", "ag_news"],
         metavar="NAMES",
         help="names from `algoperf workloads`, with commas (default: digits,ag_news)",
     )
-    add("--seed", type=_seed, default=0, help="seed of all runs (default: 0)")
+    add("--seed", type=seed, default=0, help="seed of all runs (default: 0)")
     add("--json", action="store_true", help="print the verdicts as JSON")
 
 
@@ -338,39 +192,39 @@ def _add_campaign(commands: Any, function: Command) -> None:
     )
     add(
         "--trials",
-        type=_positive,
+        type=positive,
         default=3,
         help="of a study, with --tuning-ruleset external (default: 3)",
     )
     add(
         "--submissions",
-        type=_words,
+        type=words,
         default=[],
         help="reference algorithms, with commas (default: all)",
     )
-    add("--frameworks", type=_words, default=["jax", "pytorch"], help="default: jax,pytorch")
-    add("--seeds", type=_positive, default=3, help="runs of each, seeds from 0 (default: 3)")
+    add("--frameworks", type=words, default=["jax", "pytorch"], help="default: jax,pytorch")
+    add("--seeds", type=positive, default=3, help="runs of each, seeds from 0 (default: 3)")
     add(
         "--learning-rate-factors",
-        type=_numbers,
+        type=numbers,
         default=[1.0],
         help="multiples of the default rate (default: 1)",
     )
-    add("--steps", type=_positive, help="length of each run (default: the workload's step hint)")
+    add("--steps", type=positive, help="length of each run (default: the workload's step hint)")
     add(
         "--until",
         choices=("validation", "end"),
         default="end",
         help="end at the target, or show the whole curve (default)",
     )
-    add("--eval-every-steps", type=_positive, default=20, help="default: 20")
+    add("--eval-every-steps", type=positive, default=20, help="default: 20")
     add(
         "--targets",
-        type=_numbers,
+        type=numbers,
         default=[],
         help="values to count reached runs for (default: the workload's)",
     )
-    add("--workers", type=_positive, default=2, help="one-thread processes at a time (default: 2)")
+    add("--workers", type=positive, default=2, help="one-thread processes at a time (default: 2)")
     add(
         "--out",
         type=Path,
@@ -378,11 +232,3 @@ def _add_campaign(commands: Any, function: Command) -> None:
         metavar="DIR",
         help="run folders and curves.csv (default: campaign)",
     )
-
-
-def _words(text: str) -> list[str]:
-    return [word for word in text.split(",") if word]
-
-
-def _numbers(text: str) -> list[float]:
-    return [float(word) for word in _words(text)]

@@ -121,9 +121,4 @@ class Preservation:
 
 
 def _tree(now: State) -> dict[str, Any]:
-    return {
-        "params": now.params,
-        "model_state": now.model_state,
-        "optimizer_state": now.optimizer_state,
-        "generators": state.generators(),
-    }
+    return {**now.trees(), "generators": state.generators()}

@@ -25,6 +25,14 @@ class State:
     optimizer_state: Any = None
     step: int = 0
 
+    def trees(self) -> dict[str, Any]:
+        """What is saved of it beside the step, by name."""
+        return {
+            "params": self.params,
+            "model_state": self.model_state,
+            "optimizer_state": self.optimizer_state,
+        }
+
 
 @dataclasses.dataclass(frozen=True)
 class Functions:

@@ -46,10 +46,10 @@ class Case:
 
 @dataclasses.dataclass(frozen=True)
 class Saved:
-    """All that a trial needs to go on, after `step` updates that took `batches` from the queue."""
+    """All that a trial needs to go on, after `step` updates; `position` is the queue's."""
 
     step: int
-    batches: int
+    position: Mapping[str, Any]
     arrays: state.Arrays
     structure: state.Structure
     generators: Mapping[str, Any]

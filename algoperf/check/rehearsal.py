@@ -79,7 +79,6 @@ class _Watch:
         )
         self._signature: Mapping[str, Any] = {}
         self._train_rows = case.data.splits["train"]
-        self._taken = 0
 
     def train(self, evaluate: bool, saved: Saved | None, save: bool, steps: int) -> None:
         trial = self._trial(evaluate, steps)
@@ -105,7 +104,7 @@ class _Watch:
 
     def _trial(self, evaluate: bool, steps: int) -> Trial:
         case = self._case
-        queue = TrainingQueue(self._train_rows, BATCH_SIZE, case.seed, self._place)
+        queue = TrainingQueue(self._train_rows, BATCH_SIZE, case.seed, self._view.place)
         trial = Trial(
             backend=case.backend,
             workload=self._view.workload,
@@ -125,10 +124,6 @@ class _Watch:
             self._found.first = self._neutral(trial.state.params)
         return trial
 
-    def _place(self, batch: Mapping[str, np.ndarray]) -> Any:
-        self._taken += 1
-        return self._view.place(batch)
-
     def _step(self, trial: Trial, save: bool, steps: int) -> None:
         """Step by step, without the evaluations in between."""
         before = -1
@@ -140,19 +135,18 @@ class _Watch:
 
     def _save(self, trial: Trial) -> None:
         try:
-            arrays, structure = state.to_arrays(_tree(trial.state))
+            arrays, structure = state.to_arrays(trial.state.trees())
         except spec.UserError as error:
             self._found.saved = str(error)
             return
         self._found.saved = Saved(
-            trial.state.step, self._taken, arrays, structure, state.generators()
+            trial.state.step, self._queue.position(), arrays, structure, state.generators()
         )
 
     def _go_on(self, trial: Trial, saved: Saved) -> None:
-        tree = state.restore(saved.arrays, saved.structure, _tree(trial.state))
+        tree = state.restore(saved.arrays, saved.structure, trial.state.trees())
         trial.state = State(**tree, step=saved.step)
-        while self._taken < saved.batches:
-            next(self._queue)
+        self._queue.go_to(saved.position)
         state.set_generators(saved.generators)
 
     def _look_at_the_end(self, trial: Trial, scalars: ScalarBuffer) -> None:
@@ -278,14 +272,6 @@ class _NoLog:
 
     def evaluation(self, times: Any, metrics: Any) -> None:
         pass
-
-
-def _tree(now: State) -> dict[str, Any]:
-    return {
-        "params": now.params,
-        "model_state": now.model_state,
-        "optimizer_state": now.optimizer_state,
-    }
 
 
 def _shape(signature: Any) -> str:

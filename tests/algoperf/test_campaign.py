@@ -6,6 +6,7 @@ import subprocess
 import pytest
 
 from algoperf import campaign, run_log
+from algoperf.spec import UserError
 
 
 @pytest.fixture
@@ -90,6 +91,13 @@ def test_another_learning_rate_is_a_point_of_its_own(tmp_path):
 
     assert point == {**nadamw.DEFAULTS, "learning_rate": 100 * nadamw.DEFAULTS["learning_rate"]}
     assert words[words.index("--search-space") + 1] == str(tmp_path / "nadamw-rate-100.json")
+
+
+def test_an_algorithm_without_a_learning_rate_has_no_multiples(tmp_path):
+    name = "schedule_free_self_tuning"
+    (job,) = campaign.jobs("digits", [name], ["jax"], 1, [100.0], 5, 5)
+    with pytest.raises(UserError, match=rf"{name} has no learning_rate in DEFAULTS"):
+        job.command(tmp_path)
 
 
 def test_steps_to_a_target_by_seed():

@@ -10,6 +10,7 @@ from algoperf import preservation, run_log, spec
 from algoperf.checkpoint import Checkpoints
 from algoperf.clock import PARTS, Ledger
 from algoperf.data.batches import Buckets, TrainingQueue
+from algoperf.trial_parts import State
 
 ARRAYS = {
     "weights": np.arange(6, dtype=np.float32).reshape(2, 3),
@@ -159,7 +160,7 @@ def keeper(tmp_path, clock, *, every_s=100.0, asked=lambda: False, said=None, ba
 def fake_trial(step=4, **state):
     where = {"step": step}
     return SimpleNamespace(
-        state=SimpleNamespace(
+        state=State(
             params={"w": np.full(2, step, np.float32)},
             model_state=None,
             optimizer_state=state.get("optimizer_state", {"m": np.zeros(2)}),

@@ -18,7 +18,8 @@ WORKLOAD = define(
                 validation=0.85,
                 ceiling=0.968,  # three in ten references state one fact wrongly
                 baselines={"lead-1": 0.048, "lead-3": 0.068, "shuffled sources": 0.158},
-                provenance="docs/targets.md",
+                provenance="docs/targets.md: nadamw reaches it in 125 to 225 steps in "
+                "10 of 10 seeds, in each framework",
             )
         },
     ),

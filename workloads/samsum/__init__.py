@@ -18,7 +18,8 @@ WORKLOAD = define(
                 validation=0.75,
                 ceiling=0.958,  # three in ten references state one fact wrongly
                 baselines={"lead-1": 0.0, "lead-3": 0.113, "shuffled sources": 0.059},
-                provenance="docs/targets.md",
+                provenance="docs/targets.md: nadamw reaches it in 125 to 225 steps in "
+                "10 of 10 seeds, in each framework",
             )
         },
     ),

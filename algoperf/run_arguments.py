@@ -1,0 +1,115 @@
+"""The arguments of `algoperf run`."""
+
+import argparse
+from pathlib import Path
+
+from algoperf.argument_types import add_rows, positive, seconds, seed
+
+
+def declare(run: argparse.ArgumentParser) -> None:
+    """Add the arguments to the subcommand's parser."""
+    add = run.add_argument
+    add("--workload", required=True, help="a name from `algoperf workloads`")
+    add("--submission", required=True, help="a Python file, or a name from `algoperf submissions`")
+    add(
+        "--framework",
+        help="jax or pytorch (default: the one that the submission serves; jax if both)",
+    )
+    add_rows(run)
+    add(
+        "--drop-duplicates",
+        action="store_true",
+        help="leave training rows out that repeat, or that another split has as well",
+    )
+    add(
+        "--balance",
+        action="store_true",
+        help="leave training rows out until every class has as many",
+    )
+    add(
+        "--pretrained",
+        metavar="FOLDER|NAME",
+        help="start from published weights: a folder saved by transformers, or a name on the hub",
+    )
+    add(
+        "--tuning-ruleset",
+        choices=("external", "self"),
+        help="external: 5 trials a study, each at a point drawn from the search space; "
+        "self: no point, budget x 1.5 "
+        "(default: one trial at the submission's DEFAULTS)",
+    )
+    add(
+        "--search-space",
+        metavar="FILE",
+        help="AlgoPerf's JSON: ranges, feasible points, or a list of points",
+    )
+    add(
+        "--trials",
+        type=positive,
+        help="trials a study (default: 1; with --tuning-ruleset external 5)",
+    )
+    add(
+        "--studies",
+        type=positive,
+        default=1,
+        help="studies, each with points and seeds of its own (default: 1)",
+    )
+    add(
+        "--trial-range",
+        metavar="FIRST:LAST",
+        help="run only these trials of each study, counted from 1",
+    )
+    add(
+        "--seed",
+        type=seed,
+        default=0,
+        help="seed of everything; every trial derives its own (default: 0)",
+    )
+    add(
+        "--batch-size",
+        type=positive,
+        help="rows a step (default: the submission's, else the workload's)",
+    )
+    add("--compile", action="store_true", help="torch.compile the model (JAX always compiles)")
+    add(
+        "--max-steps",
+        type=positive,
+        help="end after so many steps, whatever the time; such a run is marked not scoreable",
+    )
+    add(
+        "--eval-every-steps",
+        type=positive,
+        help="evaluate by steps, not by time: reproducible bit for bit",
+    )
+    add(
+        "--checkpoint-every-s",
+        type=seconds,
+        default=300.0,
+        metavar="S",
+        help="save the trial after each evaluation, and whenever so many seconds of wall time have "
+        "passed; off the clock (default: 300)",
+    )
+    add("--no-checkpoint", action="store_true", help="save nothing, and go on from nothing")
+    add(
+        "--retry-failed",
+        action="store_true",
+        help="run trials that failed again, whatever the cause (those that a signal from outside "
+        "ended are anyhow)",
+    )
+    add(
+        "--until",
+        choices=("validation", "test", "end"),
+        default="validation",
+        help="stop at the validation target, or (AlgoPerf's older rule) when the test "
+        "target is met too, or go on "
+        "past the target to --max-steps",
+    )
+    add("--experiment", metavar="NAME", help="folder of the runs below --out (default: SCALE-DATA)")
+    add(
+        "--out",
+        type=Path,
+        default=Path("runs"),
+        metavar="DIR",
+        help="where run folders go (default: runs)",
+    )
+    add("--json", action="store_true", help="print the results as JSON")

@@ -1,0 +1,82 @@
+"""From the arguments of `algoperf run` to the trials that are run."""
+
+import argparse
+import dataclasses
+from pathlib import Path
+
+from algoperf import backends, study, submission, workload
+from algoperf.data import sources
+from algoperf.spec import UserError
+from algoperf.trial_plan import TrialPlan
+
+
+@dataclasses.dataclass(frozen=True)
+class RunPlan:
+    """What `algoperf run` will do: a trial's plan, which of them to run, and what to say before."""
+
+    trial: TrialPlan
+    outline: submission.Outline
+    chosen: study.Slice
+    notes: tuple[str, ...]
+
+
+def make(arguments: argparse.Namespace, command: str, show_progress: bool) -> RunPlan:
+    """Check what was asked by the arguments of `algoperf run`, before any framework is loaded.
+
+    Raises UserError, in one line, for what cannot be run.
+    """
+    definition = workload.find(arguments.workload)
+    if arguments.until == "end" and arguments.max_steps is None:
+        raise UserError("--until end needs --max-steps, which is then the only end")
+    scale_name = workload.choose(
+        f"scale of {definition.name}", arguments.scale, list(definition.scales)
+    )
+    kind, source = sources.resolve(definition, definition.scales[scale_name], arguments.data)
+    path, found = submission.locate(arguments.submission)
+    outline = submission.inspect(path)
+    framework = submission.choose_framework(outline, arguments.framework)
+    backends.check_installed(framework)
+    ruleset = arguments.tuning_ruleset or "none"
+    size = study.check_search_space(outline, ruleset, arguments.search_space)
+    chosen = study.choose_slice(
+        ruleset, arguments.trials, arguments.studies, arguments.trial_range, size
+    )
+    chosen_by = ""
+    if not arguments.framework:
+        chosen_by = " (the one that it serves)" if len(outline.frameworks) == 1 else " (default)"
+    notes = [f"submission: {found} ({path}), framework: {framework}{chosen_by}"]
+    notes += submission.notes(outline, framework)
+    if outline.self_tunes and ruleset == "none" and arguments.search_space is None:
+        ruleset = "self"
+        notes.append(f"submission {outline.name}: it has no search space, so it runs self-tuning")
+    trial = TrialPlan(
+        workload=definition.name,
+        scale=scale_name,
+        data=source,
+        source_kind=kind,
+        framework=framework,
+        submission=str(path),
+        out=str(arguments.out.resolve()),
+        experiment=study.check_name(arguments.experiment or f"{scale_name}-{kind}"),
+        study=0,
+        trial=1,
+        seed=arguments.seed,
+        tuning_ruleset=ruleset,
+        search_space=None
+        if arguments.search_space is None
+        else str(Path(arguments.search_space).resolve()),
+        batch_size=arguments.batch_size,
+        compile=arguments.compile and framework == "pytorch",
+        pretrained=arguments.pretrained,
+        skip_bad_rows=arguments.skip_bad_rows,
+        drop_duplicates=arguments.drop_duplicates,
+        balance=arguments.balance,
+        checkpoints=not arguments.no_checkpoint,
+        checkpoint_every_s=arguments.checkpoint_every_s,
+        max_steps=arguments.max_steps,
+        eval_every_steps=arguments.eval_every_steps,
+        until=arguments.until,
+        show_progress=show_progress,
+        command=command,
+    )
+    return RunPlan(trial, outline, chosen, tuple(notes))
