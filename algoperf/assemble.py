@@ -26,7 +26,8 @@ from algoperf.clock import Ledger
 from algoperf.data import batches, select
 from algoperf.data.tokenizers import PAD_ID
 from algoperf.evaluate import Evaluator
-from algoperf.trial import Trial, cause_of
+from algoperf.judgement import cause_of
+from algoperf.trial import Trial
 from algoperf.trial_plan import TrialPlan
 
 Report = Callable[..., None]

@@ -13,7 +13,7 @@ from algoperf.run_log import TrialLog
 from algoperf.trial import Trial
 from algoperf.trial_parts import State
 
-FORMAT = 1
+FORMAT = 2
 Say = Callable[[str], None]
 
 

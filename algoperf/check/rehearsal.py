@@ -21,8 +21,9 @@ from algoperf.check.case import Case, Rehearsal, Saved
 from algoperf.clock import Ledger
 from algoperf.data.batches import TrainingQueue
 from algoperf.goal import Goal, Limits
+from algoperf.judgement import cause_of
 from algoperf.scalars import ScalarBuffer
-from algoperf.trial import Trial, cause_of
+from algoperf.trial import Trial
 from algoperf.trial_parts import Functions, State
 
 STEPS = 12
