@@ -16,7 +16,7 @@ from algoperf.data.batches import TrainingQueue
 from algoperf.goal import Goal, Limits
 from algoperf.judgement import NotFinite, cause_of, difference
 from algoperf.scalars import ScalarBuffer
-from algoperf.trial_parts import Evaluate, Functions, Keeper, State, Untimed
+from algoperf.trial_parts import Evaluate, Functions, Keeper, State, Untimed, times
 
 
 class Trial:
@@ -122,10 +122,16 @@ class Trial:
                 Exception
             ) as error:  # whatever a submission raises ends its trial, and is recorded
                 self.fail(cause_of(error), traceback.format_exc())
-            with self._untimed(lambda: self.state.params):
+            # A step that failed may have used its parameters up: there is nothing to compare.
+            failed = self.status is not None
+            watch = contextlib.nullcontext() if failed else self._untimed(self._params)
+            with watch:
                 self._between(evaluates)
             if self.interrupted:
                 return
+
+    def _params(self) -> Any:
+        return self.state.params
 
     def _between(self, evaluates: bool) -> None:
         """What happens while the submission's clock stands still."""
@@ -272,7 +278,7 @@ class Trial:
         ]
         self.evaluations.append((self.state.step, elapsed_s, metrics))
         self._eval_results.append((self.state.step, metrics))
-        self._log.evaluation(self._times(elapsed_s), metrics)
+        self._log.evaluation(times(self.ledger, self.state.step, self.preemptions), metrics)
         self._due_s = (
             math.floor(elapsed_s / self.limits.eval_every_s) + 1
         ) * self.limits.eval_every_s
@@ -283,18 +289,6 @@ class Trial:
         elif self._ending:
             self.status = "complete"
         self._report(metrics)
-
-    def _times(self, elapsed_s: float) -> dict[str, float]:
-        evaluation_s, logging_s = self.ledger.evaluation.elapsed_s, self.ledger.logging.elapsed_s
-        return {
-            "accumulated_submission_time": elapsed_s,
-            "accumulated_eval_time": evaluation_s,
-            "accumulated_logging_time": logging_s,
-            "global_step": self.state.step,
-            "preemption_count": self.preemptions,
-            "score": elapsed_s,
-            "total_duration": elapsed_s + evaluation_s + logging_s,
-        }
 
     def position(self) -> dict[str, Any]:
         """Where the trial is beside its parameters and states, as plain values."""

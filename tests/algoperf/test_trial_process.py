@@ -54,6 +54,9 @@ def update_params(
                 workload.metrics_logger.append_scalar_metrics({{"loss": float("inf")}}, global_step)
             case "memory":
                 raise MemoryError
+            case "donated":
+                use_up(params)
+                raise RuntimeError("broken on purpose in donated")
             case "exhausted":
                 raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 99 bytes")
             case "exit":
@@ -71,10 +74,13 @@ def prepare_for_eval(optimizer_state, current_param_container, model_state, hype
     return optimizer_state, current_param_container, model_state
 """
 JAX = (
-    FAULTY.format(imports="import jax.numpy as jnp", missing="None")
+    FAULTY.format(imports="import jax\nimport jax.numpy as jnp", missing="None")
     + """
 def with_head(params, change):
     return {**params, "head": {**params["head"], "kernel": change(params["head"]["kernel"])}}
+
+def use_up(params):
+    jax.jit(lambda tree: jax.tree.map(lambda leaf: leaf + 1, tree), donate_argnums=0)(params)
 
 def with_bias(params, value):  # what minus infinity there does, the rectifier hides
     layer = params["hidden_0"]
@@ -123,6 +129,7 @@ FAULTS = {
     "killed": ("failed", 1, "the trial's process was ended by SIGKILL"),
     "interpreter exit": ("failed", 1, "the trial's process ended with exit code 3 and no result"),
     "nan": ("diverged", 3, None),
+    "donated": ("failed", 2, "RuntimeError: broken on purpose in donated"),
     "hidden": ("diverged", 3, None),
     "recovers": ("complete", 3, None),  # with --keep-going
     "loss": ("diverged", 3, None),
