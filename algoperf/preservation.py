@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from algoperf import spec, state
+from algoperf import spec, state, state_kinds
 from algoperf.backends import Backend
 from algoperf.checkpoint import Arrays, Checkpoints
 from algoperf.clock import Ledger
@@ -114,7 +114,7 @@ class Preservation:
                 f"{self._log.folder}: its checkpoint does not fit the submission ({error}); give "
                 "--no-checkpoint to start over"
             ) from error
-        state.set_generators(tree.pop("generators"))
+        state_kinds.set_generators(tree.pop("generators"))
         trial.go_on(State(**tree, step=document["position"]["step"]), document["position"])
         self._compiled_s = self._forgivable_s = document["compiled_s"]
         self._log.go_back(document["files"])
@@ -125,5 +125,5 @@ def _tree(now: State) -> dict[str, Any]:
         "params": now.params,
         "model_state": now.model_state,
         "optimizer_state": now.optimizer_state,
-        "generators": state.generators(),
+        "generators": state_kinds.generators(),
     }

@@ -61,7 +61,7 @@ class Keeper(Protocol):
 
 
 def times(ledger: Ledger, step: int, preemptions: int) -> dict[str, float]:
-    """The columns of an evaluation's row that are no metrics, under AlgoPerf's names, in seconds."""
+    """The columns of an evaluation's row that are no metrics, in seconds."""
     submission_s, evaluation_s = ledger.submission.elapsed_s, ledger.evaluation.elapsed_s
     logging_s = ledger.logging.elapsed_s
     return {

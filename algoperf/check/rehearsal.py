@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from algoperf import adapt, older, seeds, spec, state, submission
+from algoperf import adapt, older, seeds, spec, state, state_kinds, submission
 from algoperf.check import verdicts
 from algoperf.check.case import Case, Rehearsal, Saved
 from algoperf.clock import Ledger
@@ -146,7 +146,7 @@ class _Watch:
             self._found.saved = str(error)
             return
         self._found.saved = Saved(
-            trial.state.step, self._taken, arrays, structure, state.generators()
+            trial.state.step, self._taken, arrays, structure, state_kinds.generators()
         )
 
     def _go_on(self, trial: Trial, saved: Saved) -> None:
@@ -154,7 +154,7 @@ class _Watch:
         trial.state = State(**tree, step=saved.step)
         while self._taken < saved.batches:
             next(self._queue)
-        state.set_generators(saved.generators)
+        state_kinds.set_generators(saved.generators)
 
     def _look_at_the_end(self, trial: Trial, scalars: ScalarBuffer) -> None:
         now = trial.state
