@@ -190,7 +190,8 @@ class Run:
         (folder / "slow.py").write_text(SOURCES[form, framework])
         self.folder, self.steps = folder, steps
         words = ["--workload", "digits", "--submission", "slow.py", "--framework", framework]
-        words += ["--max-steps", str(steps), "--eval-every-steps", "4", "--out", "runs"]
+        words += ["--max-steps", str(steps), "--eval-every-steps", "4", "--until", "end"]
+        words += ["--out", "runs"]
         self.words = [sys.executable, "-P", "-m", "algoperf", "run", *words]
         self.trial = folder / f"runs/mini-builtin/slow/study_0/digits_{framework}/trial_1"
 
