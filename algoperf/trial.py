@@ -66,8 +66,9 @@ class Trial:
         self._report = report
         self._keeper = keeper
         self._untimed = untimed
+        self.last_batch: Any = None  # of a submission that selects data
         self.interrupted = False
-        self.preemptions = 0
+        self.preemptions = 0  # how many processes worked on the trial before this one
         self._in_flight = InFlight(backend.wait)
         self._scalars = ScalarBuffer()
         self._due_s = 0.0
@@ -176,6 +177,8 @@ class Trial:
         arguments = self._arguments()
         rng = self._random_state(seeds.DATA_SELECTION, state.step)
         arguments["batch"] = self._functions.data_selection(**arguments, rng=rng)
+        if self._functions.selects_data:
+            self.last_batch = arguments["batch"]
         if self._functions.wants_train_state:
             self._update_train_state()
         rng = self._random_state(seeds.UPDATE, state.step)
@@ -300,7 +303,6 @@ class Trial:
             "due_s": self._due_s,
             "last_loss": self.last_loss,
             "not_finite": self.not_finite.seen,
-            "preemptions": self.preemptions,
         }
 
     def go_on(self, state: State, position: Mapping[str, Any]) -> None:
@@ -315,7 +317,6 @@ class Trial:
         self._eval_results[:] = [(step, metrics) for step, _, metrics in self.evaluations]
         self._due_s, self.last_loss = position["due_s"], position["last_loss"]
         self.not_finite.seen = {name: dict(seen) for name, seen in position["not_finite"].items()}
-        self.preemptions = position["preemptions"] + 1
 
     def fail(self, cause: str, details: str = "") -> None:
         """End the trial as failed."""

@@ -42,6 +42,7 @@ class Functions:
     eval_params: Function | None = None
     wants_train_state: bool = False
     logs_scalars: bool = True
+    selects_data: bool = False  # by a function of its own
 
 
 class Keeper(Protocol):

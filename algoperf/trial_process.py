@@ -107,7 +107,7 @@ def _send(events: TextIO, event: str, **values: Any) -> None:
 
 
 def _report_every(period_s: float, report: Callable[[], None]) -> threading.Event:
-    from algoperf import trust
+    from algoperf import processor_time
 
     stop = threading.Event()
 
@@ -116,7 +116,7 @@ def _report_every(period_s: float, report: Callable[[], None]) -> threading.Even
             report()
 
     thread = threading.Thread(target=loop, daemon=True, name="progress")
-    trust.own_threads.add(thread)
+    processor_time.own_threads.add(thread)
     thread.start()
     return stop
 

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from algoperf import run_log, trust
+from algoperf import processor_time, run_log, trust
 
 HEAD = """
 import threading, time, subprocess, sys
@@ -170,7 +170,7 @@ def test_a_thread_of_ours_is_no_flag_and_one_that_sleeps_neither():
             sum(range(1000))
 
     ours = threading.Thread(target=work, name="ours")
-    trust.own_threads.add(ours)
+    processor_time.own_threads.add(ours)
     idle = threading.Thread(target=stop.wait, name="idle")
     for thread in (ours, idle):
         thread.start()
