@@ -118,7 +118,8 @@ def test_batches_drawn_go_on_with_the_queue(images, texts):
     again = TrainingQueue(images, 8, seed=1)
     again.go_to(queue.position())
     assert again.batches_drawn == 13
-    queue = TrainingQueue(texts, 4, seed=1, buckets=Buckets(texts, [(6, 4), (12, 6)], PAD_ID))
+    buckets = Buckets(texts, [(6, 4), (9, 5), (12, 6)], PAD_ID)
+    queue = TrainingQueue(texts, 4, seed=1, buckets=buckets)
     for count in range(1, 31):
         next(queue)
         assert queue.batches_drawn == count
