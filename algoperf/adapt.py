@@ -37,6 +37,7 @@ def submission_functions(
             given.get("prepare_for_eval"),
             wants_train_state="train_state" in update.takes,
             logs_scalars=loaded.logs_scalars,
+            selects_data="data_selection" in given,
         )
     info = spec.TrainingInfo(bound.step_hint, bound.loss_type, bound.max_allowed_runtime_sec)
     make = given[submission.OPTIMIZER_FUNCTIONS[backend.name]]

@@ -23,10 +23,11 @@ from algoperf import (
 )
 from algoperf.checkpoint import Checkpoints
 from algoperf.clock import Ledger
-from algoperf.data import batches, select
+from algoperf.data import batches, provenance, select
 from algoperf.data.tokenizers import PAD_ID
 from algoperf.evaluate import Evaluator
-from algoperf.trial import Trial, cause_of
+from algoperf.judgement import cause_of
+from algoperf.trial import Trial
 from algoperf.trial_plan import TrialPlan
 
 Report = Callable[..., None]
@@ -102,7 +103,7 @@ def assemble(
     if aside is not None:
         say(f"an earlier run of this trial was interrupted; what it left is in {aside}")
     # Before a function of the submission runs: however it ends, the folder says what it was.
-    log.begin(flags, choices.meta(plan, flags, data, scale), point)
+    begun_before = log.begin(flags, choices.meta(plan, flags, data, scale), point)
     log.copy_source(loaded.source_files)
 
     view = older.view(loaded.contract, bound, backend.place, hyperparameters)
@@ -132,13 +133,14 @@ def assemble(
         asked_to_stop,
         say,
     )
+    queue = batches.TrainingQueue(train, batch_size, seed, view.place, buckets=buckets)
     bound.seal()
     with _discarding(log, saved):
         trial = Trial(
             backend=backend,
             workload=view.workload,
             functions=functions,
-            queue=batches.TrainingQueue(train, batch_size, seed, view.place, buckets=buckets),
+            queue=queue,
             evaluate=measure,
             goal=goal,
             limits=limits,
@@ -151,13 +153,25 @@ def assemble(
             untimed=guard.untimed,
         )
     guard.checksum = backend.checksum
+    if functions.selects_data:
+        guard.more.append(_selection(train, queue, backend, trial).findings)
     evaluator.warm_up(view.first(trial.state.params), view.first(trial.state.model_state))
     if saved is not None and trial.status is None:
         keeper.go_on(trial, saved)
+        trial.preemptions = begun_before
         say(f"goes on from step {trial.state.step}, clock {ledger.submission.elapsed_s:.1f} s")
     return Assembled(
         plan, trial, backend, log, flags, batch_size, evaluator, buckets, checkpoints, guard
     )
+
+
+def _selection(
+    train: workload.Arrays, queue: batches.TrainingQueue, backend: backends.Backend, trial: Trial
+) -> provenance.Selection:
+    def last() -> tuple[int, Any]:
+        return trial.state.step, trial.last_batch
+
+    return provenance.Selection(provenance.Rows(train), queue, backend.fetch, last)
 
 
 def _say(report: Report, text: str) -> None:

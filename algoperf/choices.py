@@ -97,7 +97,7 @@ def limits(plan: TrialPlan, scale: workload.Scale) -> Limits:
     max_steps = plan.max_steps
     if plan.source_kind not in scale.targets:  # nothing to reach: the step hint is the end
         max_steps = min(filter(None, (plan.max_steps, scale.step_hint)))
-    return Limits(budget_s, scale.eval_every_s, plan.eval_every_steps, max_steps)
+    return Limits(budget_s, scale.eval_every_s, plan.eval_every_steps, max_steps, plan.keep_going)
 
 
 def flags(

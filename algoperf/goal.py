@@ -42,10 +42,12 @@ class Limits:
 
     An evaluation follows step 1, and then each time that the clock passes a multiple of
     `eval_every_s`; with `eval_every_steps`, after each multiple of that many steps instead.
-    `max_steps` ends the trial as complete.
+    `max_steps` ends the trial as complete. With `keep_going` numbers that are not finite are noted
+    and end nothing.
     """
 
     budget_s: float
     eval_every_s: float
     eval_every_steps: int | None = None
     max_steps: int | None = None
+    keep_going: bool = False

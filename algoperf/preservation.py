@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from algoperf import spec, state
+from algoperf import spec, state, state_kinds
 from algoperf.backends import Backend
 from algoperf.checkpoint import Arrays, Checkpoints
 from algoperf.clock import Ledger
@@ -13,7 +13,7 @@ from algoperf.run_log import TrialLog
 from algoperf.trial import Trial
 from algoperf.trial_parts import State
 
-FORMAT = 1
+FORMAT = 2
 Say = Callable[[str], None]
 
 
@@ -114,11 +114,11 @@ class Preservation:
                 f"{self._log.folder}: its checkpoint does not fit the submission ({error}); give "
                 "--no-checkpoint to start over"
             ) from error
-        state.set_generators(tree.pop("generators"))
+        state_kinds.set_generators(tree.pop("generators"))
         trial.go_on(State(**tree, step=document["position"]["step"]), document["position"])
         self._compiled_s = self._forgivable_s = document["compiled_s"]
         self._log.go_back(document["files"])
 
 
 def _tree(now: State) -> dict[str, Any]:
-    return {**now.trees(), "generators": state.generators()}
+    return {**now.trees(), "generators": state_kinds.generators()}

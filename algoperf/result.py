@@ -41,11 +41,19 @@ def of(assembled: Assembled) -> dict[str, Any]:
         "real_token_share": None if buckets is None else buckets.real_share,
         "examples": [] if written is None else written.rows()[:EXAMPLES],
         "inference_s_per_example": assembled.evaluator.inference_s_per_example,
+        "parameters_crc32": _checksum(assembled),
+        "not_finite": trial.not_finite.seen,
         "peak_process_bytes": hardware.peak_process_memory_bytes(),
         "peak_device_bytes": assembled.backend.peak_device_memory_bytes(),
         "error": trial.error,
         "flags": assembled.guard.flags,
     }
+
+
+def _checksum(assembled: Assembled) -> int | None:
+    """Of the last parameters; None of a trial that failed, whose step may have used them up."""
+    trial = assembled.trial
+    return None if trial.status == "failed" else assembled.backend.checksum(trial.state.params)
 
 
 def _best(trial: Trial) -> dict[str, float]:

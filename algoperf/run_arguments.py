@@ -91,6 +91,12 @@ def declare(run: argparse.ArgumentParser) -> None:
     )
     add("--no-checkpoint", action="store_true", help="save nothing, and go on from nothing")
     add(
+        "--keep-going",
+        action="store_true",
+        help="go on where a loss or a parameter is not finite, for submissions that recover "
+        "(default: the trial ends as diverged)",
+    )
+    add(
         "--retry-failed",
         action="store_true",
         help="run trials that failed again, whatever the cause (those that a signal from outside "

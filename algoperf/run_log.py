@@ -168,12 +168,13 @@ class TrialLog:
 
     def begin(
         self, flags: Mapping[str, Any], meta: Mapping[str, Any], point: Mapping[str, Any] | None
-    ) -> None:
-        """Write what the trial is, before its first step."""
+    ) -> int:
+        """Write what the trial is, before its first step; return how often it began before."""
         number = len(list(self.folder.glob("flags_*.json")))
         write_json(self.folder / f"flags_{number}.json", flags)
         write_json(self.folder / f"meta_data_{number}.json", meta)
         write_json(self.folder / HYPERPARAMETERS, dict(point or {}))
+        return number
 
     def copy_source(self, files: Mapping[str, Path]) -> None:
         """Copy the submission's files, by their path relative to its folder."""

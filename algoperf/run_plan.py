@@ -71,6 +71,7 @@ def make(arguments: argparse.Namespace, command: str, show_progress: bool) -> Ru
         skip_bad_rows=arguments.skip_bad_rows,
         drop_duplicates=arguments.drop_duplicates,
         balance=arguments.balance,
+        keep_going=arguments.keep_going,
         checkpoints=not arguments.no_checkpoint,
         checkpoint_every_s=arguments.checkpoint_every_s,
         max_steps=arguments.max_steps,

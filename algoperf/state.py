@@ -5,11 +5,12 @@ value that says how they hang together. `restore(arrays, structure, fresh)` give
 `fresh` is the same tree newly initialised; from it comes what is no data: functions, classes, the
 types of named tuples and dataclasses, the nodes of JAX pytrees, the objects that load a state.
 
-A tree is made of arrays (JAX, PyTorch, NumPy), numbers, strings, None, dicts, lists, tuples, named
-tuples, dataclasses, registered JAX pytrees, `torch.Generator`, objects with `state_dict` and
-`load_state_dict` (PyTorch's optimizers, schedulers and modules), other objects by their attributes,
-and functions, classes and workloads, which are taken from `fresh`. For anything else `to_arrays`
-raises UserError, which names the place.
+A tree is made of arrays (JAX, PyTorch, NumPy), numbers, strings, None, dicts, lists, tuples,
+deques, named tuples, dataclasses, registered JAX pytrees, the random generators of PyTorch, NumPy
+and Python, objects with `state_dict` and `load_state_dict` (PyTorch's optimizers, schedulers and
+modules), other objects by their attributes where these are all that they hold, and functions,
+classes and workloads, which are taken from `fresh`. For anything else `to_arrays` raises UserError,
+which names the place.
 
 No framework is imported: a tree holds JAX or PyTorch values only where they are loaded already.
 """
@@ -17,25 +18,25 @@ No framework is imported: a tree holds JAX or PyTorch values only where they are
 import collections
 import copy
 import dataclasses
-import enum
 import math
-import random
 import sys
 import types
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from algoperf.spec import UserError, Workload
+from algoperf import state_kinds as kinds
+from algoperf.spec import UserError
 
 Arrays = dict[str, np.ndarray]
 Structure = dict[str, Any]  # a JSON object
 ABSENT: Any = object()
 SAVED = (
-    "arrays, numbers, strings, None, dicts, lists, tuples, dataclasses, JAX pytrees, functions, "
-    "and objects with state_dict and load_state_dict, or with attributes that can be saved"
+    "arrays, numbers, strings, None, dicts, lists, tuples, deques, dataclasses, JAX pytrees, "
+    "functions, random generators, and objects with state_dict and load_state_dict, or with "
+    "attributes that can be saved"
 )
+SEQUENCES: dict[str, Any] = {"list": list, "tuple": tuple, "deque": collections.deque}
 DICTS = (dict, collections.OrderedDict, collections.Counter)
 UNSIGNED = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64}
 
@@ -58,54 +59,6 @@ def restore(arrays: Arrays, structure: Structure, fresh: Any, name: str = "state
     return _Reader(arrays).value(structure, fresh, name)
 
 
-def generators() -> dict[str, Any]:
-    """The states of the global random generators: Python's, and PyTorch's on the CPU."""
-    torch = sys.modules.get("torch")
-    found: dict[str, Any] = {"python": random.getstate()}
-    return found if torch is None else {**found, "torch": torch.get_rng_state()}
-
-
-def set_generators(states: Mapping[str, Any]) -> None:
-    """Set the global random generators to what `generators` gave."""
-    random.setstate(states["python"])
-    if "torch" in states:
-        sys.modules["torch"].set_rng_state(states["torch"])
-
-
-def _is(value: Any, module: str, kind: str) -> bool:
-    """Whether the value is of a framework's type, without loading the framework."""
-    loaded = sys.modules.get(module)
-    return loaded is not None and isinstance(value, getattr(loaded, kind))
-
-
-def _is_named_tuple(value: Any) -> bool:
-    return isinstance(value, tuple) and hasattr(value, "_fields")
-
-
-def _children(value: Any) -> tuple[list[Any], Any] | None:
-    """The (children, definition) of a registered JAX pytree node; None of anything else."""
-    jax = sys.modules.get("jax")
-    if jax is None or jax.tree_util.all_leaves([value]):
-        return None
-    children, definition = jax.tree_util.tree_flatten(value, is_leaf=lambda node: node is not value)
-    return list(children), definition
-
-
-def _label(value: Any) -> str:
-    """What a part that is not saved is recognised by."""
-    kind = type(value)
-    if isinstance(value, enum.Enum) or kind.__module__.partition(".")[0] in ("torch", "numpy"):
-        return f"{kind.__qualname__} {value}"
-    return str(getattr(value, "__qualname__", kind.__qualname__))
-
-
-def _is_static(value: Any) -> bool:
-    constant = isinstance(value, enum.Enum | np.dtype | Workload) or any(
-        _is(value, "torch", kind) for kind in ("dtype", "device")
-    )
-    return constant or callable(value)
-
-
 class _Writer:
     def __init__(self) -> None:
         self.arrays: Arrays = {}
@@ -113,15 +66,18 @@ class _Writer:
 
     def node(self, value: Any, at: str) -> Structure:
         """The structure of one value; its arrays are kept."""
-        for write in (self._plain, self._array, self._container, self._object):
+        for write in (self._plain, self._array, self._container, self._random, self._object):
             found = write(value, at)
             if found is not None:
                 return found
-        if _is_static(value):
-            return {"kind": "static", "label": _label(value)}
-        if hasattr(value, "__dict__") and not isinstance(value, types.ModuleType):
+        if kinds.is_static(value):
+            return {"kind": "static", "label": kinds.label(value)}
+        has_attributes = hasattr(value, "__dict__") and not isinstance(value, types.ModuleType)
+        if has_attributes and not kinds.hides(value):
             return self._instance(value, at)
-        raise UserError(f"{at} is {_article(value)}, which cannot be saved; a state holds {SAVED}")
+        raise UserError(
+            f"{at} is {kinds.article(value)}, which cannot be saved; a state holds {SAVED}"
+        )
 
     def _plain(self, value: Any, at: str) -> Structure | None:
         if type(value) is float and not math.isfinite(value):
@@ -134,11 +90,11 @@ class _Writer:
         if isinstance(value, np.ndarray | np.generic):
             kind = "numpy" if isinstance(value, np.ndarray) else "scalar"
             return {"kind": kind, **self._keep(np.array(value), at)}
-        if _is(value, "torch", "Tensor"):
+        if kinds.is_kind(value, "torch", "Tensor"):
             return self._tensor(value, at)
-        if _is(value, "torch", "Generator"):
+        if kinds.is_kind(value, "torch", "Generator"):
             return {"kind": "generator", **self._keep(value.get_state().numpy().copy(), at)}
-        if not _is(value, "jax", "Array"):
+        if not kinds.is_kind(value, "jax", "Array"):
             return None
         jax: Any = sys.modules["jax"]
         if jax.dtypes.issubdtype(value.dtype, jax.dtypes.prng_key):
@@ -174,12 +130,15 @@ class _Writer:
                 [self._key(key, at), self.node(each, f"{at}/{key}")] for key, each in value.items()
             ]
             return {"kind": "dict", "type": kind, "items": keys}
-        if _is_named_tuple(value):
+        if kinds.is_named_tuple(value):
             pairs = zip(value._fields, value, strict=True)
             return {"kind": "named tuple", "type": kind, "items": self._all(pairs, at)}
+        if type(value) is collections.deque:
+            items = self._all(enumerate(value), at)
+            return {"kind": kind, "most": value.maxlen, "items": items}
         if type(value) in (list, tuple):
             return {"kind": kind, "items": self._all(enumerate(value), at)}
-        found = _children(value)
+        found = kinds.children(value)
         if found is not None:
             return {"kind": "pytree", "type": kind, "items": self._all(enumerate(found[0]), at)}
         if dataclasses.is_dataclass(value) and not isinstance(value, type):
@@ -195,12 +154,20 @@ class _Writer:
     def _key(self, key: Any, at: str) -> Structure:
         simple = key is None or type(key) in (bool, int, float, str)
         if not simple and not (type(key) is tuple and all(type(part) is not tuple for part in key)):
-            raise UserError(f"{at} is a dict with {_article(key)} as a key, which cannot be saved")
+            raise UserError(
+                f"{at} is a dict with {kinds.article(key)} as a key, which cannot be saved"
+            )
         return (
             self.node(key, f"{at} (a key)")
             if simple
             else {"kind": "tuple", "items": [self._key(part, at) for part in key]}
         )
+
+    def _random(self, value: Any, at: str) -> Structure | None:
+        found = kinds.generator_state(value)
+        if found is None:
+            return None
+        return {"kind": "random", "type": kinds.label(value), "state": self.node(found, at)}
 
     def _object(self, value: Any, at: str) -> Structure | None:
         loads = all(
@@ -216,7 +183,9 @@ class _Writer:
 
     def _instance(self, value: Any, at: str) -> Structure:
         if id(value) in self._inside:
-            raise UserError(f"{at} is {_article(value)} that holds itself, which cannot be saved")
+            raise UserError(
+                f"{at} is {kinds.article(value)} that holds itself, which cannot be saved"
+            )
         self._inside.add(id(value))
         attributes = [[name, self.node(each, f"{at}/{name}")] for name, each in vars(value).items()]
         self._inside.discard(id(value))
@@ -236,18 +205,24 @@ class _Reader:
         if kind == "float":
             return float(node["value"])
         if kind == "static":
-            self._expect(fresh is not ABSENT and _label(fresh) == node["label"], node, fresh, at)
+            self._expect(
+                fresh is not ABSENT and kinds.label(fresh) == node["label"], node, fresh, at
+            )
             return fresh
         if kind == "object":
             self._expect(hasattr(fresh, "load_state_dict"), node, fresh, at)
             fresh.load_state_dict(self.value(node["state"], fresh.state_dict(), at))
+            return fresh
+        if kind == "random":
+            self._expect(kinds.label(fresh) == node["type"], node, fresh, at)
+            kinds.set_generator_state(fresh, self.value(node["state"], ABSENT, at))
             return fresh
         return self._array(node, fresh, at) if "array" in node else self._container(node, fresh, at)
 
     def _expect(self, fits: bool, node: Structure, fresh: Any, at: str) -> None:
         if not fits:
             what = node.get("type", node.get("label", node["kind"]))
-            now = "absent" if fresh is ABSENT else _article(fresh)
+            now = "absent" if fresh is ABSENT else kinds.article(fresh)
             raise UserError(f"{at} was saved as {what}, but is {now} after initialisation")
 
     def _array(self, node: Structure, fresh: Any, at: str) -> Any:
@@ -269,7 +244,10 @@ class _Reader:
         torch: Any = sys.modules["torch"]
         dtype = getattr(torch, node["dtype"])
         made = torch.from_numpy(array.copy()).view(dtype)
-        if _is(fresh, "torch", "Tensor") and (fresh.shape, fresh.dtype) == (made.shape, dtype):
+        if kinds.is_kind(fresh, "torch", "Tensor") and (fresh.shape, fresh.dtype) == (
+            made.shape,
+            dtype,
+        ):
             # Tensors that began as one may have parted since: only equal values share a place.
             before = self._filled.setdefault(fresh.data_ptr(), node["array"])
             if self._arrays[before].tobytes() == array.tobytes() and fresh.is_contiguous():
@@ -283,11 +261,11 @@ class _Reader:
         kind, items = node["kind"], node["items"]
         if kind == "dict":
             return self._dict(node, fresh, at)
-        if kind in ("list", "tuple"):
-            old = fresh if isinstance(fresh, list | tuple) else ()
+        if kind in SEQUENCES:
+            old = list(fresh) if isinstance(fresh, list | tuple | collections.deque) else []
             padded = [*old[: len(items)], *[ABSENT] * (len(items) - len(old))]
             values = self._all(items, list(zip(range(len(items)), padded, strict=True)), at)
-            return values if kind == "list" else tuple(values)
+            return SEQUENCES[kind](values, **({"maxlen": node["most"]} if kind == "deque" else {}))
         self._expect(type(fresh).__qualname__ == node["type"], node, fresh, at)
         if kind == "named tuple":
             return type(fresh)(*self._all(items, list(zip(fresh._fields, fresh, strict=True)), at))
@@ -299,7 +277,7 @@ class _Reader:
             old.update(zip([name for name, _ in items], values, strict=True))
             return fresh
         if kind == "pytree":
-            found = _children(fresh)
+            found = kinds.children(fresh)
             assert found is not None
             children, definition = found
             self._expect(len(children) == len(items), node, fresh, at)
@@ -339,11 +317,6 @@ def _jax_array(node: Structure, array: np.ndarray, fresh: Any) -> Any:
         return jax.random.wrap_key_data(array, impl=node["generator"])
     # A Python number makes a weakly typed array; NumPy's makes one that promotes others.
     made = jax.numpy.array(array.item() if node["weak"] and array.ndim == 0 else array)
-    if _is(fresh, "jax", "Array") and fresh.shape == made.shape and fresh.committed:
+    if kinds.is_kind(fresh, "jax", "Array") and fresh.shape == made.shape and fresh.committed:
         return jax.device_put(made, fresh.sharding)
     return made
-
-
-def _article(value: Any) -> str:
-    name = type(value).__qualname__
-    return f"{'an' if name[0].lower() in 'aeiou' else 'a'} {name}"

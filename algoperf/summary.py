@@ -35,6 +35,12 @@ def of_trial(result: dict[str, Any]) -> str:
             "the submission's waiting for data, "
             f"first step {ledger['first_step_s'] or 0:.2f})"
         )
+    if result["status"] != "diverged":
+        lines += [
+            f"  not finite: {name}, {seen['times']} times from step {seen['first_step']} to "
+            f"{seen['last_step']}"
+            for name, seen in result.get("not_finite", {}).items()
+        ]
     lines += [f"  flagged: {text} (docs/trust.md)" for text in result.get("flags", [])]
     for row in result.get("examples", []):
         lines += [
@@ -73,7 +79,8 @@ def _outcome(result: dict[str, Any]) -> str:
         case "budget":
             return f"did not reach {aim} in its budget of {result['budget_s']:g} s, {steps} steps"
         case "diverged":
-            return f"diverged (NaN or infinite loss) after {clock_s:.2f} s, {steps} steps"
+            what = ", ".join(result.get("not_finite", {})) or "loss"
+            return f"diverged ({what} not finite) after {clock_s:.2f} s, {steps} steps"
     scoreable = "" if result["scoreable"] or target.get("validation") is None else "; not scoreable"
     return f"complete after {clock_s:.2f} s, {steps} steps ({aim}{scoreable})"
 

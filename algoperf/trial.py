@@ -5,7 +5,7 @@ on.
 import contextlib
 import math
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -14,8 +14,9 @@ from algoperf.backends import Backend
 from algoperf.clock import InFlight, Ledger
 from algoperf.data.batches import TrainingQueue
 from algoperf.goal import Goal, Limits
+from algoperf.judgement import NotFinite, cause_of, difference
 from algoperf.scalars import ScalarBuffer
-from algoperf.trial_parts import Evaluate, Functions, Keeper, State, Untimed
+from algoperf.trial_parts import Evaluate, Functions, Keeper, State, Untimed, times
 
 
 class Trial:
@@ -54,6 +55,7 @@ class Trial:
             tuple[int, float, dict[str, float]]
         ] = []  # step, clock in seconds, metrics
         self.last_loss: float | None = None
+        self.not_finite = NotFinite()
         self._backend = backend
         self._workload = workload
         self._functions = functions
@@ -64,8 +66,9 @@ class Trial:
         self._report = report
         self._keeper = keeper
         self._untimed = untimed
+        self.last_batch: Any = None  # of a submission that selects data
         self.interrupted = False
-        self.preemptions = 0
+        self.preemptions = 0  # how many processes worked on the trial before this one
         self._in_flight = InFlight(backend.wait)
         self._scalars = ScalarBuffer()
         self._due_s = 0.0
@@ -120,10 +123,16 @@ class Trial:
                 Exception
             ) as error:  # whatever a submission raises ends its trial, and is recorded
                 self.fail(cause_of(error), traceback.format_exc())
-            with self._untimed(lambda: self.state.params):
+            # A step that failed may have used its parameters up: there is nothing to compare.
+            failed = self.status is not None
+            watch = contextlib.nullcontext() if failed else self._untimed(self._params)
+            with watch:
                 self._between(evaluates)
             if self.interrupted:
                 return
+
+    def _params(self) -> Any:
+        return self.state.params
 
     def _between(self, evaluates: bool) -> None:
         """What happens while the submission's clock stands still."""
@@ -134,8 +143,9 @@ class Trial:
         if evaluates:
             with self.ledger.evaluation.running():
                 metrics = self._measure()
+                has_finite_params = self._has_finite_params()
             with self.ledger.logging.running():
-                self._record(metrics)
+                self._record(metrics, has_finite_params)
         if self._keeper is not None and self.status is None:
             with self.ledger.checkpoint.running():
                 self._keeper.save(self)
@@ -167,6 +177,8 @@ class Trial:
         arguments = self._arguments()
         rng = self._random_state(seeds.DATA_SELECTION, state.step)
         arguments["batch"] = self._functions.data_selection(**arguments, rng=rng)
+        if self._functions.selects_data:
+            self.last_batch = arguments["batch"]
         if self._functions.wants_train_state:
             self._update_train_state()
         rng = self._random_state(seeds.UPDATE, state.step)
@@ -223,14 +235,15 @@ class Trial:
         self.ledger.data_wait_s = self._queue.wait_s
         rows = self._scalars.take(self._backend.fetch)
         self._log.scalars(rows)
-        losses = [values["loss"] for _, values in rows if "loss" in values]
-        self.last_loss = losses[-1] if losses else self.last_loss
+        losses = [(step, values["loss"]) for step, values in rows if "loss" in values]
+        self.last_loss = losses[-1][1] if losses else self.last_loss
+        finite = [self.not_finite.is_finite("training loss", *each) for each in losses]
         if self.status is not None:
             return
-        changed = _difference(self._signature, self._backend.signature(self.state.params))
+        changed = difference(self._signature, self._backend.signature(self.state.params))
         if changed is not None:
             self.fail(f"update_params changed the parameters: {changed}")
-        elif not all(math.isfinite(loss) for loss in losses):
+        elif not all(finite) and not self.limits.keep_going:
             self.status = "diverged"
         elif self.ledger.submission.elapsed_s > self.limits.budget_s:
             # Without a target nothing is scored, so the end of the budget is an end like any other.
@@ -252,33 +265,33 @@ class Trial:
         values = self._evaluate(split, self._evaluated, self.state.model_state)
         return {f"{split}/{name}": value for name, value in values.items()}
 
-    def _record(self, metrics: dict[str, float]) -> None:
+    def _has_finite_params(self) -> bool:
+        trained, evaluated = self.state.params, self._evaluated
+        return self._backend.is_finite(trained) and (
+            evaluated is trained or self._backend.is_finite(evaluated)
+        )
+
+    def _record(self, metrics: dict[str, float], has_finite_params: bool) -> None:
         elapsed_s = self.ledger.submission.elapsed_s
+        values = {name: metrics[name] for name in ("train/loss", "validation/loss")}
+        values["parameters"] = 0.0 if has_finite_params else math.nan
+        finite = [
+            self.not_finite.is_finite(name, self.state.step, value)
+            for name, value in values.items()
+        ]
         self.evaluations.append((self.state.step, elapsed_s, metrics))
         self._eval_results.append((self.state.step, metrics))
-        self._log.evaluation(self._times(elapsed_s), metrics)
+        self._log.evaluation(times(self.ledger, self.state.step, self.preemptions), metrics)
         self._due_s = (
             math.floor(elapsed_s / self.limits.eval_every_s) + 1
         ) * self.limits.eval_every_s
         if self.goal.is_met(metrics):
             self.status = "reached"
-        elif not all(math.isfinite(metrics[name]) for name in ("train/loss", "validation/loss")):
+        elif not all(finite) and not self.limits.keep_going:
             self.status = "diverged"
         elif self._ending:
             self.status = "complete"
         self._report(metrics)
-
-    def _times(self, elapsed_s: float) -> dict[str, float]:
-        evaluation_s, logging_s = self.ledger.evaluation.elapsed_s, self.ledger.logging.elapsed_s
-        return {
-            "accumulated_submission_time": elapsed_s,
-            "accumulated_eval_time": evaluation_s,
-            "accumulated_logging_time": logging_s,
-            "global_step": self.state.step,
-            "preemption_count": self.preemptions,
-            "score": elapsed_s,
-            "total_duration": elapsed_s + evaluation_s + logging_s,
-        }
 
     def position(self) -> dict[str, Any]:
         """Where the trial is beside its parameters and states, as plain values."""
@@ -289,7 +302,7 @@ class Trial:
             "evaluations": self.evaluations,
             "due_s": self._due_s,
             "last_loss": self.last_loss,
-            "preemptions": self.preemptions,
+            "not_finite": self.not_finite.seen,
         }
 
     def go_on(self, state: State, position: Mapping[str, Any]) -> None:
@@ -303,7 +316,7 @@ class Trial:
         ]
         self._eval_results[:] = [(step, metrics) for step, _, metrics in self.evaluations]
         self._due_s, self.last_loss = position["due_s"], position["last_loss"]
-        self.preemptions = position["preemptions"] + 1
+        self.not_finite.seen = {name: dict(seen) for name, seen in position["not_finite"].items()}
 
     def fail(self, cause: str, details: str = "") -> None:
         """End the trial as failed."""
@@ -326,25 +339,3 @@ class Trial:
             accumulated_logging_time=ledger.logging.elapsed_s,
             last_step_end_time=ledger.submission.elapsed_s,
         )
-
-
-def cause_of(error: BaseException) -> str:
-    """One line that says what went wrong; memory that ran out is named as such in
-    every framework.
-    """
-    text = f"{type(error).__name__}: {error}".strip().splitlines()[0][:300]
-    exhausted = ("out of memory", "resource_exhausted", "can't allocate memory")
-    if isinstance(error, MemoryError) or any(sign in str(error).lower() for sign in exhausted):
-        return f"out of memory ({text})"
-    return text
-
-
-def _difference(before: Mapping[str, Any], after: Mapping[str, Any]) -> str | None:
-    for name in (*before, *after):
-        if before.get(name) != after.get(name):
-            return f"{name} was {_shape(before.get(name))}, is {_shape(after.get(name))}"
-    return None
-
-
-def _shape(signature: Sequence[Any] | None) -> str:
-    return "absent" if signature is None else f"{signature[1]}{list(signature[0])}"

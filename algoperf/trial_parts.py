@@ -50,6 +50,7 @@ class Functions:
     eval_params: Function | None = None
     wants_train_state: bool = False
     logs_scalars: bool = True
+    selects_data: bool = False  # by a function of its own
 
 
 class Keeper(Protocol):
@@ -66,3 +67,18 @@ class Keeper(Protocol):
 
     def must_stop(self) -> bool:
         """Whether the trial was asked to stop."""
+
+
+def times(ledger: Ledger, step: int, preemptions: int) -> dict[str, float]:
+    """The columns of an evaluation's row that are no metrics, in seconds."""
+    submission_s, evaluation_s = ledger.submission.elapsed_s, ledger.evaluation.elapsed_s
+    logging_s = ledger.logging.elapsed_s
+    return {
+        "accumulated_submission_time": submission_s,
+        "accumulated_eval_time": evaluation_s,
+        "accumulated_logging_time": logging_s,
+        "global_step": step,
+        "preemption_count": preemptions,
+        "score": submission_s,
+        "total_duration": submission_s + evaluation_s + logging_s,
+    }

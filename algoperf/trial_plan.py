@@ -31,6 +31,7 @@ class TrialPlan:
     skip_bad_rows: bool = False
     drop_duplicates: bool = False
     balance: bool = False
+    keep_going: bool = False
     checkpoints: bool = True
     checkpoint_every_s: float = 300.0
     max_steps: int | None = None
@@ -67,7 +68,7 @@ class TrialPlan:
 
     def _choices(self) -> dict[str, Any]:
         """What sets a run apart from the usual one, where it was asked for."""
-        names = ("pretrained", "skip_bad_rows", "drop_duplicates", "balance")
+        names = ("pretrained", "skip_bad_rows", "drop_duplicates", "balance", "keep_going")
         chosen = {name: getattr(self, name) for name in names}
         return {name: value for name, value in chosen.items() if value}
 

@@ -9,7 +9,6 @@ import contextlib
 import ctypes
 import json
 import os
-import random
 import signal
 import sys
 import threading
@@ -61,11 +60,11 @@ def _run(line: str, ledger: Ledger, events: TextIO, asked: threading.Event) -> i
         )
 
     with ledger.set_up.running():
-        from algoperf import assemble, result
+        from algoperf import assemble, result, state_kinds
         from algoperf.trial_plan import TrialPlan
 
         plan = TrialPlan.from_json(line)
-        random.seed(plan.seed)
+        state_kinds.seed_generators(plan.seed)
         assembled = assemble.assemble(plan, ledger, report, asked.is_set)
         trial = assembled.trial
         report(
@@ -108,7 +107,7 @@ def _send(events: TextIO, event: str, **values: Any) -> None:
 
 
 def _report_every(period_s: float, report: Callable[[], None]) -> threading.Event:
-    from algoperf import trust
+    from algoperf import processor_time
 
     stop = threading.Event()
 
@@ -117,7 +116,7 @@ def _report_every(period_s: float, report: Callable[[], None]) -> threading.Even
             report()
 
     thread = threading.Thread(target=loop, daemon=True, name="progress")
-    trust.own_threads.add(thread)
+    processor_time.own_threads.add(thread)
     thread.start()
     return stop
 

@@ -5,22 +5,22 @@ Nothing here is a sandbox: docs/trust.md says what it catches, and what needs a 
 """
 
 import contextlib
+import operator
 import sys
 import threading
 import time
 import types
-import weakref
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
-import psutil
+from algoperf import processor_time
 
 PACKAGES = ("algoperf", "workloads", "scoring")
 CLOCKS = ("perf_counter", "perf_counter_ns", "monotonic", "monotonic_ns", "time", "sleep")
 LEAST_S = 0.01  # processor time below this, in all, is noise
 LEAST_SHARE = 0.02  # of the time in which the clock stood still: what a thread that polls may use
-own_threads: "weakref.WeakSet[threading.Thread]" = weakref.WeakSet()  # that we start late
+THREADS = ("enumerate", "Thread._bootstrap_inner")
+Findings = Callable[[], list[str]]
 
 
 class Guard:
@@ -36,7 +36,9 @@ class Guard:
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.flags: list[str] = []
+        self.more: list[Findings] = []  # asked for flags before each untimed stretch
         self.checksum = checksum
+        processor_time.watch()
         self._threads = set(threading.enumerate())
         self._definitions = definitions()
         self._monotonic = monotonic
@@ -49,6 +51,9 @@ class Guard:
         parameters, which are not to change in it.
         """
         self.look()
+        for findings in self.more:
+            for text in findings():
+                self._flag(text)
         busy, before = self._busy(), self.checksum(params())
         began_s = self._monotonic()
         yield
@@ -71,31 +76,20 @@ class Guard:
             if now.get(name, value) is not value:
                 self._flag(f"{name} was replaced")
 
+    def _busy(self) -> dict[str, float]:
+        return processor_time.by_name(self._threads)
+
     def _flag(self, text: str) -> None:
         if text not in self.flags:
             self.flags.append(text)
 
-    def _busy(self) -> dict[str, float]:
-        """Processor time in seconds of threads and processes that are not ours, by name."""
-        spent: dict[str, float] = {}
-        for thread in threading.enumerate():
-            if thread not in self._threads and not _is_ours(thread):
-                name = f"thread {thread.name!r}"
-                spent[name] = spent.get(name, 0.0) + _thread_s(thread.native_id or 0)
-        for child in psutil.Process().children(recursive=True):
-            with contextlib.suppress(psutil.Error):
-                times = child.cpu_times()
-                spent["a process that it started"] = spent.get("a process that it started", 0.0) + (
-                    times.user + times.system
-                )
-        return spent
-
 
 def definitions() -> Mapping[str, Any]:
     """The functions that measure, by name: those of the loaded modules of `PACKAGES`, of their
-    classes, and the clocks.
+    classes, the clocks, and what tells of threads.
     """
     found: dict[str, Any] = {f"time.{name}": getattr(time, name) for name in CLOCKS}
+    found |= {f"threading.{name}": operator.attrgetter(name)(threading) for name in THREADS}
     for module_name, module in list(sys.modules.items()):
         if module_name.partition(".")[0] not in PACKAGES or module is None:
             continue
@@ -109,23 +103,3 @@ def definitions() -> Mapping[str, Any]:
                     if isinstance(each, types.FunctionType | property | staticmethod | classmethod)
                 }
     return found
-
-
-def _thread_s(native_id: int) -> float:
-    """Processor time in seconds of a thread of this process; 0 of one that has ended.
-
-    Linux gives it in nanoseconds; elsewhere, and where psutil has it, in ticks of some 10 ms.
-    """
-    try:
-        return int(Path(f"/proc/self/task/{native_id}/schedstat").read_text().split()[0]) / 1e9
-    except (OSError, ValueError, IndexError):
-        pass
-    with contextlib.suppress(psutil.Error):
-        for thread in psutil.Process().threads():
-            if thread.id == native_id:
-                return float(thread.user_time + thread.system_time)
-    return 0.0
-
-
-def _is_ours(thread: threading.Thread) -> bool:
-    return thread in own_threads or type(thread).__module__.startswith("tensorboard.")

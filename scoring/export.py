@@ -25,7 +25,7 @@ from scoring.time_to_target import StudyResult
 SCORES = (
     "submission score score_low score_high rank rank_low rank_high p_first steps_score"
     " workloads_reached workloads speedup speedup_low speedup_high speedup_reference speedup_note"
-    " rules pool experiment framework"
+    " rules pool experiment framework flagged_trials"
 )
 TIMES = (
     "submission workload study outcome time_s steps trial evaluation last_miss_time_s"
@@ -102,6 +102,7 @@ def _scores(analysis: Analysis, place: int) -> dict[str, Any]:
         "pool": board.pool.name,
         "experiment": row.entry.experiment,
         "framework": row.entry.framework,
+        "flagged_trials": row.entry.flagged_trials,
     }
     return {name: finite(value) for name, value in values.items()}
 

@@ -48,6 +48,16 @@ class Entry:
     framework: str
     runs: tuple[TrialRun, ...]
 
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """What its runs saw it do that it should not, each once (docs/trust.md)."""
+        return tuple(dict.fromkeys(text for run in self.runs for text in run.flags))
+
+    @property
+    def flagged_trials(self) -> int:
+        """How many of its runs were flagged."""
+        return sum(bool(run.flags) for run in self.runs)
+
 
 def canonical(settings: Mapping[str, Any]) -> str:
     """The JSON text by which two configurations are compared."""

@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING
 
 from scoring.analysis import Summary
 from scoring.leaderboard import Cell, Leaderboard
+from scoring.pools import Entry
 from scoring.runs import Finding
 
 if TYPE_CHECKING:
     from rich.console import Group
     from rich.table import Table
+    from rich.text import Text
 
 MAX_DETAIL_ROWS = 60
 MAX_FINDINGS = 20
@@ -31,7 +33,6 @@ def to_table(summary: Summary) -> "Group":
 
 
 def _ranking(summary: Summary) -> "Table":
-    from rich.text import Text  # names are not markup
 
     board, studies, speedups = summary.board, summary.studies, summary.speedups
     table = _table(f"{board.title} ({board.rules.name})")
@@ -49,7 +50,7 @@ def _ranking(summary: Summary) -> "Table":
         ends = between(speedup_ends, ".2f")
         table.add_row(
             str(row.rank),
-            Text(row.entry.label),
+            _marked(row.entry),
             f"{row.score:.4f}",
             between(score_ends, ".3f"),
             between(rank_ends, ".0f"),
@@ -58,6 +59,14 @@ def _ranking(summary: Summary) -> "Table":
             "-" if math.isnan(speedup) else f"{speedup:.2f} ({ends})",
         )
     return table
+
+
+def _marked(entry: Entry) -> "Text":
+    """An entry's label, and whether it was flagged."""
+    from rich.text import Text
+
+    mark = (" FLAGGED", "bold red") if entry.flags else ""
+    return Text.assemble(entry.label, mark)
 
 
 def between(ends: Sequence[float], form: str) -> str:
@@ -84,6 +93,13 @@ def _notes(summary: Summary) -> Iterable[str]:
         if label != speedups.reference and (note := speedups.note(place))
     ]
     yield f"Speed-up: geometric mean over workloads of {speedups.reference}'s time over its own."
+    flagged = [row.entry for row in board.rows if row.entry.flags]
+    if flagged:
+        trials = sum(entry.flagged_trials for entry in flagged)
+        yield (
+            f"FLAGGED: {trials} trial{'' if trials == 1 else 's'} saw the submission do what it "
+            "should not; the findings say what, docs/trust.md what it means."
+        )
     if censored:
         yield (f"A miss counts as the budget: {'; '.join(censored)}.")
 

@@ -37,6 +37,7 @@ def improves(workload, name, tmp_path, steps, by):
     assert done.returncode == 0, done.stderr
     (result,) = json.loads(done.stdout)
     assert (result["framework"], result["steps"]) == (FRAMEWORKS[name], steps)
+    assert result["flags"] == []
     trial = tmp_path / TRIAL.format(name=name, workload=workload, framework=FRAMEWORKS[name])
     rows = (trial / "eval_measurements.csv").read_text().splitlines()
     column = rows[0].split(",").index("validation/loss")

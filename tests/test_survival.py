@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from algoperf import run_log
+
 ROOT = Path(__file__).resolve().parents[1]
 SUBMISSIONS = {"jax": str(ROOT / "submissions" / "template_full.py"), "pytorch": "adamw"}
 KILLED_AT = (
@@ -22,6 +24,8 @@ KILLED_AT = (
     "result written",
     "result kept",
 )
+DONE = {"workload": "digits", "submission": "adamw", "study": 0, "trial": 1, "status": "complete"}
+DONE |= {"steps": 1, "final": {}, "ledger": {}, "scoreable": False}
 CLOCKS = ("accumulated", "score", "total_duration", "preemption_count")
 
 
@@ -170,3 +174,21 @@ def test_the_second_time_nothing_is_done(undisturbed):
     assert "done before" in complaints
     assert "complete after" in said
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before
+
+
+@pytest.mark.parametrize("framework", ["jax", "pytorch"])
+def test_a_run_that_has_nothing_to_do_loads_no_framework(tmp_path, framework):
+    """It takes half a second, and would take several with either of them."""
+    folder = run_log.trial_folder(tmp_path, "mini-builtin", "adamw", 0, "digits", framework, 1)
+    folder.mkdir(parents=True)
+    (folder / "result.json").write_text(json.dumps(DONE | {"framework": framework}))
+    words = ["run", "--workload", "digits", "--submission", "adamw", "--framework", framework]
+    code = "import sys; from algoperf import cli; code = cli.main(sys.argv[1:]); "
+    code += "print(*sys.modules, file=sys.stderr); sys.exit(code)"
+    words = [sys.executable, "-P", "-c", code, *words, "--out", str(tmp_path)]
+    done = subprocess.run(words, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "done before (complete), skipped" in done.stderr
+    loaded = set(done.stderr.splitlines()[-1].split())
+    assert "algoperf.study" in loaded
+    assert not loaded & {"torch", "jax", "flax", "optax", "transformers", "datasets", "scipy"}

@@ -56,6 +56,10 @@ class Backend(Protocol):
         """Return a checksum of the parameters' bytes."""
         ...
 
+    def is_finite(self, params: Any) -> bool:
+        """Return whether all parameters are finite."""
+        ...
+
     def compiled_s(self) -> float:
         """Return the seconds that the framework has spent compiling so far in this process; 0 where
         it does not tell.

@@ -198,6 +198,10 @@ class JaxBackend:
         """Return the CRC-32 of all parameters, one after another."""
         return shared.checksum(np.asarray(value) for value in jax.tree.leaves(params))
 
+    def is_finite(self, params: Any) -> bool:
+        """Return whether all parameters are finite."""
+        return shared.is_finite(np.asarray(value) for value in jax.tree.leaves(params))
+
     def compiled_s(self) -> float:
         """Return what JAX reports of lowering and compiling (not of tracing, which it counts twice
         where functions nest).

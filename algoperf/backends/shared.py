@@ -137,6 +137,11 @@ def checksum(arrays: Iterable[np.ndarray]) -> int:
     return value
 
 
+def is_finite(arrays: Iterable[np.ndarray]) -> bool:
+    """Whether no value of the arrays is NaN or infinite."""
+    return all(bool(np.isfinite(array).all()) for array in arrays)
+
+
 def clip_factor(norm: Any, limit: float, minimum: Callable[[Any, Any], Any]) -> Any:
     """The factor that brings a global norm down to `limit`; 1 where it is below."""
     return minimum(limit / (norm + 1e-6), 1.0)

@@ -3,7 +3,7 @@ device.
 """
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -236,7 +236,11 @@ class TorchBackend:
 
     def checksum(self, params: nn.Module) -> int:
         """Return the CRC-32 of all parameters, one after another."""
-        return shared.checksum(value.detach().cpu().numpy() for value in params.parameters())
+        return shared.checksum(_arrays(params))
+
+    def is_finite(self, params: nn.Module) -> bool:
+        """Return whether all parameters are finite."""
+        return shared.is_finite(_arrays(params))
 
     def compiled_s(self) -> float:
         """Return 0: PyTorch does not tell."""
@@ -285,6 +289,10 @@ class TorchBackend:
     def peak_device_memory_bytes(self) -> int | None:
         """Return the most CUDA memory that the allocator held; None on the CPU."""
         return torch.cuda.max_memory_allocated(self._device) if self._cuda else None
+
+
+def _arrays(params: nn.Module) -> Iterator[np.ndarray]:
+    return (value.detach().cpu().numpy() for value in params.parameters())
 
 
 def make(*, compile_model: bool) -> TorchBackend:

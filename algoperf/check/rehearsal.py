@@ -15,14 +15,15 @@ from typing import Any
 
 import numpy as np
 
-from algoperf import adapt, older, seeds, spec, state, submission
+from algoperf import adapt, older, seeds, spec, state, state_kinds, submission
 from algoperf.check import verdicts
 from algoperf.check.case import Case, Rehearsal, Saved
 from algoperf.clock import Ledger
 from algoperf.data.batches import TrainingQueue
 from algoperf.goal import Goal, Limits
+from algoperf.judgement import cause_of
 from algoperf.scalars import ScalarBuffer
-from algoperf.trial import Trial, cause_of
+from algoperf.trial import Trial
 from algoperf.trial_parts import Functions, State
 
 STEPS = 12
@@ -140,14 +141,14 @@ class _Watch:
             self._found.saved = str(error)
             return
         self._found.saved = Saved(
-            trial.state.step, self._queue.position(), arrays, structure, state.generators()
+            trial.state.step, self._queue.position(), arrays, structure, state_kinds.generators()
         )
 
     def _go_on(self, trial: Trial, saved: Saved) -> None:
         tree = state.restore(saved.arrays, saved.structure, trial.state.trees())
         trial.state = State(**tree, step=saved.step)
         self._queue.go_to(saved.position)
-        state.set_generators(saved.generators)
+        state_kinds.set_generators(saved.generators)
 
     def _look_at_the_end(self, trial: Trial, scalars: ScalarBuffer) -> None:
         now = trial.state

@@ -152,6 +152,13 @@ class TrainingQueue:
             "wait_s": self.wait_s,
         }
 
+    @property
+    def batches_drawn(self) -> int:
+        """How many batches were taken so far, by this process and those before it."""
+        waiting = sum(len(rows) for rows in self._waiting.values())
+        rows = self._epoch * len(self._order) + self._offset - waiting
+        return rows // self._batch_size
+
     def go_to(self, position: Mapping[str, Any]) -> None:
         """Take up a position of an earlier queue over the same rows with the same seed."""
         self._epoch, self._offset = position["epoch"], position["offset"]

@@ -49,6 +49,7 @@ def _row(analysis: Analysis, place: int) -> dict[str, Any]:
     return {
         "rank": row.rank,
         "label": row.entry.label,
+        "flagged": _flagged(row),
         "score": texts.score(row.score),
         "interval": texts.interval(ends),
         "bar": charts.interval_bar(row.score, ends, place),
@@ -60,6 +61,18 @@ def _row(analysis: Analysis, place: int) -> dict[str, Any]:
         "speedup_interval": texts.interval(speedups.interval[place].tolist(), 2),
         "speedup_note": speedups.note(place),
         "steps_score": texts.score(row.steps_score),
+    }
+
+
+def _flagged(row: Row) -> dict[str, Any] | None:
+    """What the mark of a flagged submission says; None of one that is not."""
+    entry = row.entry
+    if not entry.flags:
+        return None
+    trials = texts.plural(len(entry.runs), "trial")
+    return {
+        "told": f"flagged in {entry.flagged_trials} of {trials}",
+        "what": [texts.foreign(text) for text in entry.flags],
     }
 
 

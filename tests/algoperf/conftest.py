@@ -69,6 +69,9 @@ class FakeBackend:
     def wait(self, marker):
         self.device.clock.sleep_until(marker)
 
+    def is_finite(self, params):
+        return all(np.isfinite(value).all() for value in params.values())
+
     def fetch(self, tree):
         self.fetches.append(self.device.unfinished())
         return tree

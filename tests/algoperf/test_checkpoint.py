@@ -6,11 +6,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from algoperf import preservation, run_log, spec
+import reference_algorithms
+from algoperf import assemble, preservation, run_log, spec
 from algoperf.checkpoint import Checkpoints
 from algoperf.clock import PARTS, Ledger
 from algoperf.data.batches import Buckets, TrainingQueue
 from algoperf.trial_parts import State
+from algoperf.trial_plan import TrialPlan
 
 ARRAYS = {
     "weights": np.arange(6, dtype=np.float32).reshape(2, 3),
@@ -265,6 +267,26 @@ def test_a_full_disk_is_said_once_and_tried_again(tmp_path, clock, monkeypatch):
     assert said == ["a checkpoint could not be written (No space left on device); the run goes on"]
     saves.save(fake_trial(3))
     assert len(files(tmp_path)) == 1
+
+
+@pytest.mark.usefixtures("loading_taken_back")
+def test_a_process_that_ended_before_it_saved_is_an_interruption_too(tmp_path):
+    plan = TrialPlan(
+        "digits", "mini", "builtin", "builtin", "pytorch", str(reference_algorithms.path("adamw")),
+        str(tmp_path), "mini-builtin", 0, 1, 3, max_steps=5, eval_every_steps=1,
+    )  # fmt: skip
+
+    def begin(asked=lambda: False):
+        return assemble.assemble(plan, Ledger(), lambda *_, **__: None, asked)
+
+    first = begin(asked=lambda: True)
+    first.trial.run()
+    assert (first.trial.interrupted, first.trial.preemptions) == (True, 0)
+    begin()
+    third = begin()
+    assert third.trial.preemptions == 2
+    assert third.trial.state.step == first.trial.state.step
+    assert len(list(third.log.folder.glob("meta_data_*.json"))) == 3
 
 
 # The files of a run folder

@@ -17,7 +17,7 @@ import pytest
 import torch
 from flax import struct
 
-from algoperf import state
+from algoperf import state, state_kinds
 from algoperf.spec import UserError
 
 
@@ -336,10 +336,54 @@ def test_torch_generator():
 def test_global_generators():
     random.seed(1)
     torch.manual_seed(2)
-    states = through_files(state.generators(), state.generators())
-    drawn = random.random(), torch.rand(2).tolist()
-    state.set_generators(states)
-    assert (random.random(), torch.rand(2).tolist()) == drawn
+    np.random.seed(3)  # noqa: NPY002
+    states = through_files(state_kinds.generators(), state_kinds.generators())
+    drawn = random.random(), np.random.rand(), torch.rand(2).tolist()  # noqa: NPY002
+    state_kinds.set_generators(states)
+    assert (random.random(), np.random.rand(), torch.rand(2).tolist()) == drawn  # noqa: NPY002
+
+
+GENERATORS = {
+    "python": (random.Random, lambda it: (it.random(), it.gauss(0, 1))),
+    "numpy": (np.random.default_rng, lambda it: (it.integers(2**40), it.standard_normal())),
+    "philox": (
+        lambda seed: np.random.Generator(np.random.Philox(seed)),
+        lambda it: (it.integers(2**20, dtype=np.int32), it.standard_normal()),
+    ),
+    "older": (np.random.RandomState, lambda it: (it.random_sample(), it.standard_normal())),
+}
+
+
+@pytest.mark.parametrize("kind", GENERATORS)
+def test_generators_of_a_submission(kind):
+    """The kept half of a normal pair, or of 64 bits, is a part of their state."""
+    make, draw = GENERATORS[kind]
+    saved, fresh = make(3), make(0)
+    draw(saved)
+    restored = through_files({"g": saved}, {"g": fresh})["g"]
+    assert restored is fresh
+    assert [draw(fresh) for _ in range(3)] == [draw(saved) for _ in range(3)]
+
+
+def test_a_deque_keeps_its_limit_and_fills_its_tensors_in_place():
+    fresh = collections.deque([torch.zeros(2)], maxlen=3)
+    (tensor,) = fresh
+    saved = collections.deque([torch.ones(2), 2.5], maxlen=3)
+    restored = through_files(saved, fresh)
+    assert (type(restored), restored.maxlen) == (collections.deque, 3)
+    assert restored[0] is tensor
+    assert (tensor.tolist(), restored[1]) == ([1, 1], 2.5)
+
+
+class Rows(list):
+    """A list with attributes."""
+
+
+class Slots:
+    __slots__ = ("__dict__", "value")
+
+    def __init__(self):
+        self.value, self.other = 1, 2
 
 
 class Odd:
@@ -375,6 +419,9 @@ def test_objects_by_their_attributes():
         ({1, 2}, "state/a/1 is a set, which cannot be saved; a state holds arrays, numbers"),
         (Odd(), "state/a/1 is an Odd, which cannot"),
         (iter([]), "state/a/1 is a list_iterator"),
+        (Rows([1]), "state/a/1 is a Rows, which cannot"),
+        (Slots(), "state/a/1 is a Slots, which cannot"),
+        (type("Own", (random.Random,), {})(), "state/a/1 is an Own, which cannot"),
         (b"bytes", "state/a/1 is a bytes"),
         (np.array([None]), "state/a/1 is an array of object"),
         (np.zeros(2, "i4,f4"), "state/a/1 is an array of"),
@@ -399,6 +446,8 @@ def test_what_cannot_be_saved_is_named(value, says):
         (Averaged(1, "a"), {"mean": 1}),
         (collections.defaultdict(list), {}),
         (torch.Generator(), None),
+        (random.Random(), None),
+        (np.random.default_rng(), np.random.Generator(np.random.Philox())),
         (Average(), {}),
     ],
 )

@@ -54,7 +54,7 @@ WHERE = "digits jax adamw study 0 trial 1: "
         ),
         (
             {"status": "diverged", "steps": 20},
-            "diverged (NaN or infinite loss) after 8.00 s, 20 steps",
+            "diverged (loss not finite) after 8.00 s, 20 steps",
         ),
         (
             {"status": "failed", "steps": 3, "error": {"cause": "KeyError: 'x'"}},

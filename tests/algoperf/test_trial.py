@@ -7,7 +7,7 @@ import pytest
 
 from algoperf import spec
 from algoperf.goal import Goal, Limits
-from algoperf.trial import cause_of
+from algoperf.judgement import cause_of
 
 NO_TARGET = Goal("accuracy", True, None)
 UNREACHED = Goal("accuracy", True, 2.0)
@@ -141,34 +141,7 @@ def test_without_a_target_the_budget_completes_the_trial(make_rig):
     assert rig.calls["splits"][-3:] == ["train", "validation", "test"]
 
 
-# Divergence
-
-
-@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-def test_a_training_loss_that_is_not_finite_ends_the_trial(make_rig, value):
-    """Step 3's, which only the next drain shows; the evaluation that was due then is not made."""
-    limits = Limits(budget_s=50.0, eval_every_s=1.0, eval_every_steps=5)
-    rig = make_rig(loss=lambda step: value if step == 3 else 1.0, limits=limits)
-    rig.trial.run()
-    assert (rig.trial.status, rig.trial.state.step) == ("diverged", 5)
-    assert rig.evaluated == [(1, 1.0)]
-    steps = [step for step, _ in rig.log.scalar_rows]
-    assert steps == [0, 1, 2, 3, 4]
-    assert rig.trial.error is None
-
-
-@pytest.mark.parametrize("split", ["train", "validation"])
-@pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_an_evaluated_loss_that_is_not_finite_ends_the_trial(make_rig, split, value):
-    def metrics(asked, steps):
-        bad = asked == split and steps >= 4
-        return {"loss": value if bad else 1.0, "accuracy": 0.1}
-
-    limits = Limits(budget_s=50.0, eval_every_s=1.0, eval_every_steps=4)
-    rig = make_rig(metrics=metrics, limits=limits)
-    rig.trial.run()
-    assert (rig.trial.status, rig.trial.state.step) == ("diverged", 4)
-    assert len(rig.log.rows) == 2  # the row that shows it is written
+# Divergence (test_judgement.py has the rest)
 
 
 def test_a_nan_metric_is_a_miss_and_no_divergence(make_rig):

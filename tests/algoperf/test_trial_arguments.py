@@ -7,8 +7,8 @@ import numpy as np
 
 from algoperf import seeds, spec
 from algoperf.goal import Goal, Limits
+from algoperf.judgement import cause_of
 from algoperf.scalars import ScalarBuffer
-from algoperf.trial import cause_of
 
 UNREACHED = Goal("accuracy", True, 2.0)
 

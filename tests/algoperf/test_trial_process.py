@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from algoperf import cli, run_log
-from algoperf.trial import cause_of
+from algoperf.judgement import cause_of
 
 FAULTY = """
 import os, signal
@@ -35,11 +35,15 @@ def update_params(
     workload, current_param_container, model_state, hyperparameters, optimizer_state, global_step
 ):
     params = current_param_container
+    if hyperparameters.fault == "recovers" and global_step in (1, 2):
+        params = with_bias(params, (-float("inf"), 0.0)[global_step - 1])
     if global_step == 2:
         check(hyperparameters, "update_params")
         match hyperparameters.fault:
             case "nan":
                 params = with_head(params, lambda kernel: kernel * float("nan"))
+            case "hidden":
+                params = with_bias(params, -float("inf"))
             case "shape":
                 params = with_head(params, lambda kernel: kernel[:, :5])
             case "type":
@@ -50,6 +54,9 @@ def update_params(
                 workload.metrics_logger.append_scalar_metrics({{"loss": float("inf")}}, global_step)
             case "memory":
                 raise MemoryError
+            case "donated":
+                use_up(params)
+                raise RuntimeError("broken on purpose in donated")
             case "exhausted":
                 raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 99 bytes")
             case "exit":
@@ -67,10 +74,17 @@ def prepare_for_eval(optimizer_state, current_param_container, model_state, hype
     return optimizer_state, current_param_container, model_state
 """
 JAX = (
-    FAULTY.format(imports="import jax.numpy as jnp", missing="None")
+    FAULTY.format(imports="import jax\nimport jax.numpy as jnp", missing="None")
     + """
 def with_head(params, change):
     return {**params, "head": {**params["head"], "kernel": change(params["head"]["kernel"])}}
+
+def use_up(params):
+    jax.jit(lambda tree: jax.tree.map(lambda leaf: leaf + 1, tree), donate_argnums=0)(params)
+
+def with_bias(params, value):  # what minus infinity there does, the rectifier hides
+    layer = params["hidden_0"]
+    return {**params, "hidden_0": {**layer, "bias": layer["bias"].at[0].set(value)}}
 
 def to_half(kernel):
     return kernel.astype(jnp.float16)
@@ -82,6 +96,10 @@ TORCH = (
 def with_head(params, change):
     (head,) = [each for name, each in params.named_modules() if name == "head"]
     head.weight = torch.nn.Parameter(change(head.weight.detach()))
+    return params
+
+def with_bias(params, value):
+    params.hidden_0.bias.data[0] = value
     return params
 
 def to_half(kernel):
@@ -111,6 +129,9 @@ FAULTS = {
     "killed": ("failed", 1, "the trial's process was ended by SIGKILL"),
     "interpreter exit": ("failed", 1, "the trial's process ended with exit code 3 and no result"),
     "nan": ("diverged", 3, None),
+    "donated": ("failed", 2, "RuntimeError: broken on purpose in donated"),
+    "hidden": ("diverged", 3, None),
+    "recovers": ("complete", 3, None),  # with --keep-going
     "loss": ("diverged", 3, None),
     "none": ("complete", 3, None),
 }
@@ -121,7 +142,7 @@ IN_THE_DEFAULT_RUN += ("exhausted", "exit", "killed", "nan", "none")
 class Study:
     """One study whose trials have a fault each; the last has none."""
 
-    def __init__(self, folder: Path, framework: str, faults):
+    def __init__(self, folder: Path, framework: str, faults, *more: str):
         self.folder, self.framework, self.faults = folder, framework, faults
         source = JAX if framework == "jax" else TORCH
         (folder / "faulty.py").write_text(source)
@@ -129,7 +150,7 @@ class Study:
         options = ("--max-steps", "3", "--eval-every-steps", "3", "--trials", str(len(faults)))
         self.words = ["run", "--workload", "digits", "--submission", f"{folder}/faulty.py"]
         self.words += ["--framework", framework, "--search-space", f"{folder}/faults.json"]
-        self.words += [*options, "--out", f"{folder}/runs"]
+        self.words += [*options, "--out", f"{folder}/runs", *more]
         self.code = cli.main(self.words)
 
     def trial(self, fault):
@@ -205,19 +226,39 @@ def test_ended_trials_are_skipped_whatever_their_end(study, capsys):
 
 @pytest.mark.slow
 def test_the_rarer_faults(tmp_path):
-    rare = [fault for fault in FAULTS if fault not in IN_THE_DEFAULT_RUN]
+    rare = [fault for fault in FAULTS if fault not in (*IN_THE_DEFAULT_RUN, "recovers")]
     study = Study(tmp_path, "jax", rare)
     for fault in rare:
         check(study, fault)
+    check_hidden(study.result("hidden"))
 
 
 @pytest.mark.slow
 def test_faults_in_pytorch(tmp_path):
-    faults = ["init_optimizer_state", "shape", "type", "missing", "nan", "killed", "none"]
+    faults = ["init_optimizer_state", "shape", "type", "missing", "nan", "hidden", "killed", "none"]
     study = Study(tmp_path, "pytorch", faults)
     assert study.code == 1
     for fault in faults:
         check(study, fault)
+    check_hidden(study.result("hidden"))
+
+
+def check_hidden(result):
+    """Only the parameters show it, at step 3 of the evaluations 1 and 3."""
+    assert result["not_finite"] == {"parameters": {"first_step": 3, "last_step": 3, "times": 1}}
+    assert 1.0 < result["final"]["validation/loss"] < 3.0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("framework", ["jax", "pytorch"])
+def test_a_submission_that_recovers_may_go_on(tmp_path, framework, capsys):
+    study = Study(tmp_path, framework, ["recovers"], "--keep-going", "--eval-every-steps", "1")
+    check(study, "recovers")
+    seen = {"parameters": {"first_step": 2, "last_step": 2, "times": 1}}
+    assert study.result("recovers")["not_finite"] == seen
+    assert "  not finite: parameters, 1 times from step 2 to 2\n" in capsys.readouterr().out
+    flags = json.loads((study.trial("recovers") / "flags_0.json").read_text())
+    assert flags["keep_going"] is True
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,13 @@
 """Each oddity, made once."""
 
+import io
 import json
 
+from rich.console import Console
+
+from scoring.export import to_json
 from scoring.oddities import find_oddities
+from scoring.tables import to_table
 
 
 def oddities(boards):
@@ -68,3 +73,19 @@ def test_what_runs_were_flagged_for(reach, boards):
     assert "adamw on digits: FLAGGED in study_0/trial_1: time.sleep was replaced" in oddities(
         boards
     )
+
+
+def test_the_ranking_marks_what_was_flagged(reach, analysis):
+    for trial, flags in ((1, ["time.sleep was replaced", "more"]), (2, ["more"]), (3, [])):
+        reach(10.0, trial=trial, submission="cheat", result={"flags": flags})
+    reach(10.0, submission="honest")
+    analysed = analysis()
+    console = Console(width=150, file=io.StringIO())
+    console.print(to_table(analysed))
+    told = console.file.getvalue()
+    assert "cheat FLAGGED " in told
+    assert told.count("FLAGGED") == 2
+    assert "FLAGGED: 2 trials saw the submission do what it should not" in told
+    (pool,) = to_json([analysed], [])["pools"]
+    marks = {row["submission"]: row["flagged_trials"] for row in pool["submissions"]}
+    assert marks == {"cheat": 2, "honest": 0}

@@ -107,6 +107,19 @@ def test_numbers_are_those_of_the_analysis(page_of, quick_slow_lost):
     assert trials["1 trial"] == [f"{score:.4f}" for score in analysis.trials_KS[0]]
 
 
+def test_a_flagged_submission_is_marked_in_its_row(tmp_path, reach, analyses_of, page_of):
+    text = "thread '<b>busy</b>' worked while the clock stood still"
+    for study in range(2):
+        reach(9.0, submission="cheat", study=study, result={"flags": [text] if study else []})
+        reach(20.0, submission="honest", study=study)
+    page = page_of(analyses_of(tmp_path / "runs")).read_text()
+    ranking = tables_of(page)["Leaderboard"][1:]
+    assert ranking[0][1] == f"cheat flagged in 1 of 2 trials {text}"
+    assert ranking[1][1] == "honest"
+    assert page.count('<details class="flagged">') == 1
+    assert "<b>busy" not in page
+
+
 def test_studies_of_a_workload(page_of, quick_slow_lost):
     tables = tables_of(page_of(quick_slow_lost).read_text())
     rows = tables["Studies on letters"][1:]

@@ -1,0 +1,95 @@
+"""Whether what a submission trains on are rows of the training split: it may choose among them and
+repeat them, but not change them or bring others.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from algoperf.data.batches import Arrays, TrainingQueue
+from algoperf.data.tokenizers import PAD_ID
+
+KEYS = ("inputs", "targets")
+CHUNK_ROWS = 4096
+OTHER_ROWS = "data_selection returned other rows than the training split's"
+FEW_DRAWN = "fewer than half of the steps drew a batch from the input queue"
+_WORDS = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64}
+
+
+class Rows:
+    """The rows of a split, each known by 64 bits."""
+
+    def __init__(self, arrays: Arrays) -> None:
+        self._shapes = {key: arrays[key].shape[1:] for key in KEYS}
+        self._types = {key: arrays[key].dtype for key in KEYS}
+        rng = np.random.default_rng(0)
+        self._factors = {
+            key: rng.integers(0, 2**64, int(np.prod(shape)), np.uint64) | np.uint64(1)
+            for key, shape in self._shapes.items()
+        }
+        self._known_N = self._digests({key: arrays[key] for key in KEYS})
+
+    def _digests(self, arrays: Arrays) -> np.ndarray:
+        """A sum of each row's words with odd factors, modulo 2^64."""
+        count = len(arrays[KEYS[0]])
+        digests_N = np.zeros(count, np.uint64)
+        for key in KEYS:
+            words_ND = np.ascontiguousarray(arrays[key]).reshape(count, -1)
+            words_ND = words_ND.view(_WORDS[words_ND.dtype.itemsize])
+            for start in range(0, count, CHUNK_ROWS):
+                part = slice(start, start + CHUNK_ROWS)
+                digests_N[part] += words_ND[part].astype(np.uint64) @ self._factors[key]
+        return digests_N
+
+    def hold(self, batch: Any) -> bool:
+        """Whether every row of a batch of NumPy arrays is one of these; token rows may be cut, and
+        there may be a leading axis of devices.
+        """
+        if not isinstance(batch, Mapping) or any(key not in batch for key in KEYS):
+            return False
+        arrays = {key: self._whole(key, np.asarray(batch[key])) for key in KEYS}
+        shapes = {key: array.shape[1:] for key, array in arrays.items()}
+        counts = {len(array) for array in arrays.values()}
+        if shapes != self._shapes or len(counts) != 1:
+            return False
+        return bool(np.isin(self._digests(arrays), self._known_N).all())
+
+    def _whole(self, key: str, array: np.ndarray) -> np.ndarray:
+        """The array with its rows as long as the split's, of the split's type."""
+        shape = self._shapes[key]
+        if array.ndim == len(shape) + 2:
+            array = array.reshape(-1, *array.shape[2:])
+        if len(shape) == 1 and array.ndim == 2 and array.shape[1] < shape[0]:
+            missing = shape[0] - array.shape[1]
+            array = np.pad(array, ((0, 0), (0, missing)), constant_values=PAD_ID)
+        return array.astype(self._types[key], copy=False)
+
+
+class Selection:
+    """What a submission's own `data_selection` is seen to do, as flags of the result.
+
+    `last()` gives the batch that it returned last, None before; `fetch` makes NumPy arrays of it.
+    """
+
+    def __init__(
+        self,
+        rows: Rows,
+        queue: TrainingQueue,
+        fetch: Callable[[Any], Any],
+        last: Callable[[], tuple[int, Any]],
+    ) -> None:
+        self._rows, self._queue = rows, queue
+        self._fetch, self._last = fetch, last
+
+    def findings(self) -> list[str]:
+        """The flags, after some steps."""
+        steps, batch = self._last()
+        if batch is None:
+            return []
+        found = [] if 2 * self._queue.batches_drawn >= steps else [FEW_DRAWN]
+        try:
+            fetched = self._fetch(batch)
+        except RuntimeError:  # given to a compiled step as its own, and gone
+            return found
+        return found if self._rows.hold(fetched) else [*found, OTHER_ROWS]

@@ -1,0 +1,120 @@
+"""What kinds of values a state holds, and the random generators among them."""
+
+import enum
+import random
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from algoperf.spec import Workload
+
+_of_numpy: Any = np.random.mtrand._rand  # the generator behind np.random.rand and the like
+BIT_GENERATORS = ("PCG64", "PCG64DXSM", "MT19937", "Philox", "SFC64")
+
+
+def is_kind(value: Any, module: str, kind: str) -> bool:
+    """Whether the value is of a framework's type, without loading the framework."""
+    loaded = sys.modules.get(module)
+    return loaded is not None and isinstance(value, getattr(loaded, kind))
+
+
+def is_named_tuple(value: Any) -> bool:
+    """Whether the value is a tuple with names."""
+    return isinstance(value, tuple) and hasattr(value, "_fields")
+
+
+def children(value: Any) -> tuple[list[Any], Any] | None:
+    """The (children, definition) of a registered JAX pytree node; None of anything else."""
+    jax = sys.modules.get("jax")
+    if jax is None or jax.tree_util.all_leaves([value]):
+        return None
+    children, definition = jax.tree_util.tree_flatten(value, is_leaf=lambda node: node is not value)
+    return list(children), definition
+
+
+def label(value: Any) -> str:
+    """What a part that is not saved is recognised by."""
+    kind = type(value)
+    if isinstance(value, enum.Enum) or kind.__module__.partition(".")[0] in ("torch", "numpy"):
+        return f"{kind.__qualname__} {value}"
+    return str(getattr(value, "__qualname__", kind.__qualname__))
+
+
+def is_static(value: Any) -> bool:
+    """Whether the value is no data, and taken from the fresh tree."""
+    constant = isinstance(value, enum.Enum | np.dtype | Workload) or any(
+        is_kind(value, "torch", kind) for kind in ("dtype", "device")
+    )
+    return constant or callable(value)
+
+
+def article(value: Any) -> str:
+    """The name of the value's type, with its article."""
+    name = type(value).__qualname__
+    return f"{'an' if name[0].lower() in 'aeiou' else 'a'} {name}"
+
+
+def hides(value: Any) -> bool:
+    """Whether an object has a state beside its attributes, as a subclass of `list` or one written
+    in C has; Python's own rules of copying tell.
+    """
+    kind: Any = type(value)
+    if (kind.__reduce__, kind.__reduce_ex__) != (object.__reduce__, object.__reduce_ex__):
+        return True
+    if kind.__getstate__ is not object.__getstate__:
+        return False  # it chooses what is copied; its attributes are what it has
+    try:
+        copied: Any = object.__reduce_ex__(value, 2)
+        _, _, attributes, *items = copied
+    except TypeError:
+        return True
+    return isinstance(attributes, tuple) or any(each is not None for each in items)
+
+
+def generator_state(value: Any) -> Any:
+    """The state of a random generator of Python's or NumPy's, as a tree; None of anything else."""
+    if type(value) is random.Random:
+        return value.getstate()
+    if type(value) is np.random.RandomState:
+        return value.get_state(legacy=False)
+    if type(value) is np.random.Generator and bit_generator(value) in BIT_GENERATORS:
+        return value.bit_generator.state
+    return None
+
+
+def bit_generator(value: np.random.Generator) -> str:
+    """The name of what a generator of NumPy's draws its bits from."""
+    return type(value.bit_generator).__name__
+
+
+def set_generator_state(value: Any, state: Any) -> None:
+    """Set the state of a generator that `generator_state` knows."""
+    if isinstance(value, random.Random):
+        value.setstate(state)
+    elif isinstance(value, np.random.RandomState):
+        value.set_state(state)
+    else:
+        value.bit_generator.state = state
+
+
+def generators() -> dict[str, Any]:
+    """The states of the global random generators: Python's, NumPy's, and PyTorch's on the CPU."""
+    torch = sys.modules.get("torch")
+    found = {"python": random.getstate(), "numpy": _of_numpy.get_state(legacy=False)}
+    return found if torch is None else {**found, "torch": torch.get_rng_state()}
+
+
+def seed_generators(seed: int) -> None:
+    """Seed the global generators of Python and NumPy; the backend seeds PyTorch's."""
+    random.seed(seed)
+    _of_numpy.seed(seed % 2**32)
+
+
+def set_generators(states: Mapping[str, Any]) -> None:
+    """Set the global random generators to what `generators` gave."""
+    random.setstate(states["python"])
+    _of_numpy.set_state(states["numpy"])
+    if "torch" in states:
+        sys.modules["torch"].set_rng_state(states["torch"])
