@@ -110,7 +110,7 @@ def run_command(arguments: argparse.Namespace) -> int:
     """Run trials and print what came of each."""
     from rich.console import Console
 
-    from algoperf import study, supervision
+    from algoperf import study, supervision, writing
     from algoperf.progress import Progress
     from algoperf.trial_process import INTERRUPTED
 
@@ -127,6 +127,9 @@ def run_command(arguments: argparse.Namespace) -> int:
             markup=False,
         )
         return INTERRUPTED
+    except writing.UnwritableError as error:
+        console.print(f"algoperf: {error}", highlight=False, soft_wrap=True, markup=False)
+        return writing.UNWRITABLE
     finally:
         progress.close()
     if arguments.json:

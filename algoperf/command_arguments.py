@@ -11,7 +11,8 @@ Command = Callable[[argparse.Namespace], int]
 USER_MISTAKE = 2
 EPILOG = (
     "exit codes: 0 done (target reached or not), 1 a trial or a check failed (score --strict: "
-    "damaged logs), 2 a mistake in what was asked, 75 stopped by a signal and saved"
+    "damaged logs), 2 a mistake in what was asked, 74 a run folder takes no more (a full disk), 75 "
+    "stopped by a signal and saved"
 )
 
 

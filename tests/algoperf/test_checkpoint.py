@@ -1,13 +1,15 @@
 """Checkpoints: whole or not there; a trial that goes on is the trial that would have been."""
 
+import errno
 import json
+import resource
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from algoperf import preservation, run_log, spec
-from algoperf.checkpoint import Checkpoints
+from algoperf.checkpoint import PARTIAL, Checkpoints
 from algoperf.clock import PARTS, Ledger
 from algoperf.data.batches import Buckets, TrainingQueue
 
@@ -73,6 +75,32 @@ def test_a_write_that_fails_leaves_what_was_there(tmp_path, monkeypatch):
         checkpoints.write(2, ARRAYS, {"step": 2})
     assert [document["step"] for _, document in checkpoints.read()] == [1]
     assert len(files(tmp_path)) == 1
+
+
+def test_a_file_that_the_system_refuses_is_an_error_of_the_system(tmp_path):
+    """safetensors has an exception of its own for it, which is no OSError."""
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.write(1, ARRAYS, {"step": 1})
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large") as raised:
+            checkpoints.write(2, ARRAYS, {"step": 2})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert raised.value.errno == errno.EFBIG
+    assert [document["step"] for _, document in checkpoints.read()] == [1]
+    assert len(files(tmp_path)) == 1
+
+
+def test_what_a_kill_left_half_written_goes(tmp_path):
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.write(1, ARRAYS, {"step": 1})
+    for name in (PARTIAL, ".tmpA1b2C3"):  # the second is safetensors' own
+        (tmp_path / "checkpoints" / name).write_bytes(bytes(1000))
+    checkpoints.write(2, ARRAYS, {"step": 2})
+    assert len(files(tmp_path)) == 2
+    assert checkpoints.damaged == []
 
 
 # The order of the data
