@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from algoperf import crash_points, writing
+from algoperf.event_file import EventFile
 from algoperf.spec import UserError
 
 EVALUATIONS = "eval_measurements.csv"
@@ -182,7 +183,7 @@ class TrialLog:
         self._metric_columns = [
             f"{split}/{name}" for split in splits for name in (*metric_names, "num_examples")
         ]
-        self._events: Any = None
+        self._events = EventFile(folder)
 
     @_writes
     def begin(
@@ -207,21 +208,24 @@ class TrialLog:
         """Append one evaluation: the columns of `TIMES` and the metrics by `split/name`."""
         row = {**times, **metrics}
         writing.append_rows(self.folder / EVALUATIONS, (*TIMES, *self._metric_columns), [row])
-        self._tensorboard(
-            int(times["global_step"]), {**metrics, "accumulated_submission_time": times["score"]}
-        )
+        shown = {**metrics, "accumulated_submission_time": times["score"]}
+        self._events.add([(int(times["global_step"]), shown)])
 
     @_writes
     def scalars(self, rows: Iterable[tuple[int, Mapping[str, float]]]) -> None:
         """Append training scalars by step; names outside the columns go to TensorBoard alone."""
-        kept = []
-        for step, values in rows:
-            kept.append(
-                {"global_step": step, **{name: values.get(name) for name in SCALAR_COLUMNS[1:]}}
-            )
-            self._tensorboard(step, {f"training/{name}": value for name, value in values.items()})
-        if kept:
-            writing.append_rows(self.folder / SCALARS, SCALAR_COLUMNS, kept)
+        rows = list(rows)
+        if not rows:
+            return
+        kept = [
+            {"global_step": step, **{name: values.get(name) for name in SCALAR_COLUMNS[1:]}}
+            for step, values in rows
+        ]
+        writing.append_rows(self.folder / SCALARS, SCALAR_COLUMNS, kept)
+        self._events.add(
+            (step, {f"training/{name}": value for name, value in values.items()})
+            for step, values in rows
+        )
 
     @_writes
     def predictions(self, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -254,7 +258,6 @@ class TrialLog:
         """Take back a trial that turned out to be a user's mistake; what earlier ones
         left stays.
         """
-        self.close()
         for path in self.folder.iterdir():
             if not path.name.startswith("interrupted_"):
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -264,30 +267,9 @@ class TrialLog:
             folder.rmdir()
 
     @_writes
-    def close(self) -> None:
-        """Close the event file."""
-        if self._events is not None:
-            self._events.close()
-
-    @_writes
     def result(self, result: Mapping[str, Any]) -> None:
         """Write the result, after which the trial counts as ended."""
         write_json(self.folder / RESULT, result)
-
-    def _tensorboard(self, step: int, values: Mapping[str, Any]) -> None:
-        from tensorboard.compat.proto import event_pb2, summary_pb2
-        from tensorboard.summary.writer.event_file_writer import EventFileWriter
-
-        if self._events is None:
-            self._events = EventFileWriter(str(self.folder))
-        scalars = [
-            summary_pb2.Summary.Value(tag=name, simple_value=value)
-            for name, value in values.items()
-            if value is not None
-        ]
-        self._events.add_event(
-            event_pb2.Event(step=step, summary=summary_pb2.Summary(value=scalars))
-        )
 
 
 def evaluations(folder: Path) -> list[dict[str, float]]:

@@ -97,8 +97,6 @@ def _run(line: str, ledger: Ledger, events: "Events", asked: threading.Event) ->
     finally:
         if stop is not None:
             stop.set()
-    with ledger.logging.running():
-        assembled.log.close()
     if trial.interrupted:
         return INTERRUPTED
     ended = result.of(assembled)

@@ -18,7 +18,7 @@ from algoperf import preservation, run_log, writing
 from algoperf.checkpoint import Checkpoints
 
 pytestmark = pytest.mark.slow
-STEPS = 30
+STEPS = 24
 # Where a file for every step is on the disk, there is no room left at that step.
 SUBMISSION = """
 import contextlib, os, pathlib, shutil
@@ -208,19 +208,19 @@ def check_unwritable(ended, disk, reason):
 def test_full_at_checkpoints_and_at_the_result(make_disk, submission, undisturbed):
     """A file more than the disk has room for: rows still fit, new files do not."""
     disk = make_disk("size=64m,nr_inodes=60")
-    faults = "8:take_names 12:give_names 25:take_names"
+    faults = "8:take_names 12:give_names 20:take_names"
     ended = disk.run(submission, FAULTS=faults)
     check_unwritable(ended, disk.path, "No space left on device")
     said = "a checkpoint could not be written (No space left on device); the run goes on"
     assert ended[2].count(said) == 1
     assert rows(disk.seen) == undisturbed
     names = sorted(path.name for path in (folder_of(disk.seen) / "checkpoints").iterdir())
-    assert [name[:14] for name in names] == ["step_000000024", "step_000000025"]
+    assert [name[:14] for name in names] == ["step_000000019", "step_000000020"]
     assert not list(folder_of(disk.seen).glob("*result*"))
     shutil.rmtree(disk.seen / "names")
     ended = disk.run(submission)
     check_goes_on(ended, disk.seen, undisturbed)
-    assert "goes on from step 25" in ended[2]
+    assert "goes on from step 20" in ended[2]
 
 
 def test_full_at_a_row(make_disk, submission, undisturbed):

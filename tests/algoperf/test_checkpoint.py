@@ -312,4 +312,3 @@ def test_rows_after_a_checkpoint_are_cut(tmp_path):
     for damaged in (before[:-1], before[:-1] + "x", ""):
         (tmp_path / "eval_measurements.csv").write_text(damaged)
         assert not log.holds(sizes)
-    log.close()
