@@ -274,8 +274,10 @@ def test_a_checkpoint_truncated_at_every_page(killed, tmp_path):
     (arrays, document), (arrays_before, document_before) = Checkpoints(log.folder).read()
     assert (document["position"]["step"], document_before["position"]["step"]) == (20, 19)
     assert len(whole) > 100_000
-    for size in range(0, len(whole), 4096):
-        newer.write_bytes(whole[:size])
+    truncated = [whole[:size] for size in range(0, len(whole), 4096)]
+    lost = [start + bytes(len(whole) - len(start)) for start in truncated]  # as after a power cut
+    for damaged in truncated + lost:
+        newer.write_bytes(damaged)
         checkpoints = Checkpoints(log.folder)
         saved = preservation.find(checkpoints, log)
         assert saved.document == document_before
