@@ -12,6 +12,7 @@ from algoperf import (
     adapt,
     backends,
     choices,
+    memory,
     older,
     preservation,
     run_log,
@@ -20,6 +21,7 @@ from algoperf import (
     submission,
     trust,
     workload,
+    writing,
 )
 from algoperf.checkpoint import Checkpoints
 from algoperf.clock import Ledger
@@ -103,7 +105,15 @@ def assemble(
     if aside is not None:
         say(f"an earlier run of this trial was interrupted; what it left is in {aside}")
     # Before a function of the submission runs: however it ends, the folder says what it was.
-    begun_before = log.begin(flags, choices.meta(plan, flags, data, scale), point)
+    room, warning = memory.check(
+        memory.count(bound.param_shapes),
+        checkpoints=plan.checkpoints,
+        free_device_bytes=backend.free_device_memory_bytes(),
+    )
+    if warning is not None:
+        say(warning)
+    meta = {**choices.meta(plan, flags, data, scale), "memory": room}
+    begun_before = log.begin(flags, meta, point)
     log.copy_source(loaded.source_files)
 
     view = older.view(loaded.contract, bound, backend.place, hyperparameters)
@@ -212,7 +222,7 @@ def run(assembled: Assembled) -> None:
     with _discarding(assembled.log, assembled.trial.preemptions or None):
         try:
             assembled.trial.run()
-        except spec.UserError:
+        except (spec.UserError, writing.UnwritableError):
             raise
         except Exception as error:
             assembled.trial.fail(cause_of(error), traceback.format_exc())

@@ -190,18 +190,18 @@ def run(
 ) -> int:
     """Run the jobs that have no result, `workers` at a time; return how many failed."""
     out.mkdir(parents=True, exist_ok=True)
+    # Before any of them runs: jobs of both frameworks share the file of a tuning point.
+    commands = {job: job.command(out) for job in todo if not job.has_ended(out)}
     cores: queue.SimpleQueue[int | None] = queue.SimpleQueue()
     for core in _cores(workers):
         cores.put(core)
 
     def work(job: Job | Entry) -> bool:
-        if job.has_ended(out):
-            return True
         job.prepare(out)
         core = cores.get()
         try:
             ended = subprocess.run(
-                [sys.executable, "-P", "-m", "algoperf", *job.command(out)],
+                [sys.executable, "-P", "-m", "algoperf", *commands[job]],
                 capture_output=True,
                 text=True,
                 check=False,
@@ -213,7 +213,7 @@ def run(
         return ended.returncode == 0
 
     with ThreadPoolExecutor(workers) as pool:
-        return sum(not good for good in pool.map(work, todo))
+        return sum(not good for good in pool.map(work, commands))
 
 
 def _said(ended: "subprocess.CompletedProcess[str]") -> str:

@@ -34,14 +34,21 @@ class Checkpoints:
 
     def write(self, step: int, arrays: Arrays, document: Mapping[str, Any]) -> int:
         """Write one; return its size in bytes. Raises OSError where the disk does not take it."""
+        from safetensors import SafetensorError
         from safetensors.numpy import save_file
 
         self._folder.mkdir(exist_ok=True)
+        for path in self._folder.iterdir():
+            if not NAME.fullmatch(path.name):
+                path.unlink()  # half a checkpoint, which a kill left
         partial = self._folder / PARTIAL
         # Not ascontiguousarray, which gives an array without axes one.
         whole = {name: np.asarray(array, order="C") for name, array in arrays.items()}
         try:
-            save_file(whole, partial, metadata={"document": json.dumps(document)})
+            try:
+                save_file(whole, partial, metadata={"document": json.dumps(document)})
+            except SafetensorError as error:
+                raise _as_os_error(error) from error
             crash_points.reach("checkpoint written")
             with partial.open("rb+") as file:
                 os.fsync(file.fileno())
@@ -83,6 +90,12 @@ class Checkpoints:
     def _newest_first(self) -> Iterator[Path]:
         names = filter(lambda path: NAME.fullmatch(path.name), self._folder.glob("*"))
         return iter(sorted(names, reverse=True))
+
+
+def _as_os_error(error: Exception) -> Exception:
+    """What the system said, where safetensors only quotes it ('... (os error 28)')."""
+    found = re.search(r"\(os error (\d+)\)", str(error))
+    return error if found is None else OSError(int(found[1]), os.strerror(int(found[1])))
 
 
 def _checksum(path: Path) -> str:

@@ -108,7 +108,7 @@ def run_command(arguments: argparse.Namespace) -> int:
     """Run trials and print what came of each."""
     from rich.console import Console
 
-    from algoperf import run_plan, study, supervision
+    from algoperf import run_plan, study, supervision, writing
     from algoperf.progress import Progress
     from algoperf.trial_process import INTERRUPTED
 
@@ -124,6 +124,9 @@ def run_command(arguments: argparse.Namespace) -> int:
     except supervision.InterruptedRunError as interrupted:
         say(f"algoperf: stopped; {interrupted} is saved, and the same command goes on with it")
         return INTERRUPTED
+    except writing.UnwritableError as error:
+        say(f"algoperf: {error}")
+        return writing.UNWRITABLE
     finally:
         progress.close()
     if arguments.json:

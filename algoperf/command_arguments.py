@@ -11,7 +11,8 @@ from algoperf.argument_types import Parser, add_rows, numbers, positive, seed, w
 Command = Callable[[argparse.Namespace], int]
 EPILOG = (
     "exit codes: 0 done (target reached or not), 1 a trial or a check failed (score --strict: "
-    "damaged logs), 2 a mistake in what was asked, 75 stopped by a signal and saved"
+    "damaged logs), 2 a mistake in what was asked, 74 a run folder takes no more (a full disk), 75 "
+    "stopped by a signal and saved"
 )
 
 

@@ -8,15 +8,17 @@ before the next append.
 """
 
 import csv
+import functools
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, TypeVar
 
-from algoperf import crash_points
+from algoperf import crash_points, writing
+from algoperf.event_file import EventFile
 from algoperf.spec import UserError
 
 EVALUATIONS = "eval_measurements.csv"
@@ -141,14 +143,33 @@ def set_aside(folder: Path) -> Path | None:
         (int(path.name.split("_")[1]) for path in folder.glob("interrupted_*")), default=-1
     )
     aside = folder / f"interrupted_{number}"
-    aside.mkdir()
-    for path in left:
-        path.rename(aside / path.name)
+    with writing.into(folder):
+        aside.mkdir()
+        for path in left:
+            path.rename(aside / path.name)
     return aside
 
 
+T = TypeVar("T")
+
+
+def _writes(method: Callable[..., T]) -> Callable[..., T]:
+    """A method of TrialLog that writes: UnwritableError where the folder does not take it, and not
+    in a process that the submission forked, which ends instead: rows are written once.
+    """
+
+    @functools.wraps(method)
+    def checked(self: "TrialLog", *arguments: Any) -> T:
+        if os.getpid() != self.process_id:
+            os._exit(0)
+        with writing.into(self.folder):
+            return method(self, *arguments)
+
+    return checked
+
+
 class TrialLog:
-    """Writes one trial's folder."""
+    """Writes one trial's folder; `writing.UnwritableError` where that takes no more."""
 
     def __init__(self, folder: Path, metric_names: Iterable[str], splits: Iterable[str]) -> None:
         try:
@@ -161,11 +182,13 @@ class TrialLog:
                 f"run folder {folder} is not writable ({error.strerror}); choose another --out"
             ) from error
         self.folder = folder
+        self.process_id = os.getpid()
         self._metric_columns = [
             f"{split}/{name}" for split in splits for name in (*metric_names, "num_examples")
         ]
-        self._events: Any = None
+        self._events = EventFile(folder)
 
+    @_writes
     def begin(
         self, flags: Mapping[str, Any], meta: Mapping[str, Any], point: Mapping[str, Any] | None
     ) -> int:
@@ -176,6 +199,7 @@ class TrialLog:
         write_json(self.folder / HYPERPARAMETERS, dict(point or {}))
         return number
 
+    @_writes
     def copy_source(self, files: Mapping[str, Path]) -> None:
         """Copy the submission's files, by their path relative to its folder."""
         for name, path in files.items():
@@ -183,25 +207,31 @@ class TrialLog:
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, target)
 
+    @_writes
     def evaluation(self, times: Mapping[str, float], metrics: Mapping[str, float]) -> None:
         """Append one evaluation: the columns of `TIMES` and the metrics by `split/name`."""
         row = {**times, **metrics}
-        _append(self.folder / EVALUATIONS, (*TIMES, *self._metric_columns), [row])
-        self._tensorboard(
-            int(times["global_step"]), {**metrics, "accumulated_submission_time": times["score"]}
-        )
+        writing.append_rows(self.folder / EVALUATIONS, (*TIMES, *self._metric_columns), [row])
+        shown = {**metrics, "accumulated_submission_time": times["score"]}
+        self._events.add([(int(times["global_step"]), shown)])
 
+    @_writes
     def scalars(self, rows: Iterable[tuple[int, Mapping[str, float]]]) -> None:
         """Append training scalars by step; names outside the columns go to TensorBoard alone."""
-        kept = []
-        for step, values in rows:
-            kept.append(
-                {"global_step": step, **{name: values.get(name) for name in SCALAR_COLUMNS[1:]}}
-            )
-            self._tensorboard(step, {f"training/{name}": value for name, value in values.items()})
-        if kept:
-            _append(self.folder / SCALARS, SCALAR_COLUMNS, kept)
+        rows = list(rows)
+        if not rows:
+            return
+        kept = [
+            {"global_step": step, **{name: values.get(name) for name in SCALAR_COLUMNS[1:]}}
+            for step, values in rows
+        ]
+        writing.append_rows(self.folder / SCALARS, SCALAR_COLUMNS, kept)
+        self._events.add(
+            (step, {f"training/{name}": value for name, value in values.items()})
+            for step, values in rows
+        )
 
+    @_writes
     def predictions(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Write what the last evaluation generated, in place of what an earlier one did."""
         lines = (json.dumps(row, ensure_ascii=False) for row in rows)
@@ -216,8 +246,9 @@ class TrialLog:
 
     def holds(self, sizes: Mapping[str, int]) -> bool:
         """Whether the files have all the rows that they had at these sizes."""
-        return all(_ends_a_line(self.folder / name, size) for name, size in sizes.items())
+        return all(writing.ends_a_line(self.folder / name, size) for name, size in sizes.items())
 
+    @_writes
     def go_back(self, sizes: Mapping[str, int]) -> None:
         """Cut the files to these sizes: rows after a checkpoint will be measured again."""
         for name in (EVALUATIONS, SCALARS):
@@ -231,7 +262,6 @@ class TrialLog:
         """Take back a trial that turned out to be a user's mistake; what earlier ones
         left stays.
         """
-        self.close()
         for path in self.folder.iterdir():
             if not path.name.startswith("interrupted_"):
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -240,29 +270,10 @@ class TrialLog:
                 break
             folder.rmdir()
 
-    def close(self) -> None:
-        """Close the event file."""
-        if self._events is not None:
-            self._events.close()
-
+    @_writes
     def result(self, result: Mapping[str, Any]) -> None:
         """Write the result, after which the trial counts as ended."""
         write_json(self.folder / RESULT, result)
-
-    def _tensorboard(self, step: int, values: Mapping[str, Any]) -> None:
-        from tensorboard.compat.proto import event_pb2, summary_pb2
-        from tensorboard.summary.writer.event_file_writer import EventFileWriter
-
-        if self._events is None:
-            self._events = EventFileWriter(str(self.folder))
-        scalars = [
-            summary_pb2.Summary.Value(tag=name, simple_value=value)
-            for name, value in values.items()
-            if value is not None
-        ]
-        self._events.add_event(
-            event_pb2.Event(step=step, summary=summary_pb2.Summary(value=scalars))
-        )
 
 
 def evaluations(folder: Path) -> list[dict[str, float]]:
@@ -282,9 +293,13 @@ def write_json(path: Path, value: Any) -> None:
     """Write a file whole or not at all: to a neighbour, to the disk, then renamed."""
     text = json.dumps(value, indent=2, sort_keys=True)
     neighbour = path.with_name(f".{path.name}.writing")
-    with neighbour.open("w") as file:
-        file.write(text + "\n")
-        _flush(file)
+    try:
+        with neighbour.open("w") as file:
+            file.write(text + "\n")
+            writing.flush(file)
+    except OSError:
+        neighbour.unlink(missing_ok=True)  # half of it
+        raise
     crash_points.reach(f"{path.stem} written")
     neighbour.replace(path)
     crash_points.reach(f"{path.stem} kept")
@@ -296,44 +311,6 @@ def _read_json(path: Path) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return value if isinstance(value, dict) else None
-
-
-def _append(
-    path: Path, columns: tuple[str, ...] | list[str], rows: Iterable[Mapping[str, Any]]
-) -> None:
-    _cut_torn_line(path)
-    with path.open("a", newline="") as file:
-        writer = csv.DictWriter(file, columns, restval="", lineterminator="\n")
-        if file.tell() == 0:
-            writer.writeheader()
-        writer.writerows(rows)
-        crash_points.reach("row written")
-        _flush(file)
-    crash_points.reach("row kept")
-
-
-def _flush(file: TextIO) -> None:
-    file.flush()
-    os.fsync(file.fileno())
-
-
-def _ends_a_line(path: Path, size: int) -> bool:
-    """Whether the file has so many bytes, the last of which ends a line."""
-    try:
-        with path.open("rb") as file:
-            file.seek(size - 1)
-            return file.read(1) == b"\n"
-    except OSError:
-        return False
-
-
-def _cut_torn_line(path: Path) -> None:
-    if not path.is_file():
-        return
-    content = path.read_bytes()
-    if content and not content.endswith(b"\n"):
-        with path.open("r+b") as file:
-            file.truncate(content.rfind(b"\n") + 1)
 
 
 def _short(value: Any) -> str:

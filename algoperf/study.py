@@ -13,7 +13,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from algoperf import hardware, run_log, search_space, submission, submission_source, supervision
+from algoperf import (
+    hardware,
+    memory,
+    run_log,
+    search_space,
+    submission,
+    submission_source,
+    supervision,
+    writing,
+)
 from algoperf.spec import UserError
 from algoperf.trial_plan import TrialPlan
 from algoperf.trial_process import INTERRUPTED
@@ -99,7 +108,8 @@ def run(
 
     `observe(plan, event)` is told what happens, `event["event"]` being one of skip, note, start,
     progress, evaluation, result. Raises UserError for a mistake that only the trial's process can
-    see, `supervision.InterruptedRunError` where the run was asked to stop.
+    see, `supervision.InterruptedRunError` where the run was asked to stop, and
+    `writing.UnwritableError` where a run folder takes no more.
     """
     settings = _known_settings(base, outline)
     results = []
@@ -120,7 +130,8 @@ def run(
             with supervision.locked(folder):
                 done = _lasting_result(folder, retry_failed)  # another process may have ended it
                 if done is None:
-                    (folder / run_log.RESULT).unlink(missing_ok=True)
+                    with writing.into(folder):
+                        (folder / run_log.RESULT).unlink(missing_ok=True)
                     results.append(_run_trial(plan, folder, settings, observe))
                     continue
         observe(plan, {"event": "skip", "folder": str(folder), "result": done})
@@ -158,9 +169,10 @@ def _run_trial(
         [sys.executable, "-P", "-c", _CHILD.format(paths=[root])],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        text=True,
         env={**hardware.thread_environment(), **os.environ},
+        process_group=0,  # with what it forks
     )
+    killed_before = memory.oom_kills()
     watchdog = supervision.Watchdog(process.kill)
     result = None
     try:
@@ -170,21 +182,28 @@ def _run_trial(
                 process.wait(None if result is None else GRACE_S)
     finally:
         watchdog.stop()
-        process.kill()
-        with contextlib.suppress(BrokenPipeError):
-            process.communicate()  # waits, and closes both pipes
+        supervision.end(process)
     if result is None and process.returncode == INTERRUPTED:
         raise supervision.InterruptedRunError(str(folder))
     if result is None:
         result = run_log.read_result(folder)  # it died after it was written
     if result is None:
-        result = _died(plan, folder, settings, process.returncode, watchdog.cause)
+        error = supervision.cause_of_death(process.returncode, _rose(killed_before))
+        if watchdog.cause is not None:
+            error = {"cause": watchdog.cause, "outside": False}
+        with writing.into(folder):
+            result = _died(plan, folder, settings, error)
         observe(plan, {"event": "result", "result": result})
     return result
 
 
+def _rose(oom_kills_before: int | None) -> bool | None:
+    now = memory.oom_kills()
+    return None if oom_kills_before is None or now is None else now > oom_kills_before
+
+
 def _watch(
-    process: "subprocess.Popen[str]",
+    process: "subprocess.Popen[bytes]",
     plan: TrialPlan,
     observe: Observe,
     watchdog: supervision.Watchdog,
@@ -195,6 +214,8 @@ def _watch(
             error = UserError(event["text"])
             error.add_note(event["traceback"])
             raise error
+        if event["event"] == "unwritable":
+            raise writing.UnwritableError(event["text"])
         if event["event"] == "start":
             watchdog.limit(event["budget_s"])
         observe(plan, event)
@@ -204,15 +225,14 @@ def _watch(
     return None
 
 
-def _events(process: "subprocess.Popen[str]", plan: TrialPlan) -> Iterator[dict[str, Any]]:
+def _events(process: "subprocess.Popen[bytes]", plan: TrialPlan) -> Iterator[dict[str, Any]]:
     assert process.stdin is not None
-    assert process.stdout is not None
     try:
-        process.stdin.write(plan.to_json() + "\n")
+        process.stdin.write(plan.to_json().encode() + b"\n")
         process.stdin.flush()
     except BrokenPipeError:
         return
-    for line in process.stdout:
+    for line in supervision.lines(process):
         try:
             event = json.loads(line)
         except ValueError:
@@ -222,12 +242,11 @@ def _events(process: "subprocess.Popen[str]", plan: TrialPlan) -> Iterator[dict[
 
 
 def _died(
-    plan: TrialPlan, folder: Path, settings: dict[str, Any], code: int, watchdog: str | None
+    plan: TrialPlan, folder: Path, settings: dict[str, Any], error: dict[str, Any]
 ) -> dict[str, Any]:
     """The result of a trial whose process ended without one: written here, from what its folder
     holds.
     """
-    cause, is_outside = supervision.cause_of_death(code)
     last = (run_log.evaluations(folder) or [{}])[-1]
     flags = run_log.read_flags(folder)
     if flags is None:  # it died while the submission's file was being imported
@@ -244,11 +263,7 @@ def _died(
         "steps_to_target": None,
         "final": {name: value for name, value in last.items() if "/" in name},
         "ledger": {"submission_s": last.get("accumulated_submission_time")},
-        "error": {
-            "cause": watchdog or cause,
-            "outside": is_outside and watchdog is None,
-            "traceback": "",
-        },
+        "error": {**error, "traceback": ""},
     }
     run_log.write_json(folder / run_log.RESULT, result)
     return result

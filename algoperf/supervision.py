@@ -6,12 +6,14 @@ import contextlib
 import fcntl
 import math
 import os
+import selectors
 import signal
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from algoperf.spec import UserError
 
@@ -19,6 +21,12 @@ SET_UP_LIMIT_S = 3600.0  # wall time until a trial starts
 # Evaluation, logs and checkpoints are not in the budget: beyond these it is taken to hang.
 FACTOR, ALLOWANCE_S = 5.0, 900.0
 OUTSIDE = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+KILLED_FOR = {
+    True: "; the system ran out of memory (OOM kill)",
+    False: "; not for want of memory, by the kernel's count",
+    None: "; often the system's answer to memory that ran out",
+}
+POLL_S = 0.2  # how often it is seen whether a process has ended that is silent
 
 
 class InterruptedRunError(Exception):
@@ -57,8 +65,41 @@ class Watchdog:
         self._timer.start()
 
 
+def lines(process: "subprocess.Popen[bytes]") -> Iterator[bytes]:
+    """What the process writes, line by line, until it ends; its pipe may stay open for longer, in a
+    process that it forked.
+    """
+    assert process.stdout is not None
+    descriptor, rest = process.stdout.fileno(), b""
+    with selectors.DefaultSelector() as selector:
+        selector.register(descriptor, selectors.EVENT_READ)
+        while True:
+            has_ended = process.poll() is not None  # before the look: what it wrote is there by now
+            if selector.select(0 if has_ended else POLL_S):
+                chunk = os.read(descriptor, 1 << 16)
+                if not chunk:
+                    return
+                *whole, rest = (rest + chunk).split(b"\n")
+                yield from whole
+            elif has_ended:
+                return
+
+
+def end(process: "subprocess.Popen[bytes]") -> None:
+    """End the process and what is left of its group, which it leads: what a submission forked or
+    started is not to outlive its trial.
+    """
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    for pipe in (process.stdin, process.stdout):
+        if pipe is not None:
+            with contextlib.suppress(BrokenPipeError):
+                pipe.close()
+
+
 @contextlib.contextmanager
-def stopping(process: "subprocess.Popen[str]") -> Iterator[None]:
+def stopping(process: "subprocess.Popen[bytes]") -> Iterator[None]:
     """While in the block, SIGTERM and SIGINT ask the trial's process to save and leave; a second
     one ends it at once.
     """
@@ -116,11 +157,20 @@ def _remove_empty(folder: Path) -> None:
             each.rmdir()
 
 
-def cause_of_death(code: int) -> tuple[str, bool]:
-    """What ended a process with this exit code, and whether it came from outside."""
+def cause_of_death(code: int, oom_killed: bool | None = None) -> dict[str, Any]:
+    """What ended a process with this exit code: `cause`, in words; `outside`, whether it came from
+    there; and of a SIGKILL `oom_kill`, whether the kernel sent it for want of memory (None where
+    that is not known).
+    """
     if code >= 0:
-        return f"the trial's process ended with exit code {code} and no result", False
+        cause = f"the trial's process ended with exit code {code} and no result"
+        return {"cause": cause, "outside": False}
     number = signal.Signals(-code)
-    memory = "; often the system's answer to memory that ran out"
-    hint = memory if number is signal.SIGKILL else ""
-    return f"the trial's process was ended by {number.name}{hint}", number in OUTSIDE
+    found: dict[str, Any] = {
+        "cause": f"the trial's process was ended by {number.name}",
+        "outside": number in OUTSIDE,
+    }
+    if number is signal.SIGKILL:
+        found["cause"] += KILLED_FOR[oom_killed]
+        found["oom_kill"] = oom_killed
+    return found

@@ -17,6 +17,7 @@ import traceback
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TextIO
 
+from algoperf import writing
 from algoperf.clock import Ledger
 
 if TYPE_CHECKING:
@@ -27,36 +28,52 @@ INTERRUPTED = 75  # of one that was asked to stop, saved its trial and left
 _PR_SET_PDEATHSIG = 1
 
 
+class Events:
+    """The way to the starter; mute in a process that the submission forked."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._process_id = os.getpid()
+
+    def send(self, event: str, **values: Any) -> None:
+        """Tell an event, with its values."""
+        if os.getpid() != self._process_id:
+            return
+        with contextlib.suppress(BrokenPipeError):  # the starter is gone; so is this, in a moment
+            self._stream.write(json.dumps({"event": event, **values}) + "\n")
+
+
 def main() -> int:
     """Run one trial; 0 if it has a result, 1 if a user's mistake was reported instead,
-    `INTERRUPTED` if it was asked to stop.
+    `INTERRUPTED` if it was asked to stop, `writing.UNWRITABLE` if its folder took no more.
     """
     started_at_s = time.perf_counter()
-    signal.signal(
-        signal.SIGINT, signal.SIG_IGN
-    )  # the starter gets it as well, and ends this process
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the starter takes it, and ends this process
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: os._exit(128 + 15) if stop.is_set() else stop.set())
     line = sys.stdin.readline()
     _die_with_parent()
-    events = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1)
+    events = Events(os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1))
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what a submission prints is no event
     from algoperf.spec import UserError
 
     try:
         return _run(line, Ledger(started_at_s=started_at_s), events, stop)
     except UserError as error:
-        _send(events, "user_error", text=str(error), traceback=traceback.format_exc())
+        events.send("user_error", text=str(error), traceback=traceback.format_exc())
         return 1
+    except writing.UnwritableError as error:
+        events.send("unwritable", text=str(error))
+        return writing.UNWRITABLE
 
 
-def _run(line: str, ledger: Ledger, events: TextIO, asked: threading.Event) -> int:
+def _run(line: str, ledger: Ledger, events: "Events", asked: threading.Event) -> int:
     trial: Trial | None = None
 
     def report(event: str, metrics: dict[str, float] | None = None, **values: Any) -> None:
         position = {} if trial is None else snapshot(trial)
-        _send(
-            events, event, **values, **position, **({} if metrics is None else {"metrics": metrics})
+        events.send(
+            event, **values, **position, **({} if metrics is None else {"metrics": metrics})
         )
 
     with ledger.set_up.running():
@@ -79,13 +96,12 @@ def _run(line: str, ledger: Ledger, events: TextIO, asked: threading.Event) -> i
     finally:
         if stop is not None:
             stop.set()
-    with ledger.logging.running():
-        assembled.log.close()
     if trial.interrupted:
         return INTERRUPTED
     ended = result.of(assembled)
     assembled.log.result(ended)
-    assembled.checkpoints.clear()
+    with contextlib.suppress(OSError):  # the trial has its result; a file that stays does no harm
+        assembled.checkpoints.clear()
     report("result", result=ended)
     return 0
 
@@ -97,13 +113,6 @@ def snapshot(trial: "Trial") -> dict[str, Any]:
         "clock_s": trial.ledger.submission.elapsed_s,
         "loss": trial.last_loss,
     }
-
-
-def _send(events: TextIO, event: str, **values: Any) -> None:
-    with contextlib.suppress(
-        BrokenPipeError
-    ):  # the starter is gone; so is this process, in a moment
-        events.write(json.dumps({"event": event, **values}) + "\n")
 
 
 def _report_every(period_s: float, report: Callable[[], None]) -> threading.Event:

@@ -38,7 +38,6 @@ def write_news(out: Path, like: Path, submission, study, trial, time_s, **change
         times = dict.fromkeys(run_log.TIMES, 0.0)
         times |= {"accumulated_submission_time": at_s, "score": at_s, "global_step": step}
         log.evaluation(times, {"validation/accuracy": accuracy, "validation/loss": 1.0})
-    log.close()
     status = "reached" if time_s else "budget"
     log.result({"status": status, "scoreable": True, "target": target, "budget_s": 180.0})
 

@@ -101,6 +101,10 @@ class Backend(Protocol):
         """Return the most device memory that this process held; None without an accelerator."""
         ...
 
+    def free_device_memory_bytes(self) -> int | None:
+        """Return the device memory that is free; None without an accelerator."""
+        ...
+
 
 def check_installed(framework: str) -> None:
     """Raise UserError if the framework is unknown or not installed; load nothing."""

@@ -247,6 +247,18 @@ class JaxBackend:
         counted = [int(peak) for peak in peaks if peak is not None]
         return max(counted) if counted else None
 
+    def free_device_memory_bytes(self) -> int | None:
+        """Return the least that a local device has left of what JAX may take; None where JAX does
+        not count it (the CPU).
+        """
+        counts = [device.memory_stats() or {} for device in self._devices]
+        left = [
+            int(count["bytes_limit"] - count["bytes_in_use"])
+            for count in counts
+            if "bytes_limit" in count
+        ]
+        return min(left) if left else None
+
 
 def make(*, compile_model: bool) -> JaxBackend:
     """Return the backend; JAX always compiles, so `compile_model` changes nothing."""

@@ -290,6 +290,10 @@ class TorchBackend:
         """Return the most CUDA memory that the allocator held; None on the CPU."""
         return torch.cuda.max_memory_allocated(self._device) if self._cuda else None
 
+    def free_device_memory_bytes(self) -> int | None:
+        """Return what CUDA has free, for every process; None on the CPU."""
+        return torch.cuda.mem_get_info(self._device)[0] if self._cuda else None
+
 
 def _arrays(params: nn.Module) -> Iterator[np.ndarray]:
     return (value.detach().cpu().numpy() for value in params.parameters())

@@ -93,6 +93,20 @@ def test_another_learning_rate_is_a_point_of_its_own(tmp_path):
     assert words[words.index("--search-space") + 1] == str(tmp_path / "nadamw-rate-100.json")
 
 
+def test_points_are_written_before_anything_runs(runs, tmp_path, monkeypatch):
+    """Two processes that wrote one at the same time took each other's file away."""
+    order = []
+    written, started = run_log.write_json, campaign.subprocess.run
+    monkeypatch.setattr(run_log, "write_json", lambda *a: (order.append(a[0].name), written(*a)))
+    monkeypatch.setattr(
+        campaign.subprocess, "run", lambda *a, **k: (order.append("run"), started(*a, **k))[1]
+    )
+    todo = campaign.jobs("digits", ["nadamw"], ["jax", "pytorch"], 2, [100.0], 5, 5)
+    assert campaign.run(todo, tmp_path, 2, lambda text: None) == 0
+    assert order[:4] == ["nadamw-rate-100.json"] * 4
+    assert set(order[4:]) == {"run", "result.json"}
+
+
 def test_an_algorithm_without_a_learning_rate_has_no_multiples(tmp_path):
     name = "schedule_free_self_tuning"
     (job,) = campaign.jobs("digits", [name], ["jax"], 1, [100.0], 5, 5)

@@ -1,6 +1,8 @@
 """Checkpoints: whole or not there; a trial that goes on is the trial that would have been."""
 
+import errno
 import json
+import resource
 from types import SimpleNamespace
 
 import numpy as np
@@ -8,7 +10,7 @@ import pytest
 
 import reference_algorithms
 from algoperf import assemble, preservation, run_log, spec
-from algoperf.checkpoint import Checkpoints
+from algoperf.checkpoint import PARTIAL, Checkpoints
 from algoperf.clock import PARTS, Ledger
 from algoperf.data.batches import Buckets, TrainingQueue
 from algoperf.trial_parts import State
@@ -76,6 +78,32 @@ def test_a_write_that_fails_leaves_what_was_there(tmp_path, monkeypatch):
         checkpoints.write(2, ARRAYS, {"step": 2})
     assert [document["step"] for _, document in checkpoints.read()] == [1]
     assert len(files(tmp_path)) == 1
+
+
+def test_a_file_that_the_system_refuses_is_an_error_of_the_system(tmp_path):
+    """safetensors has an exception of its own for it, which is no OSError."""
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.write(1, ARRAYS, {"step": 1})
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large") as raised:
+            checkpoints.write(2, ARRAYS, {"step": 2})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert raised.value.errno == errno.EFBIG
+    assert [document["step"] for _, document in checkpoints.read()] == [1]
+    assert len(files(tmp_path)) == 1
+
+
+def test_what_a_kill_left_half_written_goes(tmp_path):
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.write(1, ARRAYS, {"step": 1})
+    for name in (PARTIAL, ".tmpA1b2C3"):  # the second is safetensors' own
+        (tmp_path / "checkpoints" / name).write_bytes(bytes(1000))
+    checkpoints.write(2, ARRAYS, {"step": 2})
+    assert len(files(tmp_path)) == 2
+    assert checkpoints.damaged == []
 
 
 # The order of the data
@@ -307,4 +335,3 @@ def test_rows_after_a_checkpoint_are_cut(tmp_path):
     for damaged in (before[:-1], before[:-1] + "x", ""):
         (tmp_path / "eval_measurements.csv").write_text(damaged)
         assert not log.holds(sizes)
-    log.close()

@@ -74,9 +74,7 @@ def folder(tmp_path):
 
 @pytest.fixture
 def log(folder):
-    log = make_log(folder)
-    yield log
-    log.close()
+    return make_log(folder)
 
 
 def test_folder_names(tmp_path, folder):
@@ -98,7 +96,6 @@ def test_files_of_a_trial(log, folder, tmp_path):
     log.scalars([(0, {"loss": 2.0})])
     log.evaluation(TIMES, MEASURED)
     log.result({"status": "reached"})
-    log.close()
     names = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
     events = {name for name in names if name.startswith("events.out.tfevents.")}
     assert len(events) == 1
@@ -204,7 +201,6 @@ def test_a_header_alone_and_no_file_have_no_rows(log, folder):
 def test_tensorboard_reads_what_was_written(log, folder):
     log.scalars([(0, {"loss": 2.0, "own": 7.0}), (10, {"loss": 1.0, "gradient_norm": math.nan})])
     log.evaluation(TIMES, MEASURED)
-    log.close()
     (path,) = folder.glob("events.out.tfevents.*")
     found = {
         (event.step, value.tag): value.tensor.float_val[0]

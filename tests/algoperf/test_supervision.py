@@ -82,6 +82,7 @@ def test_a_watchdog_that_is_stopped_does_nothing(monkeypatch):
     ],
 )
 def test_the_cause_of_death(code, said, is_outside):
-    cause, outside = supervision.cause_of_death(code)
-    assert said in cause
-    assert outside is is_outside
+    found = supervision.cause_of_death(code)
+    assert said in found["cause"]
+    assert found["outside"] is is_outside
+    assert ("oom_kill" in found) == (code == -9)

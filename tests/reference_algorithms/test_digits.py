@@ -31,7 +31,6 @@ def run(name, framework, folder):
         plan, Ledger(started_at_s=time.perf_counter()), lambda *_, **__: 0
     )
     assemble.run(assembled)
-    assembled.log.close()
     return result.of(assembled)
 
 

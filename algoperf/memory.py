@@ -1,0 +1,136 @@
+"""Is there memory enough for a trial, and did the system end one for want of it?
+
+Nothing is refused: what a submission keeps is not known before it runs, so the need is an estimate,
+and a low one: activations, and what a framework takes for itself, are not in it.
+"""
+
+import contextlib
+import math
+import resource
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from algoperf.spec import ParameterShapeTree
+
+FLOAT_BYTES = 4
+# Of every parameter: itself, its gradient, and two moments, as Adam's family keeps them.
+TRAINING_COPIES = 4
+# In the host's memory while a checkpoint is written: parameters and moments.
+CHECKPOINT_COPIES = 3
+ESTIMATE = (
+    "bytes = 4 x parameters x (parameter, gradient, two optimizer moments; and while a checkpoint "
+    "is written, a copy of all but the gradient); without activations"
+)
+# The files of version 2 and of version 1 of Linux's control groups.
+NAMES = (("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes"))
+
+
+def count(shapes: ParameterShapeTree) -> int:
+    """The number of parameters in a tree with `ShapeTuple` leaves."""
+    if isinstance(shapes, Mapping):
+        return sum(count(each) for each in shapes.values())
+    return math.prod(shapes.shape_tuple)
+
+
+def check(
+    parameters: int, *, checkpoints: bool, free_device_bytes: int | None
+) -> tuple[dict[str, Any], str | None]:
+    """Return (what `meta_data_<n>.json` says of memory, a warning or None).
+
+    `free_device_bytes` is None where the parameters live in the host's memory.
+    """
+    of_training = FLOAT_BYTES * TRAINING_COPIES * parameters
+    of_host = FLOAT_BYTES * CHECKPOINT_COPIES * parameters if checkpoints else 0
+    on_host = free_device_bytes is None
+    needs = {
+        "memory": (of_host + (of_training if on_host else 0), available_bytes()),
+        "the device's memory": (0 if on_host else of_training, free_device_bytes),
+    }
+    found = {
+        "parameters": parameters,
+        "needed_bytes": needs["memory"][0],
+        "available_bytes": needs["memory"][1],
+        "needed_device_bytes": None if on_host else of_training,
+        "available_device_bytes": free_device_bytes,
+        "estimate": ESTIMATE,
+    }
+    lacking = [
+        f"{name} may not suffice: at least {_gigabytes(needed)} for {parameters:,} parameters, "
+        f"{_gigabytes(available)} available"
+        for name, (needed, available) in needs.items()
+        if available is not None and needed > available
+    ]
+    return found, "; ".join(lacking) or None
+
+
+def available_bytes(root: Path = Path("/")) -> int:
+    """What this process may still take: of the machine, of the control groups that it is in (a
+    container's limit), and of its own limit (`ulimit -v`).
+    """
+    left = [int(psutil.virtual_memory().available)]
+    for group in _groups(root):
+        for limit_name, usage_name in NAMES:
+            limit, usage = _number(group / limit_name), _number(group / usage_name)
+            if limit is not None and usage is not None:
+                left.append(max(0, limit - usage + _reclaimable(group)))
+    own, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if own != resource.RLIM_INFINITY:
+        left.append(max(0, own - int(psutil.Process().memory_info().vms)))
+    return min(left)
+
+
+def oom_kills(root: Path = Path("/")) -> int | None:
+    """How many processes of this process's control group the kernel has ended for want of memory;
+    None where it does not say.
+    """
+    for group in _groups(root):
+        for name in ("memory.events", "memory.oom_control"):
+            count = _entry(group / name, "oom_kill")
+            if count is not None:
+                return count
+    return None
+
+
+def _groups(root: Path) -> Iterator[Path]:
+    """The control groups for memory that this process is in, its own first."""
+    lines: Iterable[str] = ()
+    with contextlib.suppress(OSError):
+        lines = (root / "proc/self/cgroup").read_text().splitlines()
+    mount = root / "sys/fs/cgroup"
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers not in ("", "memory"):
+            continue
+        base = mount / controllers
+        # In a container the path may be the host's, and only the mount is there.
+        group = base / path.strip("/")
+        yield from (each for each in (group, *group.parents) if each.is_relative_to(base))
+
+
+def _reclaimable(group: Path) -> int:
+    """File pages that count as used, and that the kernel gives up before anything else."""
+    names = ("total_inactive_file", "inactive_file")
+    return next(filter(None, (_entry(group / "memory.stat", name) for name in names)), 0)
+
+
+def _entry(path: Path, name: str) -> int | None:
+    with contextlib.suppress(OSError):
+        for line in path.read_text().splitlines():
+            key, _, value = line.partition(" ")
+            if key == name:
+                return int(value)
+    return None
+
+
+def _number(path: Path) -> int | None:
+    """The number that a file holds; None of 'max', and where there is no file."""
+    with contextlib.suppress(OSError, ValueError):
+        return int(path.read_text())
+    return None
+
+
+def _gigabytes(count: int) -> str:
+    return f"{count / 1e9:.2f} GB"
