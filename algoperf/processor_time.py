@@ -38,7 +38,7 @@ def watch() -> None:
         finally:
             with _lock:
                 _running.discard(thread)
-                if not _is_ours(thread):
+                if thread not in own_threads:
                     _add(_ended_s, thread, time.thread_time())
 
     watched.is_watched = True  # type: ignore[attr-defined]
@@ -52,7 +52,7 @@ def by_name(known: Collection[threading.Thread]) -> dict[str, float]:
     with _lock:  # no thread ends meanwhile, to be counted twice or not at all
         spent = dict(_ended_s)
         for thread in {*threading.enumerate(), *_running}:
-            if thread not in known and not _is_ours(thread):
+            if thread not in known and thread not in own_threads:
                 _add(spent, thread, _thread_s(thread.native_id or 0))
     spent_s = _processes_s()
     return {**spent, PROCESS: spent_s} if spent_s else spent
@@ -61,10 +61,6 @@ def by_name(known: Collection[threading.Thread]) -> dict[str, float]:
 def _add(spent: dict[str, float], thread: threading.Thread, seconds: float) -> None:
     name = f"thread {thread.name!r}"
     spent[name] = spent.get(name, 0.0) + seconds
-
-
-def _is_ours(thread: threading.Thread) -> bool:
-    return thread in own_threads or type(thread).__module__.startswith("tensorboard.")
 
 
 def _processes_s() -> float:
