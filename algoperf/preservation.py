@@ -58,18 +58,22 @@ class Preservation:
         self._saved_at_s = now()
         self._asked, self._say = asked, say
         self._complained = False
+        self._has_stepped = False  # since it was last saved
         self._compiled_s = 0.0  # charged to the submission, in this process and before
         self._forgivable_s = 0.0
         self._before_s = 0.0
 
     def is_due(self) -> bool:
-        """Whether it was asked to stop, or the last checkpoint is old."""
+        """Whether it was asked to stop, or there is something to save and the last checkpoint is
+        old.
+        """
         self._before_s = self._backend.compiled_s()
-        is_old = self._checkpoints is not None and self._now() - self._saved_at_s >= self._every_s
-        return is_old or self._asked()
+        is_old = self._now() - self._saved_at_s >= self._every_s
+        return (is_old and self._has_stepped and self._checkpoints is not None) or self._asked()
 
     def after_step(self, ledger: Ledger) -> None:
         """Count what the step compiled; after a resume, take it off the submission's clock."""
+        self._has_stepped = True
         compiled_s = self._backend.compiled_s() - self._before_s
         forgiven_s = min(compiled_s, self._forgivable_s)
         if forgiven_s > 0:
@@ -85,6 +89,7 @@ class Preservation:
         """Write a checkpoint; what hinders that is said, and the run goes on."""
         if self._checkpoints is None:
             return
+        self._has_stepped = False
         try:
             arrays, structure = state.to_arrays(_tree(trial.state))
             document = {

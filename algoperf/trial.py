@@ -194,6 +194,7 @@ class Trial:
             )
         state = self.state
         state.optimizer_state, state.params, state.model_state = returned
+        self._evaluated = state.params  # a step may have used up what the last evaluation had
 
     def _arguments(self) -> dict[str, Any]:
         return {
@@ -217,7 +218,6 @@ class Trial:
             rng = self._random_state(seeds.PREPARE_FOR_EVAL, state.step)
             prepared = self._functions.prepare_for_eval(**self._arguments(), rng=rng)
             self._take("prepare_for_eval", prepared)
-        self._evaluated = state.params
         if self._functions.eval_params is not None:
             self._evaluated = self._functions.eval_params(
                 params=state.params, optimizer_state=state.optimizer_state

@@ -126,19 +126,36 @@ class Slow:
         self.state_dict, self.load_state_dict = scheduler.state_dict, scheduler.load_state_dict
 
     def step(self):
-        time.sleep(0.1)
+        time.sleep(0.05)
         self.scheduler.step()
 
 
 def torch_optimizer(params, hyperparameters, info):
     optimizer, scheduler = adamw.torch_optimizer(params, hyperparameters, info)
     return optimizer, Slow(scheduler)
+
+
+def jax_optimizer(hyperparameters, info):
+    import jax
+    import optax
+
+    fast = adamw.jax_optimizer(hyperparameters, info)
+
+    def update(updates, state, params=None):
+        jax.debug.callback(lambda: time.sleep(0.05))
+        return fast.update(updates, state, params)
+
+    return optax.GradientTransformation(fast.init, update)
 """
 
 
-def test_stopped_by_a_signal(undisturbed, tmp_path):
+@pytest.mark.parametrize("framework", ["jax", "pytorch"])
+def test_stopped_by_a_signal(tmp_path, framework):
     (tmp_path / "slow.py").write_text(SLOW)
-    again = "pytorch", tmp_path / "runs", None, "--submission", str(tmp_path / "slow.py")
+    submission = "--submission", str(tmp_path / "slow.py")
+    code, _, complaints = run(framework, tmp_path / "undisturbed", None, *submission)
+    assert code == 0, complaints
+    again = framework, tmp_path / "runs", None, *submission
     process = start(*again)
     try:
         wait_for_rows(process, tmp_path / "runs", 2)
@@ -152,7 +169,18 @@ def test_stopped_by_a_signal(undisturbed, tmp_path):
     code, _, complaints = run(*again)
     assert code == 0, complaints
     assert "goes on from step" in complaints
-    check_same(tmp_path / "runs", undisturbed("pytorch"))
+    check_same(tmp_path / "runs", tmp_path / "undisturbed")
+
+
+@pytest.mark.parametrize("framework", ["jax", "pytorch"])
+def test_saving_between_evaluations_changes_nothing(tmp_path, framework):
+    """A step gives the arrays of the last evaluation to the next parameters, in JAX."""
+    often = ("--submission", "adamw"), ("--submission", "adamw", "--checkpoint-every-s", "0.001")
+    for name, words in zip(("seldom", "often"), often, strict=True):
+        code, _, complaints = run(framework, tmp_path / name, None, *words)
+        assert code == 0, complaints
+    result = check_same(tmp_path / "often", tmp_path / "seldom")
+    assert result["ledger"]["checkpoint_s"] > 0
 
 
 def wait_for_rows(process, out, count):

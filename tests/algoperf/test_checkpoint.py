@@ -205,11 +205,17 @@ def fake_trial(step=4, **state):
 
 def test_a_trial_is_saved_when_the_last_checkpoint_is_old(tmp_path, clock):
     saves = keeper(tmp_path, clock, every_s=100.0)
+    ledger = Ledger(clock)
+    saves.after_step(ledger)
     assert not saves.is_due()
     clock.sleep(100)
     assert saves.is_due()
     saves.save(fake_trial())
     assert not saves.is_due()
+    clock.sleep(100)
+    assert not saves.is_due()  # nothing happened since: it would be saved for ever, without a step
+    saves.after_step(ledger)
+    assert saves.is_due()
     asked = keeper(tmp_path, clock, asked=lambda: True)
     assert asked.is_due()
     assert asked.must_stop()
@@ -277,6 +283,7 @@ def test_what_cannot_be_saved_is_said_once_and_the_run_goes_on(tmp_path, clock):
     saves.save(fake_trial(optimizer_state={"m": {1, 2}}))
     (line,) = said
     assert "optimizer_state/m is a set, which cannot be saved" in line
+    saves.after_step(Ledger(clock))
     clock.sleep(10)
     assert not saves.is_due()
 
