@@ -58,7 +58,7 @@ def assemble(
     """Load, check and build everything; raise UserError for a user's mistake. All of it is set-up
     time. A trial that was interrupted goes on where it was saved.
     """
-    definition = workload.find(plan.workload)
+    definition = workload.find(plan.workload, plan.suite)
     scale = definition.scales[plan.scale].on(plan.source_kind)
     backend = backends.load(plan.framework, compile_model=plan.compile)
     definition.import_measures()
@@ -70,7 +70,7 @@ def assemble(
     if plan.pretrained is not None:
         settings = {**scale.model, **data.model}
         bound.pretrained = definition.load_pretrained(plan.pretrained, settings, scale)
-    batch_size, note = choices.choose_batch_size(plan, loaded, point, scale)
+    batch_size, note = choices.choose_batch_size(plan, loaded, point, scale, definition.base)
     if note:
         report("note", text=note)
     rows = batches.row_count(data.splits["train"])
@@ -81,7 +81,7 @@ def assemble(
     limits = choices.limits(plan, scale)
     goal = choices.goal(plan, definition, scale)
     flags = run_log.with_hashes(
-        choices.flags(plan, loaded, data.fingerprint, batch_size, goal, scale)
+        choices.flags(plan, definition, loaded, data.fingerprint, batch_size, goal, scale)
     )
     folder = run_log.trial_folder(
         plan.out_folder,

@@ -49,6 +49,7 @@ class Job:
     steps: int
     eval_every_steps: int
     until: str = "end"
+    suite: str | None = None
 
     @property
     def experiment(self) -> str:
@@ -62,7 +63,7 @@ class Job:
         words = ["run", "--workload", self.workload, "--submission", self.submission]
         words += ["--framework", self.framework, "--seed", str(self.seed), "--until", self.until]
         words += ["--max-steps", str(self.steps), "--eval-every-steps", str(self.eval_every_steps)]
-        words += ["--experiment", self.experiment, "--out", str(out)]
+        words += ["--experiment", self.experiment, "--out", str(out), *_suite(self.suite)]
         if self.factor != 1:
             words += ["--search-space", str(self._write_point(out))]
         return words
@@ -107,6 +108,7 @@ class Entry:
     trials: int
     study: int
     seed: int = 0
+    suite: str | None = None
 
     @property
     def experiment(self) -> str:
@@ -119,7 +121,7 @@ class Entry:
         words += ["--framework", self.framework, "--tuning-ruleset", self.ruleset]
         words += ["--trials", str(self.trials), "--studies", str(self.study + 1)]
         words += ["--seed", str(self.seed), "--experiment", self.experiment, "--out", str(out)]
-        return words
+        return [*words, *_suite(self.suite)]
 
     def has_ended(self, out: Path) -> bool:
         """Whether all its trials have a result; one that failed is a result."""
@@ -141,6 +143,10 @@ class Entry:
         """`algoperf run` itself goes on where it was interrupted."""
 
 
+def _suite(path: str | None) -> list[str]:
+    return [] if path is None else ["--suite", path]
+
+
 def jobs(
     workload: str,
     submissions: Sequence[str],
@@ -150,10 +156,11 @@ def jobs(
     steps: int,
     eval_every_steps: int,
     until: str = "end",
+    suite: str | None = None,
 ) -> list[Job]:
     """All combinations, seed by seed, so that an early end leaves something of each."""
     return [
-        Job(workload, name, framework, seed, factor, steps, eval_every_steps, until)
+        Job(workload, name, framework, seed, factor, steps, eval_every_steps, until, suite)
         for seed, factor, name, framework in itertools.product(
             range(seeds), factors, submissions, frameworks
         )
@@ -167,6 +174,7 @@ def entries(
     ruleset: str,
     trials: int,
     studies: int,
+    suite: str | None = None,
 ) -> list[Entry]:
     """All combinations of a leaderboard, study by study and workload by workload, so that an early
     end leaves whole columns. Without `submissions`, all reference algorithms that the ruleset is
@@ -178,7 +186,15 @@ def entries(
     ]
     external = ruleset == "external"
     return [
-        Entry(workload, outline.name, framework, ruleset, trials if external else 1, study)
+        Entry(
+            workload,
+            outline.name,
+            framework,
+            ruleset,
+            trials if external else 1,
+            study,
+            suite=suite,
+        )
         for study, workload, framework in itertools.product(range(studies), workloads, frameworks)
         for outline in outlines
         if framework in outline.frameworks and (submissions or outline.has_search_space == external)

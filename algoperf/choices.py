@@ -102,6 +102,7 @@ def limits(plan: TrialPlan, scale: workload.Scale) -> Limits:
 
 def flags(
     plan: TrialPlan,
+    definition: workload.WorkloadDefinition,
     loaded: submission.Submission,
     fingerprint: str,
     batch_size: int,
@@ -110,8 +111,10 @@ def flags(
 ) -> dict[str, Any]:
     """Return the whole configuration, as `flags_<n>.json` holds it."""
     space = None if plan.search_space is None else search_space.read(plan.search_space).digest
+    variant = {"base_workload": definition.base, "changes": dict(definition.changes)}
     return {
         **plan.settings(),
+        **(variant if definition.base is not None else {}),
         "submission": loaded.outline.name,
         "submission_path": plan.submission,
         "submission_hash": submission_source.source_hash(loaded.outline.path),

@@ -61,7 +61,7 @@ def campaign_command(arguments: argparse.Namespace) -> int:
         workload.choose("framework", framework, list(backends.FRAMEWORKS))
     if arguments.tuning_ruleset is not None:
         return _leaderboard(arguments)
-    definition = workload.find(arguments.workload)
+    definition = workload.find(arguments.workload, arguments.suite)
     scale = definition.scales["mini"]
     todo = campaign.jobs(
         definition.name,
@@ -72,6 +72,7 @@ def campaign_command(arguments: argparse.Namespace) -> int:
         arguments.steps or scale.step_hint,
         arguments.eval_every_steps,
         arguments.until,
+        arguments.suite,
     )
     failed = campaign.run(
         todo, arguments.out, arguments.workers, lambda text: print(text, flush=True)
@@ -88,12 +89,13 @@ def _leaderboard(arguments: argparse.Namespace) -> int:
     from algoperf import campaign, workload
 
     todo = campaign.entries(
-        [workload.find(name).name for name in arguments.workload.split(",")],
+        [workload.find(name, arguments.suite).name for name in arguments.workload.split(",")],
         arguments.submissions,
         arguments.frameworks,
         arguments.tuning_ruleset,
         arguments.trials,
         arguments.seeds,
+        arguments.suite,
     )
     failed = campaign.run(
         todo, arguments.out, arguments.workers, lambda text: print(text, flush=True)

@@ -185,6 +185,7 @@ def _add_campaign(commands: Any, function: Command) -> None:
         required=True,
         help="a name from `algoperf workloads`; with --tuning-ruleset several, with commas",
     )
+    add("--suite", metavar="FILE", help="the file that has held-out variants among the workloads")
     add(
         "--tuning-ruleset",
         choices=("external", "self"),

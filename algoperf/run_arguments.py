@@ -10,6 +10,11 @@ def declare(run: argparse.ArgumentParser) -> None:
     """Add the arguments to the subcommand's parser."""
     add = run.add_argument
     add("--workload", required=True, help="a name from `algoperf workloads`")
+    add(
+        "--suite",
+        metavar="FILE",
+        help="the file of `algoperf variants sample` that has the workload, a held-out variant",
+    )
     add("--submission", required=True, help="a Python file, or a name from `algoperf submissions`")
     add(
         "--framework",

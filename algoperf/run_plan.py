@@ -25,7 +25,7 @@ def make(arguments: argparse.Namespace, command: str, show_progress: bool) -> Ru
 
     Raises UserError, in one line, for what cannot be run.
     """
-    definition = workload.find(arguments.workload)
+    definition = workload.find(arguments.workload, arguments.suite)
     if arguments.until == "end" and arguments.max_steps is None:
         raise UserError("--until end needs --max-steps, which is then the only end")
     scale_name = workload.choose(
@@ -68,6 +68,7 @@ def make(arguments: argparse.Namespace, command: str, show_progress: bool) -> Ru
         batch_size=arguments.batch_size,
         compile=arguments.compile and framework == "pytorch",
         pretrained=arguments.pretrained,
+        suite=None if arguments.suite is None else str(Path(arguments.suite).resolve()),
         skip_bad_rows=arguments.skip_bad_rows,
         drop_duplicates=arguments.drop_duplicates,
         balance=arguments.balance,

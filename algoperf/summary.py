@@ -93,6 +93,9 @@ def of_workload(definition: WorkloadDefinition) -> dict[str, Any]:
         "loss_type": definition.loss_type.name,
         "target_metric": definition.target_metric,
         "sources": list(definition.sources),
+        "base": definition.base,
+        "changes": dict(definition.changes),
+        "variants": {name: dict(each.changes) for name, each in definition.variants.items()},
         "scales": {name: dataclasses.asdict(scale) for name, scale in definition.scales.items()},
     }
 
@@ -116,6 +119,9 @@ def workload_lines(described: Iterable[dict[str, Any]], *, details: bool) -> lis
                 )
                 if details:
                     lines += _target_details(target)
+        for name, changes in facts["variants"].items():
+            told = ", ".join(f"{axis} {value}" for axis, value in changes.items())
+            lines.append(f"  variant {facts['name']}_{name}: {told}")
     return lines
 
 

@@ -28,6 +28,7 @@ class TrialPlan:
     batch_size: int | None = None
     compile: bool = False
     pretrained: str | None = None
+    suite: str | None = None  # the file that has the workload, where that is a drawn variant
     skip_bad_rows: bool = False
     drop_duplicates: bool = False
     balance: bool = False

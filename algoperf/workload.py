@@ -62,6 +62,10 @@ class Scale:
     looks at. `buckets` are the (source, target) lengths that batches of text are cut to, ascending;
     () leaves all rows at their full length. `generation` says how text is generated. `real` is the
     same size for rows from the hub or a folder, where those are longer than the built-in ones.
+
+    What variants change: weights' first values are multiplied by `initial_scale`; `row_changes` are
+    those of `algoperf.variants.rows`; `output_layer` is the model's, where it is not the
+    workload's.
     """
 
     model: Mapping[str, Any]
@@ -80,6 +84,9 @@ class Scale:
         default_factory=dict
     )  # by source of data: 'builtin', 'hub', 'folder'
     real: "Scale | None" = None
+    initial_scale: float = 1.0
+    row_changes: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    output_layer: str | None = None
 
     def on(self, source_kind: str) -> "Scale":
         """The scale for rows of that kind: 'builtin', 'hub' or 'folder'."""
@@ -123,6 +130,16 @@ class Data:
         return digest.hexdigest()[:16]
 
 
+@dataclasses.dataclass(frozen=True)
+class Variant:
+    """A named change of a workload: values by axis (`algoperf.variants.axes`), and its targets by
+    scale and source of data.
+    """
+
+    changes: Mapping[str, Any]
+    targets: Mapping[str, Mapping[str, Target]] = dataclasses.field(default_factory=dict)
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class WorkloadDefinition:
     """The facts of one workload; everything that differs between workloads is a field here.
@@ -135,6 +152,8 @@ class WorkloadDefinition:
     of 'builtin', 'hub', 'folder'. A workload that generates text feeds the model (inputs, targets)
     and judges what it generates; its metrics are those of `workloads.rouge`. `pretrained` is the
     import path of the module whose `load(source, model settings)` reads published weights.
+    `variants` are found as workloads, `<name>_<variant>`; such a definition has its `base`'s name
+    and its `changes`.
     """
 
     name: str
@@ -150,6 +169,9 @@ class WorkloadDefinition:
     initial_std: Callable[[str, tuple[int, ...], Mapping[str, Any]], float]
     generates_text: bool = False
     pretrained: str | None = None
+    variants: Mapping[str, Variant] = dataclasses.field(default_factory=dict)
+    base: str | None = None
+    changes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
     def measured(self) -> tuple[str, ...]:
@@ -164,8 +186,12 @@ class WorkloadDefinition:
             importlib.import_module(name)
 
     def load_data(self, scale: Scale, source: str) -> Data:
-        """Return the rows from 'builtin', 'hub' or a folder's path."""
+        """Return the rows from 'builtin', 'hub' or a folder's path, changed as the scale says."""
         data: Data = importlib.import_module(f"{self.package}.data").load(source, **scale.data)
+        if scale.row_changes:
+            from algoperf.variants import rows
+
+            data = rows.change(data, scale.row_changes)
         return data
 
     def load_pretrained(
@@ -207,7 +233,7 @@ class WorkloadDefinition:
             "target_metric_name": self.target_metric,
             "validation_target": target.validation if target else None,
             "test_target": target.test if target else None,
-            "output_layer": self.output_layer,
+            "output_layer": scale.output_layer or self.output_layer,
             "dropout_rate": scale.dropout_rate,
             "feeds_targets": self.generates_text,
         }
@@ -220,9 +246,33 @@ def names() -> list[str]:
     )
 
 
-def find(name: str) -> WorkloadDefinition:
-    """Return the workload of that name; raise UserError, with near matches, where there is none."""
-    choose("workload", name, names())
+def variant_names() -> list[str]:
+    """The named variants of all workloads, as they are found."""
+    return [f"{name}_{variant}" for name in names() for variant in sorted(_import(name).variants)]
+
+
+def find(name: str, suite: str | None = None) -> WorkloadDefinition:
+    """Return the workload or variant of that name; `suite` is a file that has variants besides.
+
+    Raises UserError, with near matches, where there is none.
+    """
+    from algoperf.variants import axes
+    from algoperf.variants import suite as suites
+
+    drawn = {} if suite is None else dict(suites.read(suite).variants)
+    bases = names()
+    if name in bases:
+        return _import(name)
+    for base in bases:
+        variant = _import(base).variants.get(name.removeprefix(f"{base}_"))
+        if variant is not None and name.startswith(f"{base}_"):
+            drawn[name] = base, variant
+    choose("workload", name, [*bases, *variant_names(), *drawn])
+    base, variant = drawn[name]
+    return axes.vary(_import(base), name, variant.changes, variant.targets)
+
+
+def _import(name: str) -> WorkloadDefinition:
     definition = importlib.import_module(f"workloads.{name}").WORKLOAD
     assert isinstance(definition, WorkloadDefinition), f"workloads.{name}.WORKLOAD"
     return definition

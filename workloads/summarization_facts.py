@@ -5,10 +5,18 @@ from collections.abc import Mapping
 from typing import Any
 
 from algoperf import spec
-from algoperf.workload import Generation, Scale, Target, WorkloadDefinition
+from algoperf.workload import Generation, Scale, Target, Variant, WorkloadDefinition
+from workloads.style import BART
 
 INITIAL_STD, BART_BASE_WIDTH = 0.02, 768
-MINI = {"width": 128, "encoder_layers": 2, "decoder_layers": 2, "heads": 4, "feed_forward": 512}
+MINI = {
+    "width": 128,
+    "encoder_layers": 2,
+    "decoder_layers": 2,
+    "heads": 4,
+    "feed_forward": 512,
+    "style": BART,
+}
 BART_BASE = {
     "positions": 1024,
     "width": BART_BASE_WIDTH,
@@ -16,6 +24,7 @@ BART_BASE = {
     "decoder_layers": 6,
     "heads": 12,
     "feed_forward": 3072,
+    "style": BART,
 }
 EVAL_ROWS = 200
 REAL_MINI = ((64, 32), (128, 64))  # real rows are many times as long as the generated ones
@@ -36,7 +45,12 @@ class Size:
 
 
 def define(
-    name: str, summary: str, target_metric: str, mini: Size, full: Size
+    name: str,
+    summary: str,
+    target_metric: str,
+    mini: Size,
+    full: Size,
+    variants: Mapping[str, Variant],
 ) -> WorkloadDefinition:
     """Return the facts of one workload."""
     return WorkloadDefinition(
@@ -65,6 +79,7 @@ def define(
         initial_std=_initial_std,
         generates_text=True,
         pretrained="workloads.pretrained",
+        variants=variants,
     )
 
 

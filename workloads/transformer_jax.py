@@ -9,13 +9,6 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-LAYER_NORM_EPSILON = 1e-5
-
-
-def layer_norm(name: str | None = None) -> nn.LayerNorm:
-    """A layer norm with PyTorch's epsilon instead of flax's 1e-6."""
-    return nn.LayerNorm(epsilon=LAYER_NORM_EPSILON, name=name)
-
 
 def split_heads(hidden_BTD: jax.Array, heads: int) -> jax.Array:
     """Return the same numbers as (B, H, T, K)."""
@@ -28,13 +21,15 @@ def attend(
     v_BHTK: jax.Array,
     mask_BHQT: jax.Array | None = None,
     dropout: Callable[[jax.Array], jax.Array] = lambda weights: weights,
+    temperature: float = 1.0,
 ) -> jax.Array:
     """Scaled dot-product attention (Vaswani et al. 2017), the heads side by side: (B, Q, D).
 
     `mask_BHQT`, or what broadcasts to it, is true where a query sees a key; `dropout` applies to
-    the weights.
+    the weights. The scores are divided by the temperature, too.
     """
-    scores_BHQT = jnp.einsum("bhqk,bhtk->bhqt", q_BHQK, k_BHTK) / q_BHQK.shape[-1] ** 0.5
+    divisor = temperature * q_BHQK.shape[-1] ** 0.5
+    scores_BHQT = jnp.einsum("bhqk,bhtk->bhqt", q_BHQK, k_BHTK) / divisor
     if mask_BHQT is not None:
         scores_BHQT = jnp.where(mask_BHQT, scores_BHQT, jnp.finfo(scores_BHQT.dtype).min)
     weights_BHQT = dropout(nn.softmax(scores_BHQT))
@@ -52,6 +47,7 @@ class Attention(nn.Module):
 
     width: int
     heads: int
+    temperature: float = 1.0
 
     def setup(self) -> None:
         """Make the layers."""
@@ -79,5 +75,6 @@ class Attention(nn.Module):
         """
         rows = len(keys_values[0])
         queries_BQD = self.query(hidden_BQD).reshape(rows, -1, self.width)
-        mixed_BQD = attend(split_heads(queries_BQD, self.heads), *keys_values, mask_BHQT)
+        queries_BHQK = split_heads(queries_BQD, self.heads)
+        mixed_BQD = attend(queries_BHQK, *keys_values, mask_BHQT, temperature=self.temperature)
         return self.attention_out(mixed_BQD).reshape(hidden_BQD.shape)

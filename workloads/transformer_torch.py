@@ -3,14 +3,9 @@
 Shapes: B batch, Q queries, T keys, D width, H heads, K width of a head.
 """
 
-import functools
-
 import torch
 from torch import nn
 from torch.nn import functional
-
-LAYER_NORM_EPSILON = 1e-5
-layer_norm = functools.partial(nn.LayerNorm, eps=LAYER_NORM_EPSILON)
 
 
 def split_heads(hidden_BTD: torch.Tensor, heads: int) -> torch.Tensor:
@@ -25,14 +20,21 @@ def attend(
     mask_BHQT: torch.Tensor | None = None,
     causal: bool = False,
     dropout_rate: float = 0.0,
+    temperature: float = 1.0,
 ) -> torch.Tensor:
     """Scaled dot-product attention (Vaswani et al. 2017), the heads side by side: (B, Q, D).
 
     `mask_BHQT`, or what broadcasts to it, is added to the scores; the dropout applies to the
-    weights.
+    weights. The scores are divided by the temperature, too.
     """
     mixed_BHQK = functional.scaled_dot_product_attention(
-        q_BHQK, k_BHTK, v_BHTK, mask_BHQT, dropout_p=dropout_rate, is_causal=causal
+        q_BHQK,
+        k_BHTK,
+        v_BHTK,
+        mask_BHQT,
+        dropout_p=dropout_rate,
+        is_causal=causal,
+        scale=None if temperature == 1 else q_BHQK.shape[-1] ** -0.5 / temperature,
     )
     return mixed_BHQK.transpose(1, 2).flatten(2)
 
@@ -49,9 +51,10 @@ def padding_mask(hidden_BT: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
 class Attention(nn.Module):
     """Multi-head attention whose keys and values can be made beforehand."""
 
-    def __init__(self, width: int, heads: int) -> None:
+    def __init__(self, width: int, heads: int, temperature: float = 1.0) -> None:
         super().__init__()
         self.heads = heads
+        self.temperature = temperature
         self.query = nn.Linear(width, width)
         self.key = nn.Linear(width, width)
         self.value = nn.Linear(width, width)
@@ -78,5 +81,8 @@ class Attention(nn.Module):
         """
         rows, width = len(keys_values[0]), hidden_BQD.shape[-1]
         queries_BQD = self.query(hidden_BQD).view(rows, -1, width)
-        mixed_BQD = attend(split_heads(queries_BQD, self.heads), *keys_values, mask_BHQT, causal)
+        queries_BHQK = split_heads(queries_BQD, self.heads)
+        mixed_BQD = attend(
+            queries_BHQK, *keys_values, mask_BHQT, causal, temperature=self.temperature
+        )
         return self.attention_out(mixed_BQD).view_as(hidden_BQD)

@@ -64,7 +64,7 @@ def model_settings(
     settings = {**scale.model, **data.model}
 
     def initial_std(name: str, shape: tuple[int, ...]) -> float:
-        return definition.initial_std(name, shape, settings)
+        return scale.initial_scale * definition.initial_std(name, shape, settings)
 
     return settings, initial_std
 

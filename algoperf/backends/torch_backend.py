@@ -19,6 +19,7 @@ from algoperf.workload import Data, Scale, WorkloadDefinition
 LEAVES = {
     nn.Embedding: "embedding",
     nn.LayerNorm: "scale",
+    nn.RMSNorm: "scale",
     nn.modules.batchnorm._BatchNorm: "scale",
 }
 BUFFERS = {"running_mean": "mean", "running_var": "var"}

@@ -34,7 +34,7 @@ def balance(data: Data, seed: int) -> Data:
     generator = np.random.default_rng(np.random.SeedSequence([seed, len(labels)]))
     kept = [generator.permutation(np.flatnonzero(labels == name))[:smallest] for name in names]
     dropped = {str(name): int(count) - smallest for name, count in zip(names, counts, strict=True)}
-    return _keep(data, np.sort(np.concatenate(kept)), "balance", {"seed": seed, "dropped": dropped})
+    return keep(data, np.sort(np.concatenate(kept)), "balance", {"seed": seed, "dropped": dropped})
 
 
 def drop_duplicates(data: Data) -> Data:
@@ -59,7 +59,7 @@ def drop_duplicates(data: Data) -> Data:
     if not kept:
         raise UserError("--drop-duplicates leaves no training row: all are in other splits too")
     note = {"repeated": repeated, "in_other_splits": leaked}
-    return _keep(data, np.array(kept), "drop_duplicates", note)
+    return keep(data, np.array(kept), "drop_duplicates", note)
 
 
 def skip_bad_rows(definition: WorkloadDefinition, scale: Scale) -> Scale:
@@ -79,8 +79,8 @@ def _keys(data: Data, split: str) -> Sequence[Hashable]:
     return [row.tobytes() for row in np.ascontiguousarray(data.splits[split]["inputs"])]
 
 
-def _keep(data: Data, rows: NDArray[np.int64], choice: str, note: dict[str, Any]) -> Data:
-    """The data with these training rows alone."""
+def keep(data: Data, rows: NDArray[np.int64], choice: str, note: dict[str, Any]) -> Data:
+    """Return the data with these training rows alone, and the note of the choice."""
     splits = dict(data.splits)
     splits[TRAIN] = {key: array[rows] for key, array in data.splits[TRAIN].items()}
     text = data.text

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from algoperf import summary, workload
-from algoperf.workload import Target
+from algoperf.workload import Target, Variant
 
 LEDGER = {
     "submission_s": 8.0,
@@ -102,7 +102,9 @@ def test_workloads():
     definition = workload.find("digits")
     target = Target(0.97, "ten seeds", ceiling=0.99, baselines={"nearest neighbour": 0.9512345})
     mini = dataclasses.replace(definition.scales["mini"], targets={"builtin": target})
-    described = summary.of_workload(dataclasses.replace(definition, scales={"mini": mini}))
+    variants = {"wide": Variant({"width": 2.0, "norm": "rms"})}
+    definition = dataclasses.replace(definition, scales={"mini": mini}, variants=variants)
+    described = summary.of_workload(definition)
     assert (described["name"], described["loss_type"]) == ("digits", "SOFTMAX_CROSS_ENTROPY")
     lines = summary.workload_lines([described], details=True)
     assert lines == [
@@ -113,5 +115,6 @@ def test_workloads():
         "      baseline: nearest neighbour 0.9512",
         "      ceiling: 0.9900",
         "      set by: ten seeds",
+        "  variant digits_wide: width 2.0, norm rms",
     ]
-    assert summary.workload_lines([described], details=False) == lines[:3]
+    assert summary.workload_lines([described], details=False) == [*lines[:3], lines[-1]]

@@ -8,7 +8,6 @@ than theirs), and a model setting that only the data knows bears the name of the
 fixes it, or does not depend on the scale.
 """
 
-import functools
 import zlib
 from collections.abc import Callable
 
@@ -22,10 +21,17 @@ TRAIN_ROWS, OTHER_ROWS = 256, 64
 Load = Callable[[WorkloadDefinition, str], Data]
 
 
-@functools.cache
+LOADED: dict[str, Data] = {}
+
+
 def mini_data(name: str) -> Data:
+    """The rows of mini, which the variants whose data is the same share."""
     definition = workload.find(name)
-    return definition.load_data(definition.scales["mini"], "builtin")
+    scale = definition.scales["mini"]
+    key = str((definition.package, scale.data, scale.row_changes))
+    if key not in LOADED:
+        LOADED[key] = definition.load_data(scale, "builtin")
+    return LOADED[key]
 
 
 def small_data(definition: WorkloadDefinition, scale_name: str) -> Data:
@@ -34,7 +40,7 @@ def small_data(definition: WorkloadDefinition, scale_name: str) -> Data:
     Where the scale has a larger vocabulary, token ids are spread over it: id x (its size // mini's
     size), so that padding stays padding.
     """
-    mini, scale = mini_data(definition.name), definition.scales[scale_name]
+    mini, scale = mini_data(definition.base or definition.name), definition.scales[scale_name]
     settings = {name: scale.data.get(name, value) for name, value in mini.model.items()}
     stride = settings.get("vocab_size", 1) // mini.model.get("vocab_size", 1)
     if definition.generates_text:  # its special tokens have the same ids at every scale

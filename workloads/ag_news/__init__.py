@@ -6,7 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from algoperf import spec
-from algoperf.workload import Scale, Target, WorkloadDefinition
+from algoperf.workload import Scale, Target, Variant, WorkloadDefinition
+from workloads.style import TransformerStyle
+
+STYLE = TransformerStyle(activation="gelu_tanh", norm="layer", norm_place="pre")
 
 
 def _initial_std(name: str, shape: tuple[int, ...], model: Mapping[str, Any]) -> float:
@@ -25,7 +28,14 @@ WORKLOAD = WorkloadDefinition(
     metrics=("accuracy",),
     scales={
         "mini": Scale(
-            model={"positions": 64, "width": 128, "layers": 2, "heads": 4, "classes": 4},
+            model={
+                "positions": 64,
+                "width": 128,
+                "layers": 2,
+                "heads": 4,
+                "classes": 4,
+                "style": STYLE,
+            },
             data={"max_length": 64, "vocab_size": 4096, "tokenizer": "trained"},
             default_source="builtin",
             batch_size=64,
@@ -45,7 +55,14 @@ WORKLOAD = WorkloadDefinition(
             },
         ),
         "full": Scale(
-            model={"positions": 1024, "width": 768, "layers": 12, "heads": 12, "classes": 4},
+            model={
+                "positions": 1024,
+                "width": 768,
+                "layers": 12,
+                "heads": 12,
+                "classes": 4,
+                "style": STYLE,
+            },
             data={"max_length": 128, "vocab_size": 50257, "tokenizer": "gpt2"},
             default_source="hub",
             batch_size=32,
@@ -60,4 +77,9 @@ WORKLOAD = WorkloadDefinition(
     sources=("builtin", "hub", "folder"),
     output_layer="head",
     initial_std=_initial_std,
+    variants={
+        "post_ln": Variant({"norm_place": "post"}),
+        "glu": Variant({"activation": "glu"}),
+        "attention_temperature": Variant({"attention_temperature": 1.6}),
+    },
 )

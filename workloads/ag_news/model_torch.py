@@ -3,19 +3,23 @@
 Shapes: B batch, T tokens, D width, H heads, K width of a head, C classes.
 """
 
+import functools
+
 import torch
 from torch import nn
 from torch.nn import functional
 
-from workloads.transformer_torch import attend, layer_norm, split_heads
+from workloads.style import TransformerStyle, residual, scaled
+from workloads.style_torch import activate, norm
+from workloads.transformer_torch import attend, split_heads
 
 
 class Attention(nn.Module):
     """Causal multi-head self-attention."""
 
-    def __init__(self, width: int, heads: int) -> None:
+    def __init__(self, width: int, heads: int, temperature: float) -> None:
         super().__init__()
-        self.heads = heads
+        self.heads, self.temperature = heads, temperature
         self.qkv = nn.Linear(width, 3 * width)
         self.attention_out = nn.Linear(width, width)
 
@@ -25,26 +29,43 @@ class Attention(nn.Module):
         q_BHTK, k_BHTK, v_BHTK = (
             split_heads(part, self.heads) for part in self.qkv(hidden_BTD).chunk(3, dim=-1)
         )
-        mixed_BTD = attend(q_BHTK, k_BHTK, v_BHTK, causal=True, dropout_rate=dropped)
+        mixed_BTD = attend(
+            q_BHTK,
+            k_BHTK,
+            v_BHTK,
+            causal=True,
+            dropout_rate=dropped,
+            temperature=self.temperature,
+        )
         return functional.dropout(self.attention_out(mixed_BTD), dropped)
 
 
 class Block(nn.Module):
-    """Pre-norm attention and a feed-forward layer of four times the width."""
+    """Attention and a feed-forward layer of four times the width; `has_norm` whether the latter has
+    its norm.
+    """
 
-    def __init__(self, width: int, heads: int) -> None:
+    def __init__(self, width: int, heads: int, style: TransformerStyle, has_norm: bool) -> None:
         super().__init__()
-        self.norm_1 = layer_norm(width)
-        self.attention = Attention(width, heads)
-        self.norm_2 = layer_norm(width)
+        self.style = style
+        self.norm_1 = norm(style, width)
+        self.attention = Attention(width, heads, style.attention_temperature)
+        self.norm_2 = norm(style, width, has_norm)
         self.up = nn.Linear(width, 4 * width)
+        if style.is_gated:
+            self.gate = nn.Linear(width, 4 * width)
         self.down = nn.Linear(4 * width, width)
 
     def forward(self, hidden_BTD: torch.Tensor, dropout_rate: float) -> torch.Tensor:
         """Return the next residual stream."""
-        hidden_BTD = hidden_BTD + self.attention(self.norm_1(hidden_BTD), dropout_rate)
-        inner = functional.gelu(self.up(self.norm_2(hidden_BTD)), approximate="tanh")
-        return hidden_BTD + functional.dropout(self.down(inner), dropout_rate, self.training)
+
+        def feed_forward(hidden_BTD: torch.Tensor) -> torch.Tensor:
+            inner = activate(self.style, self.up(hidden_BTD), lambda: self.gate(hidden_BTD))
+            return functional.dropout(self.down(inner), dropout_rate, self.training)
+
+        attend = functools.partial(self.attention, dropout_rate=dropout_rate)
+        hidden_BTD = residual(self.style, self.norm_1, hidden_BTD, attend)
+        return residual(self.style, self.norm_2, hidden_BTD, feed_forward)
 
 
 class Classifier(nn.Module):
@@ -59,27 +80,31 @@ class Classifier(nn.Module):
         heads: int,
         classes: int,
         pad_id: int,
+        style: TransformerStyle,
     ) -> None:
         super().__init__()
-        self.pad_id = pad_id
+        self.pad_id, self.style = pad_id, style
         self.token = nn.Embedding(vocab_size, width)
         self.position = nn.Embedding(positions, width)
         self.block_names = [f"block_{layer}" for layer in range(layers)]
-        for name in self.block_names:
-            self.add_module(name, Block(width, heads))
-        self.final_norm = layer_norm(width)
+        for layer, name in enumerate(self.block_names):
+            has_norm = style.has_feed_forward_norm(layer, layers)
+            self.add_module(name, Block(width, heads, style, has_norm))
+        self.final_norm = norm(style, width, style.has_final_norm)
         self.head = nn.Linear(width, classes, bias=False)
 
     def forward(self, tokens_BT: torch.Tensor, dropout_rate: float) -> torch.Tensor:
         """Return logits_BC."""
         positions_T = torch.arange(tokens_BT.shape[1], device=tokens_BT.device)
-        hidden_BTD = self.token(tokens_BT) + self.position(positions_T)
+        token_BTD = scaled(self.token(tokens_BT), self.style.embedding_scale)
+        hidden_BTD = token_BTD + self.position(positions_T)
         hidden_BTD = functional.dropout(hidden_BTD, dropout_rate, self.training)
         for name in self.block_names:
             hidden_BTD = self.get_submodule(name)(hidden_BTD, dropout_rate)
         last_B = torch.where(tokens_BT != self.pad_id, positions_T, 0).amax(-1)
         rows_B = torch.arange(len(last_B), device=last_B.device)
-        return self.head(self.final_norm(hidden_BTD[rows_B, last_B]))
+        logits_BC = self.head(self.final_norm(hidden_BTD[rows_B, last_B]))
+        return scaled(logits_BC, self.style.output_scale)
 
 
 build = Classifier

@@ -1,6 +1,6 @@
 """CNN/DailyMail (See et al. 2017): the highlights of a news article, a line each, by BART."""
 
-from algoperf.workload import Target
+from algoperf.workload import Target, Variant
 from workloads.summarization_facts import Size, define
 
 WORKLOAD = define(
@@ -30,4 +30,9 @@ WORKLOAD = define(
         budget_s=28_800.0,
         eval_every_s=900.0,
     ),
+    variants={
+        "rms_norm": Variant({"norm": "rms"}),
+        "untied": Variant({"tied_embeddings": False}),
+        "silu": Variant({"activation": "silu"}),
+    },
 )

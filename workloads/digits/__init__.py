@@ -8,7 +8,10 @@ from typing import Any
 
 from algoperf import spec
 from algoperf.parameters import fan_in
-from algoperf.workload import Scale, Target, WorkloadDefinition
+from algoperf.workload import Scale, Target, Variant, WorkloadDefinition
+from workloads.style import Style
+
+STYLE = Style(activation="relu", norm="none")
 
 
 def _initial_std(name: str, shape: tuple[int, ...], model: Mapping[str, Any]) -> float:
@@ -25,7 +28,7 @@ WORKLOAD = WorkloadDefinition(
     metrics=("accuracy",),
     scales={
         "mini": Scale(
-            model={"width": 128, "depth": 2, "classes": 10},
+            model={"width": 128, "depth": 2, "classes": 10, "style": STYLE},
             data={"validation_rows": 500, "test_rows": 297, "seed": 0},
             default_source="builtin",
             batch_size=64,
@@ -47,4 +50,9 @@ WORKLOAD = WorkloadDefinition(
     sources=("builtin",),
     output_layer="head",
     initial_std=_initial_std,
+    variants={
+        "tanh": Variant({"activation": "tanh"}),
+        "layer_norm": Variant({"norm": "layer"}),
+        "noisy": Variant({"label_noise": 0.2}),
+    },
 )

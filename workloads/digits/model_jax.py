@@ -1,26 +1,33 @@
 """The multilayer perceptron in flax. Shapes: B batch, D inputs, H width, C classes."""
 
+import functools
+
 import jax
 from flax import linen as nn
 
+from workloads.style import Style, scaled
+from workloads.style_jax import activate, norm
+
 
 class Perceptron(nn.Module):
-    """Rectified hidden layers and a linear head."""
+    """Hidden layers and a linear head."""
 
     width: int
     depth: int
     classes: int
+    style: Style
 
     @nn.compact
     def __call__(self, inputs_BD: jax.Array, train: bool, dropout_rate: float) -> jax.Array:
         """Return logits_BC."""
         hidden_BH = inputs_BD
         for layer in range(self.depth):
-            hidden_BH = nn.relu(nn.Dense(self.width, name=f"hidden_{layer}")(hidden_BH))
+            gate = nn.Dense(self.width, name=f"gate_{layer}")
+            inner_BH = nn.Dense(self.width, name=f"hidden_{layer}")(hidden_BH)
+            inner_BH = norm(self.style, f"norm_{layer}")(inner_BH)
+            hidden_BH = activate(self.style, inner_BH, functools.partial(gate, hidden_BH))
             hidden_BH = nn.Dropout(dropout_rate, deterministic=not train)(hidden_BH)
-        return nn.Dense(self.classes, name="head")(hidden_BH)
+        return scaled(nn.Dense(self.classes, name="head")(hidden_BH), self.style.output_scale)
 
 
-def build(width: int, depth: int, classes: int) -> Perceptron:
-    """Return the model."""
-    return Perceptron(width, depth, classes)
+build = Perceptron

@@ -1,31 +1,47 @@
 """The multilayer perceptron in PyTorch. Shapes: B batch, D inputs, H width, C classes."""
 
+import functools
+
 import torch
 from torch import nn
 from torch.nn import functional
+
+from workloads.style import Style, scaled
+from workloads.style_torch import activate, norm
 
 INPUTS = 64
 
 
 class Perceptron(nn.Module):
-    """Rectified hidden layers and a linear head."""
+    """Hidden layers and a linear head."""
 
-    def __init__(self, width: int, depth: int, classes: int) -> None:
+    def __init__(self, width: int, depth: int, classes: int, style: Style) -> None:
         super().__init__()
+        self.style = style
         self.depth = depth
         for layer in range(depth):
-            self.add_module(f"hidden_{layer}", nn.Linear(width if layer else INPUTS, width))
+            inputs = width if layer else INPUTS
+            self.add_module(f"hidden_{layer}", nn.Linear(inputs, width))
+            self.add_module(f"norm_{layer}", norm(style, width))
+            if style.is_gated:
+                self.add_module(f"gate_{layer}", nn.Linear(inputs, width))
         self.head = nn.Linear(width, classes)
 
     def forward(self, inputs_BD: torch.Tensor, dropout_rate: float) -> torch.Tensor:
         """Return logits_BC."""
         hidden_BH = inputs_BD
         for layer in range(self.depth):
-            hidden_BH = self.get_submodule(f"hidden_{layer}")(hidden_BH).relu()
+            inner_BH = self._call("hidden", layer, hidden_BH)
+            inner_BH = self._call("norm", layer, inner_BH)
+            hidden_BH = activate(
+                self.style, inner_BH, functools.partial(self._call, "gate", layer, hidden_BH)
+            )
             hidden_BH = functional.dropout(hidden_BH, dropout_rate, self.training)
-        return self.head(hidden_BH)
+        return scaled(self.head(hidden_BH), self.style.output_scale)
+
+    def _call(self, kind: str, layer: int, hidden_BH: torch.Tensor) -> torch.Tensor:
+        called: torch.Tensor = self.get_submodule(f"{kind}_{layer}")(hidden_BH)
+        return called
 
 
-def build(width: int, depth: int, classes: int) -> Perceptron:
-    """Return the model."""
-    return Perceptron(width, depth, classes)
+build = Perceptron

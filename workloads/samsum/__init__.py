@@ -1,6 +1,6 @@
 """SAMSum (Gliwa et al. 2019): what people said in a chat, told in the third person, by BART."""
 
-from algoperf.workload import Target
+from algoperf.workload import Target, Variant
 from workloads.summarization_facts import Size, define
 
 WORKLOAD = define(
@@ -30,4 +30,9 @@ WORKLOAD = define(
         budget_s=3600.0,
         eval_every_s=120.0,
     ),
+    variants={
+        "glu": Variant({"activation": "glu"}),
+        "small_init": Variant({"initial_scale": 0.5}),
+        "half_data": Variant({"train_fraction": 0.5}),
+    },
 )

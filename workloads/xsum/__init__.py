@@ -1,6 +1,6 @@
 """XSum (Narayan et al. 2018): one sentence that says what a news article is about, by BART."""
 
-from algoperf.workload import Target
+from algoperf.workload import Target, Variant
 from workloads.summarization_facts import Size, define
 
 WORKLOAD = define(
@@ -30,4 +30,9 @@ WORKLOAD = define(
         budget_s=14_400.0,
         eval_every_s=600.0,
     ),
+    variants={
+        "pre_ln": Variant({"norm_place": "pre"}),
+        "attention_temperature": Variant({"attention_temperature": 4.0}),
+        "tanh": Variant({"activation": "tanh"}),
+    },
 )

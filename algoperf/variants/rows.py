@@ -1,0 +1,78 @@
+"""Changes of training rows, drawn by a fixed seed: the same rows in both frameworks and whatever
+the seed of training. The rows that a score is measured on stay what they are.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from algoperf.data import select
+from algoperf.workload import Data
+
+TRAIN = "train"
+SEED = 0
+
+
+def train_fraction(data: Data, fraction: float) -> Data:
+    """Keep that share of the training rows, in their order."""
+    count = _count(data)
+    kept = _generator(data).permutation(count)[: round(fraction * count)]
+    note = {"fraction": fraction, "seed": SEED}
+    return select.keep(data, np.sort(kept), "train_fraction", note)
+
+
+def label_noise(data: Data, share: float) -> Data:
+    """Let that share of the training rows have one another's targets, passed on in a ring."""
+    count = _count(data)
+    chosen = _generator(data).permutation(count)[: round(share * count)]
+    giver = np.arange(count)
+    giver[chosen] = np.roll(chosen, 1)
+    train = dict(data.splits[TRAIN])
+    for key in train.keys() & {"targets", "weights"}:
+        train[key] = train[key][giver]
+    text = data.text
+    if text is not None:
+        references = [text.references[TRAIN][row] for row in giver.tolist()]
+        text = dataclasses.replace(text, references={**text.references, TRAIN: references})
+    notes = {**data.notes, "label_noise": {"share": share, "rows": len(chosen), "seed": SEED}}
+    return dataclasses.replace(data, splits={**data.splits, TRAIN: train}, notes=notes, text=text)
+
+
+def class_imbalance(data: Data, ratio: float) -> Data:
+    """Keep the training rows of the k-th of C classes at the rate ratio^(k / (C - 1)), so that the
+    last is `ratio` times as frequent as the first was (Cui et al. 2019, section 5.1).
+    """
+    labels = data.splits[TRAIN]["targets"]
+    names = np.unique(labels)
+    generator = _generator(data)
+    kept: list[NDArray[np.int64]] = []
+    for place, name in enumerate(names):
+        own = generator.permutation(np.flatnonzero(labels == name))
+        kept.append(own[: max(1, round(len(own) * ratio ** (place / (len(names) - 1))))])
+    note = {"ratio": ratio, "seed": SEED}
+    return select.keep(data, np.sort(np.concatenate(kept)), "class_imbalance", note)
+
+
+CHANGES: Mapping[str, Callable[[Data, float], Data]] = {
+    "train_fraction": train_fraction,
+    "label_noise": label_noise,
+    "class_imbalance": class_imbalance,
+}
+
+
+def change(data: Data, changes: Mapping[str, float]) -> Data:
+    """Return the data with all changes, in the order of `CHANGES`."""
+    for name, function in CHANGES.items():
+        if name in changes:
+            data = function(data, changes[name])
+    return data
+
+
+def _count(data: Data) -> int:
+    return len(data.splits[TRAIN]["targets"])
+
+
+def _generator(data: Data) -> np.random.Generator:
+    return np.random.default_rng(np.random.SeedSequence([SEED, _count(data)]))
