@@ -32,6 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             "workloads": workloads_command,
             "submissions": submissions_command,
             "check": check_command,
+            "variants": variants_command,
         }
     ).parse_args(argv)
     from algoperf.spec import UserError
@@ -296,6 +297,13 @@ def check_command(arguments: argparse.Namespace) -> int:
     else:
         print(", ".join(f"{count} {status}" for status, count in counts.items()))
     return CHECK_FAILED if counts[verdicts.FAILED] else DONE
+
+
+def variants_command(arguments: argparse.Namespace) -> int:
+    """Draw, screen, seal or verify held-out variants."""
+    from algoperf.variants import command
+
+    return command.run(arguments, functools.partial(print, flush=True))
 
 
 def _print_verdict(verdict: Any) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from algoperf import __version__, run_arguments
 from algoperf.argument_types import Parser, add_rows, numbers, positive, seed, words
+from algoperf.variants import arguments as variant_arguments
 
 Command = Callable[[argparse.Namespace], int]
 EPILOG = (
@@ -40,6 +41,10 @@ def parser(functions: Mapping[str, Command]) -> argparse.ArgumentParser:
     )
     algorithms.add_argument("--json", action="store_true", help="print JSON instead of a table")
     _add_check(commands, functions["check"])
+    variants = _add(
+        commands, "variants", functions["variants"], "held-out variants: draw, screen, seal, verify"
+    )
+    variant_arguments.declare(variants)
     return root
 
 

@@ -46,7 +46,10 @@ def read(path: str | Path) -> Suite:
 def _variant(where: str, name: str, given: Any) -> tuple[str, Variant]:
     if not isinstance(given, dict) or not isinstance(given.get("base"), str):
         raise UserError(f'{where}: expected an object with "base", "changes" and "targets"')
-    base = workload.choose("base workload", given["base"], workload.names())
+    try:
+        base = workload.choose("base workload", given["base"], workload.names())
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from error
     if not name.isidentifier() or name in workload.names() or name in workload.variant_names():
         raise UserError(f"{where}: no name for a variant, or one that a workload has")
     changes = axes.check(f"{where}/changes", given.get("changes"))

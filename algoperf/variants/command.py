@@ -1,0 +1,61 @@
+"""`algoperf variants`: what each action does."""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+from algoperf import run_log, workload
+from algoperf.spec import UserError
+from algoperf.variants import axes, sample, seal
+
+Say = Callable[[str], None]
+DONE, NOT_VERIFIED = 0, 1
+
+
+def run(arguments: argparse.Namespace, say: Say) -> int:
+    """Do what is asked, and return the exit code: 1 where a suite is not what was committed to."""
+    match arguments.action:
+        case "axes":
+            _list_axes(say)
+        case "sample":
+            _sample(arguments, say)
+        case "seal":
+            say(seal.seal(arguments.suite, _salt(arguments)))
+        case "verify":
+            if not seal.verify(arguments.suite, _salt(arguments), arguments.commitment):
+                say(f"{arguments.suite} is not what the commitment was made of")
+                return NOT_VERIFIED
+            say(f"{arguments.suite} is what the commitment was made of")
+    return DONE
+
+
+def _list_axes(say: Say) -> None:
+    width = max(map(len, axes.AXES))
+    for name, axis in axes.AXES.items():
+        values = ", ".join(map(str, axis.values))
+        say(f"{name:{width}}  {values}  ({axis.summary}; changes {axis.alters})")
+
+
+def _sample(arguments: argparse.Namespace, say: Say) -> None:
+    names = [workload.find(name).name for name in arguments.workloads or workload.names()]
+    variants = [name for name in names if name not in workload.names()]
+    if variants:
+        raise UserError(f"--workloads: {variants[0]} is a variant itself; give base workloads")
+    fewest, most = arguments.axes
+    request = sample.Request(arguments.seed, names, arguments.per_workload, fewest, most)
+    if arguments.dry_run:
+        for line in sample.drawn(request):
+            say(line)
+        return
+    if not arguments.out.resolve().parent.is_dir():
+        raise UserError(f"--out {arguments.out}: there is no folder {arguments.out.parent}")
+    document = sample.Sampler(request, arguments.runs, arguments.workers, say).suite()
+    run_log.write_json(arguments.out, document)
+    for line in sample.table(document):
+        say(line)
+    say(f"written: {arguments.out}; run it with: algoperf run --suite {arguments.out} ...")
+
+
+def _salt(arguments: argparse.Namespace) -> Path:
+    given: Path | None = arguments.salt
+    return given or arguments.suite.with_name(f"{arguments.suite.name}.salt")

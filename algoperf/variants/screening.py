@@ -1,0 +1,90 @@
+"""What runs of a draw must show before it is a variant, and the target that it then gets.
+
+Every run is a baseline's (nadamw at its defaults, the learning rate times a factor) to the
+workload's step hint. Numbers are rounded before they are judged, so that the last bits of another
+machine do not change a verdict.
+"""
+
+import dataclasses
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+BASELINE = "nadamw"
+FACTORS = (0.3, 1.0, 3.0)
+SCREENING_SEEDS = 3
+TARGET_SEEDS = 5  # in each framework
+LOSS_FALLS_TO = 0.8  # of the loss after the first step
+STEP_SHARE = 0.75  # of the step hint, by which all but one of the target's runs reach it
+DIGITS = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class Curve:
+    """One run: values of the target metric, larger being better, and validation losses, by step."""
+
+    steps: Sequence[int]
+    values: Sequence[float]
+    losses: Sequence[float]
+    is_finite: bool = True
+
+    @property
+    def level(self) -> float:
+        """The mean of the values, which is larger the sooner they rise; -inf where the run was not
+        finite.
+        """
+        return round(statistics.fmean(self.values), 4) if self.is_finite else -math.inf
+
+    @property
+    def learns(self) -> bool:
+        """Whether it stays finite and its loss falls clearly below what it was."""
+        return self.is_finite and min(self.losses) <= LOSS_FALLS_TO * self.losses[0]
+
+    def best_by(self, step: float) -> float:
+        """The best value up to a step."""
+        return max(value for at, value in zip(self.steps, self.values, strict=True) if at <= step)
+
+
+Grid = Mapping[float, Sequence[Curve]]  # by factor of the learning rate, one curve a seed
+
+
+def best_factor(grid: Grid) -> float:
+    """The factor whose runs have the highest mean level."""
+    return max(grid, key=lambda factor: statistics.fmean(curve.level for curve in grid[factor]))
+
+
+def why_not(grid: Grid, base: Grid) -> str | None:
+    """Return why a draw is no variant; None where it is trainable and different.
+
+    Trainable: with its best factor most seeds learn. Different: that factor is not the base's best,
+    and in most seeds its level is above that of the base's best factor.
+    """
+    best, usual = best_factor(grid), best_factor(base)
+    learning = sum(curve.learns for curve in grid[best])
+    if 2 * learning <= len(grid[best]):
+        return f"not trainable: {learning} of {len(grid[best])} seeds learn"
+    if best == usual:
+        return f"not different: the base's best learning rate (x {usual:g}) is its best as well"
+    above = sum(
+        mine.level > other.level for mine, other in zip(grid[best], grid[usual], strict=True)
+    )
+    if 2 * above <= len(grid[best]):
+        return f"not different: x {best:g} beats x {usual:g} in {above} of {len(grid[best])} seeds"
+    return None
+
+
+def target(curves: Sequence[Curve], step_hint: int) -> float:
+    """Return the value that all runs but one reach within `STEP_SHARE` of the step hint, rounded
+    down: with ten runs, reached in nine of ten.
+    """
+    second = sorted(curve.best_by(STEP_SHARE * step_hint) for curve in curves)[1]
+    return float(math.floor(round(second * 10**DIGITS, 6)) / 10**DIGITS)
+
+
+def told(grid: Grid) -> dict[str, Any]:
+    """The grid as a suite's file has it: levels by factor and seed; None where not finite."""
+    return {
+        f"{factor:g}": [None if math.isinf(curve.level) else curve.level for curve in curves]
+        for factor, curves in grid.items()
+    }
