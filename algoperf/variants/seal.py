@@ -36,9 +36,9 @@ def seal(path: Path, salt_path: Path) -> str:
 
 def verify(path: Path, salt_path: Path, commitment: str) -> bool:
     """Return whether the file is, byte for byte, what the commitment was made of."""
+    content, salt = _read(path), _read(salt_path)
     try:
-        salt = _read(salt_path).decode().strip()
-        made = _commitment(_read(path), salt)
+        made = _commitment(content, salt.decode().strip())
     except ValueError as error:
         raise UserError(f"{salt_path}: no salt of {SALT_BYTES} bytes as hexadecimal") from error
     return hmac.compare_digest(made.encode(), commitment.strip().lower().encode())
