@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 BASELINE = "nadamw"
-FACTORS = (0.3, 1.0, 3.0)
-SCREENING_SEEDS = 3
+FACTORS = (0.3, 1.0, 3.0, 10.0)
+SCREENING_SEEDS = 2
 TARGET_SEEDS = 5  # in each framework
 LOSS_FALLS_TO = 0.8  # of the loss after the first step
 STEP_SHARE = 0.75  # of the step hint, by which all but one of the target's runs reach it

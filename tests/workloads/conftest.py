@@ -24,9 +24,8 @@ Load = Callable[[WorkloadDefinition, str], Data]
 LOADED: dict[str, Data] = {}
 
 
-def mini_data(name: str) -> Data:
+def mini_data(definition: WorkloadDefinition) -> Data:
     """The rows of mini, which the variants whose data is the same share."""
-    definition = workload.find(name)
     scale = definition.scales["mini"]
     key = str((definition.package, scale.data, scale.row_changes))
     if key not in LOADED:
@@ -40,7 +39,7 @@ def small_data(definition: WorkloadDefinition, scale_name: str) -> Data:
     Where the scale has a larger vocabulary, token ids are spread over it: id x (its size // mini's
     size), so that padding stays padding.
     """
-    mini, scale = mini_data(definition.base or definition.name), definition.scales[scale_name]
+    mini, scale = mini_data(definition), definition.scales[scale_name]
     settings = {name: scale.data.get(name, value) for name, value in mini.model.items()}
     stride = settings.get("vocab_size", 1) // mini.model.get("vocab_size", 1)
     if definition.generates_text:  # its special tokens have the same ids at every scale
@@ -87,7 +86,7 @@ def load_small() -> Load:
 
 @pytest.fixture(scope="session")
 def load_mini() -> Callable[[str], Data]:
-    return mini_data
+    return lambda name: mini_data(workload.find(name))
 
 
 @pytest.fixture(scope="session")

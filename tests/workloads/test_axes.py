@@ -9,11 +9,12 @@ from algoperf.variants import axes, rows
 
 MODELS = ("digits", "ag_news", "xsum")  # the summarization workloads share one model
 DEPENDENT = [
-    (name, axis, value)
+    (name, axis, value, framework)
     for name in MODELS
     for axis, values in axes.offered(workload.find(name).scales["mini"]).items()
     if axes.AXES[axis].alters != "data"
-    for value in values
+    for framework, chosen in (("pytorch", values), ("jax", values[:1]))
+    for value in chosen
 ]
 
 
@@ -46,9 +47,8 @@ def fresh(model):
     return model.init_model_fn(np.array([0, 0], np.uint32))[0]
 
 
-@pytest.mark.parametrize("framework", ["jax", "pytorch"])
-@pytest.mark.parametrize(("name", "axis", "value"), DEPENDENT)
-def test_an_axis_changes_what_it_says(load_small, make_values, framework, name, axis, value):
+@pytest.mark.parametrize(("name", "axis", "value", "framework"), DEPENDENT)
+def test_an_axis_changes_what_it_says(load_small, make_values, name, axis, value, framework):
     base = workload.find(name)
     varied = axes.vary(base, f"{name}_varied", {axis: value}, {})
     told = axes.AXES[axis].alters

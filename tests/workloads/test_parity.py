@@ -1,12 +1,13 @@
 """The parity gate: in JAX and in PyTorch every workload, at every scale, trains the same function
 the same way.
 
-Each case is a workload and a scale, found by discovery; `conftest.small_data` gives it rows without
-a download.
+Each case is a workload and a scale, found by discovery, a named variant at mini, or (exhaustive)
+one of ten drawn variants of each workload; `conftest.small_data` gives it rows without a download.
 """
 
 import dataclasses
 import importlib
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,10 @@ import reference_algorithms
 from algoperf import adapt, backends, parameters, spec, submission, workload
 from algoperf.backends import shared
 from algoperf.data.batches import TrainingQueue
+from algoperf.variants import axes, draw
 
 STEPS = 20
+DRAWN = 10  # of each workload
 ADAMW = Path(reference_algorithms.__file__).with_name("adamw.py")
 
 
@@ -35,13 +38,25 @@ def cases():
             marks = [pytest.mark.exhaustive] if model in seen else [pytest.mark.slow]
             seen.add(model)
             yield pytest.param(
-                (name, scale_name),
+                (definition, scale_name),
                 id=f"{name}-{scale_name}",
                 marks=() if scale_name == "mini" else marks,
             )
 
 
-CASES = list(cases())
+def variant_cases():
+    """Every named variant at mini, and some that are drawn."""
+    for name in workload.variant_names():
+        yield pytest.param((workload.find(name), "mini"), id=f"{name}-mini")
+    for name, attempt in itertools.product(workload.names(), range(DRAWN)):
+        base = workload.find(name)
+        changes = draw.draw(name, base.scales["mini"], 0, attempt, 1, 3)
+        drawn = axes.vary(base, draw.name_of(name, 0, attempt), changes, {})
+        told = "-".join(f"{axis}-{value}" for axis, value in changes.items())
+        yield pytest.param((drawn, "mini"), id=f"{drawn.name}-{told}", marks=pytest.mark.exhaustive)
+
+
+CASES = [*cases(), *variant_cases()]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,8 +81,7 @@ class Pair:
 
 @pytest.fixture(scope="module", params=CASES)
 def pair(request, load_small, make_values) -> Pair:
-    name, scale_name = request.param
-    definition = workload.find(name)
+    definition, scale_name = request.param
     scale = definition.scales[scale_name]
     data = load_small(definition, scale_name)
     sides = []
