@@ -138,6 +138,7 @@ class Sampler:
             for framework in TARGETS_IN
         ]
         sign = 1 if base.higher_is_better else -1
+        self._run(jobs)
         value = screening.target(self._curves(base, jobs), hint)
         baselines = base.scales[SCALE].targets[SOURCE].baselines.values()
         beaten = max((sign * baseline for baseline in baselines), default=-math.inf)
@@ -179,7 +180,6 @@ class Sampler:
         campaign.run(jobs, self._folder, self._workers, self._say)
 
     def _curves(self, base: WorkloadDefinition, jobs: Sequence[Job]) -> list[Curve]:
-        self._run(jobs)
         return [_curve(base, job.folder(self._folder)) for job in jobs]
 
 

@@ -1,0 +1,147 @@
+"""From draws to a suite, with runs whose curves are made up."""
+
+import csv
+import json
+
+import pytest
+
+from algoperf import cli, command_arguments, run_log, workload
+from algoperf.spec import UserError
+from algoperf.variants import sample, suite
+from algoperf.variants.command import run as run_command
+
+BASE_BEST, OTHER_BEST = 1.0, 3.0  # factors of the learning rate
+REQUEST = sample.Request(7, ["digits"], 1)
+
+
+def write_run(job, out, status="complete", slope=0.1, final=0.98, loss=0.1):
+    folder = job.folder(out)
+    folder.mkdir(parents=True)
+    with (folder / "eval_measurements.csv").open("w", newline="") as file:
+        names = ("global_step", "validation/accuracy", "validation/loss")
+        writer = csv.writer(file)
+        writer.writerow(names)
+        for step in (1, 60, 450, 600):
+            writer.writerow((step, min(final, 0.1 + slope * step), loss if step > 1 else 2.3))
+    error = {"cause": "ValueError: no", "traceback": ""} if status == "failed" else None
+    (folder / "result.json").write_text(json.dumps({"status": status, "error": error}))
+
+
+@pytest.fixture
+def runs(monkeypatch):
+    """Runs instead of real ones; the first draw has the base's best factor, the second does not
+    train, the third is as wanted; `started` are the jobs, `change` what a run's arguments get.
+    """
+    started, change = [], {}
+
+    def run(todo, out, workers, note):
+        for job in todo:
+            if job.has_ended(out):
+                continue
+            started.append(job)
+            attempt = int(job.workload.rsplit("_", 1)[1]) if "_s7_" in job.workload else None
+            best = OTHER_BEST if attempt == 2 else BASE_BEST
+            shape = {"slope": 0.01 if job.factor == best else 0.001}
+            if attempt == 1:
+                shape["loss"] = 2.0
+            write_run(job, out, **{**shape, **change.get(job.workload, {})})
+        return 0
+
+    monkeypatch.setattr(sample.campaign, "run", run)
+    return started, change
+
+
+def sampler(folder, request=REQUEST):
+    return sample.Sampler(request, folder, 1, lambda text: None)
+
+
+def test_a_suite_holds_the_accepted_and_says_why_the_others_are_not(runs, tmp_path):
+    document = sampler(tmp_path).suite()
+    assert list(document["variants"]) == ["digits_s7_2"]
+    entry = document["variants"]["digits_s7_2"]
+    # all ten runs of the best factor reach 0.98 by step 450 of 600
+    assert entry["targets"]["mini"]["builtin"]["validation"] == 0.98
+    assert "learning rate x 3: 9 of 10 runs" in entry["targets"]["mini"]["builtin"]["provenance"]
+    # the mean of 0.1 + 0.01 * step, at most 0.98, at steps 1, 60, 450 and 600
+    assert entry["levels"]["3"] == [pytest.approx((0.11 + 0.7 + 0.98 + 0.98) / 4, abs=1e-4)] * 2
+    reasons = {each["name"]: each["reason"] for each in document["rejected"]}
+    assert reasons["digits_s7_0"].startswith("not different: the base's best learning rate (x 1)")
+    assert reasons["digits_s7_1"] == "not trainable: 0 of 2 seeds learn"
+    run_log.write_json(tmp_path / "suite.json", document)
+    found = workload.find("digits_s7_2", str(tmp_path / "suite.json"))
+    assert found.scales["mini"].targets["builtin"].validation == 0.98
+    assert [line.split()[:2] for line in sample.table(document)] == [
+        ["accepted", "digits_s7_2:"],
+        ["rejected", "digits_s7_0:"],
+        ["rejected", "digits_s7_1:"],
+    ]
+
+
+def test_the_same_again_runs_nothing_and_is_the_same_byte_for_byte(runs, tmp_path):
+    started, _ = runs
+    run_log.write_json(tmp_path / "first.json", sampler(tmp_path / "runs").suite())
+    # the base's grid and those of three draws, and the target's runs, of which two are of the grid
+    assert len(started) == 4 * 8 + 8
+    run_log.write_json(tmp_path / "second.json", sampler(tmp_path / "runs").suite())
+    assert len(started) == 4 * 8 + 8
+    first, second = ((tmp_path / name).read_bytes() for name in ("first.json", "second.json"))
+    assert first == second
+    assert str(tmp_path) not in first.decode()
+
+
+def test_a_target_must_beat_the_baseline(runs, tmp_path):
+    _, change = runs
+    change["digits_s7_2"] = {"final": 0.968}
+    with pytest.raises(UserError, match=r"digits: .* draws gave 0 of 1 variants"):
+        sampler(tmp_path).suite()
+
+
+def test_a_run_that_failed_ends_the_sampling(runs, tmp_path):
+    _, change = runs
+    change["digits_s7_1"] = {"status": "failed"}
+    with pytest.raises(UserError, match=r"a screening run failed .ValueError: no"):
+        sampler(tmp_path).suite()
+
+
+def test_a_run_that_diverges_does_not_train(runs, tmp_path):
+    _, change = runs
+    change["digits_s7_2"] = {"status": "diverged"}
+    with pytest.raises(UserError, match="draws gave 0 of 1 variants"):
+        sampler(tmp_path).suite()
+
+
+def test_candidates_can_be_run_by_name(runs, tmp_path):
+    sampler(tmp_path).suite()
+    found = suite.read(tmp_path / "candidates-7.json")
+    assert found.variants["digits_s7_0"][1].changes == {"dropout": 0.1}
+    started, _ = runs
+    job = next(job for job in started if job.workload == "digits_s7_0")
+    assert job.command(tmp_path)[-2:] == ["--suite", str(tmp_path / "candidates-7.json")] or (
+        job.factor != 1
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--workloads", "digits_tanh"), "digits_tanh is a variant itself"),
+        (("--workloads", "digts"), "did you mean digits"),
+        (("--out", "none/suite.json"), "there is no folder none"),
+    ],
+)
+def test_mistakes_are_told_before_anything_runs(runs, tmp_path, monkeypatch, words, said):
+    monkeypatch.chdir(tmp_path)
+    names = ("run", "score", "campaign", "data", "workloads", "submissions", "check", "variants")
+    parser = command_arguments.parser(dict.fromkeys(names))
+    given = ["variants", "sample", "--seed", "7", "--per-workload", "1", *words]
+    with pytest.raises(UserError, match=said):
+        run_command(parser.parse_args(given), print)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("text", ["3..1", "0..2", "a", "1...3"])
+def test_a_range_of_axes_that_is_none(text, capsys):
+    with pytest.raises(SystemExit) as left:
+        cli.main(["variants", "sample", "--seed", "7", "--per-workload", "1", "--axes", text])
+    assert left.value.code == 2
+    assert "is not a number of axes like 2 or 1..3" in capsys.readouterr().err
