@@ -40,6 +40,7 @@ class Request:
             "learning_rate_factors": list(screening.FACTORS),
             "screening_seeds": screening.SCREENING_SEEDS,
             "target_seeds": screening.TARGET_SEEDS,
+            "regret": screening.REGRET,
             "loss_falls_to": screening.LOSS_FALLS_TO,
             "step_share": screening.STEP_SHARE,
         }

@@ -226,6 +226,11 @@ FLAT, LOST = curve(0.1, 0.1, 0.2), curve(0.1, 0.9, 0.9, finite=False)
             {0.3: [curve(0.1, 0.9, 0.9), GOOD, GOOD], 1.0: [GOOD, BETTER, BETTER]},
             "not different: x 0.3 beats x 1 in 1 of 3 seeds",
         ),
+        (  # means of 0.4 + 0.012 / 3 and 0.4
+            {0.3: [curve(0.1, 0.512, 0.6)] * 3, 1.0: [GOOD] * 3},
+            "not different: the base's best learning rate (x 1) is 0.0040 worse than x 0.3",
+        ),
+        ({0.3: [curve(0.1, 0.518, 0.6)] * 3, 1.0: [GOOD] * 3}, None),
     ],
 )
 def test_screening(grid, reason):
