@@ -80,8 +80,8 @@ def why_not(grid: Grid, base: Grid) -> str | None:
     regret = level(grid[best]) - level(grid[usual])
     if regret < REGRET:
         return (
-            f"not different: the base's best learning rate (x {usual:g}) is {regret:.4f} worse than "
-            f"x {best:g}, less than {REGRET:g}"
+            f"not different: the base's best learning rate (x {usual:g}) is {regret:.4f} worse "
+            f"than x {best:g}, less than {REGRET:g}"
         )
     return None
 
