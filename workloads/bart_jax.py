@@ -132,7 +132,8 @@ class Stack(nn.Module):
     def embedded(self, token_BTD: jax.Array, first: Any, dropout_rate: float) -> jax.Array:
         """Return the residual stream of tokens from position `first` on."""
         positions_T = POSITION_OFFSET + first + jnp.arange(token_BTD.shape[1])
-        hidden_BTD = self.embedding_norm(token_BTD + self.position(positions_T))
+        position_TD = scaled(self.position(positions_T), self.style.position_scale)
+        hidden_BTD = self.embedding_norm(token_BTD + position_TD)
         return _dropped(self, hidden_BTD, dropout_rate)
 
     def __call__(

@@ -105,6 +105,7 @@ class Stack(nn.Module):
         style: EncoderDecoderStyle,
     ) -> None:
         super().__init__()
+        self.position_scale = style.position_scale
         self.position = nn.Embedding(positions + POSITION_OFFSET, width)
         self.embedding_norm = norm(style, width)
         self.block_names = [f"block_{layer}" for layer in range(layers)]
@@ -123,6 +124,7 @@ class Stack(nn.Module):
         """Return the residual stream of tokens from position `first` on."""
         start = POSITION_OFFSET + first
         position_TD = self.position.weight[start : start + token_BTD.shape[1]]
+        position_TD = scaled(position_TD, self.position_scale)
         hidden_BTD = self.embedding_norm(token_BTD + position_TD)
         return functional.dropout(hidden_BTD, dropout_rate, self.training)
 

@@ -37,15 +37,16 @@ class TransformerStyle(Style):
 
     `norm_place` is 'pre' (before attention and feed-forward layers, and one after the last block)
     or 'post' (after their sum with the residual stream). Without `has_last_norm` the last of these
-    is left out. Attention scores are divided by `attention_temperature`; tokens' embeddings, before
-    positions are added, are multiplied by `embedding_scale`, and what a layer adds to the residual
-    stream by `residual_scale`.
+    is left out. Attention scores are divided by `attention_temperature`; embeddings of tokens are
+    multiplied by `embedding_scale`, those of positions by `position_scale`, and what a layer adds
+    to the residual stream by `residual_scale`.
     """
 
     norm_place: str = "pre"
     has_last_norm: bool = True
     attention_temperature: float = 1.0
     embedding_scale: float = 1.0
+    position_scale: float = 1.0
     residual_scale: float = 1.0
 
     @property

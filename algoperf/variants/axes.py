@@ -125,6 +125,9 @@ AXES: Mapping[str, Axis] = {
     "embedding_scale": Axis(
         "multiplies tokens' embeddings", "logits", (0.25, 4.0), _style("embedding_scale")
     ),
+    "position_scale": Axis(
+        "multiplies positions' embeddings", "logits", (0.25, 4.0), _style("position_scale")
+    ),
     "output_scale": Axis("multiplies logits", "logits", (0.25, 4.0), _style("output_scale")),
     "residual_scale": Axis(
         "multiplies what a layer adds", "logits", (0.5, 2.0), _style("residual_scale")

@@ -81,9 +81,8 @@ class Classifier(nn.Module):
         style = self.style
         hidden_BTD = nn.Embed(self.vocab_size, self.width, name="token")(tokens_BT)
         hidden_BTD = scaled(hidden_BTD, style.embedding_scale)
-        hidden_BTD = dropout(
-            hidden_BTD + nn.Embed(self.positions, self.width, name="position")(positions_T)
-        )
+        position_TD = nn.Embed(self.positions, self.width, name="position")(positions_T)
+        hidden_BTD = dropout(hidden_BTD + scaled(position_TD, style.position_scale))
         for layer in range(self.layers):
             has_norm = style.has_feed_forward_norm(layer, self.layers)
             block = Block(self.heads, style, has_norm, name=f"block_{layer}")

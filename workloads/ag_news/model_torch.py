@@ -97,7 +97,7 @@ class Classifier(nn.Module):
         """Return logits_BC."""
         positions_T = torch.arange(tokens_BT.shape[1], device=tokens_BT.device)
         token_BTD = scaled(self.token(tokens_BT), self.style.embedding_scale)
-        hidden_BTD = token_BTD + self.position(positions_T)
+        hidden_BTD = token_BTD + scaled(self.position(positions_T), self.style.position_scale)
         hidden_BTD = functional.dropout(hidden_BTD, dropout_rate, self.training)
         for name in self.block_names:
             hidden_BTD = self.get_submodule(name)(hidden_BTD, dropout_rate)
