@@ -70,7 +70,7 @@ def assemble(
     if plan.pretrained is not None:
         settings = {**scale.model, **data.model}
         bound.pretrained = definition.load_pretrained(plan.pretrained, settings, scale)
-    batch_size, note = choices.choose_batch_size(plan, loaded, point, scale, definition.base)
+    batch_size, note = choices.choose_batch_size(plan, loaded, point, scale)
     if note:
         report("note", text=note)
     rows = batches.row_count(data.splits["train"])
@@ -81,7 +81,7 @@ def assemble(
     limits = choices.limits(plan, scale)
     goal = choices.goal(plan, definition, scale)
     flags = run_log.with_hashes(
-        choices.flags(plan, definition, loaded, data.fingerprint, batch_size, goal, scale)
+        choices.flags(plan, loaded, data.fingerprint, batch_size, goal, scale)
     )
     folder = run_log.trial_folder(
         plan.out_folder,

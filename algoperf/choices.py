@@ -48,10 +48,9 @@ def choose_batch_size(
     loaded: submission.Submission,
     point: Mapping[str, Any] | None,
     scale: workload.Scale,
-    base: str | None = None,
 ) -> tuple[int, str]:
-    """Return (batch size, note): the command line's, the point's, the submission's, or the
-    workload's own. `base` is the workload that this one is a variant of.
+    """Return (batch size, note): the command line's, the point's, the submission's (for the
+    workload, or for the base of a variant), or the workload's own.
     """
     if plan.batch_size is not None:
         return plan.batch_size, ""
@@ -61,7 +60,7 @@ def choose_batch_size(
     if own is None:
         return scale.batch_size, ""
     reason = ""
-    for name in filter(None, (plan.workload, base)):
+    for name in filter(None, (plan.workload, plan.base_workload)):
         try:
             size = int(own(workload_name=name))
         except (
@@ -102,7 +101,6 @@ def limits(plan: TrialPlan, scale: workload.Scale) -> Limits:
 
 def flags(
     plan: TrialPlan,
-    definition: workload.WorkloadDefinition,
     loaded: submission.Submission,
     fingerprint: str,
     batch_size: int,
@@ -111,10 +109,8 @@ def flags(
 ) -> dict[str, Any]:
     """Return the whole configuration, as `flags_<n>.json` holds it."""
     space = None if plan.search_space is None else search_space.read(plan.search_space).digest
-    variant = {"base_workload": definition.base, "changes": dict(definition.changes)}
     return {
         **plan.settings(),
-        **(variant if definition.base is not None else {}),
         "submission": loaded.outline.name,
         "submission_path": plan.submission,
         "submission_hash": submission_source.source_hash(loaded.outline.path),

@@ -69,6 +69,8 @@ def make(arguments: argparse.Namespace, command: str, show_progress: bool) -> Ru
         compile=arguments.compile and framework == "pytorch",
         pretrained=arguments.pretrained,
         suite=None if arguments.suite is None else str(Path(arguments.suite).resolve()),
+        base_workload=definition.base,
+        changes=dict(definition.changes),
         skip_bad_rows=arguments.skip_bad_rows,
         drop_duplicates=arguments.drop_duplicates,
         balance=arguments.balance,

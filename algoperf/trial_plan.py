@@ -4,6 +4,7 @@ nothing else.
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,8 @@ class TrialPlan:
     compile: bool = False
     pretrained: str | None = None
     suite: str | None = None  # the file that has the workload, where that is a drawn variant
+    base_workload: str | None = None  # what the workload is a variant of,
+    changes: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # and in what it differs
     skip_bad_rows: bool = False
     drop_duplicates: bool = False
     balance: bool = False
@@ -69,7 +72,10 @@ class TrialPlan:
 
     def _choices(self) -> dict[str, Any]:
         """What sets a run apart from the usual one, where it was asked for."""
-        names = ("pretrained", "skip_bad_rows", "drop_duplicates", "balance", "keep_going")
+        names = (
+            *("pretrained", "skip_bad_rows", "drop_duplicates", "balance", "keep_going"),
+            *("base_workload", "changes"),
+        )
         chosen = {name: getattr(self, name) for name in names}
         return {name: value for name, value in chosen.items() if value}
 

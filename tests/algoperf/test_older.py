@@ -163,11 +163,11 @@ def test_a_batch_table_is_asked_for_the_variant_then_for_its_base(table, expecte
         functions={"get_batch_size": lambda workload_name: table[workload_name]},
         outline=SimpleNamespace(is_full_form=True),
     )
-    plan = SimpleNamespace(batch_size=None, workload="ag_news_wide")
+    plan = SimpleNamespace(batch_size=None, workload="ag_news_wide", base_workload="ag_news")
     scale = SimpleNamespace(batch_size=64)
-    assert choices.choose_batch_size(plan, loaded, None, scale, base="ag_news") == expected
+    assert choices.choose_batch_size(plan, loaded, None, scale) == expected
     plan.batch_size = 5
-    assert choices.choose_batch_size(plan, loaded, None, scale, base="ag_news") == (5, "")
+    assert choices.choose_batch_size(plan, loaded, None, scale) == (5, "")
 
 
 def test_requirements_are_checked_and_never_installed(tmp_path):
