@@ -1,5 +1,8 @@
 """What a trial's starter does: stop, end what hangs, lock, and say what a process died of."""
 
+import io
+import json
+import os
 import subprocess
 import sys
 import threading
@@ -9,6 +12,7 @@ import pytest
 
 from algoperf import supervision
 from algoperf.spec import UserError
+from algoperf.trial_process import Events
 
 
 def test_a_folder_is_held_by_one(tmp_path):
@@ -86,3 +90,16 @@ def test_the_cause_of_death(code, said, is_outside):
     assert said in found["cause"]
     assert found["outside"] is is_outside
     assert ("oom_kill" in found) == (code == -9)
+
+
+def test_a_forked_child_tells_the_starter_nothing(monkeypatch):
+    """What it inherited would be told twice."""
+    stream = io.StringIO()
+    events = Events(stream)
+    own = os.getpid()
+    monkeypatch.setattr(os, "getpid", lambda: own + 1)
+    events.send("note", text="from the child")
+    assert stream.getvalue() == ""
+    monkeypatch.undo()
+    events.send("note", text="from the parent")
+    assert json.loads(stream.getvalue()) == {"event": "note", "text": "from the parent"}
