@@ -16,6 +16,7 @@ import numpy as np
 
 from algoperf import parameters
 from algoperf.spec import UserError
+from workloads.style import BART
 
 # Model settings, and the entries of config.json that must agree with them.
 SETTINGS = {
@@ -61,6 +62,11 @@ def load(source: str, settings: Mapping[str, Any]) -> dict[str, np.ndarray]:
     `source` is a folder or a name on the hub, `settings` what the model is built with. UserError
     names what differs between the two.
     """
+    if settings.get("style", BART) != BART:
+        raise UserError(
+            f"{source} cannot be loaded into a variant whose layers differ from BART's: "
+            f"{settings['style']}"
+        )
     folder = locate(source)
     config = _read_json(folder / "config.json")
     differences = [

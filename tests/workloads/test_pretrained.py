@@ -1,5 +1,6 @@
 """BART's weights from folders that transformers saved; what fits and what does not."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import torch
 
 from algoperf.spec import UserError
 from workloads import pretrained
+from workloads.style import BART
 
 TINY = {
     "vocab_size": 100,
@@ -111,3 +113,11 @@ def test_neither_a_folder_nor_on_the_hub(monkeypatch) -> None:
     monkeypatch.setattr(huggingface_hub, "snapshot_download", refuse)
     with pytest.raises(UserError, match="no such folder, and not found on the Hugging Face hub"):
         pretrained.load("nobody/nothing", TINY)
+
+
+def test_a_variant_with_other_layers_is_refused(random_folder: Path) -> None:
+    style = dataclasses.replace(BART, norm_place="pre")
+    with pytest.raises(UserError, match=r"whose layers differ from BART's: .*norm_place='pre'"):
+        pretrained.load(str(random_folder), {**TINY, "style": style})
+    same = pretrained.load(str(random_folder), {**TINY, "style": BART})
+    assert list(same) == list(pretrained.load(str(random_folder), TINY))
