@@ -18,6 +18,16 @@ def _initial_std(name: str, shape: tuple[int, ...], model: Mapping[str, Any]) ->
     return math.sqrt(2 / fan_in(shape))  # He et al. 2015, for rectified units
 
 
+def _variant(axis: str, value: Any, target: float, baseline: float) -> Variant:
+    made = Target(
+        validation=target,
+        baselines={"logistic regression on the same rows (best of C 0.01 to 10)": baseline},
+        provenance="docs/targets.md: nadamw reaches it within 450 steps in at least 9 of 10 runs, "
+        "five seeds in each framework",
+    )
+    return Variant({axis: value}, targets={"mini": {"builtin": made}})
+
+
 WORKLOAD = WorkloadDefinition(
     name="digits",
     package="workloads.digits",
@@ -51,8 +61,8 @@ WORKLOAD = WorkloadDefinition(
     output_layer="head",
     initial_std=_initial_std,
     variants={
-        "tanh": Variant({"activation": "tanh"}),
-        "layer_norm": Variant({"norm": "layer"}),
-        "noisy": Variant({"label_noise": 0.2}),
+        "tanh": _variant("activation", "tanh", 0.97, 0.968),
+        "layer_norm": _variant("norm", "layer", 0.978, 0.968),
+        "noisy": _variant("label_noise", 0.2, 0.952, 0.922),
     },
 )
