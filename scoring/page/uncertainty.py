@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from scoring import rules as scoring_rules
 from scoring.analysis import Analysis
 from scoring.page import texts
+from scoring.robustness import ALL_AXES
 
 Floats = NDArray[np.float64]
 Cell = dict[str, Any]
@@ -166,6 +167,30 @@ def speedup_table(analysis: Analysis) -> Table:
         "both missed it, there is nothing to compare."
     )
     return _table("Speed-up by workload", note, "workload", board.labels, rows)
+
+
+def axis_table(analysis: Analysis) -> Table:
+    """How many variants of each axis were reached, and how much slower than their bases."""
+    found, labels = analysis.robustness, analysis.board.labels
+    cells: dict[str, dict[str, Cell]] = {}
+    for one in found.axes:
+        text = f"{one.reached}/{one.variants}"
+        if one.bases_reached < one.variants:
+            text += f" (base {one.bases_reached}/{one.variants})"
+        text += "" if math.isnan(one.slowdown) else f", {texts.factor(one.slowdown)}"
+        shade = math.nan if math.isnan(one.slowdown) else _speedup_shade(1 / one.slowdown)
+        cells.setdefault(one.axis, {})[one.label] = _shaded(text, shade)
+    rows = [{"name": axis, "cells": [of[label] for label in labels]} for axis, of in cells.items()]
+    note = (
+        "How many of the held-out variants that change an axis were reached, beside their base "
+        "(where a base was missed, how many were not); and how much slower than on the base: the "
+        "geometric mean of the ratios of median times to the target, over the variants reached, so "
+        "a missed variant shows in the count alone. A variant of several axes counts for each of "
+        f"them; in '{ALL_AXES}' every variant counts once."
+    )
+    if found.unguarded:
+        note += f" Without a held-out variant: {', '.join(found.unguarded)}."
+    return _table("By axis", note, "axis", labels, rows)
 
 
 def _speedup_shade(value: float) -> float:
