@@ -62,8 +62,9 @@ class VariantResult:
     def _over(self, own: float, base: float) -> float:
         if self.outcome == NOT_REACHED:
             return math.inf
-        comparable = self.outcome == REACHED and 0 < own < math.inf and 0 < base < math.inf
-        return own / base if comparable else math.nan
+        known = self.outcome == REACHED and 0 < base < math.inf
+        ratio = own / base if known else math.nan
+        return ratio if 0 < ratio < math.inf else math.nan
 
 
 @dataclasses.dataclass(frozen=True)

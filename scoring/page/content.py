@@ -30,7 +30,7 @@ def pool(analysis: Analysis, number: int) -> dict[str, Any]:
         "not_estimable": analysis.studies.not_estimable,
         "method": analysis.studies.method,
         "reference": analysis.speedups.reference,
-        "held_out": texts.plural(len(board.benchmark.variant_of), "held-out variant"),
+        "held_out": len(board.benchmark.variant_of),
         "ignored": texts.plural(len(board.ignored), "held-out variant") if board.ignored else "",
         "robustness": _robustness(analysis) if analysis.robustness.variants else None,
         "rows": [_row(analysis, place) for place in range(len(board.rows))],

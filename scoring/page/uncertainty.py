@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scoring import rules as scoring_rules
 from scoring.analysis import Analysis
 from scoring.page import texts
-from scoring.robustness import ALL_AXES
+from scoring.robustness import ALL_AXES, AxisResult
 
 Floats = NDArray[np.float64]
 Cell = dict[str, Any]
@@ -174,23 +174,28 @@ def axis_table(analysis: Analysis) -> Table:
     found, labels = analysis.robustness, analysis.board.labels
     cells: dict[str, dict[str, Cell]] = {}
     for one in found.axes:
-        text = f"{one.reached}/{one.variants}"
-        if one.bases_reached < one.variants:
-            text += f" (base {one.bases_reached}/{one.variants})"
-        text += "" if math.isnan(one.slowdown) else f", {texts.factor(one.slowdown)}"
-        shade = math.nan if math.isnan(one.slowdown) else _speedup_shade(1 / one.slowdown)
-        cells.setdefault(one.axis, {})[one.label] = _shaded(text, shade)
+        cells.setdefault(one.axis, {})[one.label] = _axis_cell(one)
     rows = [{"name": axis, "cells": [of[label] for label in labels]} for axis, of in cells.items()]
     note = (
-        "How many of the held-out variants that change an axis were reached, beside their base "
-        "(where a base was missed, how many were not); and how much slower than on the base: the "
-        "geometric mean of the ratios of median times to the target, over the variants reached, so "
-        "a missed variant shows in the count alone. A variant of several axes counts for each of "
-        f"them; in '{ALL_AXES}' every variant counts once."
+        "How many of the held-out variants that change an axis were reached beside their base "
+        "('base 1/3': only one of three bases was reached), and how much slower they were than it: "
+        "the geometric mean over those reached, so a missed variant shows in the count alone. A "
+        f"variant of several axes counts for each of them; in '{ALL_AXES}' every variant counts "
+        "once."
     )
     if found.unguarded:
         note += f" Without a held-out variant: {', '.join(found.unguarded)}."
     return _table("By axis", note, "axis", labels, rows)
+
+
+def _axis_cell(one: AxisResult) -> Cell:
+    """Reached of all, and the slow-down; the slowest shade for bases reached and no variant."""
+    text = f"{one.reached}/{one.variants}"
+    if one.bases_reached < one.variants:
+        text += f" (base {one.bases_reached}/{one.variants})"
+    if one.slowdown > 0:
+        return _shaded(f"{text}, {texts.factor(one.slowdown)}", 1 - _speedup_shade(one.slowdown))
+    return _shaded(text, 0.0 if one.bases_reached and not one.reached else math.nan)
 
 
 def _speedup_shade(value: float) -> float:
