@@ -88,7 +88,8 @@ class AxisResult:
 @dataclasses.dataclass(frozen=True)
 class Robustness:
     """The table of one leaderboard: submissions best first, variants by base and name, axes by
-    name after 'all'. `unguarded` are the base workloads that no variant was counted for.
+    name after 'all', which stands alone where no changes are recorded. `unguarded` are the base
+    workloads that no variant was counted for.
     """
 
     variants: tuple[VariantResult, ...]
@@ -115,6 +116,8 @@ def robustness(board: Leaderboard) -> Robustness:
         for row in board.rows
     ]
     names = sorted({axis for each in found for axis in each.axes})
+    if names == [NOT_RECORDED]:
+        names = []  # the same as all
     axes = [
         _axis_result(label, axis, [each for each in found if each.label == label])
         for axis in ([ALL_AXES, *names] if found else [])

@@ -240,6 +240,8 @@ def _read_trial(path: Path, findings: list[Finding]) -> dict[str, Any]:
         pool = {}
     status, fingerprint = result.get("status"), flags.get("data_fingerprint")
     base = flags.get("base_workload")
+    if base is not None and not isinstance(base, str):
+        findings.append(Finding(path, "base_workload in flags is no text: no held-out variant"))
     return {
         "rows": rows,
         "target": target,

@@ -209,7 +209,8 @@ def test_a_variant_that_a_submission_did_not_run(boards, reach):
 
 def test_trials_that_diverged_are_logs(boards, reach, make_trial):
     reach(10.0)
-    make_trial([], workload="digits_wide", flags=WIDE, status="diverged")
+    folder = make_trial([], workload="digits_wide", flags=WIDE, status="diverged")
+    (folder / "eval_measurements.csv").unlink()
     (one,) = only(boards()[0]).variants
     assert (one.outcome, one.slowdown) == ("not reached", math.inf)
 
@@ -229,18 +230,31 @@ def test_pools_are_never_mixed(boards, reach):
     }
 
 
-def test_runs_of_one_name_with_other_changes_are_set_apart(tmp_path, boards, reach):
-    for submission, width in (("a", 2.0), ("b", 0.5)):
+@pytest.mark.parametrize(
+    ("other", "told", "apart"),
+    [
+        (
+            WIDE | {"changes": {"width": 0.5}},
+            "changes.width 2.0, 0.5",
+            ["changes.width=0.5", "changes.width=2.0"],
+        ),
+        (
+            WIDE | {"base_workload": "lm"},
+            "base_workload digits, lm",
+            ["base_workload=digits", "base_workload=lm"],
+        ),
+    ],
+)
+def test_variants_of_one_name_that_differ_are_set_apart(
+    tmp_path, boards, reach, other, told, apart
+):
+    for submission, facts in (("a", WIDE), ("b", other)):
         reach(10.0, submission=submission)
-        told = {"base_workload": "digits", "changes": {"width": width}}
-        reach(20.0, submission=submission, workload="digits_h1", flags=told)
+        reach(20.0, submission=submission, workload="digits_h1", flags=facts)
     built, findings = boards()
-    assert sorted(built) == [
-        "mini-builtin",
-        "mini-builtin, digits_h1 apart (changes.width=0.5)",
-        "mini-builtin, digits_h1 apart (changes.width=2.0)",
-    ]
-    told = "runs of digits_h1 disagree, each version is scored apart: changes.width 2.0, 0.5"
+    names = [f"mini-builtin, digits_h1 apart ({setting})" for setting in apart]
+    assert sorted(built) == ["mini-builtin", *names]
+    told = f"runs of digits_h1 disagree, each version is scored apart: {told}"
     assert sum(told in finding for finding in findings) == 1
     assert [len(robustness(board).variants) for board in built.values()] == [0, 0, 0]
     frame = scoring.time_to_target(scoring.load_runs(tmp_path / "runs"))
@@ -249,13 +263,12 @@ def test_runs_of_one_name_with_other_changes_are_set_apart(tmp_path, boards, rea
 
 def test_changes_that_are_not_recorded(tmp_path, boards, reach):
     reach(10.0)
-    reach(15.0, workload="digits_wide", flags={"base_workload": "digits"})
-    found = only(boards()[0])
-    assert [(one.axis, one.reached, one.slowdown) for one in found.axes] == [
-        ("all", 1, 1.5),
-        (NOT_RECORDED, 1, 1.5),
-    ]
-    assert "digits_wide: digits, its changes not recorded." in run(tmp_path)
+    reach(15.0, workload="digits_odd", flags={"base_workload": "digits"})
+    assert [(one.axis, one.slowdown) for one in only(boards()[0]).axes] == [("all", 1.5)]
+    assert "digits_odd: digits, its changes not recorded." in run(tmp_path)
+    reach(60.0, workload="digits_wide", flags=WIDE)
+    found = [(one.axis, one.variants, one.slowdown) for one in only(boards()[0]).axes]
+    assert found == [("all", 2, pytest.approx(3.0)), (NOT_RECORDED, 1, 1.5), ("width", 1, 6.0)]
 
 
 @pytest.mark.parametrize(

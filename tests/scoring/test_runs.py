@@ -117,6 +117,7 @@ def test_binary_rubbish(tmp_path, make_trial):
             ),
             "no target",
         ),
+        ("flags_0.json", '{"base_workload": ["digits"]}', "base_workload in flags is no text"),
         ("flags_0.json", '{"changes": ["width"]}', "changes in flags is no object of texts"),
         ("flags_0.json", '{"changes": "width 2"}', "changes in flags is no object of texts"),
         ("flags_0.json", '{"changes": {"width": [2]}}', "changes in flags is no object of texts"),
