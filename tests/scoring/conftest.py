@@ -215,7 +215,8 @@ def held_out(reach, miss):
       b       20        22           25          60           90          30
       c     missed      30           30          80          120          45
 
-    Steps are 10 a second, 20 on digits_wide. Ratios and scores, mean of max(0, 4 - r) / 3:
+    Steps are 10 a second (c: 5), twice that on digits_wide. Ratios to the fastest, and scores, the
+    mean of max(0, 4 - r) / 3:
 
             digits          ag_news         xsum           score
       a     1               variant missed  1              (1 + 0 + 1) / 3 = 2/3
@@ -234,7 +235,7 @@ def held_out(reach, miss):
                 facts = {"submission": submission, "workload": workload, "study": study}
                 facts |= {"flags": told, "budget_s": 400.0}
                 if time_s:
-                    a_second = 20 if workload == "digits_wide" else 10
+                    a_second = (5 if submission == "c" else 10) * (1 + (workload == "digits_wide"))
                     reach(float(time_s + later_s), a_second * (time_s + later_s), **facts)
                 else:
                     miss(**facts)
