@@ -179,9 +179,9 @@ def axis_table(analysis: Analysis) -> Table:
     note = (
         "How many of the held-out variants that change an axis were reached beside their base "
         "('base 1/3': only one of three bases was reached), and how much slower they were than it: "
-        "the geometric mean over those reached, so a missed variant shows in the count alone. A "
-        f"variant of several axes counts for each of them; in '{ALL_AXES}' every variant counts "
-        "once."
+        "the geometric mean over those reached, so a missed variant shows in the count, and in the "
+        "shade as one twice as slow. A variant of several axes counts for each of them; in "
+        f"'{ALL_AXES}' every variant counts once."
     )
     if found.unguarded:
         note += f" Without a held-out variant: {', '.join(found.unguarded)}."
@@ -189,12 +189,15 @@ def axis_table(analysis: Analysis) -> Table:
 
 
 def _axis_cell(one: AxisResult) -> Cell:
-    """Reached of all, and the slow-down; the slowest shade for bases reached and no variant."""
+    """Reached of all, and the slow-down; in the shade, each missed variant of a reached base counts
+    as one that is twice as slow or slower.
+    """
     text = f"{one.reached}/{one.variants}"
     if one.bases_reached < one.variants:
         text += f" (base {one.bases_reached}/{one.variants})"
     if one.slowdown > 0:
-        return _shaded(f"{text}, {texts.factor(one.slowdown)}", 1 - _speedup_shade(one.slowdown))
+        shade = (1 - _speedup_shade(one.slowdown)) * one.reached / one.bases_reached
+        return _shaded(f"{text}, {texts.factor(one.slowdown)}", shade)
     return _shaded(text, 0.0 if one.bases_reached and not one.reached else math.nan)
 
 

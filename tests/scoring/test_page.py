@@ -167,9 +167,10 @@ def test_robustness(tmp_path, held_out, analyses_of, page_of):
         ("c", "0.5741", "0.5000"),
     ]
     assert "Without a held-out variant: xsum." in Reader(page).text
-    # Twice as slow is shaded as a missed variant; where the base was missed there is no shade.
-    shades = re.findall(r'<td class="under" style="--t:(\d+)%">(0/1|1/1, 2.00x)', page)
-    assert shades == [("50", "0/1"), ("50", "1/1, 2.00x")]
+    # Twice as slow is shaded as a missed variant; where the base was missed there is no shade. Two
+    # at sqrt(2.4) and one missed: (1/2 - log2(2.4) / 4) 2 / 3 = 0.1228, 38 % below the middle.
+    shades = re.findall(r'<td class="under" style="--t:(\d+)%">(0/1|1/1, 2.00x|2/3, 1.55x)', page)
+    assert shades == [("38", "2/3, 1.55x"), ("50", "0/1"), ("50", "1/1, 2.00x")]
 
 
 def test_held_out_variants_that_are_left_out_are_told(tmp_path, held_out, reach):
