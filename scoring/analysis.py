@@ -13,6 +13,7 @@ from scoring import profiles, sensitivity
 from scoring import rules as scoring_rules
 from scoring.leaderboard import Leaderboard
 from scoring.pooled_model import fit
+from scoring.robustness import Robustness, robustness
 from scoring.sensitivity import TargetSweep
 from scoring.speedup import Speedups, choose_reference, speedups
 from scoring.statistics import OVER, Bootstrap, bootstrap, percentiles, pooled_medians
@@ -26,11 +27,12 @@ BAND_CHUNK = 100
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Summary:
-    """What the screen shows: intervals over studies, and speed-ups over the reference."""
+    """What the screen shows: intervals over studies, speed-ups over the reference, robustness."""
 
     board: Leaderboard
     studies: Bootstrap
     speedups: Speedups
+    robustness: Robustness
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -58,12 +60,12 @@ def summarise(
     resamples: int,
     seed: int = 0,
 ) -> Summary:
-    """Intervals and speed-ups. Raises UserError for an unknown reference or method."""
+    """Intervals, speed-ups and robustness. Raises UserError for an unknown reference or method."""
     studies = bootstrap(
         board.times_SWN, board.layout, board.rules, method=method, resamples=resamples, seed=seed
     )
     chosen = choose_reference(board.labels, reference)
-    return Summary(board, studies, speedups(board, chosen, seed=seed))
+    return Summary(board, studies, speedups(board, chosen, seed=seed), robustness(board))
 
 
 def analyse(summary: Summary, *, resamples: int, seed: int = 0) -> Analysis:
@@ -79,6 +81,7 @@ def analyse(summary: Summary, *, resamples: int, seed: int = 0) -> Analysis:
         board,
         summary.studies,
         summary.speedups,
+        summary.robustness,
         {OVER[0]: summary.studies, **others},
         profile_bands(board, estimable=not summary.studies.not_estimable, seed=seed),
         sensitivity.leave_one_workload_out(board),

@@ -18,20 +18,26 @@ from numpy.typing import NDArray
 from scoring import profiles
 from scoring.analysis import Analysis
 from scoring.leaderboard import Cell, Leaderboard, Row
+from scoring.robustness import AxisResult, VariantResult, changes_told
 from scoring.runs import Finding
 from scoring.statistics import Bootstrap
 from scoring.time_to_target import StudyResult
 
 SCORES = (
     "submission score score_low score_high rank rank_low rank_high p_first steps_score"
-    " workloads_reached workloads speedup speedup_low speedup_high speedup_reference speedup_note"
-    " rules pool experiment framework flagged_trials"
+    " base_score workloads_reached workloads speedup speedup_low speedup_high speedup_reference"
+    " speedup_note rules pool experiment framework flagged_trials"
 )
 TIMES = (
     "submission workload study outcome time_s steps trial evaluation last_miss_time_s"
     " last_miss_steps credit pool"
 )
 PROFILE = "submission tau share_of_workloads pool"
+ROBUSTNESS = (
+    "submission variant base changes outcome base_time_s time_s slowdown base_steps steps"
+    " steps_slowdown pool"
+)
+ROBUSTNESS_AXES = "submission axis variants bases_reached reached slowdown steps_slowdown pool"
 
 
 def to_json(analyses: Sequence[Analysis], findings: Sequence[Finding]) -> dict[str, Any]:
@@ -71,7 +77,38 @@ def _pool_json(analysis: Analysis) -> dict[str, Any]:
         ],
         "intervals": {over: _interval_json(board, one) for over, one in analysis.resampled.items()},
         "sensitivity": _sensitivity_json(analysis),
+        "robustness": {
+            "variants": [
+                _variant_values(each) | {"changes": dict(each.changes)}
+                for each in analysis.robustness.variants
+            ],
+            "axes": [_axis_values(each) for each in analysis.robustness.axes],
+            "bases_without_a_variant": list(analysis.robustness.unguarded),
+        },
     }
+
+
+def _variant_values(one: VariantResult) -> dict[str, Any]:
+    """The columns of robustness.csv, less the pool."""
+    return {
+        "submission": one.label,
+        "variant": one.variant,
+        "base": one.base,
+        "changes": changes_told(one.changes),
+        "outcome": one.outcome,
+        "base_time_s": finite(one.base_time_s),
+        "time_s": finite(one.time_s),
+        "slowdown": finite(one.slowdown),
+        "base_steps": whole(one.base_steps),
+        "steps": whole(one.steps),
+        "steps_slowdown": finite(one.steps_slowdown),
+    }
+
+
+def _axis_values(one: AxisResult) -> dict[str, Any]:
+    """The columns of robustness_axes.csv, less the pool."""
+    values = {"submission" if name == "label" else name: value for name, value in vars(one).items()}
+    return {name: finite(value) for name, value in values.items()}
 
 
 def _scores(analysis: Analysis, place: int) -> dict[str, Any]:
@@ -91,6 +128,7 @@ def _scores(analysis: Analysis, place: int) -> dict[str, Any]:
         "rank_high": whole(rank_high),
         "p_first": float(studies.p_first[place]),
         "steps_score": row.steps_score,
+        "base_score": row.base_score,
         "workloads_reached": row.workloads_reached,
         "workloads": len(board.targets),
         "speedup": float(speedups.mean_S[place]),
@@ -190,32 +228,49 @@ def whole(value: float) -> float | int | None:
 
 
 def write_files(analyses: Sequence[Analysis], findings: Sequence[Finding], out: Path) -> list[Path]:
-    """Write scores.csv, time_to_target.csv, profile.csv and findings.json; return their paths."""
-    scores, times, profile = [], [], []
+    """Write the CSV files and findings.json; return their paths."""
+    headers = {
+        "scores": SCORES,
+        "time_to_target": TIMES,
+        "profile": PROFILE,
+        "robustness": ROBUSTNESS,
+        "robustness_axes": ROBUSTNESS_AXES,
+    }
+    rows: dict[str, list[Sequence[Any]]] = {name: [] for name in headers}
     for analysis in analyses:
-        board = analysis.board
-        if not board.targets:
+        if not analysis.board.targets:
             continue  # curves only
-        taus = profiles.profile_taus(board.ratios).tolist()
-        shares_ST = profiles.performance_profile(board.ratios, np.array(taus)).tolist()
-        for place, (row, shares) in enumerate(zip(board.rows, shares_ST, strict=True)):
-            label, name = row.entry.label, board.pool.name
-            scores.append(list(_scores(analysis, place).values()))
-            profile += [[label, tau, share, name] for tau, share in zip(taus, shares, strict=True)]
-            times += [
-                [label, workload, *_study_values(result).values(), cell.credit, name]
-                for workload, cell in row.cells.items()
-                for result in cell.studies
-            ]
+        for name, of_pool in _rows(analysis).items():
+            rows[name] += of_pool
     listed = out / "findings.json"
     text = json.dumps(findings_json(findings), indent=2)
     listed.write_text(f"{text}\n", encoding="utf-8")
-    return [
-        _write(out / "scores.csv", SCORES, scores),
-        _write(out / "time_to_target.csv", TIMES, times),
-        _write(out / "profile.csv", PROFILE, profile),
-        listed,
-    ]
+    written = [_write(out / f"{name}.csv", header, rows[name]) for name, header in headers.items()]
+    return [*written, listed]
+
+
+def _rows(analysis: Analysis) -> dict[str, list[Sequence[Any]]]:
+    """The rows of one pool by the file that they go to."""
+    board, name = analysis.board, analysis.board.pool.name
+    taus = profiles.profile_taus(board.ratios).tolist()
+    shares_ST = profiles.performance_profile(board.ratios, np.array(taus)).tolist()
+    found = analysis.robustness
+    return {
+        "scores": [list(_scores(analysis, place).values()) for place in range(len(board.rows))],
+        "time_to_target": [
+            [row.entry.label, workload, *_study_values(result).values(), cell.credit, name]
+            for row in board.rows
+            for workload, cell in row.cells.items()
+            for result in cell.studies
+        ],
+        "profile": [
+            [label, tau, share, name]
+            for label, shares in zip(board.labels, shares_ST, strict=True)
+            for tau, share in zip(taus, shares, strict=True)
+        ],
+        "robustness": [[*_variant_values(each).values(), name] for each in found.variants],
+        "robustness_axes": [[*_axis_values(each).values(), name] for each in found.axes],
+    }
 
 
 def _write(path: Path, header: str, rows: Iterable[Sequence[Any]]) -> Path:

@@ -29,9 +29,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 RUN_COLUMNS = (
-    "submission experiment framework workload base_workload study trial metric higher_is_better"
-    " target budget_s status scoreable evaluations last_time_s last_step best hyperparameters"
-    " settings data_fingerprint rows path"
+    "submission experiment framework workload base_workload changes study trial metric"
+    " higher_is_better target budget_s status scoreable evaluations last_time_s last_step best"
+    " hyperparameters settings data_fingerprint rows path"
 )
 
 Floats = NDArray[np.float64]
@@ -41,11 +41,12 @@ def load_runs(*paths: str | Path) -> "pd.DataFrame":
     """Every trial below `paths`, one row each; what could not be read is in `.attrs["findings"]`.
 
     Columns: submission, experiment, framework, workload, base_workload (None unless a held-out
-    variant), study, trial; metric, higher_is_better, target (None or NaN where none is recorded),
-    budget_s; status (None where the trial was killed or AlgoPerf wrote the folder), scoreable;
-    evaluations (their number), last_time_s, last_step, best (the best validation value);
-    hyperparameters, settings (what must agree before results are pooled), data_fingerprint; rows
-    (a mapping from a column of eval_measurements.csv to its values); path.
+    variant), changes (what the variant changes, values by axis), study, trial; metric,
+    higher_is_better, target (None or NaN where none is recorded), budget_s; status (None where the
+    trial was killed or AlgoPerf wrote the folder), scoreable; evaluations (their number),
+    last_time_s, last_step, best (the best validation value); hyperparameters, settings (what must
+    agree before results are pooled), data_fingerprint; rows (a mapping from a column of
+    eval_measurements.csv to its values); path.
 
     Raises UserError for a path that is no folder.
     """
@@ -71,6 +72,7 @@ def _row(run: TrialRun) -> dict[str, Any]:
         "framework": run.framework,
         "workload": run.workload,
         "base_workload": run.base_workload,
+        "changes": dict(run.changes),
         "study": run.study,
         "trial": run.trial,
         "metric": target and target.metric,
@@ -169,6 +171,7 @@ def _trial(row: dict[Hashable, Any]) -> TrialRun:
         pool=MappingProxyType(row["settings"]),
         data_fingerprint=known("data_fingerprint"),
         hyperparameters=MappingProxyType(row["hyperparameters"]),
+        changes=MappingProxyType(row["changes"]),
     )
 
 

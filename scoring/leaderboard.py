@@ -42,12 +42,16 @@ class Cell:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Row:
-    """One entry: its place (equal scores share one), scores by time and by steps, and cells."""
+    """One entry: its place (equal scores share one), scores by time and by steps, and cells.
+
+    `base_score` is the score by time if no held-out variant counted.
+    """
 
     rank: int
     entry: Entry
     score: float
     steps_score: float
+    base_score: float
     cells: Mapping[str, Cell]
 
     @property
@@ -62,6 +66,7 @@ class Leaderboard:
 
     `times_SWN` and `steps_SWN` hold what each study took: inf where it missed the target, NaN where
     there is no such study (absent ones as the rules count them). `ratios` has shape (S, B).
+    `ignored` are the held-out variants that would count, had it not been asked that none does.
     """
 
     pool: Pool
@@ -72,6 +77,7 @@ class Leaderboard:
     times_SWN: Floats
     steps_SWN: Floats
     ratios: Floats
+    ignored: tuple[str, ...] = ()
 
     @property
     def targets(self) -> Mapping[str, Target]:
@@ -130,6 +136,7 @@ def build_leaderboard(
     entries, findings = make_entries(pool.runs)
     counts, more = _benchmark_of(pool) if benchmark is None else (benchmark, [])
     findings += more + check_metrics(run for run in pool.runs if run.workload in counts.scored)
+    ignored = () if held_out else tuple(sorted(counts.variant_of))
     if not held_out:
         counts = dataclasses.replace(counts, variant_of={})
     findings += _gaps(counts, entries)
@@ -147,7 +154,8 @@ def build_leaderboard(
     for entry, of_entry in zip(entries, results, strict=True):
         findings += _missing_studies(entry, studies) + _contradictions(entry, of_entry)
     layout = scoring_rules.make_layout(workloads, counts.base_workloads, counts.variant_of)
-    return _scored(pool, counts, rules, layout, entries, results), findings
+    board = _scored(pool, counts, rules, layout, entries, results)
+    return dataclasses.replace(board, ignored=ignored), findings
 
 
 def _benchmark_of(pool: Pool) -> tuple[Benchmark, list[Finding]]:
@@ -169,15 +177,35 @@ def _benchmark_of(pool: Pool) -> tuple[Benchmark, list[Finding]]:
             f"{', '.join(BUILT_IN)}) gives targets to runs that record none"
         )
         findings.append(Finding(path, message, damage=False))
-    for name in sorted(variant_of):
-        if variant_of[name] not in known or variant_of[name] in variant_of:
-            path = next(run for run in pool.runs if run.workload == name).path.parent
-            findings.append(
-                Finding(path, f"{name} is a variant of {variant_of[name]}, which was not run")
-            )
-            del variant_of[name], known[name]
-    bases = tuple(name for name in known if name not in variant_of)
-    return Benchmark(pool.name, known, bases, variant_of, None, 1.0), findings
+    orphans = _orphans(pool, known, variant_of)
+    for name in unknown:
+        run = next(run for run in pool.runs if run.workload == name)
+        if run.base_workload in known and run.base_workload not in variant_of:
+            message = f"{name} has no target: its base {run.base_workload} counts without it"
+            findings.append(Finding(run.path.parent, message, damage=False))
+    kept = {name: base for name, base in variant_of.items() if name not in orphans}
+    facts = {name: fact for name, fact in known.items() if name not in orphans}
+    bases = tuple(name for name in facts if name not in kept)
+    found = [*findings, *orphans.values()]
+    return Benchmark(pool.name, facts, bases, kept, None, 1.0), found
+
+
+def _orphans(
+    pool: Pool, known: Mapping[str, WorkloadFacts], variant_of: Mapping[str, str]
+) -> dict[str, Finding]:
+    """The variants that no base workload can be compared with, and why."""
+    found = {}
+    for name, base in sorted(variant_of.items()):
+        if base in variant_of:
+            why = "is a variant itself"
+        elif base in known:
+            continue
+        else:
+            why = "has no target" if base in pool.workloads else "was not run"
+        path = next(run for run in pool.runs if run.workload == name).path.parent
+        told = f"{name} is a variant of {base}, which {why} in {pool.name}: not scored"
+        found[name] = Finding(path, told)
+    return found
 
 
 def _gaps(benchmark: Benchmark, entries: Sequence[Entry]) -> list[Finding]:
@@ -230,27 +258,54 @@ def _scored(
     order = sorted(range(len(entries)), key=lambda s: (places[s], entries[s].label))
     times_SWN, steps_SWN = times_SWN[order], steps_SWN[order]
     medians_SW = scoring_rules.median_over_studies(times_SWN)
-    median_steps_SW = scoring_rules.median_over_studies(steps_SWN)
     ratios_SB = scoring_rules.credited_ratios(medians_SW, layout, rules)
     reasons = scoring_rules.credit_reasons(medians_SW, logged_SW[order], layout, rules)
-    steps_scores = scoring_rules.scores(steps_SWN, layout, rules)
-    rows = []
-    for place, entry in enumerate(order):
-        credit_of = dict(zip(layout.base, reasons[place], strict=True))
+    cells = _cells(
+        [results[entry] for entry in order],
+        layout,
+        medians_SW,
+        scoring_rules.median_over_studies(steps_SWN),
+        ratios_SB,
+        reasons,
+    )
+    steps_scores = scoring_rules.scores(steps_SWN, layout, rules).tolist()
+    bases_alone = dataclasses.replace(layout, variants=())
+    base_scores = scoring_rules.scores(times_SWN, bases_alone, rules).tolist()
+    rows = tuple(
+        Row(int(places[entry]), entries[entry], float(scores[entry]), by_steps, of_bases, of_entry)
+        for entry, by_steps, of_bases, of_entry in zip(
+            order, steps_scores, base_scores, cells, strict=True
+        )
+    )
+    return Leaderboard(pool, benchmark, rules, layout, rows, times_SWN, steps_SWN, ratios_SB)
+
+
+def _cells(
+    results: Sequence[Mapping[str, tuple[StudyResult, ...]]],
+    layout: Layout,
+    medians_SW: Floats,
+    median_steps_SW: Floats,
+    ratios_SB: Floats,
+    reasons: Sequence[Sequence[str]],
+) -> list[dict[str, Cell]]:
+    """The cells of every entry, by workload."""
+    cells = []
+    for place, of in enumerate(results):
         ratio_of = dict(zip(layout.base, ratios_SB[place].tolist(), strict=True))
-        cells = {
-            name: Cell(
-                results[entry][name],
-                float(medians_SW[place, column]),
-                float(median_steps_SW[place, column]),
-                ratio_of.get(column, np.nan),
-                credit_of.get(column, ""),
-            )
-            for column, name in enumerate(layout.workloads)
-        }
-        rank, score = int(places[entry]), float(scores[entry])
-        rows.append(Row(rank, entries[entry], score, float(steps_scores[place]), cells))
-    return Leaderboard(pool, benchmark, rules, layout, tuple(rows), times_SWN, steps_SWN, ratios_SB)
+        credit_of = dict(zip(layout.base, reasons[place], strict=True))
+        cells.append(
+            {
+                name: Cell(
+                    of[name],
+                    float(medians_SW[place, column]),
+                    float(median_steps_SW[place, column]),
+                    ratio_of.get(column, np.nan),
+                    credit_of.get(column, ""),
+                )
+                for column, name in enumerate(layout.workloads)
+            }
+        )
+    return cells
 
 
 def _missing_studies(entry: Entry, studies: Mapping[str, Sequence[int]]) -> list[Finding]:

@@ -1,8 +1,9 @@
 """Which results may be compared: pools of equal configuration, and the entries within a pool.
 
 A pool holds the scoreable runs whose recorded settings (`pool` in their flags) are equal. The runs
-of one workload must also agree on data, target and budget; where they do not, each version is a
-pool of its own, and the rest of the pool goes on without that workload.
+of one workload must also agree on data, target and budget, those of a held-out variant on its base
+and changes too; where they do not, each version is a pool of its own, and the rest of the pool goes
+on without that workload.
 
 An entry is one submission folder in one framework: a score never mixes two frameworks, nor two
 folders that happen to bear one name. Its label is the name alone wherever that is unambiguous.
@@ -166,6 +167,8 @@ def _version(run: TrialRun) -> dict[str, Any]:
         "data_fingerprint": run.data_fingerprint,
         "target": target,
         "budget_s": run.budget_s,
+        "base_workload": run.base_workload,
+        "changes": dict(run.changes),
     }
 
 

@@ -17,6 +17,8 @@ import numpy as np
 from algoperf import spec
 from scoring.evaluations import STEP_COLUMN, TIME_COLUMN, Rows, read_evaluations
 
+Changes = Mapping[str, str | float | bool]
+
 LAYOUT = "<submission>/study_<k>/<workload>_<framework>/trial_<j>"
 
 _NUMBER = (
@@ -63,9 +65,10 @@ class TrialRun:
 
     `rows` maps a column of eval_measurements.csv to its values, one an evaluation, NaN where a
     value is empty or unreadable. `base_workload` is None unless the workload is a held-out variant
-    of it. `status` is None where the trial was killed (or AlgoPerf wrote the
-    folder). `pool` holds the settings that must agree before results are pooled; {} where none are
-    recorded. `flags` say what the run saw the submission do that it should not (docs/trust.md).
+    of it; `changes` then holds what the variant changes, values by axis ({}: not recorded).
+    `status` is None where the trial was killed (or AlgoPerf wrote the folder). `pool` holds the
+    settings that must agree before results are pooled; {} where none are recorded. `flags` say what
+    the run saw the submission do that it should not (docs/trust.md).
     """
 
     submission: str
@@ -85,6 +88,7 @@ class TrialRun:
     data_fingerprint: str | None
     hyperparameters: Mapping[str, Any]
     flags: tuple[str, ...] = ()
+    changes: Changes = dataclasses.field(default_factory=dict)
 
     @property
     def submission_folder(self) -> Path:
@@ -236,19 +240,47 @@ def _read_trial(path: Path, findings: list[Finding]) -> dict[str, Any]:
         pool = {}
     status, fingerprint = result.get("status"), flags.get("data_fingerprint")
     base = flags.get("base_workload")
+    if base is not None and not isinstance(base, str):
+        findings.append(Finding(path, "base_workload in flags is no text: no held-out variant"))
     return {
         "rows": rows,
         "target": target,
         "budget_s": _budget_s(flags.get("budget_s", result.get("budget_s")), path, findings),
         "base_workload": base if isinstance(base, str) else None,
         "status": status if isinstance(status, str) else None,
-        # A killed trial has no result; its flags still say that it was cut short on purpose.
-        "scoreable": result.get("scoreable", flags.get("max_steps") is None) is True,
+        "scoreable": _is_scoreable(result, flags, target),
         "pool": MappingProxyType(pool),
         "data_fingerprint": fingerprint if isinstance(fingerprint, str) else None,
         "hyperparameters": MappingProxyType(_read_object(path / "hparams.json", findings)),
         "flags": _texts(result.get("flags")),
+        "changes": _changes(flags.get("changes"), path, findings),
     }
+
+
+def _is_scoreable(
+    result: Mapping[str, Any], flags: Mapping[str, Any], target: Target | None
+) -> bool:
+    """Whether a trial says that it may be scored.
+
+    A killed trial has no result; its flags still say that it was cut short on purpose. One that was
+    not, and had no target to reach, says no for that alone: a file of targets may give it one.
+    """
+    whole = flags.get("max_steps") is None
+    if "max_steps" in flags and whole and target is not None and target.validation is None:
+        return True
+    return result.get("scoreable", whole) is True
+
+
+def _changes(value: Any, path: Path, findings: list[Finding]) -> Changes:
+    if value is None:
+        return MappingProxyType({})
+    if isinstance(value, dict) and all(
+        isinstance(each, str | bool) or is_number(each) for each in value.values()
+    ):
+        return MappingProxyType(value)
+    problem = "changes in flags is no object of texts, numbers or booleans: no changes recorded"
+    findings.append(Finding(path, problem))
+    return MappingProxyType({})
 
 
 def _texts(value: Any) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from scoring.analysis import Summary
 from scoring.leaderboard import Cell, Leaderboard
 from scoring.pools import Entry
+from scoring.robustness import ALL_AXES, Robustness
 from scoring.runs import Finding
 
 if TYPE_CHECKING:
@@ -16,7 +17,8 @@ if TYPE_CHECKING:
 
 MAX_DETAIL_ROWS = 60
 MAX_FINDINGS = 20
-LEFT = ("submission", "workload", "credit")
+MAX_VARIANTS_TOLD = 20
+LEFT = ("submission", "workload", "credit", "axis", "variant", "outcome")
 
 
 def to_table(summary: Summary) -> "Group":
@@ -24,19 +26,33 @@ def to_table(summary: Summary) -> "Group":
     from rich.console import Group
     from rich.text import Text
 
-    notes = [Text(line, style="dim") for line in _notes(summary)]
-    detail = _detail(summary.board)
-    if detail.row_count > MAX_DETAIL_ROWS:
-        notes.append(Text("Times by workload and study: --out DIR or --json.", style="dim"))
-        return Group(_ranking(summary), *notes)
-    return Group(_ranking(summary), *notes, detail)
+    shown: list[Table | Text] = [_ranking(summary)]
+    shown += [Text(line, style="dim") for line in _notes(summary)]
+    for table, what in _details(summary):
+        if table.row_count > MAX_DETAIL_ROWS:
+            shown.append(Text(f"{what}: --out DIR or --json.", style="dim"))
+        else:
+            shown.append(table)
+    shown += [Text(line, style="dim") for line in _robustness_notes(summary)]
+    return Group(*shown)
+
+
+def _details(summary: Summary) -> Iterable[tuple["Table", str]]:
+    """The tables below the ranking, and what each holds, for where it is too long to show."""
+    yield _detail(summary.board), "Times by workload and study"
+    if summary.robustness.variants:
+        yield _by_axis(summary.robustness), "Robustness by axis"
+        yield _by_variant(summary.robustness), "Robustness by variant"
 
 
 def _ranking(summary: Summary) -> "Table":
 
     board, studies, speedups = summary.board, summary.studies, summary.speedups
     table = _table(f"{board.title} ({board.rules.name})")
-    _columns(table, "#", "submission", "score", "95 %", "rank", "P(1st)", "reached", "speed-up")
+    also = ["base score"] if board.benchmark.variant_of else []
+    _columns(
+        table, "#", "submission", "score", "95 %", "rank", "P(1st)", *also, "reached", "speed-up"
+    )
     columns = zip(
         board.rows,
         studies.score_interval.tolist(),
@@ -55,6 +71,7 @@ def _ranking(summary: Summary) -> "Table":
             between(score_ends, ".3f"),
             between(rank_ends, ".0f"),
             "-" if math.isnan(p_first) else f"{p_first:.2f}",
+            *([f"{row.base_score:.4f}"] if also else []),
             f"{row.workloads_reached}/{len(board.targets)}",
             "-" if math.isnan(speedup) else f"{speedup:.2f} ({ends})",
         )
@@ -87,6 +104,11 @@ def _notes(summary: Summary) -> Iterable[str]:
             f"95 %: interval of the expected score of a competition with {count} studies; rank, "
             f"P(1st): 95 % of such competitions ({studies.method})."
         )
+    if board.benchmark.variant_of:
+        yield "Base score: without held-out variants; --no-held-out gives its intervals and ratios."
+    if board.ignored:
+        variants = f"{len(board.ignored)} held-out variant{'' if len(board.ignored) == 1 else 's'}"
+        yield f"Base workloads alone (--no-held-out): {variants} not counted."
     censored = [
         f"{label} ({note})"
         for place, label in enumerate(board.labels)
@@ -116,7 +138,7 @@ def _detail(board: Leaderboard) -> "Table":
             table.add_row(
                 Text(workload),
                 Text(row.entry.label),
-                f"{cell.median_time_s:,.2f}" if reached else "-",
+                seconds(cell.median_time_s),
                 f"{cell.median_steps:,.0f}" if reached else "-",
                 f"{cell.studies_reached}/{len(cell.studies)}",
                 f"{cell.ratio:.3f}" if math.isfinite(cell.ratio) else "-",
@@ -124,6 +146,71 @@ def _detail(board: Leaderboard) -> "Table":
             )
         table.add_section()
     return table
+
+
+def _by_axis(found: Robustness) -> "Table":
+    from rich.text import Text
+
+    table = _table("Robustness by axis: held-out variants beside their bases")
+    _columns(table, "axis", "submission", "base reached", "reached", "slow-down", "in steps")
+    for place, one in enumerate(found.axes):
+        if one.axis != found.axes[place - 1].axis:
+            table.add_section()
+        table.add_row(
+            Text(one.axis),
+            Text(one.label),
+            f"{one.bases_reached}/{one.variants}",
+            f"{one.reached}/{one.variants}",
+            times(one.slowdown),
+            times(one.steps_slowdown),
+        )
+    return table
+
+
+def _by_variant(found: Robustness) -> "Table":
+    from rich.text import Text
+
+    table = _table("Robustness by variant (median times over studies)")
+    numbers = ("base s", "variant s", "slow-down", "in steps")
+    _columns(table, "variant", "submission", *numbers, "outcome")
+    for variant, of_variant in found.by_variant.items():
+        for one in of_variant:
+            table.add_row(
+                Text(variant),
+                Text(one.label),
+                seconds(one.base_time_s),
+                seconds(one.time_s),
+                times(one.slowdown),
+                times(one.steps_slowdown),
+                one.outcome,
+            )
+        table.add_section()
+    return table
+
+
+def _robustness_notes(summary: Summary) -> Iterable[str]:
+    found = summary.robustness
+    if not found.variants:
+        return
+    yield (
+        "Slow-down: time on the variant over time on its base; by axis, geometric mean over the "
+        "variants reached beside their base. A variant of several axes counts for each of them; "
+        f"in '{ALL_AXES}' every variant counts once."
+    )
+    if len(found.by_variant) <= MAX_VARIANTS_TOLD:
+        yield from (f"{variant}: {of[0].what}." for variant, of in found.by_variant.items())
+    if found.unguarded:
+        yield f"Without a held-out variant: {', '.join(found.unguarded)}."
+
+
+def times(ratio: float) -> str:
+    """A slow-down as text: 'inf' where the variant was missed, '-' where it is not known."""
+    return "-" if math.isnan(ratio) else f"{ratio:.2f}x" if math.isfinite(ratio) else "inf"
+
+
+def seconds(time_s: float) -> str:
+    """A median time as text, '-' where the target was missed."""
+    return f"{time_s:,.2f}" if math.isfinite(time_s) else "-"
 
 
 def _credit(workload: str, cell: Cell, board: Leaderboard) -> str:

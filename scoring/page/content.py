@@ -30,6 +30,9 @@ def pool(analysis: Analysis, number: int) -> dict[str, Any]:
         "not_estimable": analysis.studies.not_estimable,
         "method": analysis.studies.method,
         "reference": analysis.speedups.reference,
+        "held_out": len(board.benchmark.variant_of),
+        "ignored": texts.plural(len(board.ignored), "held-out variant") if board.ignored else "",
+        "robustness": _robustness(analysis) if analysis.robustness.variants else None,
         "rows": [_row(analysis, place) for place in range(len(board.rows))],
         "profile": charts.profile_chart(analysis),
         "panels": charts.curve_panels(board),
@@ -61,6 +64,35 @@ def _row(analysis: Analysis, place: int) -> dict[str, Any]:
         "speedup_interval": texts.interval(speedups.interval[place].tolist(), 2),
         "speedup_note": speedups.note(place),
         "steps_score": texts.score(row.steps_score),
+        "base_score": texts.score(row.base_score),
+    }
+
+
+def _robustness(analysis: Analysis) -> dict[str, Any]:
+    """The table of axes, and every variant with each submission's times."""
+    found, places = analysis.robustness, {x: n for n, x in enumerate(analysis.board.labels)}
+    return {
+        "axes": uncertainty.axis_table(analysis),
+        "variants": [
+            {
+                "name": name,
+                "what": texts.foreign(of_variant[0].what),
+                "entries": [
+                    {
+                        "place": places[one.label],
+                        "label": one.label,
+                        "base": texts.count(one.base_time_s),
+                        "time": texts.count(one.time_s),
+                        "slowdown": texts.slowdown(one.slowdown),
+                        "steps_slowdown": texts.slowdown(one.steps_slowdown),
+                        "outcome": one.outcome,
+                        "reached": one.outcome == REACHED,
+                    }
+                    for one in of_variant
+                ],
+            }
+            for name, of_variant in found.by_variant.items()
+        ],
     }
 
 

@@ -47,6 +47,11 @@ def factor(value: float) -> str:
     return NONE if not math.isfinite(value) else f"{value:.2f}{TIMES}"
 
 
+def slowdown(value: float) -> str:
+    """A ratio of times that is infinite where the target was missed."""
+    return "\N{INFINITY}" if value == math.inf else factor(value)
+
+
 def count(value: float) -> str:
     """Seconds or steps: whole and grouped, with decimals where it is small."""
     if not math.isfinite(value):

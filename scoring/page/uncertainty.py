@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from scoring import rules as scoring_rules
 from scoring.analysis import Analysis
 from scoring.page import texts
+from scoring.robustness import ALL_AXES, AxisResult
 
 Floats = NDArray[np.float64]
 Cell = dict[str, Any]
@@ -166,6 +167,38 @@ def speedup_table(analysis: Analysis) -> Table:
         "both missed it, there is nothing to compare."
     )
     return _table("Speed-up by workload", note, "workload", board.labels, rows)
+
+
+def axis_table(analysis: Analysis) -> Table:
+    """How many variants of each axis were reached, and how much slower than their bases."""
+    found, labels = analysis.robustness, analysis.board.labels
+    cells: dict[str, dict[str, Cell]] = {}
+    for one in found.axes:
+        cells.setdefault(one.axis, {})[one.label] = _axis_cell(one)
+    rows = [{"name": axis, "cells": [of[label] for label in labels]} for axis, of in cells.items()]
+    note = (
+        "How many of the held-out variants that change an axis were reached beside their base "
+        "('base 1/3': only one of three bases was reached), and how much slower they were than it: "
+        "the geometric mean over those reached, so a missed variant shows in the count, and in the "
+        "shade as one twice as slow. A variant of several axes counts for each of them; in "
+        f"'{ALL_AXES}' every variant counts once."
+    )
+    if found.unguarded:
+        note += f" Without a held-out variant: {', '.join(found.unguarded)}."
+    return _table("By axis", note, "axis", labels, rows)
+
+
+def _axis_cell(one: AxisResult) -> Cell:
+    """Reached of all, and the slow-down; in the shade, each missed variant of a reached base counts
+    as one that is twice as slow or slower.
+    """
+    text = f"{one.reached}/{one.variants}"
+    if one.bases_reached < one.variants:
+        text += f" (base {one.bases_reached}/{one.variants})"
+    if one.slowdown > 0:
+        shade = (1 - _speedup_shade(one.slowdown)) * one.reached / one.bases_reached
+        return _shaded(f"{text}, {texts.factor(one.slowdown)}", shade)
+    return _shaded(text, 0.0 if one.bases_reached and not one.reached else math.nan)
 
 
 def _speedup_shade(value: float) -> float:

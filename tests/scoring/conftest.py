@@ -195,3 +195,47 @@ def competition(reach, miss, make_trial):
     lm(50.0, "b", 1)
     lm(40.0, "c", 0)
     lm(60.0, "c", 1)
+
+
+HELD_OUT = {  # by variant: its base and what it changes
+    "digits_tanh": ("digits", {"activation": "tanh"}),
+    "digits_wide": ("digits", {"width": 2.0, "activation": "gelu"}),
+    "ag_news_post_ln": ("ag_news", {"norm_place": "post"}),
+}
+
+
+@pytest.fixture
+def held_out(reach, miss):
+    """Three submissions on three base workloads and three held-out variants, two studies.
+
+    Median seconds to the target (the studies: a second less and one more):
+
+            digits  digits_tanh  digits_wide  ag_news  ag_news_post_ln  xsum
+      a       10        12           20          40         missed        30
+      b       20        22           25          60           90          30
+      c     missed      30           30          80          120          45
+
+    Steps are 10 a second (c: 5), twice that on digits_wide. Ratios to the fastest, and scores, the
+    mean of max(0, 4 - r) / 3:
+
+            digits          ag_news         xsum           score
+      a     1               variant missed  1              (1 + 0 + 1) / 3 = 2/3
+      b     20 / 10 = 2     1               1              (2/3 + 1 + 1) / 3 = 8/9
+      c     missed          80 / 60 = 4/3   45 / 30 = 3/2  (0 + 8/9 + 5/6) / 3 = 31/54
+    and by the base workloads alone, where a's 40 s are the fastest on ag_news:
+      a  (1 + 1 + 1) / 3 = 1   b  (2/3 + 5/6 + 1) / 3 = 5/6   c  (0 + 2/3 + 5/6) / 3 = 1/2
+    """
+    workloads = ("digits", "digits_tanh", "digits_wide", "ag_news", "ag_news_post_ln", "xsum")
+    medians_s = {"a": (10, 12, 20, 40, 0, 30), "b": (20, 22, 25, 60, 90, 30)}
+    for submission, times_s in (medians_s | {"c": (0, 30, 30, 80, 120, 45)}).items():
+        for workload, time_s in zip(workloads, times_s, strict=True):
+            base, changes = HELD_OUT.get(workload, (None, {}))
+            told = {"base_workload": base, "changes": changes} if base else {}
+            for study, later_s in enumerate((-1, 1)):
+                facts = {"submission": submission, "workload": workload, "study": study}
+                facts |= {"flags": told, "budget_s": 400.0}
+                if time_s:
+                    a_second = (5 if submission == "c" else 10) * (1 + (workload == "digits_wide"))
+                    reach(float(time_s + later_s), a_second * (time_s + later_s), **facts)
+                else:
+                    miss(**facts)

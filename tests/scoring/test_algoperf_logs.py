@@ -187,6 +187,9 @@ def test_every_score(logs):
                 tolerance = 5e-5 if mode == "published" else 1e-12
                 value = float(expected[row.entry.label][mode])
                 assert row.score == pytest.approx(value, abs=tolerance), mode
+    if "no_held_out" in next(iter(expected.values())):
+        for row in logs.board(published).rows:
+            assert same(row.base_score, float(expected[row.entry.label]["no_held_out"]))
     # A published leaderboard's order is ours.
     order = sorted(expected, key=lambda label: -float(expected[label]["published"]))
     assert logs.board(published).labels == order

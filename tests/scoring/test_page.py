@@ -9,7 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from scoring.analysis import analyse, summarise
 from scoring.page import COVERAGE_NOTE, machines, render, svg, texts, write_page
+from scoring.report import Options, make_boards
 from scoring.runs import Finding
 
 NAMESPACE = "http://www.w3.org/2000/svg"
@@ -136,6 +138,52 @@ def test_studies_of_a_workload(page_of, quick_slow_lost):
     assert chosen[1] == ["learning_rate", "0.1", "0.1", "0.1"]
 
 
+def test_robustness(tmp_path, held_out, analyses_of, page_of):
+    page = page_of(analyses_of(tmp_path / "runs")).read_text().replace(texts.TIMES, "x")
+    tables = tables_of(page)
+    # The geometric means are worked out in test_robustness.py; c misses digits, a one variant.
+    assert tables["By axis"] == [
+        ["axis", "b", "a", "c"],
+        ["all", "3/3, 1.27x", "2/3, 1.55x", "1/3 (base 1/3), 1.50x"],
+        ["activation", "2/2, 1.17x", "2/2, 1.55x", "0/2 (base 0/2)"],
+        ["norm_place", "1/1, 1.50x", "0/1", "1/1, 1.50x"],
+        ["width", "1/1, 1.25x", "1/1, 2.00x", "0/1 (base 0/1)"],
+    ]
+    variants = tables["By variant"]
+    post_ln = "ag_news_post_ln ag_news with norm_place post"
+    assert variants[1] == [post_ln, "b", "60", "90", "1.50x", "1.50x", "reached"]
+    assert variants[2] == ["a", "40", "—", "∞", "∞", "not reached"]
+    wide = "digits_wide digits with activation gelu, width 2.0"
+    assert variants[7:] == [
+        [wide, "b", "20", "25", "1.25x", "2.50x", "reached"],
+        ["a", "10", "20", "2.00x", "4.00x", "reached"],
+        ["c", "—", "30", "—", "—", "base not reached"],
+    ]
+    ranking = tables["Leaderboard"]
+    assert ranking[0][-1] == "score, base workloads alone"
+    assert [(row[1], row[2], row[-1]) for row in ranking[1:]] == [
+        ("b", "0.8889", "0.8333"),
+        ("a", "0.6667", "1.0000"),
+        ("c", "0.5741", "0.5000"),
+    ]
+    assert "Without a held-out variant: xsum." in Reader(page).text
+    # Twice as slow is shaded as a missed variant; where the base was missed there is no shade. Two
+    # at sqrt(2.4) and one missed: (1/2 - log2(2.4) / 4) 2 / 3 = 0.1228, 38 % below the middle.
+    shades = re.findall(r'<td class="under" style="--t:(\d+)%">(0/1|1/1, 2.00x|2/3, 1.55x)', page)
+    assert shades == [("38", "2/3, 1.55x"), ("50", "0/1"), ("50", "1/1, 2.00x")]
+
+
+def test_held_out_variants_that_are_left_out_are_told(tmp_path, held_out, reach):
+    boards, findings = make_boards([tmp_path / "runs"], Options(held_out=False))
+    analyses = [analyse(summarise(board, resamples=20), resamples=20) for board in boards]
+    read = Reader(render(analyses, findings, COMMAND))
+    assert "3 held-out variants were left out (--no-held-out)" in " ".join(read.text.split())
+    assert "Robustness" not in read.text
+    assert "base workloads alone" not in read.tables["Leaderboard"][0]
+    links = [facts["href"] for tag, facts in read.tags if tag == "a"]
+    assert [link for link in links if "robustness" in link] == []
+
+
 def test_one_study_is_not_estimable(tmp_path, reach, analyses_of):
     for name, time_s in (("a", 10.0), ("b", 30.0)):
         reach(time_s, submission=name)
@@ -187,6 +235,9 @@ def test_hostile_texts_are_escaped(tmp_path, reach, analyses_of):
         (trial / "hparams.json").write_text(json.dumps(value))
         flags = json.loads((trial / "flags_0.json").read_text())
         flags["hardware"] = {"cpu": HOSTILE_TEXT, "accelerators": [HOSTILE_NAME]}
+        changes = {HOSTILE_NAME: HOSTILE_TEXT, "x" * 500: HOSTILE_TEXT * 50}
+        variant = {"base_workload": HOSTILE_WORKLOAD, "changes": changes}
+        reach(12.0, submission=name, study=study, workload="v<b>", flags=flags | variant)
         (trial / "flags_0.json").write_text(json.dumps(flags))
     analyses, findings = analyses_of(tmp_path / "runs")
     findings += [Finding(Path(HOSTILE_NAME), HOSTILE_TEXT), Finding(Path("\udcff"), "\x00\u202e")]

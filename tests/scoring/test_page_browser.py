@@ -138,6 +138,8 @@ def test_zoom_and_back(opened, page_of, quick_slow_lost):
 def test_narrow_dark_and_printed(tmp_path, reach, opened, analyses_of):
     for study, name in itertools.product(range(2), ("w" * 150, "x" * 90, HOSTILE_NAME)):
         trial = reach(10.0, submission=name, study=study, workload="y" * 100)
+        variant = {"base_workload": "y" * 100, "changes": {"a" * 90: "b" * 300}}
+        reach(12.0, submission=name, study=study, workload="v" * 90, flags=variant)
         values = {"k" * 200: HOSTILE_TEXT * 50, HOSTILE_TEXT: list(range(100))}
         (trial / "hparams.json").write_text(json.dumps(values))
     analyses, findings = analyses_of(tmp_path / "runs")

@@ -131,6 +131,7 @@ def test_every_pool_has_its_files(tmp_path, competition, reach):
     assert names == sorted(
         [
             *("findings.json", "profile.csv", "report.html", "scores.csv", "time_to_target.csv"),
+            *("robustness.csv", "robustness_axes.csv"),
             *(
                 f"{plot}_{pool}.{kind}"
                 for plot in plots

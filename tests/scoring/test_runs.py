@@ -117,6 +117,12 @@ def test_binary_rubbish(tmp_path, make_trial):
             ),
             "no target",
         ),
+        ("flags_0.json", '{"base_workload": ["digits"]}', "base_workload in flags is no text"),
+        ("flags_0.json", '{"changes": ["width"]}', "changes in flags is no object of texts"),
+        ("flags_0.json", '{"changes": "width 2"}', "changes in flags is no object of texts"),
+        ("flags_0.json", '{"changes": {"width": [2]}}', "changes in flags is no object of texts"),
+        ("flags_0.json", '{"changes": {"width": null}}', "changes in flags is no object of texts"),
+        ("flags_0.json", '{"changes": {"width": NaN}}', "changes in flags is no object of texts"),
         ("hparams.json", "{", "is not JSON"),
         ("result.json", "", "is not JSON"),
     ],
@@ -126,6 +132,16 @@ def test_damaged_json(tmp_path, miss, name, text, message):
     runs, findings = read_runs(tmp_path)
     assert len(runs) == 1
     assert any(message in finding.message for finding in findings)
+    assert runs[0].changes == {}
+
+
+def test_what_a_held_out_variant_changes(tmp_path, miss):
+    changes = {"norm_place": "post", "dropout": 0.1, "tied_embeddings": False}
+    miss(workload="lm_post", flags={"base_workload": "lm", "changes": changes})
+    miss(workload="lm")
+    (lm, variant), findings = read_runs(tmp_path)
+    assert (variant.base_workload, dict(variant.changes)) == ("lm", changes)
+    assert (lm.base_workload, dict(lm.changes), findings) == (None, {}, [])
 
 
 def test_newest_readable_flags_count(tmp_path, miss):
@@ -163,6 +179,21 @@ def test_killed_trial_with_a_step_limit_is_not_scoreable(tmp_path, miss):
     miss(status=None, trial=2)
     miss(trial=3, result={"scoreable": False})
     assert [run.scoreable for run in read_runs(tmp_path)[0]] == [False, True, False]
+
+
+def test_without_a_target_only_a_step_limit_keeps_a_trial_from_a_score(tmp_path, make_trial):
+    aimless = {"metric": "accuracy", "higher_is_better": True, "validation": None}
+    for trial, max_steps in ((1, None), (2, 5)):
+        make_trial(
+            [(1.0, 10, 0.5)],
+            trial=trial,
+            target=aimless,
+            flags={"max_steps": max_steps},
+            result={"scoreable": False},
+        )
+    damaged = make_trial([(1.0, 10, 0.5)], trial=3, target=aimless, result={"scoreable": False})
+    (damaged / "flags_0.json").write_text("{")
+    assert [run.scoreable for run in read_runs(tmp_path)[0]] == [True, False, False]
 
 
 @pytest.mark.parametrize(
