@@ -95,7 +95,11 @@ def _add_score(commands: Any, function: Command) -> None:
         help="sets the budgets of --targets (default: what the runs record, else AlgoPerf's folder "
         "name, else external)",
     )
-    add("--no-held-out", action="store_true", help="score the base workloads alone")
+    add(
+        "--no-held-out",
+        action="store_true",
+        help="score the base workloads alone; without it both scores are shown",
+    )
     add(
         "--exclude",
         action="append",
