@@ -267,7 +267,11 @@ def find(name: str, suite: str | None = None) -> WorkloadDefinition:
         variant = _import(base).variants.get(name.removeprefix(f"{base}_"))
         if variant is not None and name.startswith(f"{base}_"):
             drawn[name] = base, variant
-    choose("workload", name, [*bases, *variant_names(), *drawn])
+    if name not in drawn:
+        others = [*variant_names(), *drawn]
+        nearest = difflib.get_close_matches(name, [*bases, *others], n=1)
+        # The many variants are told of where one of them is meant, and nowhere else.
+        choose("workload", name, [*bases, *others] if {*nearest} & {*others} else bases)
     base, variant = drawn[name]
     return axes.vary(_import(base), name, variant.changes, variant.targets)
 

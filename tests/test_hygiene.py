@@ -9,7 +9,7 @@ import pytest
 
 FRAMEWORKS = {"jax": {"jax", "jaxlib", "flax", "optax"}, "pytorch": {"torch"}}
 NEVER_IN_A_MINI_RUN = {"transformers", "datasets", "pandas"}
-COMMANDS = ("run", "score", "workloads", "submissions", "campaign", "data", "check")
+COMMANDS = ("run", "score", "workloads", "submissions", "campaign", "data", "check", "variants")
 WATCHED = """
 import atexit, json, pathlib, sys
 
