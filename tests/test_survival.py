@@ -88,11 +88,8 @@ def undisturbed(tmp_path_factory):
     return make
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("framework", ["jax", "pytorch"])
-@pytest.mark.parametrize("kill_at", KILLED_AT)
-def test_killed_anywhere(undisturbed, tmp_path, framework, kill_at):
-    code, said, _ = run(framework, tmp_path, kill_at)
+def killed_and_gone_on(undisturbed, tmp_path, framework, kill_at, *more):
+    code, said, _ = run(framework, tmp_path, kill_at, *more)
     if kill_at == "result kept":  # it has its result, and that is taken
         assert code == 0
         assert "complete after" in said
@@ -100,16 +97,38 @@ def test_killed_anywhere(undisturbed, tmp_path, framework, kill_at):
         # At 'result written' the starter dies as well, as it writes what its trial died of.
         assert code in (1, -signal.SIGKILL)
         assert "was ended by SIGKILL" in said or code < 0
-    code, _, complaints = run(framework, tmp_path)
+    code, _, complaints = run(framework, tmp_path, None, *more)
     assert code == 0, complaints
     if kill_at == "result kept":
         assert "done before" in complaints
-    check_same(tmp_path, undisturbed(framework))
+    check_same(tmp_path, undisturbed)
     went_on = kill_at != "result kept"
     assert ("goes on from step" in complaints) == went_on
     assert (folder_of(tmp_path) / "checkpoints").exists() != went_on
     numbers = sorted(path.name for path in folder_of(tmp_path).glob("meta_data_*.json"))
     assert numbers == [f"meta_data_{n}.json" for n in range(1 + went_on)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("framework", ["jax", "pytorch"])
+@pytest.mark.parametrize("kill_at", KILLED_AT)
+def test_killed_anywhere(undisturbed, tmp_path, framework, kill_at):
+    killed_and_gone_on(undisturbed(framework), tmp_path, framework, kill_at)
+
+
+@pytest.fixture(scope="module")
+def undisturbed_adamw(tmp_path_factory):
+    out = tmp_path_factory.mktemp("adamw")
+    code, _, complaints = run("jax", out, None, "--submission", "adamw")
+    assert code == 0, complaints
+    return out
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("kill_at", KILLED_AT)
+def test_killed_anywhere_with_donated_arrays(undisturbed_adamw, tmp_path, kill_at):
+    """The optimizer form gives a step's arrays to the next, in JAX."""
+    killed_and_gone_on(undisturbed_adamw, tmp_path, "jax", kill_at, "--submission", "adamw")
 
 
 SLOW = """
