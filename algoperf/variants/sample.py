@@ -122,19 +122,23 @@ class Sampler:
         self, base: WorkloadDefinition, variant: str, changes: Changes, usual: Grid
     ) -> tuple[str | None, dict[str, Any]]:
         """Return why the draw is rejected, or None, and its entry in the suite."""
-        grid = self._grid(base, variant, str(self._candidates))
+        path = str(self._candidates)
+        grid = self._grid(base, variant, path, seeds=1)
+        reason = screening.why_not_at_once(grid, usual)
+        if reason is None:
+            grid = self._grid(base, variant, path)
+            reason = screening.why_not(grid, usual)
         entry = {
             "base": base.name,
             "changes": dict(changes),
             "levels": screening.told(grid),
         }
-        reason = screening.why_not(grid, usual)
         if reason is not None:
             return reason, entry
         hint = base.scales[SCALE].step_hint
         factor = screening.best_factor(grid)
         jobs = [
-            self._job(base, variant, framework, seed, factor, str(self._candidates))
+            self._job(base, variant, framework, seed, factor, path)
             for seed in range(screening.TARGET_SEEDS)
             for framework in TARGETS_IN
         ]
@@ -152,11 +156,16 @@ class Sampler:
         target = {"validation": sign * value, "provenance": provenance}
         return None, {**entry, "targets": {SCALE: {SOURCE: target}}}
 
-    def _grid(self, base: WorkloadDefinition, name: str, path: str | None) -> Grid:
+    def _grid(
+        self,
+        base: WorkloadDefinition,
+        name: str,
+        path: str | None,
+        seeds: int = screening.SCREENING_SEEDS,
+    ) -> Grid:
         jobs = {
             factor: [
-                self._job(base, name, SCREENED_IN, seed, factor, path)
-                for seed in range(screening.SCREENING_SEEDS)
+                self._job(base, name, SCREENED_IN, seed, factor, path) for seed in range(seeds)
             ]
             for factor in screening.FACTORS
         }

@@ -86,6 +86,21 @@ def why_not(grid: Grid, base: Grid) -> str | None:
     return None
 
 
+def why_not_at_once(grid: Grid, base: Grid) -> str | None:
+    """Return why a draw's first seed alone rules it out; None where the other seeds decide.
+
+    With two seeds a draw is different only if its best factor beats the base's best in both, so
+    that `why_not` rejects whatever no factor beats in the first.
+    """
+    usual = best_factor(base)
+    first = {factor: curves[0] for factor, curves in grid.items()}
+    if all(curve.level <= first[usual].level for curve in first.values()):
+        return (
+            f"not different: in the first seed no learning rate beats the base's best (x {usual:g})"
+        )
+    return None
+
+
 def target(curves: Sequence[Curve], step_hint: int) -> float:
     """Return the value that all runs but one reach within `STEP_SHARE` of the step hint, rounded
     down: with ten runs, reached in nine of ten.

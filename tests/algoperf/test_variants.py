@@ -240,6 +240,26 @@ def test_screening(grid, reason):
     assert reason is None or found.startswith(reason)
 
 
+@pytest.mark.parametrize(
+    ("first", "usual", "is_ruled_out"),
+    [
+        (BETTER, BEST, True),
+        (BEST, BEST, True),
+        (BEST, BETTER, False),
+        (LOST, BETTER, True),
+        (LOST, LOST, True),
+        (BEST, LOST, False),
+    ],
+)
+def test_the_first_seed_rules_out_only_what_the_second_cannot_mend(first, usual, is_ruled_out):
+    base = {0.3: [GOOD] * 2, 1.0: [BETTER] * 2}
+    found = screening.why_not_at_once({0.3: [first], 1.0: [usual]}, base)
+    assert (found is not None) == is_ruled_out
+    if is_ruled_out:  # whatever the second seed gives, with two
+        for second in (BEST, FLAT, LOST):
+            assert screening.why_not({0.3: [first, second], 1.0: [usual, FLAT]}, base) is not None
+
+
 def test_a_target_is_what_all_runs_but_one_reach_in_three_quarters_of_the_hint():
     runs = [curve(0.0, 0.5, level, 0.99) for level in (0.8, 0.71259, 0.9, 0.6)]
     assert screening.target(runs, step_hint=40) == 0.712  # second from below at step 30, cut
