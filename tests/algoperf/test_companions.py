@@ -154,6 +154,32 @@ def test_a_trial_without_a_result_writes_none(tmp_path):
     assert not any(tmp_path.iterdir())
 
 
+# Tells that it started, and then how many bytes came within a time in which one does.
+TELLING = """
+import json, os, select, sys
+sys.stdin.buffer.raw.readline()
+print(json.dumps({"event": "start", "budget_s": None}), flush=True)
+came = select.select([0], [], [], float(sys.argv[1]))[0]
+result = {"bytes": len(os.read(0, 9)) if came else 0}
+print(json.dumps({"event": "result", "result": result}), flush=True)
+"""
+
+
+@pytest.mark.parametrize(("followed", "patience_s", "answers"), [(True, 60, 1), (False, 0.2, 0)])
+def test_the_starter_answers_a_trial_that_waits(followed, patience_s, answers):
+    process = subprocess.Popen(
+        [sys.executable, "-c", TELLING, str(patience_s)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    plan = SimpleNamespace(followed=followed, to_json=lambda: "{}")
+    watchdog = SimpleNamespace(limit=lambda budget_s: None)
+    try:
+        assert study._watch(process, plan, lambda *_: None, watchdog) == {"bytes": answers}
+    finally:
+        process.communicate()
+
+
 def test_an_answer_that_does_not_come_ends_nothing(monkeypatch):
     answers = Answers()
     answers.add(2)

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from algoperf import hardware, nvml, processor_time, resources
+from algoperf import assemble, hardware, nvml, processor_time, resources
 
 BURN = "import time\nwhile time.process_time() < 0.3: pass"
 
@@ -152,6 +152,20 @@ def test_only_gpus_that_the_process_may_use_are_counted(install, monkeypatch, vi
     if visible is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     assert nvml.EnergyCounter().joules() == joules
+
+
+@pytest.mark.parametrize(("free_bytes", "counts"), [(None, False), (8 * 10**9, True)])
+def test_only_a_run_on_a_device_looks_for_its_counter(monkeypatch, free_bytes, counts):
+    made = []
+    counter = SimpleNamespace(joules=lambda: 2.0, source="a fake")
+    monkeypatch.setattr(assemble, "EnergyCounter", lambda: made.append(1) or counter)
+    backend = SimpleNamespace(
+        free_device_memory_bytes=lambda: free_bytes, peak_device_memory_bytes=lambda: 5
+    )
+    totals = assemble._meter(backend).totals()
+    assert len(made) == counts
+    assert totals["device_energy_j"] == (0.0 if counts else None)
+    assert totals["peak_device_bytes"] == 5
 
 
 def spent_s():
