@@ -15,6 +15,7 @@ from algoperf import (
     memory,
     older,
     preservation,
+    resources,
     run_log,
     seeds,
     spec,
@@ -29,6 +30,7 @@ from algoperf.data import batches, provenance, select
 from algoperf.data.tokenizers import PAD_ID
 from algoperf.evaluate import Evaluator
 from algoperf.judgement import cause_of
+from algoperf.nvml import EnergyCounter
 from algoperf.trial import Trial
 from algoperf.trial_plan import TrialPlan
 
@@ -50,6 +52,7 @@ class Assembled:
     buckets: batches.Buckets | None
     checkpoints: Checkpoints
     guard: trust.Guard
+    meter: resources.Meter
 
 
 def assemble(
@@ -61,6 +64,7 @@ def assemble(
     definition = workload.find(plan.workload, plan.suite)
     scale = definition.scales[plan.scale].on(plan.source_kind)
     backend = backends.load(plan.framework, compile_model=plan.compile)
+    meter = _meter(backend)
     definition.import_measures()
     guard = trust.Guard()  # all that measures is loaded, and nothing of the submission
     loaded = submission.load(submission.inspect(Path(plan.submission)), plan.framework)
@@ -142,6 +146,7 @@ def assemble(
         plan.checkpoint_every_s,
         asked_to_stop,
         say,
+        meter=meter,
     )
     queue = batches.TrainingQueue(train, batch_size, seed, view.place, buckets=buckets)
     bound.seal()
@@ -171,8 +176,15 @@ def assemble(
         trial.preemptions = begun_before
         say(f"goes on from step {trial.state.step}, clock {ledger.submission.elapsed_s:.1f} s")
     return Assembled(
-        plan, trial, backend, log, flags, batch_size, evaluator, buckets, checkpoints, guard
+        plan, trial, backend, log, flags, batch_size, evaluator, buckets, checkpoints, guard, meter
     )
+
+
+def _meter(backend: backends.Backend) -> resources.Meter:
+    """Of energy only where the framework has a device: nothing else loads NVML."""
+    has_device = backend.free_device_memory_bytes() is not None
+    energy = EnergyCounter() if has_device else None
+    return resources.Meter(backend.peak_device_memory_bytes, energy)
 
 
 def _selection(

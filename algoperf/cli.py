@@ -123,7 +123,14 @@ def run_command(arguments: argparse.Namespace) -> int:
         say(note)
     progress = Progress(console)
     try:
-        results = study.run(plan.trial, plan.outline, plan.chosen, progress, arguments.retry_failed)
+        results = study.run(
+            plan.trial,
+            plan.outline,
+            plan.chosen,
+            progress,
+            arguments.retry_failed,
+            plan.companions,
+        )
     except supervision.InterruptedRunError as interrupted:
         say(f"algoperf: stopped; {interrupted} is saved, and the same command goes on with it")
         return INTERRUPTED

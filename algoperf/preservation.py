@@ -9,6 +9,7 @@ from algoperf import spec, state, state_kinds
 from algoperf.backends import Backend
 from algoperf.checkpoint import Arrays, Checkpoints
 from algoperf.clock import Ledger
+from algoperf.resources import Meter
 from algoperf.run_log import TrialLog
 from algoperf.trial import Trial
 from algoperf.trial_parts import State
@@ -51,12 +52,14 @@ class Preservation:
         asked: Callable[[], bool],
         say: Say,
         now: Callable[[], float] = time.perf_counter,
+        meter: Meter | None = None,
     ) -> None:
         self._checkpoints = checkpoints
         self._log, self._backend = log, backend
         self._every_s, self._now = every_s, now
         self._saved_at_s = now()
         self._asked, self._say = asked, say
+        self._meter = Meter() if meter is None else meter
         self._complained = False
         self._has_stepped = False  # since it was last saved
         self._compiled_s = 0.0  # charged to the submission, in this process and before
@@ -98,6 +101,7 @@ class Preservation:
                 "position": trial.position(),
                 "files": self._log.sizes(),
                 "compiled_s": self._compiled_s,
+                "resources": self._meter.totals(),
             }
             self._checkpoints.write(trial.state.step, arrays, document)
         except spec.UserError as error:
@@ -122,6 +126,7 @@ class Preservation:
         state_kinds.set_generators(tree.pop("generators"))
         trial.go_on(State(**tree, step=document["position"]["step"]), document["position"])
         self._compiled_s = self._forgivable_s = document["compiled_s"]
+        self._meter.go_on(document.get("resources", {}))
         self._log.go_back(document["files"])
 
 

@@ -58,6 +58,16 @@ def by_name(known: Collection[threading.Thread]) -> dict[str, float]:
     return {**spent, PROCESS: spent_s} if spent_s else spent
 
 
+def total_s() -> float:
+    """Seconds so far of this process, all its threads, and of all its children and theirs."""
+    return sum(os.times()[:2]) + _processes_s()
+
+
+def waited_for_s() -> float:
+    """Seconds of the children that ended and were waited for, and of those that they waited for."""
+    return sum(os.times()[2:4])
+
+
 def _add(spent: dict[str, float], thread: threading.Thread, seconds: float) -> None:
     name = f"thread {thread.name!r}"
     spent[name] = spent.get(name, 0.0) + seconds

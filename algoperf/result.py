@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from algoperf import hardware, seeds
+from algoperf import seeds
 from algoperf.assemble import Assembled
 from algoperf.trial import Trial
 
@@ -18,6 +18,7 @@ def of(assembled: Assembled) -> dict[str, Any]:
     totals = trial.ledger.totals()
     trained_s = trial.ledger.submission.elapsed_s - (trial.ledger.first_step_s or 0.0)
     steps = trial.state.step
+    resources = assembled.meter.report(totals["wall_s"] or 0.0)
     buckets, written = assembled.buckets, assembled.evaluator.written
     return {
         **{
@@ -43,8 +44,8 @@ def of(assembled: Assembled) -> dict[str, Any]:
         "inference_s_per_example": assembled.evaluator.inference_s_per_example,
         "parameters_crc32": _checksum(assembled),
         "not_finite": trial.not_finite.seen,
-        "peak_process_bytes": hardware.peak_process_memory_bytes(),
-        "peak_device_bytes": assembled.backend.peak_device_memory_bytes(),
+        **{name: resources[name] for name in ("peak_process_bytes", "peak_device_bytes")},
+        "resources": resources,
         "error": trial.error,
         "flags": assembled.guard.flags,
     }

@@ -123,4 +123,21 @@ def declare(run: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="where run folders go (default: runs)",
     )
+    add(
+        "--carbon",
+        action="store_true",
+        help="add the energy and the CO2 equivalent that codecarbon measures or estimates, offline "
+        "(extra carbon; docs/resources.md)",
+    )
+    add(
+        "--carbon-country",
+        metavar="CODE",
+        help="whose electricity the CO2 is of, as USA, DEU or IND (default: the world average)",
+    )
+    add(
+        "--wandb",
+        action="store_true",
+        help="log each trial to Weights & Biases too (extra wandb); WANDB_MODE=offline needs no "
+        "account (docs/resources.md)",
+    )
     add("--json", action="store_true", help="print the results as JSON")

@@ -26,6 +26,9 @@ SCALARS = "measurements.csv"
 HYPERPARAMETERS = "hparams.json"
 RESULT = "result.json"
 PREDICTIONS = "predictions.jsonl"
+CARBON = "carbon.json"  # the energy of each process that the trial ran in
+WANDB = "wandb"  # W&B's folder
+WANDB_RUN = f"{WANDB}/algoperf_run.json"  # which of its runs is the trial's
 SOURCE = "submission"
 TIMES = (
     "accumulated_submission_time",
@@ -92,13 +95,13 @@ def with_hashes(flags: Mapping[str, Any]) -> dict[str, Any]:
 
 def read_result(folder: Path) -> dict[str, Any] | None:
     """The result of a trial that has ended, or None."""
-    return _read_json(folder / RESULT)
+    return read_json(folder / RESULT)
 
 
 def read_flags(folder: Path) -> dict[str, Any] | None:
     """The newest flags of a trial, or None."""
     paths = sorted(folder.glob("flags_*.json"))
-    return _read_json(paths[-1]) if paths else None
+    return read_json(paths[-1]) if paths else None
 
 
 def check_same_configuration(folder: Path, flags: Mapping[str, Any]) -> None:
@@ -110,7 +113,7 @@ def check_same_configuration(folder: Path, flags: Mapping[str, Any]) -> None:
     """
     submission_folder = folder.parents[2]
     for path in sorted(submission_folder.glob("study_*/*/trial_*/flags_*.json")):
-        earlier = _read_json(path) or {}
+        earlier = read_json(path) or {}
         changed = [
             key
             for key in sorted(set(earlier) & set(flags) - PER_TRIAL)
@@ -281,12 +284,30 @@ def evaluations(folder: Path) -> list[dict[str, float]]:
     return list(_rows(folder / EVALUATIONS))
 
 
+def scalars(folder: Path, start: int = 0) -> tuple[list[dict[str, float]], int]:
+    """The whole rows of a trial's training scalars from the byte `start` on, and where they end."""
+    path = folder / SCALARS
+    if not path.is_file():
+        return [], start
+    with path.open("rb") as file:
+        file.seek(start)
+        text = file.read()
+    text = text[: text.rfind(b"\n") + 1]  # what comes after is torn
+    lines = text.decode().splitlines()[1 if start == 0 else 0 :]  # without the names
+    found = csv.DictReader(lines, SCALAR_COLUMNS)
+    return [_numbers(row) for row in found], start + len(text)
+
+
+def _numbers(row: Mapping[str, str]) -> dict[str, float]:
+    return {key: float(value) for key, value in row.items() if value != ""}
+
+
 def _rows(path: Path) -> Iterator[dict[str, float]]:
     if not path.is_file():
         return
     lines = path.read_text().splitlines(keepends=True)
     for row in csv.DictReader(line for line in lines if line.endswith("\n")):  # else it is torn
-        yield {key: float(value) for key, value in row.items() if value != ""}
+        yield _numbers(row)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -305,7 +326,8 @@ def write_json(path: Path, value: Any) -> None:
     crash_points.reach(f"{path.stem} kept")
 
 
-def _read_json(path: Path) -> dict[str, Any] | None:
+def read_json(path: Path) -> dict[str, Any] | None:
+    """The object that a file holds; None where there is none."""
     try:
         value = json.loads(path.read_text())
     except (OSError, ValueError):

@@ -4,7 +4,8 @@ import argparse
 import dataclasses
 from pathlib import Path
 
-from algoperf import backends, study, submission, workload
+from algoperf import backends, carbon, study, submission, wandb_run, workload
+from algoperf.companions import Companion, Companions
 from algoperf.data import sources
 from algoperf.spec import UserError
 from algoperf.trial_plan import TrialPlan
@@ -18,6 +19,7 @@ class RunPlan:
     outline: submission.Outline
     chosen: study.Slice
     notes: tuple[str, ...]
+    companions: Companions
 
 
 def make(arguments: argparse.Namespace, command: str, show_progress: bool) -> RunPlan:
@@ -83,4 +85,18 @@ def make(arguments: argparse.Namespace, command: str, show_progress: bool) -> Ru
         show_progress=show_progress,
         command=command,
     )
-    return RunPlan(trial, outline, chosen, tuple(notes))
+    return RunPlan(trial, outline, chosen, tuple(notes), _companions(arguments))
+
+
+def _companions(arguments: argparse.Namespace) -> Companions:
+    """What goes along with the trials. The energy first: W&B sends it with the result."""
+    if arguments.carbon_country is not None and not arguments.carbon:
+        raise UserError("--carbon-country goes with --carbon")
+    found: list[Companion] = []
+    if arguments.carbon:
+        carbon.check(arguments.carbon_country)
+        found.append(carbon.Carbon(arguments.carbon_country))
+    if arguments.wandb:
+        wandb_run.check()
+        found.append(wandb_run.WandbRun())
+    return Companions(found)

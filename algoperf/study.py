@@ -16,6 +16,8 @@ from typing import Any
 from algoperf import (
     hardware,
     memory,
+    processor_time,
+    resources,
     run_log,
     search_space,
     submission,
@@ -23,8 +25,9 @@ from algoperf import (
     supervision,
     writing,
 )
+from algoperf.companions import Companions
 from algoperf.spec import UserError
-from algoperf.trial_plan import TrialPlan
+from algoperf.trial_plan import ANSWERED, TrialPlan
 from algoperf.trial_process import INTERRUPTED
 
 EXTERNAL_TRIALS = 5
@@ -102,16 +105,19 @@ def run(
     chosen: Slice,
     observe: Observe,
     retry_failed: bool = False,
+    companions: Companions | None = None,
 ) -> list[dict[str, Any]]:
     """Run the trials that have no result yet, and those that an outside cause ended, with
     `retry_failed` all that failed; return every trial's result.
 
     `observe(plan, event)` is told what happens, `event["event"]` being one of skip, note, start,
-    progress, evaluation, result. Raises UserError for a mistake that only the trial's process can
-    see, `supervision.InterruptedRunError` where the run was asked to stop, and
-    `writing.UnwritableError` where a run folder takes no more.
+    progress, evaluation, result. `companions` go along with each trial. Raises UserError for a
+    mistake that only the trial's process can see, `supervision.InterruptedRunError` where the run
+    was asked to stop, and `writing.UnwritableError` where a run folder takes no more.
     """
     settings = _known_settings(base, outline)
+    companions = companions or Companions()
+    base = dataclasses.replace(base, followed=bool(companions))
     results = []
     for study, trial in chosen:
         plan = dataclasses.replace(base, study=study, trial=trial)
@@ -132,7 +138,7 @@ def run(
                 if done is None:
                     with writing.into(folder):
                         (folder / run_log.RESULT).unlink(missing_ok=True)
-                    results.append(_run_trial(plan, folder, settings, observe))
+                    results.append(_accompanied(plan, folder, settings, observe, companions))
                     continue
         observe(plan, {"event": "skip", "folder": str(folder), "result": done})
         results.append(done)
@@ -161,6 +167,31 @@ def _known_settings(plan: TrialPlan, outline: submission.Outline) -> dict[str, A
     }
 
 
+def _accompanied(
+    plan: TrialPlan,
+    folder: Path,
+    settings: dict[str, Any],
+    observe: Observe,
+    companions: Companions,
+) -> dict[str, Any]:
+    """Run a trial with what goes along."""
+
+    def say(text: str) -> None:
+        observe(plan, {"event": "note", "text": text})
+
+    def observe_all(plan: TrialPlan, event: dict[str, Any]) -> None:
+        observe(plan, event)
+        companions.event(event, say)
+
+    result = None
+    companions.begin(plan, folder, say)
+    try:
+        result = _run_trial(plan, folder, settings, observe_all)
+    finally:
+        companions.end(result, folder, say)
+    return result
+
+
 def _run_trial(
     plan: TrialPlan, folder: Path, settings: dict[str, Any], observe: Observe
 ) -> dict[str, Any]:
@@ -172,7 +203,7 @@ def _run_trial(
         env={**hardware.thread_environment(), **os.environ},
         process_group=0,  # with what it forks
     )
-    killed_before = memory.oom_kills()
+    killed_before, waited_for_s = memory.oom_kills(), processor_time.waited_for_s()
     watchdog = supervision.Watchdog(process.kill)
     result = None
     try:
@@ -192,7 +223,8 @@ def _run_trial(
         if watchdog.cause is not None:
             error = {"cause": watchdog.cause, "outside": False}
         with writing.into(folder):
-            result = _died(plan, folder, settings, error)
+            cpu_s = processor_time.waited_for_s() - waited_for_s
+            result = _died(plan, folder, settings, error, cpu_s)
         observe(plan, {"event": "result", "result": result})
     return result
 
@@ -219,6 +251,8 @@ def _watch(
         if event["event"] == "start":
             watchdog.limit(event["budget_s"])
         observe(plan, event)
+        if plan.followed and event["event"] in ANSWERED:
+            _answer(process)
         if event["event"] == "result":
             result: dict[str, Any] = event["result"]
             return result  # what the submission left running may hold the pipe open
@@ -241,11 +275,18 @@ def _events(process: "subprocess.Popen[bytes]", plan: TrialPlan) -> Iterator[dic
             yield event
 
 
+def _answer(process: "subprocess.Popen[bytes]") -> None:
+    assert process.stdin is not None
+    with contextlib.suppress(BrokenPipeError):  # it has ended, which is seen elsewhere
+        process.stdin.write(b"\n")
+        process.stdin.flush()
+
+
 def _died(
-    plan: TrialPlan, folder: Path, settings: dict[str, Any], error: dict[str, Any]
+    plan: TrialPlan, folder: Path, settings: dict[str, Any], error: dict[str, Any], cpu_s: float
 ) -> dict[str, Any]:
-    """The result of a trial whose process ended without one: written here, from what its folder
-    holds.
+    """The result of a trial whose process ended without one, after `cpu_s` seconds of processor
+    time: written here, from what its folder holds.
     """
     last = (run_log.evaluations(folder) or [{}])[-1]
     flags = run_log.read_flags(folder)
@@ -263,6 +304,7 @@ def _died(
         "steps_to_target": None,
         "final": {name: value for name, value in last.items() if "/" in name},
         "ledger": {"submission_s": last.get("accumulated_submission_time")},
+        "resources": resources.without_result(cpu_s),
         "error": {**error, "traceback": ""},
     }
     run_log.write_json(folder / run_log.RESULT, result)

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Iterable
 from typing import Any
 
+from algoperf import carbon
 from algoperf.clock import PARTS
 from algoperf.workload import WorkloadDefinition
 
@@ -35,6 +36,8 @@ def of_trial(result: dict[str, Any]) -> str:
             "the submission's waiting for data, "
             f"first step {ledger['first_step_s'] or 0:.2f})"
         )
+    if "carbon" in result.get("resources", {}):
+        lines.append(f"  {carbon.line(result['resources']['carbon'])}")
     if result["status"] != "diverged":
         lines += [
             f"  not finite: {name}, {seen['times']} times from step {seen['first_step']} to "

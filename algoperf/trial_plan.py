@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+ANSWERED = frozenset({"start", "evaluation"})  # where a followed trial waits, off the clock
+
 
 @dataclasses.dataclass(frozen=True)
 class TrialPlan:
@@ -42,6 +44,7 @@ class TrialPlan:
     eval_every_steps: int | None = None
     until: str = "validation"
     show_progress: bool = False
+    followed: bool = False  # the starter answers what it was told; the trial waits for that
     command: str = ""
 
     @property

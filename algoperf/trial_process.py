@@ -25,15 +25,33 @@ if TYPE_CHECKING:
 
 ORPHANED = 113  # exit code of a process whose starter is gone
 INTERRUPTED = 75  # of one that was asked to stop, saved its trial and left
+PATIENCE_S = 60.0  # for an answer of the starter
 _PR_SET_PDEATHSIG = 1
+
+
+class Answers:
+    """What the starter says to events that are answered: a byte each, on standard input."""
+
+    def __init__(self) -> None:
+        self._count = threading.Semaphore(0)
+
+    def add(self, count: int) -> None:
+        """So many came."""
+        self._count.release(count)
+
+    def wait(self) -> None:
+        """Take one, or give up: a starter that is slow delays a trial and no more."""
+        self._count.acquire(timeout=PATIENCE_S)
 
 
 class Events:
     """The way to the starter; mute in a process that the submission forked."""
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: TextIO, answers: Answers | None = None) -> None:
         self._stream = stream
+        self._answers = Answers() if answers is None else answers
         self._process_id = os.getpid()
+        self.answered: frozenset[str] = frozenset()  # which events wait for an answer
 
     def send(self, event: str, **values: Any) -> None:
         """Tell an event, with its values."""
@@ -41,6 +59,8 @@ class Events:
             return
         with contextlib.suppress(BrokenPipeError):  # the starter is gone; so is this, in a moment
             self._stream.write(json.dumps({"event": event, **values}) + "\n")
+        if event in self.answered:
+            self._answers.wait()
 
 
 def main() -> int:
@@ -52,8 +72,9 @@ def main() -> int:
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: os._exit(128 + 15) if stop.is_set() else stop.set())
     line = sys.stdin.readline()
-    _die_with_parent()
-    events = Events(os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1))
+    answers = Answers()
+    _die_with_parent(answers)
+    events = Events(os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1), answers)
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what a submission prints is no event
     from algoperf.spec import UserError
 
@@ -78,9 +99,10 @@ def _run(line: str, ledger: Ledger, events: "Events", asked: threading.Event) ->
 
     with ledger.set_up.running():
         from algoperf import assemble, result, state_kinds
-        from algoperf.trial_plan import TrialPlan
+        from algoperf.trial_plan import ANSWERED, TrialPlan
 
         plan = TrialPlan.from_json(line)
+        events.answered = ANSWERED if plan.followed else frozenset()
         state_kinds.seed_generators(plan.seed)
         assembled = assemble.assemble(plan, ledger, report, asked.is_set)
         trial = assembled.trial
@@ -130,13 +152,13 @@ def _report_every(period_s: float, report: Callable[[], None]) -> threading.Even
     return stop
 
 
-def _die_with_parent() -> None:
+def _die_with_parent(answers: Answers) -> None:
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
     def wait_for_end() -> None:
-        while os.read(0, 4096):
-            pass
+        while answered := os.read(0, 4096):
+            answers.add(len(answered))
         os._exit(ORPHANED)
 
     threading.Thread(target=wait_for_end, daemon=True, name="parent watch").start()

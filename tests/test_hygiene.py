@@ -8,7 +8,7 @@ import sys
 import pytest
 
 FRAMEWORKS = {"jax": {"jax", "jaxlib", "flax", "optax"}, "pytorch": {"torch"}}
-NEVER_IN_A_MINI_RUN = {"transformers", "datasets", "pandas"}
+NEVER_IN_A_MINI_RUN = {"transformers", "datasets", "pandas", "wandb", "codecarbon"}
 COMMANDS = ("run", "score", "workloads", "submissions", "campaign", "data", "check", "variants")
 WATCHED = """
 import atexit, json, pathlib, sys

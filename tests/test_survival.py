@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -11,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from algoperf import run_log
+from algoperf import resources, run_log
+from algoperf.checkpoint import Checkpoints
 
 ROOT = Path(__file__).resolve().parents[1]
 SUBMISSIONS = {"jax": str(ROOT / "submissions" / "template_full.py"), "pytorch": "adamw"}
@@ -239,3 +241,26 @@ def test_a_run_that_has_nothing_to_do_loads_no_framework(tmp_path, framework):
     loaded = set(done.stderr.splitlines()[-1].split())
     assert "algoperf.study" in loaded
     assert not loaded & {"torch", "jax", "flax", "optax", "transformers", "datasets", "scipy"}
+
+
+@pytest.mark.slow
+def test_the_resources_of_a_trial_are_those_of_all_its_processes(tmp_path):
+    """The checkpoint is made to say that an earlier process took very much."""
+    run("pytorch", tmp_path, "checkpoint kept#2")
+    checkpoints = Checkpoints(folder_of(tmp_path))
+    arrays, document = next(checkpoints.read())
+    assert set(document["resources"]) == set(resources.JOINED)
+    assert 0.1 < document["resources"]["cpu_s"] < 1000
+    document["resources"] |= {"cpu_s": 10_000.0, "peak_process_bytes": 10**15}
+    document["position"]["ledger"]["wall_s"] = 5_000.0
+    checkpoints.write(document["position"]["step"] + 1, arrays, document)
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert run("pytorch", tmp_path)[0] == 0
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    result = json.loads((folder_of(tmp_path) / "result.json").read_text())
+    found = result["resources"]
+    spent_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    assert 10_000.1 < found["cpu_s"] <= 10_000 + spent_s  # which its starter is part of
+    assert found["peak_process_bytes"] == result["peak_process_bytes"] == 10**15
+    assert found["mean_cores"] == pytest.approx(found["cpu_s"] / result["ledger"]["wall_s"])
+    assert result["ledger"]["wall_s"] > 5_000

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from algoperf import cli, run_log
+from algoperf import cli, resources, run_log
 from algoperf.judgement import cause_of
 
 FAULTY = """
@@ -177,6 +177,8 @@ def check(study, fault):
     assert flags["submission"] == result["submission"] == "faulty"
     assert json.loads((study.trial(fault) / "hparams.json").read_text()) == {"fault": fault}
     assert (study.trial(fault) / "submission/faulty.py").is_file()
+    assert 0.1 < result["resources"]["cpu_s"] < 600  # it imports a framework at the least
+    assert set(result["resources"]) == {*resources.JOINED, "mean_cores", "sources"}
     if cause is None:
         assert result["error"] is None
         return
