@@ -74,7 +74,8 @@ def test_changelog_has_a_section_for_unreleased_changes():
 def test_constraints_pin_exact_public_versions():
     for line in (ROOT / "constraints.txt").read_text("utf-8").splitlines():
         assert line.startswith("#") or re.fullmatch(r"[\w.-]+==[\w.]+", line), line
-        assert not line.startswith(("nvidia", "cuda", "triton")), line
+        is_cuda = line.startswith(("nvidia", "cuda", "triton"))
+        assert not is_cuda or line.startswith("nvidia-ml-py=="), line  # reads counters, 50 KB
 
 
 @pytest.mark.parametrize("requirement", declared(), ids=str)
