@@ -1,97 +1,32 @@
 """GPT-2 (Radford et al. 2019) with a classification head on the last real token, in flax.
 
-Shapes: B batch, T tokens, D width, H heads, K width of a head, C classes.
+Shapes: B batch, T tokens, D width, C classes.
 """
-
-import functools
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from workloads.style import TransformerStyle, residual, scaled
-from workloads.style_jax import activate, norm
-from workloads.transformer_jax import attend, causal_mask, split_heads
+from workloads.gpt2_jax import Decoder
+from workloads.style import scaled
 
 
-class Attention(nn.Module):
-    """Causal multi-head self-attention."""
+class Classifier(Decoder):
+    """The decoder, a final norm, and the head on the last real token."""
 
-    heads: int
-    style: TransformerStyle
-
-    @nn.compact
-    def __call__(self, hidden_BTD: jax.Array, dropout: nn.Dropout) -> jax.Array:
-        """Return the attention's contribution to the residual stream, (B, T, D)."""
-        T, D = hidden_BTD.shape[1:]
-        qkv_BTE = nn.Dense(3 * D, name="qkv")(hidden_BTD)
-        q_BHTK, k_BHTK, v_BHTK = (
-            split_heads(part, self.heads) for part in jnp.split(qkv_BTE, 3, axis=-1)
-        )
-        temperature = self.style.attention_temperature
-        mixed_BTD = attend(q_BHTK, k_BHTK, v_BHTK, causal_mask(T), dropout, temperature)
-        return dropout(nn.Dense(D, name="attention_out")(mixed_BTD))
-
-
-class Block(nn.Module):
-    """Attention and a feed-forward layer of four times the width; `has_norm` whether the latter has
-    its norm.
-    """
-
-    heads: int
-    style: TransformerStyle
-    has_norm: bool
-
-    @nn.compact
-    def __call__(self, hidden_BTD: jax.Array, dropout: nn.Dropout) -> jax.Array:
-        """Return the next residual stream."""
-        width, style = hidden_BTD.shape[-1], self.style
-
-        def feed_forward(hidden_BTD: jax.Array) -> jax.Array:
-            gate = functools.partial(nn.Dense(4 * width, name="gate"), hidden_BTD)
-            inner = activate(style, nn.Dense(4 * width, name="up")(hidden_BTD), gate)
-            return dropout(nn.Dense(width, name="down")(inner))
-
-        attention = Attention(self.heads, style, name="attention")
-        hidden_BTD = residual(
-            style, norm(style, "norm_1"), hidden_BTD, functools.partial(attention, dropout=dropout)
-        )
-        last = norm(style, "norm_2", self.has_norm)
-        return residual(style, last, hidden_BTD, feed_forward)
-
-
-class Classifier(nn.Module):
-    """Token and position embeddings, blocks, a final norm, and the head on the last real token."""
-
-    vocab_size: int
-    positions: int
-    width: int
-    layers: int
-    heads: int
     classes: int
-    pad_id: int
-    style: TransformerStyle
 
     @nn.compact
     def __call__(self, tokens_BT: jax.Array, train: bool, dropout_rate: float) -> jax.Array:
         """Return logits_BC."""
         dropout = nn.Dropout(dropout_rate, deterministic=not train, name="dropout")
         B, T = tokens_BT.shape
-        positions_T = jnp.arange(T)
-        style = self.style
-        hidden_BTD = nn.Embed(self.vocab_size, self.width, name="token")(tokens_BT)
-        hidden_BTD = scaled(hidden_BTD, style.embedding_scale)
-        position_TD = nn.Embed(self.positions, self.width, name="position")(positions_T)
-        hidden_BTD = dropout(hidden_BTD + scaled(position_TD, style.position_scale))
-        for layer in range(self.layers):
-            has_norm = style.has_feed_forward_norm(layer, self.layers)
-            block = Block(self.heads, style, has_norm, name=f"block_{layer}")
-            hidden_BTD = block(hidden_BTD, dropout)
-        last_B = jnp.where(tokens_BT != self.pad_id, positions_T, 0).max(-1)
-        final = norm(style, "final_norm", style.has_final_norm)
-        last_BD = final(hidden_BTD[jnp.arange(B), last_B])
+        _, hidden_BTD = self.blocks(tokens_BT, dropout)
+        last_B = jnp.where(tokens_BT != self.pad_id, jnp.arange(T), 0).max(-1)
+        before = hidden_BTD.shape[1] - T
+        last_BD = self.final_norm(hidden_BTD[jnp.arange(B), before + last_B])
         logits_BC = nn.Dense(self.classes, use_bias=False, name="head")(last_BD)
-        return scaled(logits_BC, style.output_scale)
+        return scaled(logits_BC, self.style.output_scale)
 
 
 build = Classifier

@@ -1,108 +1,32 @@
 """GPT-2 (Radford et al. 2019) with a classification head on the last real token, in PyTorch.
 
-Shapes: B batch, T tokens, D width, H heads, K width of a head, C classes.
+Shapes: B batch, T tokens, D width, C classes.
 """
 
-import functools
+from typing import Any
 
 import torch
 from torch import nn
-from torch.nn import functional
 
-from workloads.style import TransformerStyle, residual, scaled
-from workloads.style_torch import activate, norm
-from workloads.transformer_torch import attend, split_heads
+from workloads.gpt2_torch import Decoder
+from workloads.style import scaled
 
 
-class Attention(nn.Module):
-    """Causal multi-head self-attention."""
+class Classifier(Decoder):
+    """The decoder, a final norm, and the head on the last real token."""
 
-    def __init__(self, width: int, heads: int, temperature: float) -> None:
-        super().__init__()
-        self.heads, self.temperature = heads, temperature
-        self.qkv = nn.Linear(width, 3 * width)
-        self.attention_out = nn.Linear(width, width)
-
-    def forward(self, hidden_BTD: torch.Tensor, dropout_rate: float) -> torch.Tensor:
-        """Return the attention's contribution to the residual stream, (B, T, D)."""
-        dropped = dropout_rate if self.training else 0.0
-        q_BHTK, k_BHTK, v_BHTK = (
-            split_heads(part, self.heads) for part in self.qkv(hidden_BTD).chunk(3, dim=-1)
-        )
-        mixed_BTD = attend(
-            q_BHTK,
-            k_BHTK,
-            v_BHTK,
-            causal=True,
-            dropout_rate=dropped,
-            temperature=self.temperature,
-        )
-        return functional.dropout(self.attention_out(mixed_BTD), dropped)
-
-
-class Block(nn.Module):
-    """Attention and a feed-forward layer of four times the width; `has_norm` whether the latter has
-    its norm.
-    """
-
-    def __init__(self, width: int, heads: int, style: TransformerStyle, has_norm: bool) -> None:
-        super().__init__()
-        self.style = style
-        self.norm_1 = norm(style, width)
-        self.attention = Attention(width, heads, style.attention_temperature)
-        self.norm_2 = norm(style, width, has_norm)
-        self.up = nn.Linear(width, 4 * width)
-        if style.is_gated:
-            self.gate = nn.Linear(width, 4 * width)
-        self.down = nn.Linear(4 * width, width)
-
-    def forward(self, hidden_BTD: torch.Tensor, dropout_rate: float) -> torch.Tensor:
-        """Return the next residual stream."""
-
-        def feed_forward(hidden_BTD: torch.Tensor) -> torch.Tensor:
-            inner = activate(self.style, self.up(hidden_BTD), lambda: self.gate(hidden_BTD))
-            return functional.dropout(self.down(inner), dropout_rate, self.training)
-
-        attend = functools.partial(self.attention, dropout_rate=dropout_rate)
-        hidden_BTD = residual(self.style, self.norm_1, hidden_BTD, attend)
-        return residual(self.style, self.norm_2, hidden_BTD, feed_forward)
-
-
-class Classifier(nn.Module):
-    """Token and position embeddings, blocks, a final norm, and the head on the last real token."""
-
-    def __init__(
-        self,
-        vocab_size: int,
-        positions: int,
-        width: int,
-        layers: int,
-        heads: int,
-        classes: int,
-        pad_id: int,
-        style: TransformerStyle,
-    ) -> None:
-        super().__init__()
-        self.pad_id, self.style = pad_id, style
-        self.token = nn.Embedding(vocab_size, width)
-        self.position = nn.Embedding(positions, width)
-        self.block_names = [f"block_{layer}" for layer in range(layers)]
-        for layer, name in enumerate(self.block_names):
-            has_norm = style.has_feed_forward_norm(layer, layers)
-            self.add_module(name, Block(width, heads, style, has_norm))
-        self.final_norm = norm(style, width, style.has_final_norm)
+    def __init__(self, classes: int, width: int, **settings: Any) -> None:
+        super().__init__(width=width, **settings)
         self.head = nn.Linear(width, classes, bias=False)
 
     def forward(self, tokens_BT: torch.Tensor, dropout_rate: float) -> torch.Tensor:
         """Return logits_BC."""
-        positions_T = torch.arange(tokens_BT.shape[1], device=tokens_BT.device)
-        token_BTD = scaled(self.token(tokens_BT), self.style.embedding_scale)
-        hidden_BTD = token_BTD + scaled(self.position(positions_T), self.style.position_scale)
-        hidden_BTD = functional.dropout(hidden_BTD, dropout_rate, self.training)
-        for name in self.block_names:
-            hidden_BTD = self.get_submodule(name)(hidden_BTD, dropout_rate)
-        last_B = torch.where(tokens_BT != self.pad_id, positions_T, 0).amax(-1)
-        rows_B = torch.arange(len(last_B), device=last_B.device)
+        hidden_BTD = self.blocks(tokens_BT, dropout_rate)
+        B, T = tokens_BT.shape
+        before = hidden_BTD.shape[1] - T
+        positions_T = torch.arange(T, device=tokens_BT.device)
+        last_B = before + torch.where(tokens_BT != self.pad_id, positions_T, 0).amax(-1)
+        rows_B = torch.arange(B, device=last_B.device)
         logits_BC = self.head(self.final_norm(hidden_BTD[rows_B, last_B]))
         return scaled(logits_BC, self.style.output_scale)
 
