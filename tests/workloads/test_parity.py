@@ -233,7 +233,7 @@ def test_losses_stay_together_over_steps_of_adamw(pair: Pair) -> None:
     ours, theirs = (train(side, pair.batches) for side in (pair.jax, pair.torch))
     assert len(ours) == len(pair.batches) + 1
     np.testing.assert_allclose(theirs, ours, rtol=1e-3)
-    assert abs(ours[-1] - ours[0]) > 0.02 * ours[0]  # it trains: the agreement says something
+    assert abs(ours[-1] - ours[0]) > 0.01 * ours[0]  # it trains: the agreement says something
 
 
 class Losses(list[float]):
