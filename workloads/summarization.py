@@ -7,7 +7,7 @@ Legend: N rows, S source tokens, T target tokens.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 BUILTIN_ROWS = {"train": 16_000, "validation": 1_000, "test": 1_000}
 TOKENIZER_ROWS = 8_000  # of the training split; more would change few tokens and take minutes
-CHUNK_ROWS = 1_000
 Pairs = tuple[list[str], list[str]]  # sources, summaries
 
 
@@ -118,18 +117,11 @@ def encode(
     """Return tokens_NT int32 of `max_length` columns, and the rows' full lengths with both ends."""
     tokens_NT = np.full((len(texts), max_length), PAD_ID, np.int32)
     lengths_N = np.empty(len(texts), np.int64)
-    for row, ids in enumerate(_ids(tokenizer, texts)):
+    for row, ids in enumerate(tokenizers.ids_of(tokenizer, texts)):
         kept = [BEGIN_ID, *ids[: max_length - 2], END_ID]
         tokens_NT[row, : len(kept)] = kept
         lengths_N[row] = len(ids) + 2
     return tokens_NT, lengths_N
-
-
-def _ids(tokenizer: "Tokenizer", texts: Sequence[str]) -> Iterator[list[int]]:
-    for start in range(0, len(texts), CHUNK_ROWS):
-        chunk = list(texts[start : start + CHUNK_ROWS])
-        for encoding in tokenizer.encode_batch_fast(chunk, add_special_tokens=False):
-            yield encoding.ids
 
 
 def _narrow(splits: Mapping[str, dict[str, np.ndarray]], key: str, max_length: int) -> None:

@@ -43,6 +43,18 @@ def _in_chunks(texts: Sequence[str], size: int = 1000) -> Iterator[list[str]]:
         yield list(texts[start : start + size])
 
 
+def of_decoder(
+    kind: str, source: str, texts: Sequence[str], vocab_size: int
+) -> tuple["Tokenizer", int]:
+    """Return (the tokenizer of GPT-2's workloads, its token for padding and the end of a text).
+
+    `kind` is 'trained' (on `texts`) or 'gpt2': from the folder `source`, else from the hub.
+    """
+    if kind == "trained":
+        return train_byte_pair(texts, vocab_size), 0
+    return read_gpt2(None if source in ("builtin", "hub") else Path(source)), GPT2_END_ID
+
+
 def read_gpt2(folder: Path | None) -> "Tokenizer":
     """GPT-2's tokenizer from a folder (`tokenizer.json`, or `vocab.json` and `merges.txt`), else
     from the hub.
@@ -82,6 +94,7 @@ def _read(folder: Path | None, title: str, path: str, revision: str) -> "Tokeniz
         ) from error
 
 
+GPT2_END_ID = 50256  # <|endoftext|>
 GPT2_REVISION = "607a30d783dfa663caf39e06633721c8d4cfcd7e"
 BART_REVISION = "aadd2ab0ae0c8268c7c9693540e9904811f36177"
 
@@ -94,10 +107,15 @@ def encode(
     """
     tokens_NT = np.full((len(texts), max_length), pad_id, np.int32)
     cut = 0
-    for row, encoding in enumerate(
-        tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
-    ):
-        ids = encoding.ids[:max_length]
-        cut += len(encoding.ids) > max_length
-        tokens_NT[row, : len(ids)] = ids
+    for row, ids in enumerate(ids_of(tokenizer, texts)):
+        kept = ids[:max_length]
+        cut += len(ids) > max_length
+        tokens_NT[row, : len(kept)] = kept
     return tokens_NT, cut
+
+
+def ids_of(tokenizer: "Tokenizer", texts: Sequence[str]) -> Iterator[list[int]]:
+    """Yield each text's tokens, without special ones."""
+    for chunk in _in_chunks(texts):
+        for encoding in tokenizer.encode_batch_fast(chunk, add_special_tokens=False):
+            yield encoding.ids
