@@ -51,8 +51,8 @@ def load(
     """Return the rows from 'builtin', 'hub' or a folder as 'inputs' (N, S) and 'targets' (N, T),
     int32, and 'weights' (N, T), 1 where the target is real.
 
-    `tokenizer` is 'trained' (on the training split) or 'bart'. Notes hold what was cut
-    ('rows_cut'), the lengths before that ('tokens'), and those of `records.read`.
+    `tokenizer` is 'trained' (on the training split), 'bart' or a trained one's folder. Notes hold
+    what was cut ('rows_cut'), the lengths before that ('tokens'), and those of `records.read`.
     """
     pairs, notes = read(corpus, source, seed, skip_bad_rows)
     made = _tokenizer(tokenizer, source, pairs["train"], vocab_size)
@@ -81,7 +81,8 @@ def load(
         sources={split: pairs[split][0] for split in SPLITS},
         references={split: pairs[split][1] for split in SPLITS},
     )
-    return Data(splits, model={"vocab_size": vocab_size}, notes=notes, text=text)
+    json = tokenizers.to_json(tokenizer, made)
+    return Data(splits, model={"vocab_size": vocab_size}, notes=notes, text=text, tokenizer=json)
 
 
 def read(
@@ -103,6 +104,8 @@ def _tokenizer(kind: str, source: str, train: Pairs, vocab_size: int) -> "Tokeni
     if kind == "trained":
         texts = [text for side in train for text in side[:TOKENIZER_ROWS]]
         made = tokenizers.train_byte_pair(texts, vocab_size, tokenizers.BART_SPECIAL)
+    elif kind != "bart":
+        made = tokenizers.read_trained(kind, tokenizers.BART_SPECIAL)
     else:
         made = tokenizers.read_bart(None if source in ("builtin", "hub") else Path(source))
     made.no_truncation()

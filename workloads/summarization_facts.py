@@ -78,7 +78,7 @@ def define(
         output_layer="token",
         initial_std=_initial_std,
         generates_text=True,
-        pretrained="workloads.pretrained",
+        pretrained=("bart", "roberta"),
         variants=variants,
     )
 

@@ -48,11 +48,46 @@ def of_decoder(
 ) -> tuple["Tokenizer", int]:
     """Return (the tokenizer of GPT-2's workloads, its token for padding and the end of a text).
 
-    `kind` is 'trained' (on `texts`) or 'gpt2': from the folder `source`, else from the hub.
+    `kind` is 'trained' (on `texts`), 'gpt2' (from the folder `source`, else from the hub) or the
+    folder of one that was trained.
     """
     if kind == "trained":
         return train_byte_pair(texts, vocab_size), 0
+    if kind != "gpt2":
+        return read_trained(kind, (PAD,)), 0
     return read_gpt2(None if source in ("builtin", "hub") else Path(source)), GPT2_END_ID
+
+
+def read_trained(folder: str, special_tokens: Sequence[str]) -> "Tokenizer":
+    """The tokenizer of saved weights (`tokenizer.json`); UserError where its first tokens are not
+    the special ones.
+    """
+    from tokenizers import Tokenizer
+
+    path = Path(folder) / "tokenizer.json"
+    try:
+        read = Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises a bare Exception
+        raise UserError(f"{path}: not a tokenizer ({error})") from error
+    _check_special(str(path), read, special_tokens)
+    return read
+
+
+def _check_special(
+    where: str, tokenizer: "Tokenizer", special_tokens: Sequence[str], title: str = "the workload"
+) -> None:
+    for expected, token in enumerate(special_tokens):
+        found = tokenizer.token_to_id(token)
+        if found != expected:
+            raise UserError(
+                f"{where}: the tokenizer is not {title}'s: {token} is token {found}, expected "
+                f"{expected}"
+            )
+
+
+def to_json(kind: str, tokenizer: "Tokenizer") -> str | None:
+    """The tokenizer's JSON for `Data.tokenizer`; None where `kind` names a published one."""
+    return None if kind in PUBLISHED else str(tokenizer.to_str())
 
 
 def read_gpt2(folder: Path | None) -> "Tokenizer":
@@ -65,13 +100,7 @@ def read_gpt2(folder: Path | None) -> "Tokenizer":
 def read_bart(folder: Path | None) -> "Tokenizer":
     """BART's tokenizer, from where `read_gpt2` would have its own; UserError where it is none."""
     tokenizer = _read(folder, "BART", "facebook/bart-base", BART_REVISION)
-    for expected, token in enumerate(BART_SPECIAL):
-        found = tokenizer.token_to_id(token)
-        if found != expected:
-            raise UserError(
-                f"{folder}: the tokenizer is not BART's: {token} is token {found}, expected "
-                f"{expected}"
-            )
+    _check_special(str(folder), tokenizer, BART_SPECIAL, "BART")
     return tokenizer
 
 
@@ -94,6 +123,7 @@ def _read(folder: Path | None, title: str, path: str, revision: str) -> "Tokeniz
         ) from error
 
 
+PUBLISHED = frozenset({"gpt2", "bart"})
 GPT2_END_ID = 50256  # <|endoftext|>
 GPT2_REVISION = "607a30d783dfa663caf39e06633721c8d4cfcd7e"
 BART_REVISION = "aadd2ab0ae0c8268c7c9693540e9904811f36177"

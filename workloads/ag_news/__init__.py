@@ -51,6 +51,7 @@ WORKLOAD = WorkloadDefinition(
     sources=("builtin", "hub", "folder"),
     output_layer="head",
     initial_std=gpt2.initial_std,
+    pretrained=("gpt2",),
     variants={
         "post_ln": Variant({"norm_place": "post"}),
         "glu": Variant({"activation": "glu"}),

@@ -41,7 +41,9 @@ def load(source: str, max_length: int, vocab_size: int, tokenizer: str, seed: in
         "rows_cut": {split: cut for split, (_, cut) in encoded.items()},
         "max_length": max_length,
     }
-    return Data(splits, model={"vocab_size": vocab_size, "pad_id": pad_id}, notes=notes)
+    model = {"vocab_size": vocab_size, "pad_id": pad_id}
+    json = tokenizers.to_json(tokenizer, trained)
+    return Data(splits, model=model, notes=notes, tokenizer=json)
 
 
 def longest(tokens_NT: np.ndarray, pad_id: int) -> int:

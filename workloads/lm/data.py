@@ -10,8 +10,8 @@ def load(source: str, max_length: int, vocab_size: int, tokenizer: str, seed: in
     an end-of-text token after each text, cut into rows; the targets are one token further on.
 
     `tokenizer` is 'trained' (as ag_news' mini scale trains its own, on the training texts; its
-    padding token ends a text) or 'gpt2'. What is too short for a last row is left out. Notes hold
-    the splits' 'texts' and 'packed_tokens', and those of `plain_text.read`.
+    padding token ends a text), 'gpt2' or a trained one's folder. What is too short for a last row
+    is left out. Notes hold the splits' 'texts' and 'packed_tokens', and those of `plain_text.read`.
     """
     texts, notes = plain_text.read(source, seed)
     made, end_id = tokenizers.of_decoder(tokenizer, source, texts["train"], vocab_size)
@@ -29,4 +29,5 @@ def load(source: str, max_length: int, vocab_size: int, tokenizer: str, seed: in
     counts = {split: len(arrays["inputs"]) for split, arrays in splits.items()}
     plain_text.check_rows(source, counts, max_length)
     model = {"vocab_size": vocab_size, "pad_id": end_id}
-    return Data(splits, model=model, notes=notes)
+    json = tokenizers.to_json(tokenizer, made)
+    return Data(splits, model=model, notes=notes, tokenizer=json)
