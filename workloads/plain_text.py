@@ -34,11 +34,10 @@ def read(source: str, seed: int = 0) -> tuple[Texts, dict[str, Any]]:
     """Return the texts of every split, and notes; `source` is 'builtin', 'hub' or a folder.
 
     The built-in texts are those of ag_news' mini scale, less their labels; of its validation and
-    test splits the first `EVAL_TEXTS`. A folder holds text
-    files in UTF-8, `*.txt` or `*.txt.gz`; a file is of the split that a word of its name says
-    (train; validation, valid, val, dev or eval; test), or of the training split where none says
-    train. A validation or test split that is missing is a seeded tenth of the training texts (noted
-    as 'held_out').
+    test splits the first `EVAL_TEXTS`. A folder holds text files in UTF-8, `*.txt` or `*.txt.gz`; a
+    file is of the split that a word of its name says (train; validation, valid, val, dev or eval;
+    test), or of the training split where none says train. A validation or test split that is
+    missing is a seeded tenth of the training texts (noted as 'held_out').
     """
     if source == "builtin":
         from workloads.ag_news import corpus

@@ -8,7 +8,6 @@ Legend: N rows, S source tokens, T target tokens.
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -55,7 +54,8 @@ def load(
     what was cut ('rows_cut'), the lengths before that ('tokens'), and those of `records.read`.
     """
     pairs, notes = read(corpus, source, seed, skip_bad_rows)
-    made = _tokenizer(tokenizer, source, pairs["train"], vocab_size)
+    texts = [text for side in pairs["train"] for text in side[:TOKENIZER_ROWS]]
+    made = tokenizers.of_encoder(tokenizer, source, texts, vocab_size, tokenizers.BART_SPECIAL)
     splits: dict[str, dict[str, np.ndarray]] = {split: {} for split in SPLITS}
     notes |= {"max_source": max_source, "max_target": max_target}
     notes |= {"rows_cut": {split: {} for split in SPLITS}}
@@ -100,20 +100,6 @@ def read(
     return {split: (columns[first], columns[second]) for split, columns in splits.items()}, notes
 
 
-def _tokenizer(kind: str, source: str, train: Pairs, vocab_size: int) -> "Tokenizer":
-    if kind == "trained":
-        texts = [text for side in train for text in side[:TOKENIZER_ROWS]]
-        made = tokenizers.train_byte_pair(texts, vocab_size, tokenizers.BART_SPECIAL)
-    elif kind != "bart":
-        made = tokenizers.read_trained(kind, tokenizers.BART_SPECIAL)
-    else:
-        made = tokenizers.read_bart(None if source in ("builtin", "hub") else Path(source))
-    made.no_truncation()
-    made.no_padding()
-    made.encode_special_tokens = True  # a text that says '<pad>' has no padding inside
-    return made
-
-
 def encode(
     tokenizer: "Tokenizer", texts: Sequence[str], max_length: int
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -138,7 +124,7 @@ def decoder(tokenizer: "Tokenizer") -> Callable[[Sequence[Sequence[int]]], list[
     """Return a function from lists of token ids to texts, without special tokens and the leading
     space.
     """
-    special = {BEGIN_ID, PAD_ID, END_ID, UNKNOWN_ID, tokenizer.token_to_id("<mask>")}
+    special = {BEGIN_ID, PAD_ID, END_ID, UNKNOWN_ID, tokenizer.token_to_id(tokenizers.MASK)}
 
     def decode(rows: Sequence[Sequence[int]]) -> list[str]:
         kept = [[int(token) for token in row if int(token) not in special] for row in rows]

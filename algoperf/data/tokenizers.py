@@ -11,7 +11,7 @@ from algoperf.spec import UserError
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-PAD = "<pad>"
+PAD, MASK = "<pad>", "<mask>"
 BART_SPECIAL = ("<s>", PAD, "</s>", "<unk>")
 BEGIN_ID, PAD_ID, END_ID, UNKNOWN_ID = range(len(BART_SPECIAL))
 START_ID = END_ID  # with which BART's decoder is started
@@ -56,6 +56,26 @@ def of_decoder(
     if kind != "gpt2":
         return read_trained(kind, (PAD,)), 0
     return read_gpt2(None if source in ("builtin", "hub") else Path(source)), GPT2_END_ID
+
+
+def of_encoder(
+    kind: str, source: str, texts: Sequence[str], vocab_size: int, special_tokens: Sequence[str]
+) -> "Tokenizer":
+    """The tokenizer of BART's and RoBERTa's workloads; the first tokens are BART's special ones.
+
+    `kind` is 'trained' (on `texts`, with the `special_tokens`), 'bart' (from the folder `source`,
+    else from the hub) or the folder of one that was trained.
+    """
+    if kind == "trained":
+        made = train_byte_pair(texts, vocab_size, special_tokens)
+    elif kind != "bart":
+        made = read_trained(kind, BART_SPECIAL)
+    else:
+        made = read_bart(None if source in ("builtin", "hub") else Path(source))
+    made.no_truncation()
+    made.no_padding()
+    made.encode_special_tokens = True  # a text that says '<pad>' has no padding inside
+    return made
 
 
 def read_trained(folder: str, special_tokens: Sequence[str]) -> "Tokenizer":

@@ -10,13 +10,12 @@ from typing import Any
 import numpy as np
 
 from algoperf.pretrained.layout import Format, Settings, Tensors, Weight, dense, norm
-from workloads.style import TransformerStyle
+from workloads.style import ROBERTA
 
 POSITION_OFFSET = 2
 POSITIONS = "embeddings.position_embeddings.weight"
 TYPES = "embeddings.token_type_embeddings.weight"
 PREFIX = "roberta."
-STYLE = TransformerStyle(activation="gelu", norm="layer", norm_place="post")
 LAYER = {
     "attention/query": "attention.self.query",
     "attention/key": "attention.self.key",
@@ -87,7 +86,7 @@ def _with_types(source: str, tensors: Tensors) -> Tensors:
 FORMAT = Format(
     title="RoBERTa",
     model_type="roberta",
-    style=STYLE,
+    style=ROBERTA,
     prefix=PREFIX,
     config=_config,
     compared=(
