@@ -44,7 +44,9 @@ def load(
             f"{source} is another model: its model_type {config.get('model_type')!r}, not "
             f"{' or '.join(map(repr, formats))}"
         )
-    return format_of(found).take(source, config, files.read_tensors(folder), settings)
+    form = format_of(found)
+    form.check(source, config, settings)
+    return form.take(source, files.read_tensors(folder), settings)
 
 
 def vocabulary(source: str) -> tuple[str, int]:

@@ -63,10 +63,9 @@ class Format:
         if any(getattr(style, name) != getattr(self.style, name) for name in names):
             raise UserError(f"{what} a variant whose layers differ from {self.title}'s: {style}")
 
-    def take(self, source: str, config: Settings, tensors: Tensors, settings: Settings) -> Tensors:
-        """Return our parameters in JAX's layout, from a folder's config.json and tensors.
-
-        Raises UserError that names what differs from the model that the settings describe.
+    def check(self, source: str, config: Settings, settings: Settings) -> None:
+        """Raise UserError that names what of a folder's config.json differs from the model that the
+        settings describe.
         """
         self.check_style(f"{source} cannot be loaded into", settings)
         wanted = self.config(settings)
@@ -80,6 +79,11 @@ class Format:
             differences.append(f"{self.positions} {positions!r}, not {wanted[self.positions]!r}")
         if differences:
             raise UserError(f"{source} is another model: its {'; '.join(differences)}")
+
+    def take(self, source: str, tensors: Tensors, settings: Settings) -> Tensors:
+        """Return our parameters in JAX's layout, from a folder's tensors; UserError for one that is
+        missing or of another shape.
+        """
         bare = {name.removeprefix(self.prefix): value for name, value in tensors.items()}
         bare = dict(self.tensors(source, bare))
         found = {each.name: self._parameter(source, bare, each) for each in self.weights(settings)}
