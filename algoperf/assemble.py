@@ -191,7 +191,8 @@ def assemble(
         say(f"goes on from step {trial.state.step}, clock {ledger.submission.elapsed_s:.1f} s")
 
     def trained() -> pretrained.Trained:
-        values = bound.to_neutral(view.first(trial.evaluated))
+        by_framework: Any = bound
+        values = by_framework.to_neutral(view.first(trial.evaluated))
         return pretrained.Trained(definition.pretrained[0], settings, values, data.tokenizer)
 
     return Assembled(

@@ -15,7 +15,7 @@ def accuracy(predictions: np.ndarray, targets: np.ndarray, weights: np.ndarray) 
 
 def perplexity(mean_loss: float) -> float:
     """exp of the mean cross-entropy, in nats, of the tokens that count; infinite beyond floats."""
-    return math.exp(mean_loss) if mean_loss < LARGEST_LOG else math.inf
+    return math.inf if mean_loss > LARGEST_LOG else math.exp(mean_loss)
 
 
 LARGEST_LOG = math.log(np.finfo(np.float64).max)
