@@ -9,6 +9,7 @@ import pytest
 from algoperf import workload
 from algoperf.data import tokenizers
 from algoperf.spec import UserError
+from algoperf.variants import axes
 from workloads import metrics, plain_text
 from workloads.ag_news import corpus
 from workloads.ag_news import data as ag_news
@@ -192,3 +193,9 @@ def test_real_text_is_read(tmp_path: Path) -> None:
     assert notes == {"files_ignored": [], "held_out": {}}
     for split, words in (("validation", 179_667), ("test", 208_818), ("train", 182_487)):
         assert sum(len(text.split()) for text in texts[split]) == words  # as `wc -w` counts
+
+
+@pytest.mark.parametrize("name", workload.names())
+def test_classes_are_made_rare_only_where_rows_have_one(name) -> None:
+    offered = axes.offered(workload.find(name).scales["mini"])
+    assert ("class_imbalance" in offered) == (name in ("digits", "ag_news"))
