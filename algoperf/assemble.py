@@ -86,7 +86,7 @@ def assemble(
     if plan.pretrained is not None:
         bound.pretrained = definition.load_pretrained(plan.pretrained, settings)
     if plan.save_model is not None:
-        pretrained.format_of(definition.pretrained[0]).check_style("--save-model with", settings)
+        pretrained.check_saved(definition.pretrained[0], bound, settings)
     batch_size, note = choices.choose_batch_size(plan, loaded, point, scale)
     if note:
         report("note", text=note)

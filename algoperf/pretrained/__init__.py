@@ -92,6 +92,13 @@ def check_target(folder: Path) -> None:
         )
 
 
+def check_saved(name: str, bound: Any, settings: Mapping[str, Any]) -> None:
+    """Raise UserError where a workload's model is none that the format of that name can hold."""
+    form = format_of(name)
+    form.check_style("--save-model with", settings)
+    form.check_names("--save-model with", bound.parameters, settings)
+
+
 @dataclasses.dataclass(frozen=True)
 class Trained:
     """A trained model: the name of the format it is saved in, what it was built with, parameters by

@@ -1,7 +1,7 @@
 """What a format of saved weights says: which of transformers' names is which of our parameters."""
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -62,6 +62,17 @@ class Format:
         names = [field.name for field in dataclasses.fields(self.style)]
         if any(getattr(style, name) != getattr(self.style, name) for name in names):
             raise UserError(f"{what} a variant whose layers differ from {self.title}'s: {style}")
+
+    def check_names(self, what: str, names: Collection[str], settings: Settings) -> None:
+        """Raise UserError, which begins with `what`, where a model's parameters are not those that
+        the format has a place for, each and no other.
+        """
+        listed = list(self.weights(settings))
+        missing = {each.name for each in listed if not each.is_optional} - {*names}
+        others = {*names} - {each.name for each in listed}
+        if missing or others:
+            told = f"has {min(others)} besides" if others else f"lacks {min(missing)}"
+            raise UserError(f"{what} parameters that are not {self.title}'s: the model {told}")
 
     def check(self, source: str, config: Settings, settings: Settings) -> None:
         """Raise UserError that names what of a folder's config.json differs from the model that the

@@ -5,6 +5,7 @@ both frameworks, at step 0 of a run.
 import dataclasses
 import functools
 import json
+import types
 from pathlib import Path
 from typing import Any
 
@@ -194,7 +195,21 @@ def test_another_kind_of_model_is_refused(make_values, tmp_path: Path) -> None:
 def test_a_variant_with_other_layers_is_not_saved() -> None:
     style = workload.find("lm_post_ln").scales["mini"].model["style"]
     with pytest.raises(UserError, match="variant whose layers differ from GPT-2's"):
-        pretrained.format_of("gpt2").check_style("--save-model with", {"style": style})
+        pretrained.check_saved("gpt2", None, {"style": style})
+
+
+@pytest.mark.parametrize("name", sorted(SMALL))
+def test_what_has_other_parameters_is_not_saved(name) -> None:
+    """As where only some are trained, or more than the published model has."""
+    form, made = workload.find(name).pretrained[0], settings(name)
+    whole = dict.fromkeys(shapes(name))
+    pretrained.check_saved(form, types.SimpleNamespace(parameters=whole), made)
+    more = types.SimpleNamespace(parameters={**whole, "prompt/embedding": None})
+    with pytest.raises(UserError, match="the model has prompt/embedding besides"):
+        pretrained.check_saved(form, more, made)
+    less = types.SimpleNamespace(parameters=whole.keys() - {"token/embedding"})
+    with pytest.raises(UserError, match="the model lacks token/embedding"):
+        pretrained.check_saved(form, less, made)
 
 
 def test_the_tokenizer_goes_along(make_values, tmp_path: Path) -> None:
