@@ -3,6 +3,7 @@ device.
 """
 
 import functools
+import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -10,8 +11,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from algoperf import generation, losses, parameters, spec
-from algoperf.backends import shared
+from algoperf import generation, losses, parameters, spec, trainable
+from algoperf.backends import shared, torch_tuning
 from algoperf.backends.torch_decoding import TorchDecoder
 from algoperf.backends.torch_optimizer_form import OptimizerForm
 from algoperf.workload import Data, Scale, WorkloadDefinition
@@ -77,6 +78,9 @@ def neutral_names(module: nn.Module) -> dict[str, str]:
 class TorchWorkload(spec.Workload):
     """A PyTorch module bound to its workload's facts; the module itself is the
     parameter container.
+
+    Of a technique (see `algoperf.trainable`) the module's parameters are what trains, and what is
+    frozen are buffers.
     """
 
     ops = OPS
@@ -88,8 +92,15 @@ class TorchWorkload(spec.Workload):
         initial_std: shared.InitialStd,
         device: torch.device,
         compile_model: bool,
+        technique: str | None = None,
     ) -> None:
         super().__init__(**facts)
+        names = neutral_names(model)
+        self._own_shapes = torch_tuning.shapes(model, names)
+        self._set = trainable.bind(technique, self._own_shapes, self.is_output_params)
+        torch_tuning.tune(model, self._set, names)
+        self.frozen_count = sum(math.prod(self._own_shapes[name]) for name in self._set.frozen)
+        self._frozen_sum = shared.FrozenSum()
         self._model = model.to(device)
         self._names = neutral_names(model)
         self._initial_std = initial_std
@@ -122,9 +133,19 @@ class TorchWorkload(spec.Workload):
 
     def init_model_fn(self, rng: spec.RandomState) -> spec.ModelInitState:
         """Return (the module with fresh parameters, None); batch statistics live in the module."""
-        shapes = {name: value.shape for name, value in self.to_neutral(self._model).items()}
-        self.from_neutral(shared.initial_values(self, self._initial_std, shapes, rng))
+        values = shared.initial_values(
+            self, self._initial_std, self._own_shapes, rng, self._set.added
+        )
+        self.from_neutral(values)
+        self._frozen_sum.start(self._frozen_values(self._model))
         return self._model, None
+
+    def changed_frozen(self, params: nn.Module, model_state: spec.ModelAuxiliaryState) -> bool:
+        """Whether a frozen parameter is not what it started as."""
+        return self._frozen_sum.differs(self._frozen_values(params))
+
+    def _frozen_values(self, params: nn.Module) -> dict[str, np.ndarray]:
+        return torch_tuning.values(params, self._names, self._set.frozen)
 
     def from_neutral(self, values: Mapping[str, np.ndarray]) -> nn.Module:
         """Load NumPy arrays by name, in JAX's layout, into the module and return it."""
@@ -137,12 +158,12 @@ class TorchWorkload(spec.Workload):
         return self._model
 
     def to_neutral(self, params: nn.Module) -> dict[str, np.ndarray]:
-        """Return NumPy arrays by name, in JAX's layout."""
+        """Return NumPy arrays by name, in JAX's layout, of all but what is frozen."""
         state = params.state_dict()
         return {
             name: parameters.from_torch(name, state[torch_name].detach().cpu().numpy().copy())
             for torch_name, name in self._names.items()
-            if state[torch_name].dtype.is_floating_point
+            if state[torch_name].dtype.is_floating_point and name not in self._set.frozen
         }
 
     def apply(
@@ -197,7 +218,9 @@ class TorchBackend:
         settings, initial_std = shared.model_settings(definition, scale, data)
         model = definition.build_model("torch", settings)
         facts = definition.facts(scale, source, data)
-        return TorchWorkload(facts, model, initial_std, self._device, self._compile_model)
+        return TorchWorkload(
+            facts, model, initial_std, self._device, self._compile_model, scale.trainable
+        )
 
     def random_state(self, pair: tuple[int, int]) -> tuple[int, int]:
         """Return the pair itself."""

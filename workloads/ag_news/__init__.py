@@ -9,6 +9,7 @@ from algoperf import spec
 from algoperf.workload import Scale, Target, Variant, WorkloadDefinition
 from workloads.style import TransformerStyle
 
+TECHNIQUES = ("lora", "prompt", "adapters", "frozen_embeddings", "head")
 STYLE = TransformerStyle(activation="gelu_tanh", norm="layer", norm_place="pre")
 
 
@@ -44,6 +45,7 @@ WORKLOAD = WorkloadDefinition(
             step_hint=400,
             budget_s=150.0,
             eval_every_s=10.0,
+            techniques=TECHNIQUES,
             targets={
                 "builtin": Target(
                     validation=0.92,
@@ -72,6 +74,7 @@ WORKLOAD = WorkloadDefinition(
             budget_s=3600.0,
             eval_every_s=120.0,
             dropout_rate=0.1,
+            techniques=TECHNIQUES,
         ),
     },
     sources=("builtin", "hub", "folder"),
@@ -81,5 +84,6 @@ WORKLOAD = WorkloadDefinition(
         "post_ln": Variant({"norm_place": "post"}),
         "glu": Variant({"activation": "glu"}),
         "attention_temperature": Variant({"attention_temperature": 1.6}),
+        **{technique: Variant({"trainable": technique}) for technique in TECHNIQUES},
     },
 )
