@@ -109,6 +109,11 @@ class TorchWorkload(spec.Workload):
         )
 
     @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shape of every parameter in JAX's layout by name, those that are frozen as well."""
+        return {**self._own_shapes, **self._set.added}
+
+    @property
     def parameters(self) -> spec.Parameters:
         """The named parameters, with their tensors, that an optimizer-form submission sees."""
         tensors = {self._names[name]: value for name, value in self._model.named_parameters()}
