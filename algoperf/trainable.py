@@ -69,6 +69,22 @@ class Trainable:
     kinds: Mapping[str, str] = dataclasses.field(default_factory=dict)
     scale: float = 1.0
 
+    def folded(self, values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Return the model's own parameters, of `values` by name that hold what is added as well:
+        LoRA's product becomes part of its layer's kernel, W + (alpha / rank) A B in JAX's layout.
+
+        Raises UserError where what is added is no part of any layer.
+        """
+        own = {name: value for name, value in values.items() if name not in self.added}
+        for path, kind in self.kinds.items():
+            if kind != "lora":
+                raise UserError(
+                    f"{path} has a {kind} beside it, which the model itself cannot hold"
+                )
+            product = values[f"{path}/lora_a/kernel"] @ values[f"{path}/lora_b/kernel"]
+            own[f"{path}/kernel"] = own[f"{path}/kernel"] + np.float32(self.scale) * product
+        return own
+
 
 def _is_embedding(name: str) -> bool:
     return name.endswith("/embedding")

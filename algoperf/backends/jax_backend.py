@@ -133,6 +133,10 @@ class JaxWorkload(spec.Workload):
         flat = traverse_util.flatten_dict(params, sep="/")
         return {name: np.asarray(value) for name, value in flat.items()}
 
+    def folded(self, params: Any, model_state: spec.ModelAuxiliaryState) -> dict[str, np.ndarray]:
+        """Return the model's own parameters by name, in JAX's layout; see `Trainable.folded`."""
+        return self._set.folded(self.to_neutral(self.whole(params, model_state)))
+
     def apply(
         self,
         params: spec.ParameterContainer,

@@ -4,7 +4,7 @@ device.
 
 import functools
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -164,12 +164,17 @@ class TorchWorkload(spec.Workload):
 
     def to_neutral(self, params: nn.Module) -> dict[str, np.ndarray]:
         """Return NumPy arrays by name, in JAX's layout, of all but what is frozen."""
-        state = params.state_dict()
-        return {
-            name: parameters.from_torch(name, state[torch_name].detach().cpu().numpy().copy())
-            for torch_name, name in self._names.items()
-            if state[torch_name].dtype.is_floating_point and name not in self._set.frozen
-        }
+        return self._neutral(params, self.shapes.keys() - self._set.frozen)
+
+    def folded(
+        self, params: nn.Module, model_state: spec.ModelAuxiliaryState
+    ) -> dict[str, np.ndarray]:
+        """Return the model's own parameters by name, in JAX's layout; see `Trainable.folded`."""
+        return self._set.folded(self._neutral(params, self.shapes.keys()))
+
+    def _neutral(self, params: nn.Module, wanted: Collection[str]) -> dict[str, np.ndarray]:
+        found = torch_tuning.values(params, self._names, wanted)
+        return {name: parameters.from_torch(name, value.copy()) for name, value in found.items()}
 
     def apply(
         self,

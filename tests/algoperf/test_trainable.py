@@ -137,6 +137,22 @@ def test_virtual_tokens_start_as_tokens():
     assert (draw((0, 2)) != draw((0, 1))).any()
 
 
+def test_lora_becomes_part_of_its_layer():
+    found = bind("lora rank=1 alpha=3", {"qkv/kernel": (2, 2), "up/kernel": (2, 2)})
+    values = {
+        "qkv/kernel": np.eye(2, dtype=np.float32),
+        "up/kernel": np.ones((2, 2), np.float32),
+        "qkv/lora_a/kernel": np.array([[1], [2]], np.float32),
+        "qkv/lora_b/kernel": np.array([[10, 20]], np.float32),
+    }
+    folded = found.folded(values)
+    assert set(folded) == {"qkv/kernel", "up/kernel"}
+    assert folded["qkv/kernel"].tolist() == [[31, 60], [60, 121]]
+    assert folded["up/kernel"] is values["up/kernel"]
+    with pytest.raises(UserError, match="token has a prompt beside it"):
+        bind("prompt").folded({"token/prompt/embedding": 0})
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [

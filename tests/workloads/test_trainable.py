@@ -149,15 +149,12 @@ def test_frozen_parameters_are_bit_equal_after_training(
 @pytest.mark.parametrize("technique", ["lora", "adapters"])
 @pytest.mark.parametrize("framework", FRAMEWORKS)
 def test_the_model_starts_as_it_was(framework, technique, make_tiny) -> None:
-    logits = []
+    found = []
     for each in (technique, None):
         model = make_tiny(framework, "ag_news", each)
-        params, model_state = model.bound.init_model_fn(model.backend.random_state((1, 2)))
-        batch = model.backend.place(model.rows)
-        mode = spec.ForwardPassMode.EVAL
-        out, _ = model.bound.model_fn(params, batch, model_state, mode, None, False)
-        logits.append(model.backend.fetch(out))
-    np.testing.assert_allclose(logits[0], logits[1], rtol=1e-6)
+        fresh = model.bound.init_model_fn(model.backend.random_state((1, 2)))
+        found.append(logits(model, *fresh))
+    np.testing.assert_allclose(found[0], found[1], rtol=1e-6)
 
 
 @pytest.mark.parametrize("framework", FRAMEWORKS)
@@ -216,16 +213,38 @@ def test_a_trial_goes_on_bit_for_bit(framework, name, technique, make_tiny) -> N
             np.testing.assert_array_equal(after[key], value, err_msg=key)
 
 
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_lora_folded_into_the_model_is_the_same_function(framework, make_tiny, make_values) -> None:
+    tuned = make_tiny(framework, "ag_news", "lora rank=4")
+    usual = make_tiny(framework, "ag_news", None)
+    params, model_state = state_of(tuned, make_values(tuned.bound.shapes))
+    before = logits(tuned, params, model_state)
+    folded = tuned.bound.folded(params, model_state)
+    assert set(folded) == set(usual.bound.shapes)
+    after = logits(usual, usual.bound.from_neutral(folded), None)
+    np.testing.assert_allclose(after, before, rtol=1e-5, atol=1e-5)
+
+
+def state_of(model: Any, values: dict[str, np.ndarray]) -> tuple[Any, Any]:
+    """Parameters and model state of these values."""
+    if model.backend.name == "pytorch":
+        return model.bound.from_neutral(values), None
+    params, frozen = model.bound.split(values)
+    return params, {"frozen": frozen}
+
+
+def logits(model: Any, params: Any, model_state: Any) -> np.ndarray:
+    batch, mode = model.backend.place(model.rows), spec.ForwardPassMode.EVAL
+    out, _ = model.bound.model_fn(params, batch, model_state, mode, None, False)
+    return model.backend.fetch(out)
+
+
 def test_what_is_added_acts_in_generation(make_tiny, make_values) -> None:
     written = {}
     for technique in ("lora rank=4 alpha=64 targets=query,value,up", None):
         for framework in FRAMEWORKS:
             model = make_tiny(framework, "xsum", technique)
-            values = make_values(model.bound.shapes)
-            params, model_state = model.bound.from_neutral(values), None
-            if framework == "jax":
-                params, frozen = model.bound.split(values)
-                model_state = {"frozen": frozen}
+            params, model_state = state_of(model, make_values(model.bound.shapes))
             source_BS = model.rows["inputs"]
             written[technique, framework] = model.backend.generate(
                 model.bound, params, model_state, source_BS, SETTINGS
