@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import functools
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,7 @@ class Assembled:
     checkpoints: Checkpoints
     guard: trust.Guard
     meter: resources.Meter
+    parameters: Mapping[str, float]
     trained: Callable[[], pretrained.Trained]  # after the trial's end
 
     def save_model(self, folder: Path) -> str:
@@ -123,8 +124,10 @@ def assemble(
     if aside is not None:
         say(f"an earlier run of this trial was interrupted; what it left is in {aside}")
     # Before a function of the submission runs: however it ends, the folder says what it was.
+    trained_count = memory.count(bound.param_shapes)
     room, warning = memory.check(
-        memory.count(bound.param_shapes),
+        trained_count,
+        frozen=bound.frozen_count,
         checkpoints=plan.checkpoints,
         free_device_bytes=backend.free_device_memory_bytes(),
     )
@@ -184,6 +187,8 @@ def assemble(
     guard.checksum = backend.checksum
     if functions.selects_data:
         guard.more.append(_selection(train, queue, backend, trial).findings)
+    if bound.frozen_count:
+        guard.more.append(functools.partial(_changed_frozen, bound, view, trial))
     evaluator.warm_up(view.first(trial.state.params), view.first(trial.state.model_state))
     if saved is not None and trial.status is None:
         keeper.go_on(trial, saved)
@@ -192,14 +197,29 @@ def assemble(
 
     def trained() -> pretrained.Trained:
         by_framework: Any = bound
-        values = by_framework.to_neutral(view.first(trial.evaluated))
+        values = by_framework.folded(
+            view.first(trial.evaluated), view.first(trial.state.model_state)
+        )
         return pretrained.Trained(definition.pretrained[0], settings, values, data.tokenizer)
 
     return Assembled(
         *(plan, trial, backend, log, flags, batch_size, evaluator, buckets, checkpoints, guard),
         meter,
+        _counts(trained_count, bound.frozen_count),
         trained,
     )
+
+
+def _counts(trained: int, frozen: int) -> dict[str, float]:
+    """What the result says of the number of parameters."""
+    total = trained + frozen
+    return {"total": total, "trainable": trained, "trainable_share": trained / total}
+
+
+def _changed_frozen(bound: spec.Workload, view: older.View, trial: Trial) -> list[str]:
+    now = trial.state
+    changed = bound.changed_frozen(view.first(now.params), view.first(now.model_state))
+    return ["frozen parameters were changed"] if changed else []
 
 
 def _meter(backend: backends.Backend) -> resources.Meter:

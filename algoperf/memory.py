@@ -22,7 +22,8 @@ TRAINING_COPIES = 4
 CHECKPOINT_COPIES = 3
 ESTIMATE = (
     "bytes = 4 x parameters x (parameter, gradient, two optimizer moments; and while a checkpoint "
-    "is written, a copy of all but the gradient); without activations"
+    "is written, a copy of all but the gradient; of frozen ones the parameter alone); without "
+    "activations"
 )
 # The files of version 2 and of version 1 of Linux's control groups.
 NAMES = (("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes"))
@@ -36,14 +37,15 @@ def count(shapes: ParameterShapeTree) -> int:
 
 
 def check(
-    parameters: int, *, checkpoints: bool, free_device_bytes: int | None
+    parameters: int, *, checkpoints: bool, free_device_bytes: int | None, frozen: int = 0
 ) -> tuple[dict[str, Any], str | None]:
     """Return (what `meta_data_<n>.json` says of memory, a warning or None).
 
-    `free_device_bytes` is None where the parameters live in the host's memory.
+    `free_device_bytes` is None where the parameters live in the host's memory. Of `frozen`
+    parameters, besides, there are neither gradients nor moments.
     """
-    of_training = FLOAT_BYTES * TRAINING_COPIES * parameters
-    of_host = FLOAT_BYTES * CHECKPOINT_COPIES * parameters if checkpoints else 0
+    of_training = FLOAT_BYTES * (TRAINING_COPIES * parameters + frozen)
+    of_host = FLOAT_BYTES * (CHECKPOINT_COPIES * parameters + frozen) if checkpoints else 0
     on_host = free_device_bytes is None
     needs = {
         "memory": (of_host + (of_training if on_host else 0), available_bytes()),
@@ -51,6 +53,7 @@ def check(
     }
     found = {
         "parameters": parameters,
+        **({"frozen_parameters": frozen} if frozen else {}),
         "needed_bytes": needs["memory"][0],
         "available_bytes": needs["memory"][1],
         "needed_device_bytes": None if on_host else of_training,

@@ -91,6 +91,14 @@ def from_torch(name: str, value: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(np.moveaxis(value, (0, 1), (-1, -2)))
 
 
+def jax_shape(name: str, shape: Shape) -> Shape:
+    """The shape in JAX's layout of a parameter that has this one in PyTorch's."""
+    if not name.endswith("kernel"):
+        return shape
+    outputs, inputs, *window = shape
+    return (*window, inputs, outputs)
+
+
 def fan_in(shape: Shape) -> int:
     """The number of inputs of a dense or convolution kernel in JAX's layout."""
     return int(np.prod(shape[:-1]))

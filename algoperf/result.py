@@ -42,6 +42,7 @@ def of(assembled: Assembled) -> dict[str, Any]:
         "real_token_share": None if buckets is None else buckets.real_share,
         "examples": [] if written is None else written.rows()[:EXAMPLES],
         "inference_s_per_example": assembled.evaluator.inference_s_per_example,
+        "parameters": assembled.parameters,
         "parameters_crc32": _checksum(assembled),
         "not_finite": trial.not_finite.seen,
         **{name: resources[name] for name in ("peak_process_bytes", "peak_device_bytes")},

@@ -51,6 +51,11 @@ def make(arguments: argparse.Namespace, command: str, show_progress: bool) -> Ru
     if outline.self_tunes and ruleset == "none" and arguments.search_space is None:
         ruleset = "self"
         notes.append(f"submission {outline.name}: it has no search space, so it runs self-tuning")
+    if definition.scales[scale_name].trainable is not None and not arguments.pretrained:
+        notes.append(
+            f"{definition.name}: what does not train stays at its random first values; give "
+            "--pretrained to start from a trained model"
+        )
     trial = TrialPlan(
         workload=definition.name,
         scale=scale_name,

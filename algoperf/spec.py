@@ -191,6 +191,7 @@ class Workload(abc.ABC):
         self.output_layer = output_layer
         self.dropout_rate = dropout_rate
         self.feeds_targets = feeds_targets  # the model sees (inputs, targets), as a translator's
+        self.frozen_count = 0  # of the model's numbers, those that no submission sees
         self.pretrained: Mapping[str, Any] | None = None  # what parameters start from, by name
         self.metrics_logger: Any = None  # None, or has append_scalar_metrics(dict, global_step)
 
@@ -216,6 +217,10 @@ class Workload(abc.ABC):
     @abc.abstractmethod
     def init_model_fn(self, rng: RandomState) -> ModelInitState:
         """Return fresh (parameters, model state) drawn from `rng`."""
+
+    def changed_frozen(self, params: ParameterContainer, model_state: ModelAuxiliaryState) -> bool:
+        """Whether a frozen parameter is not what it started as."""
+        return False
 
     def model_fn(
         self,

@@ -65,7 +65,8 @@ class Scale:
 
     What variants change: weights' first values are multiplied by `initial_scale`; `row_changes` are
     those of `algoperf.variants.rows`; `output_layer` is the model's, where it is not the
-    workload's.
+    workload's; `trainable` says what trains (`algoperf.trainable`), by one of the `techniques` that
+    make sense for the model, with its settings.
     """
 
     model: Mapping[str, Any]
@@ -87,6 +88,8 @@ class Scale:
     initial_scale: float = 1.0
     row_changes: Mapping[str, float] = dataclasses.field(default_factory=dict)
     output_layer: str | None = None
+    techniques: tuple[str, ...] = ()
+    trainable: str | None = None
 
     def on(self, source_kind: str) -> "Scale":
         """The scale for rows of that kind: 'builtin', 'hub' or 'folder'."""

@@ -26,6 +26,7 @@ BART_BASE = {
     "feed_forward": 3072,
     "style": BART,
 }
+TECHNIQUES = ("lora", "adapters", "frozen_embeddings", "frozen_encoder")
 EVAL_ROWS = 200
 REAL_MINI = ((64, 32), (128, 64))  # real rows are many times as long as the generated ones
 
@@ -79,7 +80,10 @@ def define(
         initial_std=initial_std,
         generates_text=True,
         pretrained=("bart", "roberta"),
-        variants=variants,
+        variants={
+            **variants,
+            **{technique: Variant({"trainable": technique}) for technique in TECHNIQUES},
+        },
     )
 
 
@@ -115,5 +119,6 @@ def _scale(size: Size, data: Mapping[str, Any], **settings: Any) -> Scale:
         buckets=size.buckets,
         generation=Generation(max_new_tokens=max_target, eval_rows=EVAL_ROWS),
         targets=size.targets,
+        techniques=TECHNIQUES,
         **settings,
     )

@@ -3,6 +3,7 @@ devices.
 """
 
 import functools
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -13,8 +14,8 @@ from flax import linen as nn
 from flax import traverse_util
 from jax.sharding import NamedSharding
 
-from algoperf import generation, jax_sharding_utils, losses, parameters, spec
-from algoperf.backends import shared
+from algoperf import generation, jax_sharding_utils, losses, parameters, spec, trainable
+from algoperf.backends import jax_tuning, shared
 from algoperf.backends.jax_decoding import JaxDecoder
 from algoperf.backends.jax_optimizer_form import OptimizerForm
 from algoperf.workload import Data, Scale, WorkloadDefinition
@@ -28,9 +29,15 @@ OPS = losses.Ops(
     ctc=optax.ctc_loss,
 )
 
+FROZEN = "frozen"
+
 
 class JaxWorkload(spec.Workload):
-    """A flax model bound to its workload's facts; parameters are nested dicts of arrays."""
+    """A flax model bound to its workload's facts; parameters are nested dicts of arrays.
+
+    Of a technique (see `algoperf.trainable`) the parameters are what trains; what is frozen is the
+    model state's `FROZEN`, which a step returns as it came.
+    """
 
     ops = OPS
 
@@ -41,9 +48,9 @@ class JaxWorkload(spec.Workload):
         sample_inputs: Any,
         initial_std: shared.InitialStd,
         sharding: NamedSharding,
+        technique: str | None = None,
     ) -> None:
         super().__init__(**facts)
-        self.model = model
         self._initial_std = initial_std
         self.sharding = sharding
         init = functools.partial(model.init, train=False, dropout_rate=0.0)
@@ -55,11 +62,22 @@ class JaxWorkload(spec.Workload):
             }
             for collection, tree in variables.items()
         }
+        own = self._shapes["params"]
+        self._set = trainable.bind(technique, own, self.is_output_params)
+        self.model = jax_tuning.tuned(model, self._set)
+        self.frozen_count = sum(math.prod(own[name]) for name in self._set.frozen)
+        self._frozen_sum = shared.FrozenSum()
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shape of every parameter by name, those that are frozen as well."""
+        return {**self._shapes["params"], **self._set.added}
 
     @property
     def parameters(self) -> spec.Parameters:
         """The named parameters that an optimizer-form submission sees."""
-        return parameters.describe(self._shapes["params"], self.is_output_params)
+        shapes = {name: each for name, each in self.shapes.items() if name not in self._set.frozen}
+        return parameters.describe(shapes, self.is_output_params)
 
     @property
     def param_shapes(self) -> spec.ParameterShapeTree:
@@ -74,13 +92,37 @@ class JaxWorkload(spec.Workload):
     def init_model_fn(self, rng: spec.RandomState) -> spec.ModelInitState:
         """Return (parameters, model state), replicated over the devices."""
         high, low = (int(word) for word in np.asarray(rng))
-        variables = {
-            collection: self.from_neutral(
-                shared.initial_values(self, self._initial_std, shapes, (high, low))
+        values = {
+            collection: shared.initial_values(
+                self,
+                self._initial_std,
+                shapes,
+                (high, low),
+                self._set.added if collection == "params" else {},
             )
             for collection, shapes in self._shapes.items()
         }
-        return variables.pop("params"), variables or None
+        params, frozen = self.split(values.pop("params"))
+        self._frozen_sum.start(self.to_neutral(frozen))
+        state = {collection: self.from_neutral(each) for collection, each in values.items()}
+        return params, state | ({FROZEN: frozen} if frozen else {}) or None
+
+    def split(self, values: Mapping[str, np.ndarray]) -> tuple[Any, Any]:
+        """Return (parameters that train, frozen ones) of NumPy arrays by name, in JAX's layout."""
+        parts: tuple[dict[str, np.ndarray], ...] = ({}, {})
+        for name, value in values.items():
+            parts[name in self._set.frozen][name] = value
+        trained, frozen = (self.from_neutral(part) for part in parts)
+        return trained, frozen
+
+    def changed_frozen(self, params: Any, model_state: spec.ModelAuxiliaryState) -> bool:
+        """Whether a frozen parameter is not what it started as."""
+        return self._frozen_sum.differs(self.to_neutral((model_state or {}).get(FROZEN, {})))
+
+    def whole(self, params: Any, model_state: spec.ModelAuxiliaryState) -> Any:
+        """Return all of the model's parameters, those that are frozen as well."""
+        frozen = (model_state or {}).get(FROZEN)
+        return jax_tuning.merged(params, frozen) if frozen else params
 
     def from_neutral(self, values: Mapping[str, np.ndarray]) -> Any:
         """Return parameters from NumPy arrays by name, in JAX's layout."""
@@ -90,6 +132,15 @@ class JaxWorkload(spec.Workload):
         """Return NumPy arrays by name, in JAX's layout."""
         flat = traverse_util.flatten_dict(params, sep="/")
         return {name: np.asarray(value) for name, value in flat.items()}
+
+    @property
+    def folded_names(self) -> set[str]:
+        """The names of what `folded` returns; see `Trainable.folded_names`."""
+        return self._set.folded_names(self.shapes)
+
+    def folded(self, params: Any, model_state: spec.ModelAuxiliaryState) -> dict[str, np.ndarray]:
+        """Return the model's own parameters by name, in JAX's layout; see `Trainable.folded`."""
+        return self._set.folded(self.to_neutral(self.whole(params, model_state)))
 
     def apply(
         self,
@@ -101,15 +152,16 @@ class JaxWorkload(spec.Workload):
         dropout_rate: float,
     ) -> tuple[spec.Tensor, spec.ModelAuxiliaryState]:
         """Return (logits, the batch statistics if training updates any)."""
+        others = {name: each for name, each in (model_state or {}).items() if name != FROZEN}
         outputs, updated = self.model.apply(
-            {"params": params, **(model_state or {})},
+            {"params": self.whole(params, model_state), **others},
             inputs,
             train=train,
             dropout_rate=dropout_rate,
             rngs={"dropout": rng} if train else None,
-            mutable=list(model_state) if model_state and train else ["none"],
+            mutable=list(others) if others and train else ["none"],
         )
-        return outputs, updated if model_state and train else model_state
+        return outputs, {**model_state, **updated} if others and train else model_state
 
 
 class _Compiling:
@@ -157,7 +209,9 @@ class JaxBackend:
         model = definition.build_model("jax", settings)
         sample_inputs = shared.sample_inputs(definition, data)
         facts = definition.facts(scale, source, data)
-        return JaxWorkload(facts, model, sample_inputs, initial_std, self._replicated)
+        return JaxWorkload(
+            facts, model, sample_inputs, initial_std, self._replicated, scale.trainable
+        )
 
     def random_state(self, pair: tuple[int, int]) -> np.ndarray:
         """Return a raw PRNG key."""
@@ -221,7 +275,7 @@ class JaxBackend:
         settings: generation.GenerationSettings,
     ) -> list[list[int]]:
         """Return the tokens that the model writes for each row."""
-        decoder = JaxDecoder(workload.model, params)
+        decoder = JaxDecoder(workload.model, workload.whole(params, model_state))
         return generation.generate(decoder, sources_BS, settings).tokens
 
     def fetch(self, tree: Any) -> Any:

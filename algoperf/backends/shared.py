@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from algoperf import parameters, spec
+from algoperf import parameters, spec, trainable
 from algoperf.workload import Data, Scale, WorkloadDefinition
 
 InitialStd = Callable[[str, tuple[int, ...]], float]
@@ -80,19 +80,44 @@ def initial_values(
     initial_std: InitialStd,
     shapes: Mapping[str, tuple[int, ...]],
     seed: tuple[int, int],
+    added: Mapping[str, tuple[int, ...]],
 ) -> dict[str, np.ndarray]:
     """The first values of parameters by name, in JAX's layout; the same in both frameworks.
 
-    Drawn from the seed, unless the run starts from pretrained weights that have the name.
+    Drawn from the seed, unless the run starts from pretrained weights that have the name. `added`
+    are the shapes of what a technique adds to the model.
     """
     given = workload.pretrained or {}
 
     def draw(name: str, shape: tuple[int, ...]) -> np.ndarray:
         return parameters.initial_value(name, shape, lambda: initial_std(name, shape), seed)
 
-    return {
+    values = {
         name: given[name] if name in given else draw(name, shape) for name, shape in shapes.items()
     }
+    return values | {
+        name: trainable.initial_value(name, shape, values, seed) for name, shape in added.items()
+    }
+
+
+class FrozenSum:
+    """Remembers the checksum of the frozen parameters that a workload started with first."""
+
+    def __init__(self) -> None:
+        self._first: int | None = None
+
+    def start(self, values: Mapping[str, np.ndarray]) -> None:
+        """Tell what they start as; what a submission starts later does not count."""
+        if self._first is None and values:
+            self._first = _checksum_by_name(values)
+
+    def differs(self, values: Mapping[str, np.ndarray]) -> bool:
+        """Whether they are not what they started as."""
+        return self._first is not None and _checksum_by_name(values) != self._first
+
+
+def _checksum_by_name(values: Mapping[str, np.ndarray]) -> int:
+    return checksum(values[name] for name in sorted(values))
 
 
 def training_loss(

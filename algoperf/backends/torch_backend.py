@@ -3,15 +3,16 @@ device.
 """
 
 import functools
-from collections.abc import Callable, Iterator, Mapping
+import math
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from algoperf import generation, losses, parameters, spec
-from algoperf.backends import shared
+from algoperf import generation, losses, parameters, spec, trainable
+from algoperf.backends import shared, torch_tuning
 from algoperf.backends.torch_decoding import TorchDecoder
 from algoperf.backends.torch_optimizer_form import OptimizerForm
 from algoperf.workload import Data, Scale, WorkloadDefinition
@@ -77,6 +78,9 @@ def neutral_names(module: nn.Module) -> dict[str, str]:
 class TorchWorkload(spec.Workload):
     """A PyTorch module bound to its workload's facts; the module itself is the
     parameter container.
+
+    Of a technique (see `algoperf.trainable`) the module's parameters are what trains, and what is
+    frozen are buffers.
     """
 
     ops = OPS
@@ -88,14 +92,26 @@ class TorchWorkload(spec.Workload):
         initial_std: shared.InitialStd,
         device: torch.device,
         compile_model: bool,
+        technique: str | None = None,
     ) -> None:
         super().__init__(**facts)
+        names = neutral_names(model)
+        self._own_shapes = torch_tuning.shapes(model, names)
+        self._set = trainable.bind(technique, self._own_shapes, self.is_output_params)
+        torch_tuning.tune(model, self._set, names)
+        self.frozen_count = sum(math.prod(self._own_shapes[name]) for name in self._set.frozen)
+        self._frozen_sum = shared.FrozenSum()
         self._model = model.to(device)
         self._names = neutral_names(model)
         self._initial_std = initial_std
         self._forward: Callable[..., torch.Tensor] | None = (
             torch.compile(model) if compile_model else None
         )
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shape of every parameter in JAX's layout by name, those that are frozen as well."""
+        return {**self._own_shapes, **self._set.added}
 
     @property
     def parameters(self) -> spec.Parameters:
@@ -122,9 +138,19 @@ class TorchWorkload(spec.Workload):
 
     def init_model_fn(self, rng: spec.RandomState) -> spec.ModelInitState:
         """Return (the module with fresh parameters, None); batch statistics live in the module."""
-        shapes = {name: value.shape for name, value in self.to_neutral(self._model).items()}
-        self.from_neutral(shared.initial_values(self, self._initial_std, shapes, rng))
+        values = shared.initial_values(
+            self, self._initial_std, self._own_shapes, rng, self._set.added
+        )
+        self.from_neutral(values)
+        self._frozen_sum.start(self._frozen_values(self._model))
         return self._model, None
+
+    def changed_frozen(self, params: nn.Module, model_state: spec.ModelAuxiliaryState) -> bool:
+        """Whether a frozen parameter is not what it started as."""
+        return self._frozen_sum.differs(self._frozen_values(params))
+
+    def _frozen_values(self, params: nn.Module) -> dict[str, np.ndarray]:
+        return torch_tuning.values(params, self._names, self._set.frozen)
 
     def from_neutral(self, values: Mapping[str, np.ndarray]) -> nn.Module:
         """Load NumPy arrays by name, in JAX's layout, into the module and return it."""
@@ -137,13 +163,23 @@ class TorchWorkload(spec.Workload):
         return self._model
 
     def to_neutral(self, params: nn.Module) -> dict[str, np.ndarray]:
-        """Return NumPy arrays by name, in JAX's layout."""
-        state = params.state_dict()
-        return {
-            name: parameters.from_torch(name, state[torch_name].detach().cpu().numpy().copy())
-            for torch_name, name in self._names.items()
-            if state[torch_name].dtype.is_floating_point
-        }
+        """Return NumPy arrays by name, in JAX's layout, of all but what is frozen."""
+        return self._neutral(params, self.shapes.keys() - self._set.frozen)
+
+    @property
+    def folded_names(self) -> set[str]:
+        """The names of what `folded` returns; see `Trainable.folded_names`."""
+        return self._set.folded_names(self.shapes)
+
+    def folded(
+        self, params: nn.Module, model_state: spec.ModelAuxiliaryState
+    ) -> dict[str, np.ndarray]:
+        """Return the model's own parameters by name, in JAX's layout; see `Trainable.folded`."""
+        return self._set.folded(self._neutral(params, self.shapes.keys()))
+
+    def _neutral(self, params: nn.Module, wanted: Collection[str]) -> dict[str, np.ndarray]:
+        found = torch_tuning.values(params, self._names, wanted)
+        return {name: parameters.from_torch(name, value.copy()) for name, value in found.items()}
 
     def apply(
         self,
@@ -197,7 +233,9 @@ class TorchBackend:
         settings, initial_std = shared.model_settings(definition, scale, data)
         model = definition.build_model("torch", settings)
         facts = definition.facts(scale, source, data)
-        return TorchWorkload(facts, model, initial_std, self._device, self._compile_model)
+        return TorchWorkload(
+            facts, model, initial_std, self._device, self._compile_model, scale.trainable
+        )
 
     def random_state(self, pair: tuple[int, int]) -> tuple[int, int]:
         """Return the pair itself."""

@@ -96,7 +96,7 @@ def check_saved(name: str, bound: Any, settings: Mapping[str, Any]) -> None:
     """Raise UserError where a workload's model is none that the format of that name can hold."""
     form = format_of(name)
     form.check_style("--save-model with", settings)
-    form.check_names("--save-model with", bound.parameters, settings)
+    form.check_names("--save-model with", bound.folded_names, settings)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,6 +10,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from algoperf import trainable
 from algoperf.spec import UserError
 from algoperf.workload import Scale, Target, WorkloadDefinition, choose
 
@@ -22,13 +23,16 @@ Change = Callable[[Scale, Any], Scale | None]
 class Axis:
     """One way to differ. `alters` is what is never the same as the base's: 'logits' (of the same
     parameters), 'parameters' (their names or shapes), 'initial values', 'dropout' (the logits of
-    training) or 'data'.
+    training) or 'data'. `values` are those that may be drawn; where `is_drawn` is false a suite may
+    name the axis, but none is drawn, and `parse` raises UserError for what is no value of it.
     """
 
     summary: str
     alters: str
     values: tuple[Value, ...]
     change: Change
+    is_drawn: bool = True
+    parse: Callable[[Any], Any] | None = None
 
 
 def _with_model(scale: Scale, **settings: Any) -> Scale:
@@ -105,6 +109,24 @@ def _rows(name: str, only_classes: bool = False) -> Change:
     return change
 
 
+def _trainable(scale: Scale, value: str) -> Scale | None:
+    chosen = trainable.parse(value)
+    if chosen.technique not in scale.techniques:
+        return None
+    changed = dataclasses.replace(scale, trainable=value)
+    virtual = chosen.settings.get("tokens", 0)
+    if virtual == 0:
+        return changed
+    left = scale.model["positions"] - virtual
+    if left <= 0:
+        raise UserError(
+            f"trainable {value!r}: the model has {scale.model['positions']} positions, for virtual "
+            "tokens and text together"
+        )
+    length = min(scale.data["max_length"], left)
+    return dataclasses.replace(changed, data={**scale.data, "max_length": length})
+
+
 AXES: Mapping[str, Axis] = {
     "activation": Axis(
         "of hidden layers; glu gates them by a layer more",
@@ -160,6 +182,14 @@ AXES: Mapping[str, Axis] = {
         (0.1, 0.3),
         _rows("class_imbalance", only_classes=True),
     ),
+    "trainable": Axis(
+        "which parameters train: never drawn, settings may follow (docs/fine_tuning.md)",
+        "parameters",
+        tuple(trainable.TECHNIQUES),
+        _trainable,
+        is_drawn=False,
+        parse=trainable.parse,
+    ),
 }
 
 
@@ -175,10 +205,11 @@ def changed(scale: Scale, changes: Changes) -> Scale | None:
 
 
 def offered(scale: Scale) -> dict[str, tuple[Value, ...]]:
-    """Return the values that change the scale, by axis, of the axes that have any."""
+    """Return the values that change the scale, by axis, of the axes that are drawn and have any."""
     found = {
         name: tuple(value for value in axis.values if changed(scale, {name: value}) is not None)
         for name, axis in AXES.items()
+        if axis.is_drawn
     }
     return {name: values for name, values in found.items() if values}
 
@@ -192,10 +223,13 @@ def check(where: str, changes: Any) -> Changes:
         raise UserError(f"{where}: expected an object of axes and values with at least one axis")
     for name, value in changes.items():
         try:
-            choose("axis", str(name), list(AXES))
+            axis = AXES[choose("axis", str(name), list(AXES))]
+            if axis.parse is not None:
+                axis.parse(value)
+                continue
         except UserError as error:
             raise UserError(f"{where}: {error}") from error
-        allowed = AXES[name].values
+        allowed = axis.values
         if not any(type(value) is type(each) and value == each for each in allowed):
             raise UserError(
                 f"{where}: {name} is {value!r}, expected one of {', '.join(map(str, allowed))}"

@@ -8,13 +8,15 @@ than theirs), and a model setting that only the data knows bears the name of the
 fixes it, or does not depend on the scale.
 """
 
+import dataclasses
 import zlib
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 
-from algoperf import workload
+from algoperf import backends, workload
 from algoperf.workload import Data, WorkloadDefinition
 
 TRAIN_ROWS, OTHER_ROWS = 256, 64
@@ -77,6 +79,58 @@ def perturbed(shapes: dict[str, tuple[int, ...]], seed: int = 0) -> dict[str, np
         else:
             values[name] = 0.2 * noise
     return values
+
+
+TINY = {
+    "ag_news": {"positions": 24, "width": 16, "layers": 1, "heads": 2, "classes": 4},
+    "xsum": {
+        "positions": 16,
+        "width": 16,
+        "encoder_layers": 1,
+        "decoder_layers": 1,
+        "heads": 2,
+        "feed_forward": 32,
+    },
+}
+TINY_VOCABULARY = 40
+
+
+@dataclasses.dataclass(frozen=True)
+class Tiny:
+    """A workload of one framework at a size of no weight, a few rows, and its model's settings."""
+
+    backend: Any
+    bound: Any
+    rows: dict[str, np.ndarray]
+    model: dict[str, Any]
+
+
+def tiny(framework: str, name: str, technique: str | None, *, pads: bool = True) -> Tiny:
+    """ag_news or xsum under a technique (see `algoperf.trainable`)."""
+    definition, rng = workload.find(name), np.random.default_rng(0)
+    scale = definition.scales["mini"]
+    scale = dataclasses.replace(scale, model={**scale.model, **TINY[name]}, trainable=technique)
+    inputs_BT = rng.integers(4, TINY_VOCABULARY, (4, 8), np.int32)
+    own = {"vocab_size": TINY_VOCABULARY}
+    if definition.generates_text:
+        targets_BT = rng.integers(4, TINY_VOCABULARY, (4, 6), np.int32)
+        rows = {"targets": targets_BT, "weights": np.ones((4, 6), np.float32)}
+        pad_id = 1
+    else:
+        rows = {"targets": np.arange(4, dtype=np.int32)}
+        own["pad_id"] = pad_id = 0
+    if pads:
+        inputs_BT[1, 3:] = inputs_BT[2, 6:] = pad_id
+    rows["inputs"] = inputs_BT
+    backend = backends.load(framework)
+    data = Data(dict.fromkeys(workload.SPLITS, rows), model=own)
+    bound = backend.workload(definition, scale, "builtin", data)
+    return Tiny(backend, bound, rows, {**scale.model, **own})
+
+
+@pytest.fixture(scope="session")
+def make_tiny() -> Callable[..., Tiny]:
+    return tiny
 
 
 @pytest.fixture(scope="session")

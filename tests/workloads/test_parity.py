@@ -18,14 +18,19 @@ import torch
 
 import reference_algorithms
 from algoperf import adapt, backends, parameters, spec, submission, workload
-from algoperf.backends import shared
+from algoperf.backends import shared, torch_backend
 from algoperf.data.batches import TrainingQueue
 from algoperf.variants import axes, draw
 
 STEPS = 20
 FULL_STEPS = 8  # of a second or more each
+TECHNIQUES = (
+    *("ag_news_lora", "ag_news_prompt", "ag_news_adapters"),
+    *("xsum_lora", "xsum_frozen_encoder"),
+)
 DRAWN = 10  # of each workload
 SAME_BLOCKS = {"lm": "ag_news", "mlm": "xsum"}  # whose cases test what these have of theirs
+SEED = (7, 2**32 - 1)
 ADAMW = Path(reference_algorithms.__file__).with_name("adamw.py")
 
 
@@ -48,10 +53,16 @@ def cases():
 
 
 def variant_cases():
-    """Every named variant at mini, and some that are drawn."""
+    """Every named variant at mini, and some that are drawn.
+
+    Of techniques the cheapest that together have every kind of addition and of freezing, for each
+    model; the others are by hand.
+    """
     for name in workload.variant_names():
         definition = workload.find(name)
-        marks = [pytest.mark.exhaustive] if definition.base in SAME_BLOCKS else []
+        is_technique = "trainable" in definition.changes
+        is_by_hand = definition.base in SAME_BLOCKS or (is_technique and name not in TECHNIQUES)
+        marks = [pytest.mark.exhaustive] if is_by_hand else []
         yield pytest.param((definition, "mini"), id=f"{name}-mini", marks=marks)
     for name, attempt in itertools.product(workload.names(), range(DRAWN)):
         base = workload.find(name)
@@ -77,12 +88,20 @@ class Pair:
     jax: Side
     torch: Side
     batches: list[dict[str, np.ndarray]]
-    values: dict[str, np.ndarray]
+    values: dict[str, np.ndarray]  # those that are frozen as well
     is_variant: bool
 
     @property
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        return {name: value.shape for name, value in self.values.items()}
+    def trains_little(self) -> bool:
+        """Less than a tenth of the model: that takes a higher learning rate."""
+        return sum(each.size for each in self.trained.values()) < 0.1 * sum(
+            each.size for each in self.values.values()
+        )
+
+    @property
+    def trained(self) -> dict[str, np.ndarray]:
+        names = self.jax.workload.parameters
+        return {name: value for name, value in self.values.items() if name in names}
 
 
 @pytest.fixture(scope="module", params=CASES)
@@ -95,7 +114,7 @@ def pair(request, load_small, make_values) -> Pair:
         backend = backends.load(framework)
         sides.append(Side(backend, backend.workload(definition, scale, "builtin", data)))
     queue = TrainingQueue(data.splits["train"], 8 if scale_name == "mini" else 2, seed=0)
-    shapes = {name: parameter.shape for name, parameter in sides[0].workload.parameters.items()}
+    shapes = sides[0].workload.shapes
     steps = STEPS if scale_name == "mini" else FULL_STEPS
     batches, values = [next(queue) for _ in range(steps)], make_values(shapes)
     return Pair(*sides, batches, values, is_variant=definition.base is not None)
@@ -140,13 +159,13 @@ def tensors_of(bound: Any) -> dict[str, torch.Tensor]:
 
 
 def test_the_converter_carries_parameters_over_and_back_bit_for_bit(pair: Pair) -> None:
-    in_jax = pair.jax.workload.from_neutral(pair.values)
+    in_jax, _ = pair.jax.workload.split(pair.values)
     in_torch = pair.torch.workload.from_neutral(pair.jax.workload.to_neutral(in_jax))
     back = pair.jax.workload.to_neutral(
         pair.jax.workload.from_neutral(pair.torch.workload.to_neutral(in_torch))
     )
-    assert set(back) == set(pair.values)
-    for name, value in pair.values.items():
+    assert set(back) == set(pair.trained)
+    for name, value in pair.trained.items():
         assert back[name].dtype == np.float32
         np.testing.assert_array_equal(back[name], value, err_msg=name)
 
@@ -157,20 +176,25 @@ def test_neutral_parameters_are_a_copy(pair: Pair) -> None:
     with torch.no_grad():
         for tensor in module.parameters():
             tensor.add_(1)
-    for name, value in pair.values.items():
+    for name, value in pair.trained.items():
         np.testing.assert_array_equal(neutral[name], value, err_msg=name)
 
 
 def test_initial_parameters_of_a_seed_are_equal(pair: Pair) -> None:
-    initial = []
-    for side in (pair.jax, pair.torch):
-        params, state = side.workload.init_model_fn(side.backend.random_state((7, 2**32 - 1)))
-        initial.append(
-            side.workload.to_neutral({**params, **(state or {})} if side is pair.jax else params)
-        )
-    assert set(initial[0]) <= set(initial[1])
-    for name, value in initial[0].items():
-        np.testing.assert_array_equal(value, initial[1][name], err_msg=name)
+    params, state = pair.jax.workload.init_model_fn(pair.jax.backend.random_state(SEED))
+    frozen = (state or {}).pop("frozen", {})
+    ours = pair.jax.workload.to_neutral({**params, **(state or {})})
+    ours |= pair.jax.workload.to_neutral(frozen)
+    module, _ = pair.torch.workload.init_model_fn(pair.torch.backend.random_state(SEED))
+    names = torch_backend.neutral_names(module)
+    theirs = {
+        names[key]: parameters.from_torch(names[key], value.numpy(force=True))
+        for key, value in module.state_dict().items()
+    }
+    assert set(ours) <= set(theirs)
+    assert set(pair.values) <= set(ours)
+    for name, value in ours.items():
+        np.testing.assert_array_equal(value, theirs[name], err_msg=name)
 
 
 def test_logits_agree(pair: Pair) -> None:
@@ -183,12 +207,21 @@ def test_logits_agree(pair: Pair) -> None:
 
 
 def logits(side: Side, values: dict[str, np.ndarray], batch: dict[str, np.ndarray]) -> np.ndarray:
-    def forward(params: Any, batch: Any) -> Any:
+    def forward(params: Any, state: Any, batch: Any) -> Any:
         rng = side.backend.random_state((0, 0))
-        return side.workload.model_fn(params, batch, None, spec.ForwardPassMode.EVAL, rng, False)[0]
+        mode = spec.ForwardPassMode.EVAL
+        return side.workload.model_fn(params, batch, state, mode, rng, False)[0]
 
     call = jax.jit(forward) if side.backend.name == "jax" else forward
-    return side.backend.fetch(call(side.workload.from_neutral(values), side.backend.place(batch)))
+    return side.backend.fetch(call(*state_of(side, values), side.backend.place(batch)))
+
+
+def state_of(side: Side, values: dict[str, np.ndarray]) -> tuple[Any, Any]:
+    """Parameters and model state of these values."""
+    if side.backend.name == "pytorch":
+        return side.workload.from_neutral(values), None
+    params, frozen = side.workload.split(values)
+    return params, {"frozen": frozen} if frozen else None
 
 
 def test_loss_and_gradient_agree(pair: Pair) -> None:
@@ -209,11 +242,12 @@ def test_loss_and_gradient_agree(pair: Pair) -> None:
 def jax_gradients(pair: Pair, batch: Any, settings: shared.StepSettings) -> tuple[float, Any]:
     side = pair.jax
     rng, placed = side.backend.random_state((0, 0)), side.backend.place(batch)
+    params, state = state_of(side, pair.values)
 
     def loss_of(params: Any) -> Any:
-        return shared.training_loss(side.workload, params, placed, None, rng, settings)[0]
+        return shared.training_loss(side.workload, params, placed, state, rng, settings)[0]
 
-    loss, gradients = jax.jit(jax.value_and_grad(loss_of))(side.workload.from_neutral(pair.values))
+    loss, gradients = jax.jit(jax.value_and_grad(loss_of))(params)
     return float(loss), side.workload.to_neutral(gradients)
 
 
@@ -234,7 +268,8 @@ def torch_gradients(pair: Pair, batch: Any, settings: shared.StepSettings) -> tu
 
 
 def test_losses_stay_together_over_steps_of_adamw(pair: Pair) -> None:
-    ours, theirs = (train(side, pair.batches) for side in (pair.jax, pair.torch))
+    rate_factor = 10 if pair.trains_little else 1
+    ours, theirs = (train(side, pair.batches, rate_factor) for side in (pair.jax, pair.torch))
     assert len(ours) == len(pair.batches) + 1
     np.testing.assert_allclose(theirs, ours, rtol=1e-3)
     assert abs(ours[-1] - ours[0]) > 0.01 * ours[0]  # it trains: the agreement says something
@@ -247,12 +282,13 @@ class Losses(list[float]):
         self.append(float(metrics["loss"]))
 
 
-def train(side: Side, batches: list[dict[str, np.ndarray]]) -> list[float]:
+def train(side: Side, batches: list[dict[str, np.ndarray]], rate_factor: float) -> list[float]:
     """The loss before each step of the reference algorithm, and after the last (on the first
     batch).
     """
     loaded = submission.load(submission.inspect(ADAMW), side.backend.name)
     point = {**loaded.module.DEFAULTS, "dropout_rate": 0.0}
+    point["learning_rate"] *= rate_factor
     hyperparameters = spec.make_hyperparameters(point)
     functions = adapt.submission_functions(loaded, side.backend, side.workload, hyperparameters)
     params, model_state = side.workload.init_model_fn(side.backend.random_state((1, 2)))

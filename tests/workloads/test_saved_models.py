@@ -198,16 +198,32 @@ def test_a_variant_with_other_layers_is_not_saved() -> None:
         pretrained.check_saved("gpt2", None, {"style": style})
 
 
+@pytest.mark.parametrize("framework", ["jax", "pytorch"])
+def test_lora_is_saved_in_the_kernels_and_a_prompt_is_not_saved(framework, load_small) -> None:
+    def bound(name):
+        definition = workload.find(name)
+        data = load_small(definition, "mini")
+        scale = definition.scales["mini"]
+        made = backends.load(framework).workload(definition, scale, "builtin", data)
+        return made, {**scale.model, **data.model}
+
+    plain, (low_rank, made) = bound("ag_news")[0], bound("ag_news_lora")
+    assert low_rank.folded_names == set(plain.parameters)
+    pretrained.check_saved("gpt2", low_rank, made)
+    with pytest.raises(UserError, match="has token/prompt/embedding besides"):
+        pretrained.check_saved("gpt2", *bound("ag_news_prompt"))
+
+
 @pytest.mark.parametrize("name", sorted(SMALL))
 def test_what_has_other_parameters_is_not_saved(name) -> None:
-    """As where only some are trained, or more than the published model has."""
+    """As where a technique adds more than the published model has."""
     form, made = workload.find(name).pretrained[0], settings(name)
     whole = dict.fromkeys(shapes(name))
-    pretrained.check_saved(form, types.SimpleNamespace(parameters=whole), made)
-    more = types.SimpleNamespace(parameters={**whole, "prompt/embedding": None})
+    pretrained.check_saved(form, types.SimpleNamespace(folded_names=whole), made)
+    more = types.SimpleNamespace(folded_names={**whole, "prompt/embedding": None})
     with pytest.raises(UserError, match="the model has prompt/embedding besides"):
         pretrained.check_saved(form, more, made)
-    less = types.SimpleNamespace(parameters=whole.keys() - {"token/embedding"})
+    less = types.SimpleNamespace(folded_names=whole.keys() - {"token/embedding"})
     with pytest.raises(UserError, match="the model lacks token/embedding"):
         pretrained.check_saved(form, less, made)
 

@@ -6,6 +6,8 @@ from algoperf import spec
 from algoperf.workload import Scale, Target, Variant, WorkloadDefinition
 from workloads import gpt2
 
+TECHNIQUES = ("lora", "prompt", "adapters", "frozen_embeddings", "head")
+
 WORKLOAD = WorkloadDefinition(
     name="ag_news",
     package="workloads.ag_news",
@@ -25,6 +27,7 @@ WORKLOAD = WorkloadDefinition(
             step_hint=400,
             budget_s=150.0,
             eval_every_s=10.0,
+            techniques=TECHNIQUES,
             targets={
                 "builtin": Target(
                     validation=0.92,
@@ -46,6 +49,7 @@ WORKLOAD = WorkloadDefinition(
             budget_s=3600.0,
             eval_every_s=120.0,
             dropout_rate=0.1,
+            techniques=TECHNIQUES,
         ),
     },
     sources=("builtin", "hub", "folder"),
@@ -56,5 +60,6 @@ WORKLOAD = WorkloadDefinition(
         "post_ln": Variant({"norm_place": "post"}),
         "glu": Variant({"activation": "glu"}),
         "attention_temperature": Variant({"attention_temperature": 1.6}),
+        **{technique: Variant({"trainable": technique}) for technique in TECHNIQUES},
     },
 )
