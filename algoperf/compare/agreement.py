@@ -15,10 +15,10 @@ class Agreement:
     """The largest differences over all pairs of trials with one seed, None where nothing is common
     to both.
 
-    Differences of losses are relative: |a - b| / max(|a|, |b|). `step_0` is that of the training
+    All are relative: |a - b| / max(|a|, |b|). `step_0` is that of the training
     loss before the first update, `first_steps` that of those up to `FIRST_STEPS`, `all_steps` that
-    of all recorded ones; `validation_loss` is over all evaluations, and `metric` the absolute
-    difference of the target metric there. `same_rows`: whether both were trained on the same data.
+    of all recorded ones; `validation_loss` is over all evaluations, `metric_last` of the target
+    metric at the last evaluation. `same_rows`: whether both were trained on the same data.
     """
 
     frameworks: tuple[str, str]
@@ -27,7 +27,7 @@ class Agreement:
     first_steps: float | None
     all_steps: float | None
     validation_loss: float | None
-    metric: float | None
+    metric_last: float | None
     same_rows: bool
 
 
@@ -57,15 +57,15 @@ def of(frameworks: tuple[str, str], pairs: Sequence[tuple[Trial, Trial]]) -> Agr
     """Set the trials of one framework against those of the other with the same seed."""
     training: list[tuple[int, float]] = []
     validation: list[float] = []
-    metric: list[float] = []
+    last: list[float] = []
     for one, other in pairs:
         training += relative_differences(
             curve(one.scalars, "loss"), curve(other.scalars, "loss")
         ).items()
         losses = (curve(each.evaluations, "validation/loss") for each in (one, other))
         validation += relative_differences(*losses).values()
-        values = [curve(each.evaluations, each.metric) for each in (one, other)]
-        metric += [abs(values[0][step] - values[1][step]) for step in values[0].keys() & values[1]]
+        metrics = (curve(each.evaluations, each.metric) for each in (one, other))
+        last += list(relative_differences(*metrics).values())[-1:]
     return Agreement(
         frameworks=frameworks,
         pairs=len(pairs),
@@ -73,7 +73,7 @@ def of(frameworks: tuple[str, str], pairs: Sequence[tuple[Trial, Trial]]) -> Agr
         first_steps=max((each for step, each in training if step <= FIRST_STEPS), default=None),
         all_steps=max((each for _, each in training), default=None),
         validation_loss=max(validation, default=None),
-        metric=max(metric, default=None),
+        metric_last=max(last, default=None),
         same_rows=all(
             one.flags.get("data_fingerprint") == other.flags.get("data_fingerprint")
             for one, other in pairs

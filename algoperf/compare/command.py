@@ -1,9 +1,10 @@
 """`algoperf compare`: run what is missing, read what has ended, show and write it."""
 
 import argparse
+import contextlib
 import json
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,12 +31,14 @@ def run(
         for line in _listed(asked):
             console.print(line, soft_wrap=True)
         return DONE
-    _make_folder(asked.out)
+    with _writing(asked.out):
+        asked.out.mkdir(parents=True, exist_ok=True)
     failed = 0
     if not arguments.no_run:
         failed = campaign.run(asked.runs, asked.out, arguments.workers, note, asked.threads)
     found = document.make(asked)
-    written = _write(found, command)
+    with _writing(asked.out):
+        written = _write(found, command)
     if arguments.json:
         console.print(json.dumps(_plain(found, command), indent=2), soft_wrap=True)
     else:
@@ -53,9 +56,11 @@ def _listed(asked: request.Request) -> list[str]:
     return [*lines, f"{len(lines)} runs, {to_run} to run, {asked.threads} threads each"]
 
 
-def _make_folder(out: Path) -> None:
+@contextlib.contextmanager
+def _writing(out: Path) -> Iterator[None]:
+    """A folder that takes no files is the user's to mend."""
     try:
-        out.mkdir(parents=True, exist_ok=True)
+        yield
     except OSError as error:
         raise UserError(f"--out {out}: {error.strerror}; give another folder") from error
 

@@ -104,9 +104,10 @@ def legend(comparison: Comparison) -> list[str]:
     )
     if comparison.agreements:
         lines.append(
-            "agreement: largest |a - b| / max(|a|, |b|) of the losses; of the metric |a - b|; "
-            f"first: up to step {agreement.FIRST_STEPS}"
+            f"agreement: largest |a - b| / max(|a|, |b|); first: up to step {agreement.FIRST_STEPS}"
         )
+    if any(row.arm.batch_size is not None for row in comparison.rows):
+        lines.append("all run as many steps: the larger the batch, the more rows are seen")
     return lines
 
 
@@ -157,7 +158,13 @@ def _named(row: Row, names: Sequence[str]) -> list[str]:
 
 def _agreement(comparison: Comparison) -> "Table":
     names = [name for name in dimensions(comparison) if name != "framework"]
-    headings = ["training loss: step 0", "first", "all", "validation loss", comparison.goal.metric]
+    headings = [
+        "training loss: step 0",
+        "first",
+        "all",
+        "validation loss",
+        f"last {comparison.goal.metric}",
+    ]
     table = _new_table("agreement", [name.replace("_", " ") for name in names], ["of", *headings])
     for arm, found in comparison.agreements:
         differences = (
@@ -165,7 +172,7 @@ def _agreement(comparison: Comparison) -> "Table":
             found.first_steps,
             found.all_steps,
             found.validation_loss,
-            found.metric,
+            found.metric_last,
         )
         told = ["-" if each is None else f"{each:.1e}" for each in differences]
         pair = " and ".join(found.frameworks) + ("" if found.same_rows else " (other data)")

@@ -97,6 +97,14 @@ def test_a_folder_that_other_settings_made(tmp_path, capsys, ended):
     assert "holds another configuration (max_steps: 50, now 31)" in capsys.readouterr().err
 
 
+def test_a_folder_that_takes_no_files(tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    words = "--out", str(tmp_path / "file"), "--frameworks", "jax,pytorch", "--no-run"
+    assert cli.main([*COMPARE, *words]) == 2
+    error = capsys.readouterr().err
+    assert error == f"algoperf: --out {words[1]}: File exists; give another folder\n"
+
+
 def test_another_machine_may_show_what_has_ended_but_not_go_on(tmp_path, capsys, ended, undrawn):
     ended(tmp_path)
     ended(tmp_path, framework="pytorch", flags={"hardware": {"cpu": "another", "threads": 2}})
