@@ -13,7 +13,7 @@ from typing import Any
 
 from algoperf import carbon
 from algoperf.compare import agreement, measures
-from algoperf.compare.measures import MEASURES, Number, Trial
+from algoperf.compare.measures import Measure, Number, Trial
 from algoperf.compare.request import Arm, Request
 from algoperf.goal import Goal
 
@@ -34,15 +34,16 @@ class Row:
 
     arm: Arm
     trials: Mapping[int, Trial]
+    table: Mapping[str, Measure]
 
     @property
     def spreads(self) -> dict[str, Spread | None]:
         """The spread of each measure, None where no trial has it."""
-        found = [trial.measures() for trial in self.trials.values()]
+        found = [trial.measured(self.table) for trial in self.trials.values()]
         has_target = any(trial.goal.validation is not None for trial in self.trials.values())
         return {
             name: spread([each[name] for each in found], counts_misses=measure.miss and has_target)
-            for name, measure in MEASURES.items()
+            for name, measure in self.table.items()
         }
 
     @property
@@ -138,7 +139,8 @@ def make(request: Request) -> Comparison:
             missing.append(f"{run.arm.label} trial {run.trial}")
         else:
             found[run.arm][run.trial] = trial
-    rows = [Row(arm, trials) for arm, trials in found.items()]
+    table = measures.table(request.definition.metrics, goal.metric)
+    rows = [Row(arm, trials, table) for arm, trials in found.items()]
     return Comparison(request, rows, goal, missing)
 
 
@@ -218,7 +220,7 @@ def write_csv(comparison: Comparison, path: Path) -> None:
     """Write a line for each row: each measure's median, and its range as `_low` and `_high`; empty
     is what is unknown, `inf` a target that was missed.
     """
-    names = [f"{name}{end}" for name in MEASURES for end in ("", "_low", "_high")]
+    names = [f"{name}{end}" for name in comparison.rows[0].table for end in ("", "_low", "_high")]
     fixed = ("workload", "technique", "framework", "batch_size", "trials", "reached")
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")

@@ -7,7 +7,7 @@ import dataclasses
 import itertools
 import math
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,11 +43,11 @@ class Trial:
         """The first evaluation that meets the comparison's target; None where there is none."""
         return next((row for row in self.evaluations if self.goal.is_met(row)), None)
 
-    def measures(self) -> dict[str, Number]:
-        """All of `MEASURES` by name; of a trial that failed those of its curve alone."""
+    def measured(self, table: Mapping[str, "Measure"]) -> dict[str, Number]:
+        """All measures of the table by name; of a trial that failed those of its curve alone."""
         return {
             name: _finite(measure.of(self)) if measure.of_curve or not self.failed else None
-            for name, measure in MEASURES.items()
+            for name, measure in table.items()
         }
 
 
@@ -173,3 +173,16 @@ MEASURES: Mapping[str, Measure] = {
     "energy_kwh": Measure(_at("resources", "carbon", "energy_kwh")),
     "co2_kg": Measure(_at("resources", "carbon", "co2_kg")),
 }
+
+
+def table(metrics: Iterable[str], target_metric: str) -> dict[str, Measure]:
+    """`MEASURES`, and behind them the test values of a workload's other metrics."""
+    others = {
+        test_of(name): Measure(_final("test", name)) for name in metrics if name != target_metric
+    }
+    return {**MEASURES, **others}
+
+
+def test_of(metric: str) -> str:
+    """The name of the measure that is another metric's test value."""
+    return f"test_{metric}"

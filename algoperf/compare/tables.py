@@ -5,7 +5,7 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from algoperf.compare import agreement
+from algoperf.compare import agreement, measures
 from algoperf.compare.document import Comparison, Row, Spread
 
 if TYPE_CHECKING:
@@ -46,10 +46,12 @@ def qualities(comparison: Comparison) -> tuple[Column, ...]:
     """The columns of the first table; the metric bears its name."""
     metric = comparison.goal.metric
     has_target = comparison.goal.validation is not None
+    others = [name for name in comparison.request.definition.metrics if name != metric]
     return (
         Column("metric", metric, ".4f", always=True),
         Column("best", "best", ".4f", always=True),
         Column("test_metric", "test", ".4f"),
+        *(Column(measures.test_of(name), f"test {name}", ".4f") for name in others),
         Column("validation_loss", "loss", ".4f"),
         Column("time_to_target_s", "time to target s", ".2f", always=has_target),
         Column("steps_to_target", "steps to target", ".0f", always=has_target),

@@ -268,13 +268,14 @@ def asked():
 
 def write_ended(out, workload="digits", framework="jax", trial=1, values=REACHES, **told):
     """One trial folder; `told` goes into its result, but for `losses` (of training, every tenth
-    step), `flags`, `later_s` (added to the clock) and `experiment`.
+    step), `flags`, `later_s` (added to the clock), `metric` and `experiment`.
     """
     experiment = told.pop("experiment", "mini-builtin")
     folder = run_log.trial_folder(out, experiment, "nadamw", 0, workload, framework, trial)
     folder.mkdir(parents=True)
     losses, later_s = told.pop("losses", (2.0, 1.0, 0.5)), told.pop("later_s", 0.0)
-    header = f"{measures.CLOCK},{measures.STEP},validation/accuracy,validation/loss"
+    metric = told.pop("metric", "accuracy")
+    header = f"{measures.CLOCK},{measures.STEP},validation/{metric},validation/loss"
     lines = [
         f"{time_s + later_s},{step},{value},{1 - value}"
         for time_s, step, value in zip(CLOCK_S, STEPS, values, strict=True)

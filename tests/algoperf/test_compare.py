@@ -118,6 +118,22 @@ def test_the_target_is_the_base_workloads_or_the_one_given(tmp_path, compare, en
     assert [medians(row)["steps_to_target"] for row in found["rows"]] == [11, 11]
 
 
+def test_the_other_metrics_of_summaries(tmp_path, capsys, ended, undrawn):
+    test = {"rouge1": 0.5, "rouge2": 0.25, "rougeL": 0.375}
+    final = {"validation/rouge2": 0.2, **{f"test/{name}": value for name, value in test.items()}}
+    for framework in ("jax", "pytorch"):
+        ended(tmp_path, "xsum", framework, metric="rouge2", final=final)
+    words = [*COMPARE, "--out", str(tmp_path), "--frameworks", "jax,pytorch"]
+    words[1] = "xsum"
+    assert cli.main(words) == 0
+    header, row = (line.split() for line in capsys.readouterr().out.splitlines()[4:7:2])
+    assert " ".join(header[1:9]) == "rouge2 best test test rouge1 test rougeL time"
+    assert row[:7] == ["jax", "0.2000", "0.9750", "0.2500", "0.5000", "0.3750", "2.50"]
+    with (tmp_path / "compare.csv").open() as file:
+        first = next(csv.DictReader(file))
+    assert (first["test_rouge1"], first["test_rougeLsum"]) == ("0.5", "")
+
+
 def test_the_frameworks_curves(tmp_path, compare, ended):
     """Training losses differ by 0.001 / 1.001 at step 10, by 0.1 / 0.5 at step 30 and nowhere else;
     the last accuracies are 0.95 and 0.96.
