@@ -9,11 +9,14 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from algoperf.compare import agreement
 from algoperf.compare.document import Comparison, Row, Spread
 from algoperf.compare.measures import CLOCK, Trial
-from scoring import palette
+from scoring import palette, plot_curves
 from scoring import plot_style as style
+from scoring.runs import Target
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -145,6 +148,7 @@ def curves(comparison: Comparison) -> "Figure":
             _lines(axes, [of(trial) for trial in row.trials.values()], look)
         if up == f"validation {metric}":
             _target(axes, comparison)
+            _show_the_better(axes, comparison)
         axes.set(xlabel=across, ylabel=up)
         style.tidy(axes)
     if pairs:
@@ -152,6 +156,19 @@ def curves(comparison: Comparison) -> "Figure":
     _legend(figure, comparison, points=False)
     style.small_print(figure, _small_print(comparison))
     return figure
+
+
+def _show_the_better(axes: "Axes", comparison: Comparison) -> None:
+    """Limits in which the target is told from the last values: the first steps run out of them."""
+    goal = comparison.goal
+    values = [
+        np.array([row[trial.metric] for row in trial.evaluations if trial.metric in row])
+        for row in comparison.rows
+        for trial in row.trials.values()
+    ]
+    finite = [each[np.isfinite(each)] for each in values]
+    target = Target(goal.metric, goal.higher_is_better, goal.validation)
+    axes.set_ylim(*plot_curves.limits(finite, target))
 
 
 def _validation_loss(trial: Trial) -> dict[int, float]:

@@ -18,13 +18,13 @@ FULL = "full"  # the technique that is the workload itself
 ALIASES = {"adapter": "adapters"}
 EVALUATIONS = 20  # of a run, beside the one after its first step
 T = TypeVar("T")
-# What every run is given by the comparison itself.
+# What every run is given by the comparison itself, or cannot share with the others.
 OWN_OPTIONS = frozenset(
     f"--{name}"
     for name in (
         *("workload", "submission", "framework", "scale", "data", "pretrained", "batch-size"),
         *("seed", "studies", "trials", "trial-range", "max-steps", "eval-every-steps", "until"),
-        *("experiment", "out", "json", "skip-bad-rows", "suite"),
+        *("experiment", "out", "json", "skip-bad-rows", "suite", "save-model"),
     )
 )
 
@@ -193,7 +193,9 @@ def _run_options(text: str) -> list[str]:
         raise UserError(f"--run-options {text!r}: {error}") from error
     for word in words:
         if word.partition("=")[0] in OWN_OPTIONS:
-            raise UserError(f"--run-options: {word} is set by the comparison itself")
+            raise UserError(
+                f"--run-options: {word} cannot be given for all runs; see: algoperf compare --help"
+            )
     return words
 
 

@@ -71,7 +71,7 @@ def test_names_of_techniques():
         ("digits --techniques full,tanh --batch-sizes 16", "--techniques with --batch-sizes"),
         ("digits_tanh --techniques full,noisy", "--techniques: digits_tanh is a variant itself"),
         ("digits --batch-sizes 16,32 --submission adamww", "unknown submission 'adamww'"),
-        ("digits --batch-sizes 16,32 --run-options=--seed=4", "--seed=4 is set by the comparison"),
+        ("digits --batch-sizes 16,32 --run-options=--seed=4", "--seed=4 cannot be given for all"),
         ("digits --batch-sizes 16,32 --run-options=--nope", "unrecognized arguments: --nope"),
         ("digits --batch-sizes 16,32 --data hub", "unknown data for digits 'hub'"),
         ("digits --batch-sizes 16,32 --scale ful", "unknown scale of digits 'ful'"),
