@@ -247,3 +247,13 @@ def test_points_are_medians_and_bars_ranges(tmp_path, asked, ended):
     assert time.get_xscale() == "log"  # 3.8 to 93.8 s
     assert memory.get_xlim()[0] == 0.0
     assert memory.containers[0].lines[0].get_xdata() == [3.0]
+
+
+def test_a_curve_of_one_point_is_seen(tmp_path, asked, ended):
+    ended(tmp_path, losses=(2.0,))
+    ended(tmp_path, framework="pytorch")
+    with plots.style.context():
+        figure = plots.curves(document.make(asked(tmp_path, "--frameworks", "jax,pytorch")))
+    point, line = figure.axes[0].lines
+    assert (point.get_marker(), line.get_marker()) == ("o", "none")
+    assert line.get_xydata().tolist() == [[0.0, 2.0], [10.0, 1.0], [20.0, 0.5]]
