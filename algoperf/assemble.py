@@ -15,6 +15,7 @@ from algoperf import (
     memory,
     older,
     preservation,
+    pretrained,
     resources,
     run_log,
     seeds,
@@ -53,6 +54,14 @@ class Assembled:
     checkpoints: Checkpoints
     guard: trust.Guard
     meter: resources.Meter
+    trained: Callable[[], pretrained.Trained]  # after the trial's end
+
+    def save_model(self, folder: Path) -> str:
+        """Write the trained model into the folder, if the trial has one, and say what was done."""
+        if self.trial.status in ("failed", "diverged"):
+            return f"{folder}: no model is saved of a trial that {self.trial.status}"
+        self.trained().save(folder)
+        return f"the trained model is in {folder}"
 
 
 def assemble(
@@ -63,6 +72,8 @@ def assemble(
     """
     definition = workload.find(plan.workload, plan.suite)
     scale = definition.scales[plan.scale].on(plan.source_kind)
+    if plan.pretrained is not None:
+        scale = definition.starting_from(plan.pretrained, scale)
     backend = backends.load(plan.framework, compile_model=plan.compile)
     meter = _meter(backend)
     definition.import_measures()
@@ -71,9 +82,11 @@ def assemble(
     point = choices.tuning_point(plan, loaded)
     data = load_data(plan, definition, scale)
     bound = backend.workload(definition, scale, plan.source_kind, data)
+    settings = {**scale.model, **data.model}
     if plan.pretrained is not None:
-        settings = {**scale.model, **data.model}
-        bound.pretrained = definition.load_pretrained(plan.pretrained, settings, scale)
+        bound.pretrained = definition.load_pretrained(plan.pretrained, settings)
+    if plan.save_model is not None:
+        pretrained.check_saved(definition.pretrained[0], bound, settings)
     batch_size, note = choices.choose_batch_size(plan, loaded, point, scale)
     if note:
         report("note", text=note)
@@ -86,6 +99,7 @@ def assemble(
     goal = choices.goal(plan, definition, scale)
     flags = run_log.with_hashes(
         choices.flags(plan, loaded, data.fingerprint, batch_size, goal, scale)
+        | pretrained.flags(bound.pretrained)
     )
     folder = run_log.trial_folder(
         plan.out_folder,
@@ -175,8 +189,16 @@ def assemble(
         keeper.go_on(trial, saved)
         trial.preemptions = begun_before
         say(f"goes on from step {trial.state.step}, clock {ledger.submission.elapsed_s:.1f} s")
+
+    def trained() -> pretrained.Trained:
+        by_framework: Any = bound
+        values = by_framework.to_neutral(view.first(trial.evaluated))
+        return pretrained.Trained(definition.pretrained[0], settings, values, data.tokenizer)
+
     return Assembled(
-        plan, trial, backend, log, flags, batch_size, evaluator, buckets, checkpoints, guard, meter
+        *(plan, trial, backend, log, flags, batch_size, evaluator, buckets, checkpoints, guard),
+        meter,
+        trained,
     )
 
 

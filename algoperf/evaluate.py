@@ -23,7 +23,7 @@ def evaluate(
     params: Any,
     model_state: Any,
 ) -> dict[str, float]:
-    """Return 'loss' (the mean over rows), the workload's metrics, and 'num_examples'.
+    """Return 'loss' (the mean over rows, or tokens), the workload's metrics, and 'num_examples'.
 
     Losses and predictions are fetched row by row and summed in float64, so the result depends on
     neither the batch size nor the padding of the last batch.
@@ -39,7 +39,11 @@ def evaluate(
     weights = np.asarray(arrays.get("weights", np.ones(losses.shape)), np.float64)
     values = {"loss": float((losses.astype(np.float64) * weights).sum() / weights.sum())}
     for name in definition.metrics:
-        values[name] = getattr(metrics, name)(predictions, arrays["targets"], weights)
+        metric = getattr(metrics, name)
+        if name in metrics.OF_LOSS:
+            values[name] = metric(values["loss"])
+        else:
+            values[name] = metric(predictions, arrays["targets"], weights)
     values["num_examples"] = float(rows)
     return values
 

@@ -34,7 +34,15 @@ def declare(run: argparse.ArgumentParser) -> None:
     add(
         "--pretrained",
         metavar="FOLDER|NAME",
-        help="start from published weights: a folder saved by transformers, or a name on the hub",
+        help="start from saved weights: a folder of --save-model or of transformers, or a name on "
+        "the hub (docs/pretraining.md)",
+    )
+    add(
+        "--save-model",
+        type=Path,
+        metavar="DIR",
+        help="at the end, write the evaluated parameters as transformers does, for --pretrained or "
+        "its from_pretrained; of one trial",
     )
     add(
         "--tuning-ruleset",

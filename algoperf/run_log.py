@@ -50,6 +50,7 @@ POOLED = (
     "tuning_ruleset",
     "eval_every_steps",
     "pretrained",
+    "pretrained_hash",
     "skip_bad_rows",
     "drop_duplicates",
     "balance",

@@ -4,7 +4,7 @@ import argparse
 import dataclasses
 from pathlib import Path
 
-from algoperf import backends, carbon, study, submission, wandb_run, workload
+from algoperf import backends, carbon, pretrained, study, submission, wandb_run, workload
 from algoperf.companions import Companion, Companions
 from algoperf.data import sources
 from algoperf.spec import UserError
@@ -69,7 +69,8 @@ def make(arguments: argparse.Namespace, command: str, show_progress: bool) -> Ru
         else str(Path(arguments.search_space).resolve()),
         batch_size=arguments.batch_size,
         compile=arguments.compile and framework == "pytorch",
-        pretrained=arguments.pretrained,
+        pretrained=_pretrained(arguments.pretrained),
+        save_model=_save_model(arguments.save_model, definition, chosen),
         suite=None if arguments.suite is None else str(Path(arguments.suite).resolve()),
         base_workload=definition.base,
         changes=dict(definition.changes),
@@ -86,6 +87,29 @@ def make(arguments: argparse.Namespace, command: str, show_progress: bool) -> Ru
         command=command,
     )
     return RunPlan(trial, outline, chosen, tuple(notes), _companions(arguments))
+
+
+def _pretrained(given: str | None) -> str | None:
+    """A folder's whole path, so that the run folder says which it was; a name as it is."""
+    is_folder = given is not None and Path(given).is_dir()
+    return str(Path(given or "").resolve()) if is_folder else given
+
+
+def _save_model(
+    given: Path | None, definition: workload.WorkloadDefinition, chosen: study.Slice
+) -> str | None:
+    """The folder that the model is saved in; UserError where that cannot be."""
+    if given is None:
+        return None
+    if not definition.pretrained:
+        raise UserError(f"--save-model: {definition.name} has no model that transformers knows")
+    if chosen.count != 1:
+        raise UserError(
+            f"--save-model takes the model of one trial, and these are {chosen.count}; choose one "
+            "with --trial-range N:N and --studies 1"
+        )
+    pretrained.check_target(given)
+    return str(given.resolve())
 
 
 def _companions(arguments: argparse.Namespace) -> Companions:

@@ -49,6 +49,11 @@ class Slice:
     first: int
     last: int
 
+    @property
+    def count(self) -> int:
+        """How many trials these are."""
+        return self.studies * (self.last - self.first + 1)
+
     def __iter__(self) -> Iterator[tuple[int, int]]:
         """(study, trial) in the order in which they run."""
         return (

@@ -131,6 +131,11 @@ class Trial:
             if self.interrupted:
                 return
 
+    @property
+    def evaluated(self) -> Any:
+        """The parameters that the last evaluation measured, after the trial's end."""
+        return self._evaluated
+
     def _params(self) -> Any:
         return self.state.params
 

@@ -31,6 +31,7 @@ class TrialPlan:
     batch_size: int | None = None
     compile: bool = False
     pretrained: str | None = None
+    save_model: str | None = None  # the folder that the trained model goes into
     suite: str | None = None  # the file that has the workload, where that is a drawn variant
     base_workload: str | None = None  # what the workload is a variant of,
     changes: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # and in what it differs

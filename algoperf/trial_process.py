@@ -15,6 +15,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from algoperf import writing
@@ -122,6 +123,8 @@ def _run(line: str, ledger: Ledger, events: "Events", asked: threading.Event) ->
         return INTERRUPTED
     ended = result.of(assembled)
     assembled.log.result(ended)
+    if plan.save_model is not None:
+        report("note", text=assembled.save_model(Path(plan.save_model)))
     with contextlib.suppress(OSError):  # the trial has its result; a file that stays does no harm
         assembled.checkpoints.clear()
     report("result", result=ended)

@@ -111,13 +111,15 @@ class Data:
     """The rows of a run: for each split arrays of equal length, among them 'inputs' and 'targets'.
 
     `model` holds model settings that only the data knows. `notes` go into the run's meta data.
-    `text` is there where the workload generates text.
+    `text` is there where the workload generates text. `tokenizer` is the JSON of the tokenizer, as
+    the `tokenizers` library writes it, where it is no published one.
     """
 
     splits: Mapping[str, Arrays]
     model: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     notes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     text: Text | None = None
+    tokenizer: str | None = None
 
     @functools.cached_property
     def fingerprint(self) -> str:
@@ -150,8 +152,9 @@ class WorkloadDefinition:
     for a parameter path and its shape in JAX's layout; biases start at 0 and norm scales at 1.
     `metrics` names functions of `workloads.metrics`; `target_metric` is one of them. `sources` are
     of 'builtin', 'hub', 'folder'. A workload that generates text feeds the model (inputs, targets)
-    and judges what it generates; its metrics are those of `workloads.rouge`. `pretrained` is the
-    import path of the module whose `load(source, model settings)` reads published weights.
+    and judges what it generates; its metrics are those of `workloads.rouge`. `pretrained` are
+    the formats of saved weights (`algoperf.pretrained.FORMATS`) that its models start from; they
+    are saved in the first.
     `variants` are found as workloads, `<name>_<variant>`; such a definition has its `base`'s name
     and its `changes`.
     """
@@ -168,7 +171,7 @@ class WorkloadDefinition:
     output_layer: str
     initial_std: Callable[[str, tuple[int, ...], Mapping[str, Any]], float]
     generates_text: bool = False
-    pretrained: str | None = None
+    pretrained: tuple[str, ...] = ()
     variants: Mapping[str, Variant] = dataclasses.field(default_factory=dict)
     base: str | None = None
     changes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
@@ -194,25 +197,29 @@ class WorkloadDefinition:
             data = rows.change(data, scale.row_changes)
         return data
 
-    def load_pretrained(
-        self, source: str, settings: Mapping[str, Any], scale: Scale
-    ) -> Mapping[str, np.ndarray]:
-        """Return published weights by parameter name, from a folder or the hub.
+    def starting_from(self, source: str, scale: Scale) -> Scale:
+        """Return the scale for a start from saved weights, of a folder or the hub: where it trains
+        a tokenizer of its own it takes theirs.
 
-        Raises UserError where the workload has none, its data has a tokenizer of its own, or the
-        weights do not fit the model.
+        Raises UserError where the workload starts from none, or there is no such tokenizer.
         """
-        if self.pretrained is None:
+        if not self.pretrained:
             raise spec.UserError(f"{self.name} has no pretrained weights to start from")
-        if scale.data.get("tokenizer") == "trained":
-            raise spec.UserError(
-                f"{self.name}: this scale trains its own tokenizer, whose tokens are not those of "
-                f"{source}; pretrained weights need a scale with the published tokenizer"
-            )
-        values: Mapping[str, np.ndarray] = importlib.import_module(self.pretrained).load(
-            source, settings
-        )
-        return values
+        if scale.data.get("tokenizer") != "trained":
+            return scale
+        from algoperf import pretrained
+
+        folder, size = pretrained.vocabulary(source)
+        data = {**scale.data, "tokenizer": folder, "vocab_size": size}
+        return dataclasses.replace(scale, data=data)
+
+    def load_pretrained(self, source: str, settings: Mapping[str, Any]) -> Mapping[str, np.ndarray]:
+        """Return saved weights by parameter name, from a folder or the hub; UserError where they do
+        not fit the model.
+        """
+        from algoperf import pretrained
+
+        return pretrained.load(self.pretrained, source, settings)
 
     def build_model(self, framework: str, settings: Mapping[str, Any]) -> Any:
         """Return the flax or PyTorch module; `framework` is the suffix of its file,

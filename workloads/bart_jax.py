@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from algoperf.data.tokenizers import PAD_ID, START_ID
-from workloads.style import BART, EncoderDecoderStyle, residual, scaled
+from workloads.style import BART, EncoderDecoderStyle, TransformerStyle, residual, scaled
 from workloads.style_jax import Layer, activate, norm
 from workloads.transformer_jax import Attention, causal_mask
 
@@ -44,7 +44,7 @@ class Block(nn.Module):
     heads: int
     feed_forward: int
     is_decoder: bool
-    style: EncoderDecoderStyle
+    style: TransformerStyle
     has_norm: bool
 
     def setup(self) -> None:
@@ -106,7 +106,7 @@ class Stack(nn.Module):
     heads: int
     feed_forward: int
     is_decoder: bool
-    style: EncoderDecoderStyle
+    style: TransformerStyle
 
     def setup(self) -> None:
         """Make the layers."""

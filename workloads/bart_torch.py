@@ -18,7 +18,7 @@ from torch import nn
 from torch.nn import functional
 
 from algoperf.data.tokenizers import PAD_ID, START_ID
-from workloads.style import BART, EncoderDecoderStyle, residual, scaled
+from workloads.style import BART, EncoderDecoderStyle, TransformerStyle, residual, scaled
 from workloads.style_torch import Layer, activate, norm
 from workloads.transformer_torch import Attention, padding_mask
 
@@ -46,7 +46,7 @@ class Block(nn.Module):
         heads: int,
         feed_forward: int,
         is_decoder: bool,
-        style: EncoderDecoderStyle,
+        style: TransformerStyle,
         has_norm: bool,
     ) -> None:
         super().__init__()
@@ -102,7 +102,7 @@ class Stack(nn.Module):
         heads: int,
         feed_forward: int,
         is_decoder: bool,
-        style: EncoderDecoderStyle,
+        style: TransformerStyle,
     ) -> None:
         super().__init__()
         self.position_scale = style.position_scale

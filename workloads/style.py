@@ -75,6 +75,8 @@ class EncoderDecoderStyle(TransformerStyle):
 
 BART = EncoderDecoderStyle(activation="gelu", norm="layer", norm_place="post")
 
+ROBERTA = TransformerStyle(activation="gelu", norm="layer", norm_place="post")
+
 
 def activate(
     style: Style,

@@ -7,8 +7,7 @@ Legend: N rows, S source tokens, T target tokens.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
 
 BUILTIN_ROWS = {"train": 16_000, "validation": 1_000, "test": 1_000}
 TOKENIZER_ROWS = 8_000  # of the training split; more would change few tokens and take minutes
-CHUNK_ROWS = 1_000
 Pairs = tuple[list[str], list[str]]  # sources, summaries
 
 
@@ -52,11 +50,12 @@ def load(
     """Return the rows from 'builtin', 'hub' or a folder as 'inputs' (N, S) and 'targets' (N, T),
     int32, and 'weights' (N, T), 1 where the target is real.
 
-    `tokenizer` is 'trained' (on the training split) or 'bart'. Notes hold what was cut
-    ('rows_cut'), the lengths before that ('tokens'), and those of `records.read`.
+    `tokenizer` is 'trained' (on the training split), 'bart' or a trained one's folder. Notes hold
+    what was cut ('rows_cut'), the lengths before that ('tokens'), and those of `records.read`.
     """
     pairs, notes = read(corpus, source, seed, skip_bad_rows)
-    made = _tokenizer(tokenizer, source, pairs["train"], vocab_size)
+    texts = [text for side in pairs["train"] for text in side[:TOKENIZER_ROWS]]
+    made = tokenizers.of_encoder(tokenizer, source, texts, vocab_size, tokenizers.BART_SPECIAL)
     splits: dict[str, dict[str, np.ndarray]] = {split: {} for split in SPLITS}
     notes |= {"max_source": max_source, "max_target": max_target}
     notes |= {"rows_cut": {split: {} for split in SPLITS}}
@@ -82,7 +81,8 @@ def load(
         sources={split: pairs[split][0] for split in SPLITS},
         references={split: pairs[split][1] for split in SPLITS},
     )
-    return Data(splits, model={"vocab_size": vocab_size}, notes=notes, text=text)
+    json = tokenizers.to_json(tokenizer, made)
+    return Data(splits, model={"vocab_size": vocab_size}, notes=notes, text=text, tokenizer=json)
 
 
 def read(
@@ -100,36 +100,17 @@ def read(
     return {split: (columns[first], columns[second]) for split, columns in splits.items()}, notes
 
 
-def _tokenizer(kind: str, source: str, train: Pairs, vocab_size: int) -> "Tokenizer":
-    if kind == "trained":
-        texts = [text for side in train for text in side[:TOKENIZER_ROWS]]
-        made = tokenizers.train_byte_pair(texts, vocab_size, tokenizers.BART_SPECIAL)
-    else:
-        made = tokenizers.read_bart(None if source in ("builtin", "hub") else Path(source))
-    made.no_truncation()
-    made.no_padding()
-    made.encode_special_tokens = True  # a text that says '<pad>' has no padding inside
-    return made
-
-
 def encode(
     tokenizer: "Tokenizer", texts: Sequence[str], max_length: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return tokens_NT int32 of `max_length` columns, and the rows' full lengths with both ends."""
     tokens_NT = np.full((len(texts), max_length), PAD_ID, np.int32)
     lengths_N = np.empty(len(texts), np.int64)
-    for row, ids in enumerate(_ids(tokenizer, texts)):
+    for row, ids in enumerate(tokenizers.ids_of(tokenizer, texts)):
         kept = [BEGIN_ID, *ids[: max_length - 2], END_ID]
         tokens_NT[row, : len(kept)] = kept
         lengths_N[row] = len(ids) + 2
     return tokens_NT, lengths_N
-
-
-def _ids(tokenizer: "Tokenizer", texts: Sequence[str]) -> Iterator[list[int]]:
-    for start in range(0, len(texts), CHUNK_ROWS):
-        chunk = list(texts[start : start + CHUNK_ROWS])
-        for encoding in tokenizer.encode_batch_fast(chunk, add_special_tokens=False):
-            yield encoding.ids
 
 
 def _narrow(splits: Mapping[str, dict[str, np.ndarray]], key: str, max_length: int) -> None:
@@ -143,7 +124,7 @@ def decoder(tokenizer: "Tokenizer") -> Callable[[Sequence[Sequence[int]]], list[
     """Return a function from lists of token ids to texts, without special tokens and the leading
     space.
     """
-    special = {BEGIN_ID, PAD_ID, END_ID, UNKNOWN_ID, tokenizer.token_to_id("<mask>")}
+    special = {BEGIN_ID, PAD_ID, END_ID, UNKNOWN_ID, tokenizer.token_to_id(tokenizers.MASK)}
 
     def decode(rows: Sequence[Sequence[int]]) -> list[str]:
         kept = [[int(token) for token in row if int(token) not in special] for row in rows]

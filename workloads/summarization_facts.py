@@ -76,9 +76,9 @@ def define(
         },
         sources=("builtin", "hub", "folder"),
         output_layer="token",
-        initial_std=_initial_std,
+        initial_std=initial_std,
         generates_text=True,
-        pretrained="workloads.pretrained",
+        pretrained=("bart", "roberta"),
         variants=variants,
     )
 
@@ -93,7 +93,7 @@ def _mini(size: Size) -> Scale:
     )
 
 
-def _initial_std(name: str, shape: tuple[int, ...], model: Mapping[str, Any]) -> float:
+def initial_std(name: str, shape: tuple[int, ...], model: Mapping[str, Any]) -> float:
     """BART's 0.02; for kernels of another width what keeps a layer's output as large as at BART's.
 
     With 0.02 a model of width 128 ignores its source for more than 500 steps.

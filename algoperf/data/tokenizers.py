@@ -11,7 +11,7 @@ from algoperf.spec import UserError
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-PAD = "<pad>"
+PAD, MASK = "<pad>", "<mask>"
 BART_SPECIAL = ("<s>", PAD, "</s>", "<unk>")
 BEGIN_ID, PAD_ID, END_ID, UNKNOWN_ID = range(len(BART_SPECIAL))
 START_ID = END_ID  # with which BART's decoder is started
@@ -43,6 +43,73 @@ def _in_chunks(texts: Sequence[str], size: int = 1000) -> Iterator[list[str]]:
         yield list(texts[start : start + size])
 
 
+def of_decoder(
+    kind: str, source: str, texts: Sequence[str], vocab_size: int
+) -> tuple["Tokenizer", int]:
+    """Return (the tokenizer of GPT-2's workloads, its token for padding and the end of a text).
+
+    `kind` is 'trained' (on `texts`), 'gpt2' (from the folder `source`, else from the hub) or the
+    folder of one that was trained.
+    """
+    if kind == "trained":
+        return train_byte_pair(texts, vocab_size), 0
+    if kind != "gpt2":
+        return read_trained(kind, (PAD,)), 0
+    return read_gpt2(None if source in ("builtin", "hub") else Path(source)), GPT2_END_ID
+
+
+def of_encoder(
+    kind: str, source: str, texts: Sequence[str], vocab_size: int, special_tokens: Sequence[str]
+) -> "Tokenizer":
+    """The tokenizer of BART's and RoBERTa's workloads; the first tokens are BART's special ones.
+
+    `kind` is 'trained' (on `texts`, with the `special_tokens`), 'bart' (from the folder `source`,
+    else from the hub) or the folder of one that was trained.
+    """
+    if kind == "trained":
+        made = train_byte_pair(texts, vocab_size, special_tokens)
+    elif kind != "bart":
+        made = read_trained(kind, BART_SPECIAL)
+    else:
+        made = read_bart(None if source in ("builtin", "hub") else Path(source))
+    made.no_truncation()
+    made.no_padding()
+    made.encode_special_tokens = True  # a text that says '<pad>' has no padding inside
+    return made
+
+
+def read_trained(folder: str, special_tokens: Sequence[str]) -> "Tokenizer":
+    """The tokenizer of saved weights (`tokenizer.json`); UserError where its first tokens are not
+    the special ones.
+    """
+    from tokenizers import Tokenizer
+
+    path = Path(folder) / "tokenizer.json"
+    try:
+        read = Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises a bare Exception
+        raise UserError(f"{path}: not a tokenizer ({error})") from error
+    _check_special(str(path), read, special_tokens)
+    return read
+
+
+def _check_special(
+    where: str, tokenizer: "Tokenizer", special_tokens: Sequence[str], title: str = "the workload"
+) -> None:
+    for expected, token in enumerate(special_tokens):
+        found = tokenizer.token_to_id(token)
+        if found != expected:
+            raise UserError(
+                f"{where}: the tokenizer is not {title}'s: {token} is token {found}, expected "
+                f"{expected}"
+            )
+
+
+def to_json(kind: str, tokenizer: "Tokenizer") -> str | None:
+    """The tokenizer's JSON for `Data.tokenizer`; None where `kind` names a published one."""
+    return None if kind in PUBLISHED else str(tokenizer.to_str())
+
+
 def read_gpt2(folder: Path | None) -> "Tokenizer":
     """GPT-2's tokenizer from a folder (`tokenizer.json`, or `vocab.json` and `merges.txt`), else
     from the hub.
@@ -53,13 +120,7 @@ def read_gpt2(folder: Path | None) -> "Tokenizer":
 def read_bart(folder: Path | None) -> "Tokenizer":
     """BART's tokenizer, from where `read_gpt2` would have its own; UserError where it is none."""
     tokenizer = _read(folder, "BART", "facebook/bart-base", BART_REVISION)
-    for expected, token in enumerate(BART_SPECIAL):
-        found = tokenizer.token_to_id(token)
-        if found != expected:
-            raise UserError(
-                f"{folder}: the tokenizer is not BART's: {token} is token {found}, expected "
-                f"{expected}"
-            )
+    _check_special(str(folder), tokenizer, BART_SPECIAL, "BART")
     return tokenizer
 
 
@@ -82,6 +143,8 @@ def _read(folder: Path | None, title: str, path: str, revision: str) -> "Tokeniz
         ) from error
 
 
+PUBLISHED = frozenset({"gpt2", "bart"})
+GPT2_END_ID = 50256  # <|endoftext|>
 GPT2_REVISION = "607a30d783dfa663caf39e06633721c8d4cfcd7e"
 BART_REVISION = "aadd2ab0ae0c8268c7c9693540e9904811f36177"
 
@@ -94,10 +157,15 @@ def encode(
     """
     tokens_NT = np.full((len(texts), max_length), pad_id, np.int32)
     cut = 0
-    for row, encoding in enumerate(
-        tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
-    ):
-        ids = encoding.ids[:max_length]
-        cut += len(encoding.ids) > max_length
-        tokens_NT[row, : len(ids)] = ids
+    for row, ids in enumerate(ids_of(tokenizer, texts)):
+        kept = ids[:max_length]
+        cut += len(ids) > max_length
+        tokens_NT[row, : len(kept)] = kept
     return tokens_NT, cut
+
+
+def ids_of(tokenizer: "Tokenizer", texts: Sequence[str]) -> Iterator[list[int]]:
+    """Yield each text's tokens, without special ones."""
+    for chunk in _in_chunks(texts):
+        for encoding in tokenizer.encode_batch_fast(chunk, add_special_tokens=False):
+            yield encoding.ids

@@ -98,7 +98,7 @@ def _field(name: str) -> Change:
 
 def _rows(name: str, only_classes: bool = False) -> Change:
     def change(scale: Scale, value: Value) -> Scale | None:
-        if only_classes and scale.generation is not None:
+        if only_classes and "classes" not in scale.model:
             return None
         return dataclasses.replace(scale, row_changes={**scale.row_changes, name: value})
 

@@ -88,3 +88,31 @@ def test_a_split_is_left_as_it_was(measured):
     measured[0](digits().splits["test"], 100)
     for key, array in digits().splits["test"].items():
         np.testing.assert_array_equal(array, before[key])
+
+
+class TokenLosses:
+    """A backend whose rows' losses are their inputs."""
+
+    def place(self, batch):
+        return batch
+
+    def predict(self, workload, params, model_state, batch):
+        return batch["inputs"], batch["targets"]
+
+    def fetch(self, tree):
+        return tree
+
+
+@pytest.mark.parametrize("batch_size", [2, 5])
+def test_perplexity_is_of_the_mean_over_all_tokens_that_count(batch_size):
+    losses = np.random.default_rng(0).random((5, 3)).astype(np.float32)
+    arrays = {"inputs": losses, "targets": np.zeros((5, 3), np.int32)}
+    counted = np.array([[1, 0, 0], [1, 1, 1], [0, 0, 0], [0, 1, 0], [1, 1, 0]], np.float32)
+    for name, weights in (("lm", np.ones((5, 3))), ("mlm", counted)):
+        definition = workload.find(name)
+        split = arrays if name == "lm" else {**arrays, "weights": weights}
+        found = evaluate(TokenLosses(), None, definition, split, batch_size, None, None)
+        mean = (losses * weights).sum() / weights.sum()  # not the mean of the rows' means
+        assert found["loss"] == pytest.approx(mean, rel=1e-6)
+        assert found[definition.target_metric] == pytest.approx(np.exp(mean), rel=1e-6)
+        assert found["num_examples"] == 5

@@ -117,11 +117,11 @@ def our_writers(setting: Setting, folder: str) -> dict[str, Writer]:
     import torch
     from flax import traverse_util
 
-    from algoperf import generation, parameters
+    from algoperf import generation, parameters, pretrained
     from algoperf.backends import jax_decoding, torch_backend, torch_decoding
-    from workloads import bart_jax, bart_torch, pretrained
+    from workloads import bart_jax, bart_torch
 
-    values = pretrained.load(folder, setting.model)
+    values = pretrained.load(("bart",), folder, setting.model)
     params = jax.device_put(traverse_util.unflatten_dict(values, sep="/"))
     module = bart_torch.build(**setting.model)
     module.load_state_dict(

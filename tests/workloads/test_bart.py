@@ -11,11 +11,11 @@ import pytest
 import torch
 from flax import traverse_util
 
-from algoperf import generation, parameters
+from algoperf import generation, parameters, pretrained
 from algoperf.backends import jax_decoding, torch_backend, torch_decoding
 from algoperf.data import tokenizers
 from algoperf.generation import Generated, GenerationSettings
-from workloads import bart_jax, bart_torch, pretrained
+from workloads import bart_jax, bart_torch
 
 BART_BASE_PARAMETERS = 139_420_416
 BART_BASE = {
@@ -36,6 +36,7 @@ TINY = {
     "heads": 4,
     "feed_forward": 128,
 }
+WEIGHTS = {weight.name: weight for weight in pretrained.format_of("bart").weights(TINY)}
 FRAMEWORKS = ("jax", "pytorch")
 LIMIT = 24
 INPUTS = 50
@@ -124,7 +125,7 @@ class Models:
 
 
 def load_both(reference: Any, folder: Path, model: dict[str, int]) -> Models:
-    values = pretrained.load(str(folder), model)
+    values = pretrained.load(("bart",), str(folder), model)
     module = bart_torch.build(**model)
     names = torch_backend.neutral_names(module)
     assert set(names.values()) == set(values)
@@ -238,10 +239,10 @@ def test_gradients_are_transformers(trained: Models, gradients_of) -> None:
     trained.reference.zero_grad()
     logits = trained.reference_logits(*GRADIENT_INPUTS)
     (logits * torch.from_numpy(LOSS_WEIGHTS_BTV)).sum().backward()
-    theirs = dict(trained.reference.model.named_parameters())
+    theirs = dict(trained.reference.named_parameters())
     size = sum(np.square(value).sum() for value in ours.values()) ** 0.5
     for name, value in ours.items():
-        expected = theirs[pretrained.transformers_name(name)].grad.numpy()
+        expected = theirs[WEIGHTS[name].theirs].grad.numpy()
         differs = value - expected
         if name == "token/embedding":
             # transformers' embedding gives padding no gradient; an optimizer would not move a row
@@ -258,8 +259,8 @@ def test_dropout_acts_in_training_alone(framework) -> None:
 
     def logits_in_jax(*, train: bool) -> np.ndarray:
         rng = np.random.default_rng(0)
-        shapes = pretrained._shapes(small).items()
-        values = {name: rng.standard_normal(shape, np.float32) for name, shape in shapes}
+        weights = pretrained.format_of("bart").weights(small)
+        values = {each.name: rng.standard_normal(each.shape, np.float32) for each in weights}
         params = traverse_util.unflatten_dict(values, sep="/")
         apply = jax.jit(bart_jax.build(**small).apply, static_argnums=(2, 3))
         keys = {"dropout": jax.random.key(1, impl="rbg")}  # compiled in a tenth of the time

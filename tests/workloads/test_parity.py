@@ -25,6 +25,7 @@ from algoperf.variants import axes, draw
 STEPS = 20
 FULL_STEPS = 8  # of a second or more each
 DRAWN = 10  # of each workload
+SAME_BLOCKS = {"lm": "ag_news", "mlm": "xsum"}  # whose cases test what these have of theirs
 ADAMW = Path(reference_algorithms.__file__).with_name("adamw.py")
 
 
@@ -36,7 +37,8 @@ def cases():
         for scale_name, scale in definition.scales.items():
             build = importlib.import_module(f"{definition.package}.model_jax").build
             model = build, str(sorted(scale.model.items()))
-            marks = [pytest.mark.exhaustive] if model in seen else [pytest.mark.slow]
+            is_seen = model in seen or name in SAME_BLOCKS
+            marks = [pytest.mark.exhaustive] if is_seen else [pytest.mark.slow]
             seen.add(model)
             yield pytest.param(
                 (definition, scale_name),
@@ -48,7 +50,9 @@ def cases():
 def variant_cases():
     """Every named variant at mini, and some that are drawn."""
     for name in workload.variant_names():
-        yield pytest.param((workload.find(name), "mini"), id=f"{name}-mini")
+        definition = workload.find(name)
+        marks = [pytest.mark.exhaustive] if definition.base in SAME_BLOCKS else []
+        yield pytest.param((definition, "mini"), id=f"{name}-mini", marks=marks)
     for name, attempt in itertools.product(workload.names(), range(DRAWN)):
         base = workload.find(name)
         changes = draw.draw(name, base.scales["mini"], 0, attempt, 1, 3)
@@ -233,7 +237,7 @@ def test_losses_stay_together_over_steps_of_adamw(pair: Pair) -> None:
     ours, theirs = (train(side, pair.batches) for side in (pair.jax, pair.torch))
     assert len(ours) == len(pair.batches) + 1
     np.testing.assert_allclose(theirs, ours, rtol=1e-3)
-    assert abs(ours[-1] - ours[0]) > 0.02 * ours[0]  # it trains: the agreement says something
+    assert abs(ours[-1] - ours[0]) > 0.01 * ours[0]  # it trains: the agreement says something
 
 
 class Losses(list[float]):

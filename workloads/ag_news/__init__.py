@@ -2,21 +2,9 @@
 classification head.
 """
 
-from collections.abc import Mapping
-from typing import Any
-
 from algoperf import spec
 from algoperf.workload import Scale, Target, Variant, WorkloadDefinition
-from workloads.style import TransformerStyle
-
-STYLE = TransformerStyle(activation="gelu_tanh", norm="layer", norm_place="pre")
-
-
-def _initial_std(name: str, shape: tuple[int, ...], model: Mapping[str, Any]) -> float:
-    """GPT-2's rule: 0.02, projections into the residual stream divided by sqrt(2 layers)."""
-    residual = name.endswith(("attention_out/kernel", "down/kernel"))
-    return 0.02 / (2 * model["layers"]) ** 0.5 if residual else 0.02
-
+from workloads import gpt2
 
 WORKLOAD = WorkloadDefinition(
     name="ag_news",
@@ -28,14 +16,7 @@ WORKLOAD = WorkloadDefinition(
     metrics=("accuracy",),
     scales={
         "mini": Scale(
-            model={
-                "positions": 64,
-                "width": 128,
-                "layers": 2,
-                "heads": 4,
-                "classes": 4,
-                "style": STYLE,
-            },
+            model={**gpt2.MINI, "classes": 4},
             data={"max_length": 64, "vocab_size": 4096, "tokenizer": "trained"},
             default_source="builtin",
             batch_size=64,
@@ -55,14 +36,7 @@ WORKLOAD = WorkloadDefinition(
             },
         ),
         "full": Scale(
-            model={
-                "positions": 1024,
-                "width": 768,
-                "layers": 12,
-                "heads": 12,
-                "classes": 4,
-                "style": STYLE,
-            },
+            model={**gpt2.GPT2_SMALL, "classes": 4},
             data={"max_length": 128, "vocab_size": 50257, "tokenizer": "gpt2"},
             default_source="hub",
             batch_size=32,
@@ -76,7 +50,8 @@ WORKLOAD = WorkloadDefinition(
     },
     sources=("builtin", "hub", "folder"),
     output_layer="head",
-    initial_std=_initial_std,
+    initial_std=gpt2.initial_std,
+    pretrained=("gpt2",),
     variants={
         "post_ln": Variant({"norm_place": "post"}),
         "glu": Variant({"activation": "glu"}),

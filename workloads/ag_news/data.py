@@ -14,19 +14,13 @@ from algoperf.workload import SPLITS, Data
 HUB = ("fancyzhx/ag_news", "eb185aade064a813bc0b7f42de02595523103ca4")
 CLASSES = 4
 BUILTIN_ROWS = {"train_rows": 24_000, "validation_rows": 1_500, "test_rows": 1_500}
-GPT2_PAD_ID = 50256
 Rows = tuple[list[str], list[int]]  # texts, labels from 0
 
 
 def load(source: str, max_length: int, vocab_size: int, tokenizer: str, seed: int = 0) -> Data:
     """Return token rows, int32 (rows, length) padded on the right, and labels 0-3."""
     texts = read(source, seed)
-    if tokenizer == "trained":
-        trained = tokenizers.train_byte_pair(texts["train"][0], vocab_size)
-        pad_id = 0
-    else:
-        folder = None if source in ("builtin", "hub") else Path(source)
-        trained, pad_id = tokenizers.read_gpt2(folder), GPT2_PAD_ID
+    trained, pad_id = tokenizers.of_decoder(tokenizer, source, texts["train"][0], vocab_size)
     encoded = {
         split: tokenizers.encode(trained, texts[split][0], max_length, pad_id) for split in SPLITS
     }
@@ -47,7 +41,9 @@ def load(source: str, max_length: int, vocab_size: int, tokenizer: str, seed: in
         "rows_cut": {split: cut for split, (_, cut) in encoded.items()},
         "max_length": max_length,
     }
-    return Data(splits, model={"vocab_size": vocab_size, "pad_id": pad_id}, notes=notes)
+    model = {"vocab_size": vocab_size, "pad_id": pad_id}
+    json = tokenizers.to_json(tokenizer, trained)
+    return Data(splits, model=model, notes=notes, tokenizer=json)
 
 
 def longest(tokens_NT: np.ndarray, pad_id: int) -> int:

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
+from algoperf import pretrained
 from algoperf.spec import UserError
-from workloads import pretrained
 from workloads.style import BART
 
 TINY = {
@@ -21,6 +21,10 @@ TINY = {
     "heads": 4,
     "feed_forward": 128,
 }
+SIZES = (
+    *("vocab_size", "max_position_embeddings", "d_model", "encoder_layers", "decoder_layers"),
+    *("encoder_attention_heads", "decoder_attention_heads", "encoder_ffn_dim", "decoder_ffn_dim"),
+)
 
 
 @pytest.fixture(scope="module")
@@ -30,9 +34,8 @@ def random_folder(tmp_path_factory) -> Path:
 
     logging.disable_progress_bar()
     folder = tmp_path_factory.mktemp("random")
-    config = BartConfig(
-        **{key: TINY[name] for name, keys in pretrained.SETTINGS.items() for key in keys}
-    )
+    written = pretrained.format_of("bart").config(TINY)
+    config = BartConfig(**{key: written[key] for key in SIZES})
     BartForConditionalGeneration(config).save_pretrained(folder)
     return folder
 
@@ -40,7 +43,7 @@ def random_folder(tmp_path_factory) -> Path:
 def test_a_pickled_folder_gives_the_same_weights(random_folder: Path, tmp_path: Path) -> None:
     from safetensors.torch import load_file
 
-    values = pretrained.load(str(random_folder), TINY)
+    values = pretrained.load(("bart",), str(random_folder), TINY)
     tensors = load_file(random_folder / "model.safetensors")
     # as older folders are: without the prefix, tied weights shared, a view with an offset
     tensors = {name.removeprefix("model."): value for name, value in tensors.items()}
@@ -49,7 +52,7 @@ def test_a_pickled_folder_gives_the_same_weights(random_folder: Path, tmp_path: 
     tensors[key] = torch.cat([torch.zeros(3), tensors[key]])[3:]
     torch.save(tensors, tmp_path / "pytorch_model.bin")
     (tmp_path / "config.json").write_text((random_folder / "config.json").read_text())
-    pickled = pretrained.load(str(tmp_path), TINY)
+    pickled = pretrained.load(("bart",), str(tmp_path), TINY)
     assert list(pickled) == list(values)
     for name, value in values.items():
         np.testing.assert_array_equal(pickled[name], value, err_msg=name)
@@ -59,7 +62,7 @@ def test_a_pickle_with_anything_else_is_refused(random_folder: Path, tmp_path: P
     torch.save({"weight": Path("x")}, tmp_path / "pytorch_model.bin")
     (tmp_path / "config.json").write_text((random_folder / "config.json").read_text())
     with pytest.raises(UserError, match=r"not a file of torch\.save with tensors \(it holds path"):
-        pretrained.load(str(tmp_path), TINY)
+        pretrained.load(("bart",), str(tmp_path), TINY)
 
 
 @pytest.mark.parametrize(
@@ -72,7 +75,7 @@ def test_a_pickle_with_anything_else_is_refused(random_folder: Path, tmp_path: P
 )
 def test_another_size_is_one_line_that_names_the_difference(random_folder, change, named) -> None:
     with pytest.raises(UserError) as caught:
-        pretrained.load(str(random_folder), TINY | change)
+        pretrained.load(("bart",), str(random_folder), TINY | change)
     assert named.partition(";")[0] in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -81,7 +84,7 @@ def test_another_architecture_is_refused(random_folder: Path, tmp_path: Path) ->
     config = json.loads((random_folder / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps(config | {"scale_embedding": True}))
     with pytest.raises(UserError, match="scale_embedding True, not False"):
-        pretrained.load(str(tmp_path), TINY)
+        pretrained.load(("bart",), str(tmp_path), TINY)
 
 
 def test_missing_and_misshapen_weights_are_named(random_folder: Path, tmp_path: Path) -> None:
@@ -90,18 +93,18 @@ def test_missing_and_misshapen_weights_are_named(random_folder: Path, tmp_path: 
     tensors = load_file(random_folder / "model.safetensors")
     (tmp_path / "config.json").write_text((random_folder / "config.json").read_text())
     with pytest.raises(UserError, match="holds neither"):
-        pretrained.load(str(tmp_path), TINY)
+        pretrained.load(("bart",), str(tmp_path), TINY)
     lost = tensors.pop("model.encoder.layers.0.fc2.bias")
     save_file(tensors, tmp_path / "model.safetensors")
     with pytest.raises(UserError, match=r"no weights named 'encoder\.layers\.0\.fc2\.bias'"):
-        pretrained.load(str(tmp_path), TINY)
+        pretrained.load(("bart",), str(tmp_path), TINY)
     tensors["model.encoder.layers.0.fc2.bias"] = lost[:-1]
     save_file(tensors, tmp_path / "model.safetensors")
     with pytest.raises(UserError, match=r"has shape \(63,\), expected \(64,\)"):
-        pretrained.load(str(tmp_path), TINY)
+        pretrained.load(("bart",), str(tmp_path), TINY)
     (tmp_path / "model.safetensors").write_bytes(b"torn")
     with pytest.raises(UserError, match="cannot be read"):
-        pretrained.load(str(tmp_path), TINY)
+        pretrained.load(("bart",), str(tmp_path), TINY)
 
 
 def test_neither_a_folder_nor_on_the_hub(monkeypatch) -> None:
@@ -112,12 +115,12 @@ def test_neither_a_folder_nor_on_the_hub(monkeypatch) -> None:
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", refuse)
     with pytest.raises(UserError, match="no such folder, and not found on the Hugging Face hub"):
-        pretrained.load("nobody/nothing", TINY)
+        pretrained.load(("bart",), "nobody/nothing", TINY)
 
 
 def test_a_variant_with_other_layers_is_refused(random_folder: Path) -> None:
     style = dataclasses.replace(BART, norm_place="pre")
     with pytest.raises(UserError, match=r"whose layers differ from BART's: .*norm_place='pre'"):
-        pretrained.load(str(random_folder), {**TINY, "style": style})
-    same = pretrained.load(str(random_folder), {**TINY, "style": BART})
-    assert list(same) == list(pretrained.load(str(random_folder), TINY))
+        pretrained.load(("bart",), str(random_folder), {**TINY, "style": style})
+    same = pretrained.load(("bart",), str(random_folder), {**TINY, "style": BART})
+    assert list(same) == list(pretrained.load(("bart",), str(random_folder), TINY))

@@ -1,0 +1,52 @@
+"""Masked language modelling: the tokens that were masked, by RoBERTa's encoder and head."""
+
+from algoperf import spec
+from algoperf.workload import Scale, Variant, WorkloadDefinition
+from workloads.style import ROBERTA
+from workloads.summarization_facts import BART_BASE, MINI, initial_std
+
+SIZES = ("width", "encoder_layers", "heads", "feed_forward")  # an encoder-decoder's encoder
+
+WORKLOAD = WorkloadDefinition(
+    name="mlm",
+    package="workloads.mlm",
+    summary="masked language modelling, the masked tokens of text; RoBERTa",
+    loss_type=spec.LossType.SOFTMAX_CROSS_ENTROPY,
+    target_metric="pseudo_perplexity",
+    higher_is_better=False,
+    metrics=("pseudo_perplexity",),
+    scales={
+        "mini": Scale(
+            model={**{name: MINI[name] for name in SIZES}, "positions": 64, "style": ROBERTA},
+            data={"max_length": 64, "vocab_size": 2048, "tokenizer": "trained", "copies": 4},
+            default_source="builtin",
+            batch_size=32,
+            eval_batch_size=64,
+            eval_train_rows=64,
+            step_hint=400,
+            budget_s=240.0,
+            eval_every_s=15.0,
+        ),
+        "full": Scale(
+            model={**{name: BART_BASE[name] for name in SIZES}, "positions": 512, "style": ROBERTA},
+            data={"max_length": 512, "vocab_size": 50265, "tokenizer": "bart", "copies": 2},
+            default_source="hub",
+            batch_size=32,
+            eval_batch_size=16,
+            eval_train_rows=64,
+            step_hint=20_000,
+            budget_s=14_400.0,
+            eval_every_s=600.0,
+            dropout_rate=0.1,
+        ),
+    },
+    sources=("builtin", "hub", "folder"),
+    output_layer="head",
+    initial_std=initial_std,
+    pretrained=("roberta",),
+    variants={
+        "pre_ln": Variant({"norm_place": "pre"}),
+        "glu": Variant({"activation": "glu"}),
+        "attention_temperature": Variant({"attention_temperature": 1.6}),
+    },
+)
