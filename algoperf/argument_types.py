@@ -47,6 +47,11 @@ def words(text: str) -> list[str]:
     return [word for word in text.split(",") if word]
 
 
+def positives(text: str) -> list[int]:
+    """Whole numbers of at least 1, with commas between."""
+    return [positive(word) for word in words(text)]
+
+
 def numbers(text: str) -> list[float]:
     """Numbers with commas between."""
     try:

@@ -19,12 +19,13 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import reference_algorithms
 from algoperf import run_log, submission
 from algoperf.spec import UserError
 
+CAN_PIN = hasattr(os, "sched_getaffinity")
 COLUMNS = (
     "workload",
     "submission",
@@ -35,6 +36,23 @@ COLUMNS = (
     "step",
     "value",
 )
+
+
+class Task(Protocol):
+    """One `algoperf run` below a folder `out`; a task can be hashed."""
+
+    @property
+    def experiment(self) -> str:
+        """The folder of its runs, which its note begins with."""
+
+    def command(self, out: Path) -> list[str]:
+        """The arguments, `run` first."""
+
+    def has_ended(self, out: Path) -> bool:
+        """Whether there is nothing left to run."""
+
+    def prepare(self, out: Path) -> None:
+        """What is done just before it runs."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -202,29 +220,37 @@ def entries(
 
 
 def run(
-    todo: Sequence[Job] | Sequence[Entry], out: Path, workers: int, note: Callable[[str], None]
+    todo: Sequence[Task],
+    out: Path,
+    workers: int,
+    note: Callable[[str], None],
+    threads: int = 1,
 ) -> int:
-    """Run the jobs that have no result, `workers` at a time; return how many failed."""
+    """Run the tasks that have no result, `workers` at a time, each on `threads` cores; return how
+    many failed.
+
+    Raises UserError where this process may not use so many cores.
+    """
     out.mkdir(parents=True, exist_ok=True)
     # Before any of them runs: jobs of both frameworks share the file of a tuning point.
     commands = {job: job.command(out) for job in todo if not job.has_ended(out)}
-    cores: queue.SimpleQueue[int | None] = queue.SimpleQueue()
-    for core in _cores(workers):
-        cores.put(core)
+    shares: queue.SimpleQueue[frozenset[int] | None] = queue.SimpleQueue()
+    for share in _shares(workers, threads):
+        shares.put(share)
 
-    def work(job: Job | Entry) -> bool:
+    def work(job: Task) -> bool:
         job.prepare(out)
-        core = cores.get()
+        share = shares.get()
         try:
             ended = subprocess.run(
                 [sys.executable, "-P", "-m", "algoperf", *commands[job]],
                 capture_output=True,
                 text=True,
                 check=False,
-                preexec_fn=None if core is None else lambda: os.sched_setaffinity(0, {core}),
+                preexec_fn=None if share is None else lambda: os.sched_setaffinity(0, share),
             )
         finally:
-            cores.put(core)
+            shares.put(share)
         note(f"{job.experiment}: {_said(ended)}")
         return ended.returncode == 0
 
@@ -239,13 +265,19 @@ def _said(ended: "subprocess.CompletedProcess[str]") -> str:
     return (ended.stderr.strip() or ended.stdout.strip()).rpartition("\n")[2]
 
 
-def _cores(workers: int) -> Iterator[int | None]:
-    if not hasattr(os, "sched_getaffinity"):
+def _shares(workers: int, threads: int) -> Iterator[frozenset[int] | None]:
+    """The cores of each worker; None where processes cannot be pinned."""
+    if not CAN_PIN:
         return iter([None] * workers)
     available = sorted(os.sched_getaffinity(0))
-    if workers > len(available):
-        raise UserError(f"--workers {workers}: this process may use only {len(available)} cores")
-    return iter(available[:workers])
+    if workers * threads > len(available):
+        of_each = f" with {threads} threads each" if threads > 1 else ""
+        raise UserError(
+            f"--workers {workers}{of_each}: this process may use only {len(available)} cores"
+        )
+    return iter(
+        [frozenset(available[first * threads :][:threads]) for first in range(workers)],
+    )
 
 
 def curves(todo: Sequence[Job], out: Path) -> list[dict[str, Any]]:

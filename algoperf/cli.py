@@ -7,7 +7,6 @@ import argparse
 import dataclasses
 import functools
 import json
-import math
 import shlex
 import sys
 import traceback
@@ -33,6 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             "submissions": submissions_command,
             "check": check_command,
             "variants": variants_command,
+            "compare": compare_command,
         }
     ).parse_args(argv)
     from algoperf.spec import UserError
@@ -111,7 +111,7 @@ def run_command(arguments: argparse.Namespace) -> int:
     """Run trials and print what came of each."""
     from rich.console import Console
 
-    from algoperf import run_plan, study, supervision, writing
+    from algoperf import run_plan, study, summary, supervision, writing
     from algoperf.progress import Progress
     from algoperf.trial_process import INTERRUPTED
 
@@ -140,19 +140,10 @@ def run_command(arguments: argparse.Namespace) -> int:
     finally:
         progress.close()
     if arguments.json:
-        print(json.dumps(_finite(results), indent=2))
+        print(json.dumps(summary.finite(results), indent=2))
     else:
         _print_results(results, arguments.out / plan.trial.experiment)
     return TRIAL_FAILED if any(result["status"] == "failed" for result in results) else DONE
-
-
-def _finite(value: Any) -> Any:
-    """The value with None for NaN and the infinities, which JSON does not have."""
-    if isinstance(value, dict):
-        return {key: _finite(each) for key, each in value.items()}
-    if isinstance(value, list):
-        return [_finite(each) for each in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _print_results(results: list[dict[str, Any]], folder: Path) -> None:
@@ -311,6 +302,18 @@ def variants_command(arguments: argparse.Namespace) -> int:
     from algoperf.variants import command
 
     return command.run(arguments, functools.partial(print, flush=True))
+
+
+def compare_command(arguments: argparse.Namespace) -> int:
+    """Run what is missing of a comparison, and show what has ended."""
+    from rich.console import Console
+
+    from algoperf.compare import command
+
+    shown = Console(width=None if sys.stdout.isatty() else 200, markup=False, highlight=False)
+    told = Console(stderr=True, markup=False, highlight=False)
+    words = shlex.join(["algoperf", *sys.argv[1:]])
+    return command.run(arguments, words, shown, functools.partial(told.print, soft_wrap=True))
 
 
 def _print_verdict(verdict: Any) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from algoperf import __version__, run_arguments
 from algoperf.argument_types import Parser, add_rows, numbers, positive, seed, words
+from algoperf.compare import arguments as compare_arguments
 from algoperf.variants import arguments as variant_arguments
 
 Command = Callable[[argparse.Namespace], int]
@@ -45,6 +46,14 @@ def parser(functions: Mapping[str, Command]) -> argparse.ArgumentParser:
         commands, "variants", functions["variants"], "held-out variants: draw, screen, seal, verify"
     )
     variant_arguments.declare(variants)
+    compare = _add(
+        commands,
+        "compare",
+        functions["compare"],
+        "fine-tuning techniques, frameworks or batch sizes side by side: quality, time to target "
+        "and cost in one table and two plots (docs/compare.md)",
+    )
+    compare_arguments.declare(compare)
     return root
 
 

@@ -161,14 +161,21 @@ def _lasting_result(folder: Path, retry_failed: bool) -> dict[str, Any] | None:
 
 def _known_settings(plan: TrialPlan, outline: submission.Outline) -> dict[str, Any]:
     """The part of a trial's flags that needs neither the data nor the submission's code."""
+    return {
+        **asked_settings(plan, outline),
+        "versions": hardware.versions(),
+        "hardware": hardware.describe(),
+    }
+
+
+def asked_settings(plan: TrialPlan, outline: submission.Outline) -> dict[str, Any]:
+    """The part of a trial's flags that is the same on every machine that has the submission."""
     space = None if plan.search_space is None else search_space.read(plan.search_space).digest
     return {
         **plan.settings(),
         "submission": outline.name,
         "submission_hash": submission_source.source_hash(outline.path),
         "search_space": space,
-        "versions": hardware.versions(),
-        "hardware": hardware.describe(),
     }
 
 

@@ -1,6 +1,7 @@
 """Short texts about results and workloads, for the command line."""
 
 import dataclasses
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -52,6 +53,15 @@ def of_trial(result: dict[str, Any]) -> str:
             f"  prediction: {_short(row['prediction'])}",
         ]
     return "\n".join(lines)
+
+
+def finite(value: Any) -> Any:
+    """The value with None for NaN and the infinities, which JSON does not have."""
+    if isinstance(value, dict):
+        return {key: finite(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _short(text: str, most: int = 160) -> str:

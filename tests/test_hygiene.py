@@ -9,7 +9,10 @@ import pytest
 
 FRAMEWORKS = {"jax": {"jax", "jaxlib", "flax", "optax"}, "pytorch": {"torch"}}
 NEVER_IN_A_MINI_RUN = {"transformers", "datasets", "pandas", "wandb", "codecarbon"}
-COMMANDS = ("run", "score", "workloads", "submissions", "campaign", "data", "check", "variants")
+COMMANDS = (
+    *("run", "score", "workloads", "submissions", "campaign", "data", "check", "variants"),
+    "compare",
+)
 WATCHED = """
 import atexit, json, pathlib, sys
 

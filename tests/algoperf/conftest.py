@@ -7,8 +7,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from algoperf import spec
+from algoperf import command_arguments, run_log, spec
 from algoperf.clock import Ledger
+from algoperf.compare import measures, plots, request
 from algoperf.goal import Goal, Limits
 from algoperf.trial import Trial
 from algoperf.trial_parts import Functions
@@ -231,3 +232,71 @@ def loading_taken_back(monkeypatch):
     yield
     for name in set(sys.modules) - before:
         del sys.modules[name]
+
+
+# A trial that has ended, for comparisons. Stretches of 10 steps take 0.5, 1.0 and 0.3 s: the median
+# step 0.05 s.
+HARDWARE = {"cpu": "a processor", "threads": 4, "accelerators": [], "system": "Linux"}
+CLOCK_S, STEPS = (2.0, 2.5, 3.5, 3.8), (1, 11, 21, 31)
+REACHES = (0.1, 0.96, 0.975, 0.95)  # the target of digits, 0.97, at step 21 after 3.5 s
+
+
+@pytest.fixture
+def ended():
+    """`ended(out, workload, framework, trial, accuracies, ...)` writes a trial folder."""
+    return write_ended
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Comparisons are not drawn, which takes seconds."""
+    monkeypatch.setattr(plots, "write", lambda *_: [])
+
+
+@pytest.fixture
+def asked():
+    """`asked(out, "--frameworks", "jax,pytorch")`: the request of `algoperf compare digits`."""
+    names = ("run", "score", "campaign", "data", "workloads", "submissions", "check", "variants")
+    parser = command_arguments.parser(dict.fromkeys((*names, "compare")))
+
+    def make(out, *words, lengths=("--max-steps", "31", "--eval-every-steps", "10")):
+        given = ["compare", "digits", "--out", str(out), "--no-run", *lengths, *words]
+        return request.make(parser.parse_args(given))
+
+    return make
+
+
+def write_ended(out, workload="digits", framework="jax", trial=1, values=REACHES, **told):
+    """One trial folder; `told` goes into its result, but for `losses` (of training, every tenth
+    step), `flags`, `later_s` (added to the clock), `metric` and `experiment`.
+    """
+    experiment = told.pop("experiment", "mini-builtin")
+    folder = run_log.trial_folder(out, experiment, "nadamw", 0, workload, framework, trial)
+    folder.mkdir(parents=True)
+    losses, later_s = told.pop("losses", (2.0, 1.0, 0.5)), told.pop("later_s", 0.0)
+    metric = told.pop("metric", "accuracy")
+    header = f"{measures.CLOCK},{measures.STEP},validation/{metric},validation/loss"
+    lines = [
+        f"{time_s + later_s},{step},{value},{1 - value}"
+        for time_s, step, value in zip(CLOCK_S, STEPS, values, strict=True)
+    ]
+    (folder / run_log.EVALUATIONS).write_text("\n".join([header, *lines, ""]))
+    lines = [f"{10 * place},{loss},{4 / 2**place}," for place, loss in enumerate(losses)]
+    lines = ["global_step,loss,gradient_norm,learning_rate", *lines, ""]
+    (folder / run_log.SCALARS).write_text("\n".join(lines))
+    flags = {"hardware": HARDWARE, "data_fingerprint": "f1"} | told.pop("flags", {})
+    run_log.write_json(folder / "flags_0.json", flags)
+    final = {"validation/accuracy": values[-1], "validation/loss": 1 - values[-1]}
+    result = {
+        "status": "complete",
+        "steps": 31,
+        "final": final | {"test/accuracy": 0.9, "train/loss": 0.25},
+        "ledger": {"wall_s": 10.0 + later_s, "submission_s": 3.8 + later_s, "first_step_s": 2.0},
+        "samples_per_s": 500.0,
+        "inference_s_per_example": 0.002,
+        "resources": {"peak_process_bytes": 3 * 2**20, "peak_device_bytes": None, "cpu_s": 7.5},
+        "flags": [],
+        "error": None,
+    }
+    run_log.write_json(folder / run_log.RESULT, result | told)
+    return folder

@@ -102,7 +102,7 @@ def test_points_are_written_before_anything_runs(runs, tmp_path, monkeypatch):
         campaign.subprocess, "run", lambda *a, **k: (order.append("run"), started(*a, **k))[1]
     )
     todo = campaign.jobs("digits", ["nadamw"], ["jax", "pytorch"], 2, [100.0], 5, 5)
-    monkeypatch.setattr(campaign, "_cores", lambda workers: iter([None] * workers))
+    monkeypatch.setattr(campaign, "_shares", lambda workers, threads: iter([None] * workers))
     assert campaign.run(todo, tmp_path, 2, lambda text: None) == 0
     assert order[:4] == ["nadamw-rate-100.json"] * 4
     assert set(order[4:]) == {"run", "result.json"}
