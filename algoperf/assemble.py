@@ -63,7 +63,8 @@ def assemble(
     """
     definition = workload.find(plan.workload, plan.suite)
     scale = definition.scales[plan.scale].on(plan.source_kind)
-    backend = backends.load(plan.framework, compile_model=plan.compile)
+    computation = plan.computation
+    backend = backends.load(plan.framework, compile_model=plan.compile, computation=computation)
     meter = _meter(backend)
     definition.import_measures()
     guard = trust.Guard()  # all that measures is loaded, and nothing of the submission
@@ -77,6 +78,7 @@ def assemble(
     batch_size, note = choices.choose_batch_size(plan, loaded, point, scale)
     if note:
         report("note", text=note)
+    computation.check_batch_size(batch_size)
     rows = batches.row_count(data.splits["train"])
     if batch_size > rows:
         raise spec.UserError(

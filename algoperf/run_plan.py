@@ -59,7 +59,9 @@ def make(arguments: argparse.Namespace, command: str, show_progress: bool) -> Ru
         framework=framework,
         submission=str(path),
         out=str(arguments.out.resolve()),
-        experiment=study.check_name(arguments.experiment or f"{scale_name}-{kind}"),
+        experiment=study.check_name(
+            arguments.experiment or default_experiment(scale_name, kind, arguments.precision)
+        ),
         study=0,
         trial=1,
         seed=arguments.seed,
@@ -69,6 +71,9 @@ def make(arguments: argparse.Namespace, command: str, show_progress: bool) -> Ru
         else str(Path(arguments.search_space).resolve()),
         batch_size=arguments.batch_size,
         compile=arguments.compile and framework == "pytorch",
+        precision=arguments.precision,
+        accumulate=arguments.accumulate,
+        checkpoint_activations=arguments.checkpoint_activations,
         pretrained=arguments.pretrained,
         suite=None if arguments.suite is None else str(Path(arguments.suite).resolve()),
         base_workload=definition.base,
@@ -85,7 +90,13 @@ def make(arguments: argparse.Namespace, command: str, show_progress: bool) -> Ru
         show_progress=show_progress,
         command=command,
     )
+    trial.computation.check_form(is_full_form=outline.is_full_form)
     return RunPlan(trial, outline, chosen, tuple(notes), _companions(arguments))
+
+
+def default_experiment(scale: str, source_kind: str, precision: str) -> str:
+    """The folder of runs for which none is named: one for each scale, data and precision."""
+    return "-".join([scale, source_kind, *([] if precision == "float32" else [precision])])
 
 
 def _companions(arguments: argparse.Namespace) -> Companions:
