@@ -22,31 +22,41 @@ from algoperf.trial_plan import TrialPlan
 from algoperf.workload import Data
 
 FRAMEWORKS = ("jax", "pytorch")
-ROWS, SOURCE, TARGET, VOCABULARY = 8, 12, 8, 40
-MODEL = {
-    "vocab_size": VOCABULARY,
-    "positions": 16,
-    "width": 16,
-    "heads": 2,
-    "feed_forward": 32,
-    "encoder_layers": 1,
-    "decoder_layers": 1,
-}
+ROWS, LENGTH, VOCABULARY = 8, 12, 40
 
 
-@functools.cache
-def tiny():
-    """xsum with a tiny model, and a batch; the targets of its last three rows are padding."""
-    definition = workload.find("xsum")
-    scale = dataclasses.replace(definition.scales["mini"], model=MODEL)
+def rows(classes):
+    """Rows of tokens with a class or tokens to predict, the last three of which do not count."""
     generator = np.random.default_rng(0)
-    inputs = generator.integers(4, VOCABULARY, (ROWS, SOURCE), dtype=np.int32)
-    targets = generator.integers(4, VOCABULARY, (ROWS, TARGET), dtype=np.int32)
-    inputs[2, 5:] = targets[2, 3:] = PAD_ID
-    weights = (targets != PAD_ID).astype(np.float32)
+    inputs = generator.integers(4, VOCABULARY, (ROWS, LENGTH), dtype=np.int32)
+    inputs[2, 5:] = PAD_ID
+    targets = generator.integers(0, 4, ROWS, dtype=np.int32)
+    if not classes:
+        targets = generator.integers(4, VOCABULARY, (ROWS, 8), dtype=np.int32)
+        targets[2, 3:] = PAD_ID
+    weights = (targets != PAD_ID).astype(np.float32) if not classes else np.ones(ROWS, np.float32)
     weights[5:] = 0.0
-    rows = {"inputs": inputs, "targets": targets, "weights": weights}
-    return definition, scale, Data({"train": rows, "validation": rows, "test": rows})
+    return {"inputs": inputs, "targets": targets, "weights": weights}
+
+
+def tiny(name="ag_news", given=None, **model):
+    """A workload with a tiny model, and a batch."""
+    definition = workload.find(name)
+    scale = definition.scales["mini"]
+    changed = {**scale.model, "positions": 16, "width": 16, "heads": 2, **model}
+    known = {"vocab_size": VOCABULARY}
+    if name == "ag_news":
+        changed["layers"] = 1
+        known["pad_id"] = PAD_ID
+    given = rows(True) if given is None else given
+    data = Data({"train": given, "validation": given, "test": given}, model=known)
+    return definition, dataclasses.replace(scale, model=changed), data
+
+
+def tiny_summaries(**changes):
+    """One whose model has an encoder and a decoder, and whose loss is a mean over tokens."""
+    layers = {"encoder_layers": 1, "decoder_layers": 1, "feed_forward": 32}
+    return tiny("xsum", {**rows(False), **changes}, **layers)
 
 
 def descent(framework, params, hyperparameters):
@@ -59,53 +69,70 @@ def descent(framework, params, hyperparameters):
 class Trained:
     """What some steps of gradient descent on the same batch leave."""
 
-    def __init__(self, framework, computation, *, steps=1, dropout_rate=0.0, grow=None, made=tiny):
+    def __init__(self, framework, computation, *, steps=1, dropout_rate=0.0, made=tiny):
         definition, scale, data = made()
         self.backend = backends.load(framework, computation=computation)
         self.workload = self.backend.workload(definition, scale, "builtin", data)
-        self.workload.metrics_logger = buffer = ScalarBuffer()
+        self.workload.metrics_logger = self.buffer = ScalarBuffer()
         functions = OptimizerFunctions(
             functools.partial(descent, framework), lambda params, _: params, lambda _: 0.5, 1
         )
         settings = StepSettings(dropout_rate=dropout_rate)
-        form = self.backend.optimizer_form(functions, settings)
+        self.form = self.backend.optimizer_form(functions, settings)
         params, model_state = self.workload.init_model_fn(self.backend.random_state((1, 2)))
         self.backend.seed((1, 2))
         self.before = self.values_of(params)
         self.batch = self.backend.place(data.splits["train"])
-        self.states = []
-        state = form.init_optimizer_state(self.workload, params, None)
-        for step in range(steps):
-            if grow is not None:
-                state = grow(state)
-            rng = self.backend.random_state((3, step))
-            state, params, model_state = form.update_params(
-                self.workload, params, model_state, self.batch, state, step, rng
-            )
-            self.states.append(scale_of(state))
-        self.params, self.state = params, state
-        self.scalars = [values for _, values in buffer.take(self.backend.fetch)]
-        self.after = self.values_of(params)
+        self.params, self.model_state, self.count = params, model_state, 0
+        self.state = self.form.init_optimizer_state(self.workload, params, None)
+        self.scalars = []
+        for _ in range(steps):
+            self.step()
+        self.after = self.values_of(self.params)
+
+    def step(self):
+        self.state, self.params, self.model_state = self.form.update_params(
+            self.workload,
+            self.params,
+            self.model_state,
+            self.batch,
+            self.state,
+            self.count,
+            self.backend.random_state((3, self.count)),
+        )
+        self.count += 1
+        self.scalars += [values for _, values in self.buffer.take(self.backend.fetch)]
+
+    def step_at(self, scale, updates):
+        """One step more, at that loss scale; return (its update, the scale after it)."""
+        before = self.values_of(self.params)
+        if isinstance(self.state, dict):
+            kept = self.state["scaler"].state_dict() | {"scale": scale, "_growth_tracker": updates}
+            self.state["scaler"].load_state_dict(kept)
+        else:
+            kept = jax_computation.LossScale(jnp.float32(scale), jnp.int32(updates))
+            self.state = self.state[0], jax.device_put(kept, self.workload.sharding)
+        self.step()
+        after = self.values_of(self.params)
+        update = np.concatenate([(after[name] - before[name]).ravel() for name in before])
+        if isinstance(self.state, dict):
+            return update, self.state["scaler"].get_scale()
+        return update, float(self.state[1].scale)
 
     def values_of(self, params):
         return {name: np.array(value) for name, value in self.workload.to_neutral(params).items()}
 
     def update(self):
         """What the steps changed, all parameters in one row."""
-        return np.concatenate([(self.after[n] - self.before[n]).ravel() for n in self.before])
+        return np.concatenate(
+            [(self.after[n] - self.before[n]).ravel() for n in sorted(self.before)]
+        )
 
     def logits(self, train=False):
         mode = spec.ForwardPassMode.TRAIN if train else spec.ForwardPassMode.EVAL
         rng = self.backend.random_state((5, 6))
         logits, _ = self.workload.model_fn(self.params, self.batch, None, mode, rng, False, 0.0)
         return logits
-
-
-def scale_of(state):
-    if isinstance(state, dict):
-        return state["scaler"].get_scale() if "scaler" in state else None
-    kept = [each for each in state if isinstance(each, jax_computation.LossScale)]
-    return float(kept[0].scale) if kept else None
 
 
 trained = functools.cache(Trained)
@@ -128,7 +155,6 @@ def framework(request):
     "computation",
     [
         Computation(accumulate=8),  # of whose parts three are padding alone
-        Computation(checkpoint_activations=True),
         Computation(accumulate=2, checkpoint_activations=True),
     ],
     ids=str,
@@ -152,16 +178,25 @@ def test_lower_precision_is_near_float32_and_not_it(framework, precision, limit)
     assert loss.dtype == np.float32
 
 
+@pytest.mark.parametrize("weights", [None, [1, 1, 0, 0, 2, 0, 1, 1]])
+def test_micro_batches_of_tokens(weights):
+    """Rows have as many tokens that count as they will, or one weight for all of theirs."""
+    given = {} if weights is None else {"weights": np.array(weights, np.float32)}
+    made = functools.partial(tiny_summaries, **given)
+    computations = Computation(accumulate=4, checkpoint_activations=True), Computation()
+    found, expected = (Trained("pytorch", each, made=made) for each in computations)
+    assert relative(found.update(), expected.update()) < 1e-5
+
+
 def test_evaluation_and_generation_are_of_the_precision(framework):
-    """The values of logits are those of bfloat16, which has 8 bits; so are the written tokens."""
-    found = trained(framework, Computation("bf16"))
+    """Logits are numbers that bfloat16 has."""
+    found = Trained(framework, Computation("bf16"), steps=0, made=tiny_summaries)
     logits = found.backend.fetch({"logits": found.logits()})["logits"]
     np.testing.assert_array_equal(logits, np.asarray(jnp.asarray(logits, jnp.bfloat16), np.float32))
     sources = found.backend.fetch(found.batch)["inputs"]
-    for beams in (1, 2):
-        settings = GenerationSettings(4, beams, 1.0)
-        rows = found.backend.generate(found.workload, found.params, None, sources, settings)
-        assert len(rows) == ROWS
+    settings = GenerationSettings(4, 2, 1.0)
+    written = found.backend.generate(found.workload, found.params, None, sources, settings)
+    assert len(written) == ROWS
 
 
 def test_both_frameworks_lower_alike():
@@ -170,37 +205,21 @@ def test_both_frameworks_lower_alike():
     assert relative(one, other) < 3e-2
 
 
-def blown_up(state):
-    """With a scale at which float16's gradients are infinite."""
-    if isinstance(state, dict):
-        state["scaler"].load_state_dict(
-            {**state["scaler"].state_dict(), "scale": 2.0**40, "_growth_tracker": 0}
-        )
-        return state
-    return state[0], jax_computation.LossScale(jnp.float32(2.0**40), jnp.int32(0))
-
-
 def test_a_step_whose_gradients_overflow_is_left_out_and_halves_the_scale(framework):
-    found = Trained(framework, Computation("fp16"), grow=blown_up)
-    assert not found.update().any()
-    assert found.states == [2.0**39]
-    assert np.isfinite(found.scalars[0]["loss"])
-    assert not np.isfinite(found.scalars[0]["gradient_norm"])
-
-
-def ready_to_grow(state):
-    """1999 of the 2000 updates after which the scale is doubled are done."""
-    if isinstance(state, dict):
-        scaler = state["scaler"].state_dict()
-        state["scaler"].load_state_dict({**scaler, "scale": 1024.0, "_growth_tracker": 1999})
-        return state
-    return state[0], jax_computation.LossScale(jnp.float32(1024.0), jnp.int32(1999))
+    found = trained(framework, Computation("fp16"))
+    update, scale = found.step_at(2.0**40, 7)
+    assert not update.any()
+    assert scale == 2.0**39
+    assert np.isfinite(found.scalars[-1]["loss"])
+    assert not np.isfinite(found.scalars[-1]["gradient_norm"])
 
 
 def test_the_scale_is_doubled_after_2000_updates(framework):
-    found = Trained(framework, Computation("fp16"), grow=ready_to_grow)
-    assert found.update().any()
-    assert found.states == [2048.0]
+    found = trained(framework, Computation("fp16"))
+    update, scale = found.step_at(1024.0, 1998)
+    assert update.any()
+    assert scale == 1024.0
+    assert found.step_at(1024.0, 1999)[1] == 2048.0
 
 
 def test_jax_scales_as_torchs_scaler_does():
@@ -236,20 +255,20 @@ def test_a_float32_state_is_as_it_was(framework):
 def test_jax_computes_each_block_anew():
     """A `checkpoint` for each block; without the option none, nor in evaluation."""
 
-    def count(computation, train):
-        found = Trained("jax", computation, steps=0)
-        text = str(jax.make_jaxpr(jax.grad(lambda p: loss(found, p, train)))(found.params))
-        return text.count("checkpoint") + text.count("remat")
+    def count(computation, train, made):
+        found = Trained("jax", computation, steps=0, made=made)
+        jaxpr = jax.make_jaxpr(lambda params: loss(found, params, train))(found.params)
+        return sum(equation.primitive.name in ("checkpoint", "remat2") for equation in jaxpr.eqns)
 
     def loss(found, params, train):
         mode = spec.ForwardPassMode.TRAIN if train else spec.ForwardPassMode.EVAL
         key = found.backend.random_state((1, 1))
         return found.workload.model_fn(params, found.batch, None, mode, key, False)[0].sum()
 
-    blocks = MODEL["encoder_layers"] + MODEL["decoder_layers"]
-    assert count(Computation(checkpoint_activations=True), True) >= blocks
-    assert count(Computation(checkpoint_activations=True), False) == 0
-    assert count(Computation(), True) == 0
+    anew = Computation(checkpoint_activations=True)
+    assert count(anew, True, functools.partial(tiny, layers=1)) == 1
+    assert count(anew, True, tiny_summaries) == 2
+    assert count(anew, False, tiny) == count(Computation(), True, tiny) == 0
 
 
 def test_pytorch_keeps_only_the_input_of_a_block():
@@ -269,7 +288,8 @@ def test_dropout_is_the_same_in_the_block_that_is_computed_anew(framework):
     """PyTorch draws what it drew without the option, JAX from streams of its own; in both the
     loss's gradient is that of the loss: a small step down it lowers it by what it says.
     """
-    found = Trained(framework, Computation(checkpoint_activations=True), dropout_rate=0.3)
+    anew = Computation(checkpoint_activations=True)
+    found = Trained(framework, anew, steps=int(framework == "pytorch"), dropout_rate=0.3)
     if framework == "pytorch":
         without = Trained(framework, Computation(), dropout_rate=0.3)
         np.testing.assert_array_equal(found.update(), without.update())
