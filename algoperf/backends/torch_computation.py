@@ -24,7 +24,7 @@ def checkpoint_blocks(model: nn.Module) -> None:
     """From now on the model's blocks compute their activations anew in the backward pass."""
     for name, module in model.named_modules():
         if is_block(name.rpartition(".")[2]):
-            module.forward = functools.partial(_forward, module)  # type: ignore[method-assign]
+            module.forward = functools.partial(_forward, module)
 
 
 def _forward(module: nn.Module, *args: Any, **kwargs: Any) -> Any:

@@ -196,7 +196,8 @@ class TrainingQueue:
     @property
     def batches_drawn(self) -> int:
         """How many batches were taken so far, by this process and those before it."""
-        waiting = sum(len(rows) for rows in (*self._waiting.values(), *self._ahead))
+        waiting = sum(len(rows) for rows in self._waiting.values())
+        waiting += sum(len(rows) for rows in self._ahead)
         rows = self._epoch * len(self._order) + self._offset - waiting
         return rows // self._batch_size
 
