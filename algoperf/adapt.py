@@ -76,8 +76,9 @@ def submission_functions(
     return Functions(
         submission.function_of(form.init_optimizer_state),
         submission.function_of(form.update_params),
-        _next_batch,
+        given.get("data_selection", _next_batch),
         eval_params=None if own_eval_params is None else form.eval_params,
+        selects_data="data_selection" in given,
     )
 
 

@@ -75,7 +75,8 @@ def assemble(
     scale = definition.scales[plan.scale].on(plan.source_kind)
     if plan.pretrained is not None:
         scale = definition.starting_from(plan.pretrained, scale)
-    backend = backends.load(plan.framework, compile_model=plan.compile)
+    computation = plan.computation
+    backend = backends.load(plan.framework, compile_model=plan.compile, computation=computation)
     meter = _meter(backend)
     definition.import_measures()
     guard = trust.Guard()  # all that measures is loaded, and nothing of the submission
@@ -91,6 +92,7 @@ def assemble(
     batch_size, note = choices.choose_batch_size(plan, loaded, point, scale)
     if note:
         report("note", text=note)
+    computation.check_batch_size(batch_size)
     rows = batches.row_count(data.splits["train"])
     if batch_size > rows:
         raise spec.UserError(

@@ -1,9 +1,12 @@
 """The arguments of `algoperf run`."""
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from algoperf.argument_types import add_rows, positive, seconds, seed
+from algoperf.computation import PRECISIONS
 
 
 def declare(run: argparse.ArgumentParser) -> None:
@@ -84,6 +87,7 @@ def declare(run: argparse.ArgumentParser) -> None:
         help="rows a step (default: the submission's, else the workload's)",
     )
     add("--compile", action="store_true", help="torch.compile the model (JAX always compiles)")
+    _declare_computation(add)
     add(
         "--max-steps",
         type=positive,
@@ -123,7 +127,12 @@ def declare(run: argparse.ArgumentParser) -> None:
         "target is met too, or go on "
         "past the target to --max-steps",
     )
-    add("--experiment", metavar="NAME", help="folder of the runs below --out (default: SCALE-DATA)")
+    add(
+        "--experiment",
+        metavar="NAME",
+        help="folder of the runs below --out (default: SCALE-DATA, "
+        "and the precision where it is not float32)",
+    )
     add(
         "--out",
         type=Path,
@@ -149,3 +158,28 @@ def declare(run: argparse.ArgumentParser) -> None:
         "account (docs/resources.md)",
     )
     add("--json", action="store_true", help="print the results as JSON")
+
+
+def _declare_computation(add: Callable[..., Any]) -> None:
+    """Add the arguments of `algoperf.computation`."""
+    add(
+        "--precision",
+        choices=PRECISIONS,
+        default="float32",
+        help="of the forward and backward pass; parameters and optimizer stay float32; fp16 scales "
+        "the loss (default: float32; docs/techniques.md)",
+    )
+    add(
+        "--accumulate",
+        type=positive,
+        default=1,
+        metavar="N",
+        help="compute each batch in N parts and add up their gradients: the same update with less "
+        "memory (default: 1)",
+    )
+    add(
+        "--checkpoint-activations",
+        action="store_true",
+        help="compute each block anew in the backward pass instead of keeping what is inside: the "
+        "same update with less memory",
+    )

@@ -64,7 +64,9 @@ def make(arguments: argparse.Namespace, command: str, show_progress: bool) -> Ru
         framework=framework,
         submission=str(path),
         out=str(arguments.out.resolve()),
-        experiment=study.check_name(arguments.experiment or f"{scale_name}-{kind}"),
+        experiment=study.check_name(
+            arguments.experiment or default_experiment(scale_name, kind, arguments.precision)
+        ),
         study=0,
         trial=1,
         seed=arguments.seed,
@@ -76,6 +78,9 @@ def make(arguments: argparse.Namespace, command: str, show_progress: bool) -> Ru
         compile=arguments.compile and framework == "pytorch",
         pretrained=_pretrained(arguments.pretrained),
         save_model=_save_model(arguments.save_model, definition, chosen),
+        precision=arguments.precision,
+        accumulate=arguments.accumulate,
+        checkpoint_activations=arguments.checkpoint_activations,
         suite=None if arguments.suite is None else str(Path(arguments.suite).resolve()),
         base_workload=definition.base,
         changes=dict(definition.changes),
@@ -91,6 +96,7 @@ def make(arguments: argparse.Namespace, command: str, show_progress: bool) -> Ru
         show_progress=show_progress,
         command=command,
     )
+    trial.computation.check_form(is_full_form=outline.is_full_form)
     return RunPlan(trial, outline, chosen, tuple(notes), _companions(arguments))
 
 
@@ -115,6 +121,11 @@ def _save_model(
         )
     pretrained.check_target(given)
     return str(given.resolve())
+
+
+def default_experiment(scale: str, source_kind: str, precision: str) -> str:
+    """The folder of runs for which none is named: one for each scale, data and precision."""
+    return "-".join([scale, source_kind, *([] if precision == "float32" else [precision])])
 
 
 def _companions(arguments: argparse.Namespace) -> Companions:

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from algoperf.computation import Computation
+
 ANSWERED = frozenset({"start", "evaluation"})  # where a followed trial waits, off the clock
 
 
@@ -30,6 +32,9 @@ class TrialPlan:
     search_space: str | None = None
     batch_size: int | None = None
     compile: bool = False
+    precision: str = "float32"
+    accumulate: int = 1
+    checkpoint_activations: bool = False
     pretrained: str | None = None
     save_model: str | None = None  # the folder that the trained model goes into
     suite: str | None = None  # the file that has the workload, where that is a drawn variant
@@ -53,6 +58,11 @@ class TrialPlan:
         """The folder that holds the experiments."""
         return Path(self.out)
 
+    @property
+    def computation(self) -> Computation:
+        """How the trial computes."""
+        return Computation(self.precision, self.accumulate, self.checkpoint_activations)
+
     def settings(self) -> dict[str, Any]:
         """What all trials of one folder must share, as far as the plan says it; part of the run's
         flags.
@@ -70,7 +80,7 @@ class TrialPlan:
             "max_steps": self.max_steps,
             "eval_every_steps": self.eval_every_steps,
             "until": self.until,
-            "precision": "float32",
+            "precision": self.precision,
             **self._choices(),
         }
 
@@ -78,9 +88,10 @@ class TrialPlan:
         """What sets a run apart from the usual one, where it was asked for."""
         names = (
             *("pretrained", "skip_bad_rows", "drop_duplicates", "balance", "keep_going"),
-            *("base_workload", "changes"),
+            *("base_workload", "changes", "checkpoint_activations"),
         )
         chosen = {name: getattr(self, name) for name in names}
+        chosen["accumulate"] = self.accumulate if self.accumulate > 1 else None
         return {name: value for name, value in chosen.items() if value}
 
     def to_json(self) -> str:

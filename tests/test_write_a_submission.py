@@ -1,10 +1,12 @@
 """Every file of docs/write_a_submission.md runs as it stands."""
 
+import json
 import re
 import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "write_a_submission.md"
@@ -19,7 +21,7 @@ ALL_FRAMEWORKS = [
 
 
 def test_every_block_is_a_file_with_a_name():
-    assert len(FILES) == len(BLOCKS) == 7
+    assert len(FILES) == len(BLOCKS) == 9
     assert all(re.fullmatch(r"\w+\.py", name) for name in FILES)
 
 
@@ -28,15 +30,33 @@ def test_a_new_optimizer_is_at_most_fifteen_lines(name):
     assert len(FILES[name].splitlines()) <= 15
 
 
-@pytest.mark.parametrize(("name", "framework"), ALL_FRAMEWORKS)
-def test_it_runs(name, framework, tmp_path):
-    (tmp_path / name).write_text(FILES[name])
+def run(folder, source, name, framework, every_steps):
+    (folder / name).write_text(source)
     command = ["run", "--workload", "digits", "--submission", name, "--framework", framework]
-    command += ["--max-steps", "60", "--eval-every-steps", "60"]
+    command += ["--max-steps", "60", "--eval-every-steps", str(every_steps)]
     done = subprocess.run(
         [sys.executable, "-P", "-m", "algoperf", *command],
-        cwd=tmp_path, capture_output=True, text=True, check=False,
+        cwd=folder, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    accuracy = re.search(r"validation/accuracy (\d\.\d+)", done.stdout)
+    return done.stdout
+
+
+@pytest.mark.parametrize(("name", "framework"), ALL_FRAMEWORKS)
+def test_it_runs(name, framework, tmp_path):
+    printed = run(tmp_path, FILES[name], name, framework, 60)
+    accuracy = re.search(r"validation/accuracy (\d\.\d+)", printed)
     assert float(accuracy[1]) > 0.8
+
+
+def test_early_stopping_ends_complete_with_one_last_evaluation(tmp_path):
+    """At a rate of 0 the loss stays: the first evaluation is the best, three more are none."""
+    name = "early_stopping.py"
+    stuck = FILES[name].replace("lr=0.05", "lr=0.0")
+    run(tmp_path, stuck, name, "pytorch", 5)
+    (folder,) = tmp_path.glob("runs/*/early_stopping/study_0/digits_pytorch/trial_1")
+    result = json.loads((folder / "result.json").read_text())
+    assert (result["status"], result["steps"]) == ("complete", 15)
+    rows = pd.read_csv(folder / "eval_measurements.csv")
+    assert rows["global_step"].tolist() == [1, 5, 10, 15, 15]
+    assert rows["test/accuracy"].notna().tolist() == [False] * 4 + [True]

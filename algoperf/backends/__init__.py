@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from algoperf import spec
+from algoperf.computation import USUAL, Computation
 from algoperf.generation import GenerationSettings
 from algoperf.workload import Data, Scale, WorkloadDefinition, choose
 
@@ -117,9 +118,11 @@ def check_installed(framework: str) -> None:
         )
 
 
-def load(framework: str, *, compile_model: bool = False) -> Backend:
-    """Import the framework and return its backend."""
+def load(
+    framework: str, *, compile_model: bool = False, computation: Computation = USUAL
+) -> Backend:
+    """Import the framework and return its backend, which computes as asked."""
     check_installed(framework)
     module = importlib.import_module(f"algoperf.backends.{MODULES[framework]}")
-    backend: Backend = module.make(compile_model=compile_model)
+    backend: Backend = module.make(compile_model=compile_model, computation=computation)
     return backend

@@ -2,6 +2,7 @@
 devices.
 """
 
+import contextlib
 import functools
 import math
 from collections.abc import Callable, Mapping
@@ -16,8 +17,10 @@ from jax.sharding import NamedSharding
 
 from algoperf import generation, jax_sharding_utils, losses, parameters, spec, trainable
 from algoperf.backends import jax_tuning, shared
+from algoperf.backends.jax_computation import TYPES, cast, checkpointed_blocks
 from algoperf.backends.jax_decoding import JaxDecoder
 from algoperf.backends.jax_optimizer_form import OptimizerForm
+from algoperf.computation import Computation
 from algoperf.workload import Data, Scale, WorkloadDefinition
 
 OPS = losses.Ops(
@@ -48,9 +51,11 @@ class JaxWorkload(spec.Workload):
         sample_inputs: Any,
         initial_std: shared.InitialStd,
         sharding: NamedSharding,
+        computation: Computation,
         technique: str | None = None,
     ) -> None:
         super().__init__(**facts)
+        self._computation = computation
         self._initial_std = initial_std
         self.sharding = sharding
         init = functools.partial(model.init, train=False, dropout_rate=0.0)
@@ -153,15 +158,23 @@ class JaxWorkload(spec.Workload):
     ) -> tuple[spec.Tensor, spec.ModelAuxiliaryState]:
         """Return (logits, the batch statistics if training updates any)."""
         others = {name: each for name, each in (model_state or {}).items() if name != FROZEN}
-        outputs, updated = self.model.apply(
-            {"params": self.whole(params, model_state), **others},
-            inputs,
-            train=train,
-            dropout_rate=dropout_rate,
-            rngs={"dropout": rng} if train else None,
-            mutable=list(others) if others and train else ["none"],
-        )
+        again = train and self._computation.checkpoint_activations
+        with checkpointed_blocks() if again else contextlib.nullcontext():
+            outputs, updated = self.model.apply(
+                {"params": self.lowered(self.whole(params, model_state)), **others},
+                self.lowered(inputs),
+                train=train,
+                dropout_rate=dropout_rate,
+                rngs={"dropout": rng} if train else None,
+                mutable=list(others) if others and train else ["none"],
+            )
+        outputs = outputs if self._computation.precision == "float32" else cast(outputs, np.float32)
         return outputs, {**model_state, **updated} if others and train else model_state
+
+    def lowered(self, tree: Any) -> Any:
+        """The tree in the run's precision: as it is, where that is float32."""
+        precision = self._computation.precision
+        return tree if precision == "float32" else cast(tree, TYPES[precision])
 
 
 class _Compiling:
@@ -188,7 +201,8 @@ class JaxBackend:
 
     name = "jax"
 
-    def __init__(self) -> None:
+    def __init__(self, computation: Computation) -> None:
+        self._computation = computation
         self._devices = jax.local_devices()
         self._replicated = jax_sharding_utils.get_replicate_sharding()
         self._sharded = jax_sharding_utils.get_batch_dim_sharding()
@@ -209,9 +223,17 @@ class JaxBackend:
         model = definition.build_model("jax", settings)
         sample_inputs = shared.sample_inputs(definition, data)
         facts = definition.facts(scale, source, data)
-        return JaxWorkload(
-            facts, model, sample_inputs, initial_std, self._replicated, scale.trainable
+        bound = JaxWorkload(
+            facts,
+            model,
+            sample_inputs,
+            initial_std,
+            self._replicated,
+            self._computation,
+            scale.trainable,
         )
+        self._computation.check_blocks(list(bound.shapes))
+        return bound
 
     def random_state(self, pair: tuple[int, int]) -> np.ndarray:
         """Return a raw PRNG key."""
@@ -275,7 +297,7 @@ class JaxBackend:
         settings: generation.GenerationSettings,
     ) -> list[list[int]]:
         """Return the tokens that the model writes for each row."""
-        decoder = JaxDecoder(workload.model, workload.whole(params, model_state))
+        decoder = JaxDecoder(workload.model, workload.lowered(workload.whole(params, model_state)))
         return generation.generate(decoder, sources_BS, settings).tokens
 
     def fetch(self, tree: Any) -> Any:
@@ -291,7 +313,7 @@ class JaxBackend:
         self, functions: shared.OptimizerFunctions, settings: shared.StepSettings
     ) -> OptimizerForm:
         """Return the submission as the functions of the full form."""
-        return OptimizerForm(functions, settings)
+        return OptimizerForm(functions, settings, self._computation)
 
     def peak_device_memory_bytes(self) -> int | None:
         """Return the largest peak over the local devices; None where JAX does not count it (the
@@ -314,6 +336,6 @@ class JaxBackend:
         return min(left) if left else None
 
 
-def make(*, compile_model: bool) -> JaxBackend:
+def make(*, compile_model: bool, computation: Computation) -> JaxBackend:
     """Return the backend; JAX always compiles, so `compile_model` changes nothing."""
-    return JaxBackend()
+    return JaxBackend(computation)

@@ -28,7 +28,9 @@ def _start(
     sources = model.apply({"params": params}, source_BS, method="encode")
     rows = len(source_BS) * beams
     if cached:
-        return sources, model.empty_cache(rows, length)
+        dtype = jax.tree.leaves(params)[0].dtype  # of the run's precision, as what is put into it
+        empty = model.empty_cache(rows, length)
+        return sources, jax.tree.map(lambda leaf: leaf.astype(dtype), empty)
     return sources, jnp.zeros((rows, length), jnp.int32)
 
 
@@ -55,6 +57,7 @@ def _step(
     else:
         kept = kept.at[:, position].set(token_N)
         logits_NV = model.apply(variables, kept, position, sources, method="logits_at")
+    logits_NV = logits_NV.astype(jnp.float32)
     best_NC, token_NC = _top(logits_NV, candidates)
     if candidates == 1:
         return kept, None, token_NC

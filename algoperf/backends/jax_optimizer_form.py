@@ -9,16 +9,26 @@ import optax
 
 from algoperf import spec
 from algoperf.backends import shared
+from algoperf.backends.jax_computation import LossScale, all_finite, choose, first_loss_scale
+from algoperf.computation import Computation
 
 
 class OptimizerForm:
     """An optimizer-form submission in the functions of the full form: one jitted step for the whole
     run.
+
+    Its state is the transformation's, with a `LossScale` beside it where the loss is scaled.
     """
 
-    def __init__(self, functions: shared.OptimizerFunctions, settings: shared.StepSettings) -> None:
+    def __init__(
+        self,
+        functions: shared.OptimizerFunctions,
+        settings: shared.StepSettings,
+        computation: Computation,
+    ) -> None:
         self._functions = functions
         self._settings = settings
+        self._computation = computation
 
     def init_optimizer_state(self, workload: Any, model_params: Any, hyperparameters: Any) -> Any:
         """Make the gradient transformation and return its state."""
@@ -30,9 +40,46 @@ class OptimizerForm:
             )
         self._transformation = optax.with_extra_args_support(transformation)
         self._step = jax.jit(functools.partial(self._update, workload), donate_argnums=(0, 1, 2))
+        state = self._transformation.init(model_params)
+        if self._computation.scales_loss:
+            state = state, first_loss_scale()
         # Placed as the parameters are, else the first step would be compiled once more for its own
         # output.
-        return jax.device_put(self._transformation.init(model_params), workload.sharding)
+        return jax.device_put(state, workload.sharding)
+
+    def _gradients(
+        self, workload: Any, params: Any, model_state: Any, batch: Any, rng: Any, scale: Any
+    ) -> tuple[Any, Any, Any]:
+        """Return (mean loss, new model state, gradients of the loss times `scale`, if any)."""
+        parts = self._computation.accumulate
+        whole = shared.Whole(parts, shared.weight_sum(batch))
+
+        def differentiate(model_state: Any, batch: Any, rng: Any) -> tuple[Any, Any, Any]:
+            def scaled(params: Any) -> tuple[Any, tuple[Any, Any]]:
+                loss, state = shared.training_loss(
+                    workload, params, batch, model_state, rng, self._settings, whole
+                )
+                return loss if scale is None else loss * scale, (loss, state)
+
+            (_, (loss, state)), gradients = jax.value_and_grad(scaled, has_aux=True)(params)
+            return loss, state, gradients
+
+        if parts == 1:
+            return differentiate(model_state, batch, rng)
+
+        def add(carry: Any, part: Any) -> tuple[Any, None]:
+            loss, model_state, gradients = carry
+            number, batch = part
+            more, model_state, new = differentiate(
+                model_state, batch, jax.random.fold_in(rng, number)
+            )
+            return (loss + more, model_state, jax.tree.map(jnp.add, gradients, new)), None
+
+        stacked = jax.tree.map(
+            lambda *of_part: jnp.stack(of_part), *self._computation.micro_batches(batch)
+        )
+        start = jnp.float32(0), model_state, jax.tree.map(jnp.zeros_like, params)
+        return jax.lax.scan(add, start, (jnp.arange(parts), stacked))[0]
 
     def _update(
         self,
@@ -43,24 +90,39 @@ class OptimizerForm:
         batch: Any,
         rng: Any,
     ) -> tuple[Any, Any, Any, dict[str, Any]]:
-        def loss_of(params: Any) -> tuple[Any, Any]:
-            return shared.training_loss(workload, params, batch, model_state, rng, self._settings)
-
-        (loss, model_state), gradients = jax.value_and_grad(loss_of, has_aux=True)(params)
+        scale: LossScale | None = None
+        if self._computation.scales_loss:
+            optimizer_state, scale = optimizer_state
+        loss, new_model_state, gradients = self._gradients(
+            workload, params, model_state, batch, rng, scale and scale.scale
+        )
+        if scale is not None:
+            gradients = jax.tree.map(lambda gradient: gradient / scale.scale, gradients)
+        finite = all_finite(gradients)  # left out of what is compiled where nobody asks
         norm = optax.tree.norm(gradients)
+        scalars = {"loss": loss, "gradient_norm": norm}
         if self._settings.grad_clip is not None:
-            factor = shared.clip_factor(norm, self._settings.grad_clip, jnp.minimum)
-            gradients = jax.tree.map(lambda gradient: gradient * factor, gradients)
-        updates, optimizer_state = self._transformation.update(
+            clip = shared.clip_factor(norm, self._settings.grad_clip, jnp.minimum)
+            gradients = jax.tree.map(lambda gradient: gradient * clip, gradients)
+        updates, new_state = self._transformation.update(
             gradients,
             optimizer_state,
             params,
             value=loss,
             grad=gradients,
-            value_fn=lambda params: loss_of(params)[0],
+            value_fn=lambda params: shared.training_loss(
+                workload, params, batch, model_state, rng, self._settings
+            )[0],
         )
-        params = optax.apply_updates(params, updates)
-        return params, model_state, optimizer_state, {"loss": loss, "gradient_norm": norm}
+        new_params = optax.apply_updates(params, updates)
+        if scale is None:
+            return new_params, new_model_state, new_state, scalars
+        new = choose(
+            finite,
+            (new_params, new_model_state, new_state),
+            (params, model_state, optimizer_state),
+        )
+        return new[0], new[1], (new[2], scale.next(finite)), scalars
 
     def update_params(
         self,
@@ -81,4 +143,6 @@ class OptimizerForm:
 
     def eval_params(self, params: Any, optimizer_state: Any) -> Any:
         """The parameters to evaluate."""
+        if self._computation.scales_loss:
+            optimizer_state, _ = optimizer_state
         return self._functions.eval_params(params, optimizer_state)

@@ -1,6 +1,7 @@
 """What the two backends do alike, written once without either framework."""
 
 import dataclasses
+import math
 import zlib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -120,6 +121,24 @@ def _checksum_by_name(values: Mapping[str, np.ndarray]) -> int:
     return checksum(values[name] for name in sorted(values))
 
 
+@dataclasses.dataclass(frozen=True)
+class Whole:
+    """The batch that a micro-batch is one of `parts` equal parts of; `weight_sum` is the sum of all
+    its weights, None where it has none.
+    """
+
+    parts: int
+    weight_sum: Any
+
+
+ALONE = Whole(1, None)
+
+
+def weight_sum(batch: Mapping[str, Any]) -> Any:
+    """The sum of a batch's weights, None where it has none."""
+    return batch["weights"].sum() if "weights" in batch else None
+
+
 def training_loss(
     workload: spec.Workload,
     params: Any,
@@ -127,17 +146,24 @@ def training_loss(
     model_state: Any,
     rng: Any,
     settings: StepSettings,
+    whole: Whole = ALONE,
 ) -> tuple[Any, Any]:
     """Return (mean loss over the examples that count, new model state) of a forward pass in
     training mode.
+
+    Of a micro-batch, the loss is its share: those of all parts add up to the whole batch's mean.
     """
     logits, model_state = workload.model_fn(
         params, batch, model_state, spec.ForwardPassMode.TRAIN, rng, True, settings.dropout_rate
     )
-    loss = workload.mean_loss(
-        batch["targets"], logits, batch.get("weights"), settings.label_smoothing
-    )
-    return loss, model_state
+    weights = batch.get("weights")
+    if whole.parts == 1 or weights is None:
+        loss = workload.mean_loss(batch["targets"], logits, weights, settings.label_smoothing)
+        return (loss if whole.parts == 1 else loss / whole.parts), model_state
+    # A part may be padding alone, so nothing is divided by the part's own weights.
+    parts = workload.loss_fn(batch["targets"], logits, weights, settings.label_smoothing)
+    spread = math.prod(parts["per_example"].shape) // math.prod(weights.shape)
+    return parts["summed"] / (whole.weight_sum * spread), model_state
 
 
 def prediction(

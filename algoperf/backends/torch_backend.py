@@ -13,8 +13,10 @@ from torch import nn
 
 from algoperf import generation, losses, parameters, spec, trainable
 from algoperf.backends import shared, torch_tuning
+from algoperf.backends.torch_computation import autocast, checkpoint_blocks
 from algoperf.backends.torch_decoding import TorchDecoder
 from algoperf.backends.torch_optimizer_form import OptimizerForm
+from algoperf.computation import Computation
 from algoperf.workload import Data, Scale, WorkloadDefinition
 
 LEAVES = {
@@ -92,6 +94,7 @@ class TorchWorkload(spec.Workload):
         initial_std: shared.InitialStd,
         device: torch.device,
         compile_model: bool,
+        precision: str,
         technique: str | None = None,
     ) -> None:
         super().__init__(**facts)
@@ -102,6 +105,7 @@ class TorchWorkload(spec.Workload):
         self.frozen_count = sum(math.prod(self._own_shapes[name]) for name in self._set.frozen)
         self._frozen_sum = shared.FrozenSum()
         self._model = model.to(device)
+        self.autocast = functools.partial(autocast, precision, device)
         self._names = neutral_names(model)
         self._initial_std = initial_std
         self._forward: Callable[..., torch.Tensor] | None = (
@@ -195,7 +199,9 @@ class TorchWorkload(spec.Workload):
             params.train(train)
         forward = self._forward if self._forward is not None and params is self._model else params
         with torch.set_grad_enabled(train and torch.is_grad_enabled()):
-            return forward(inputs, dropout_rate=dropout_rate), model_state
+            with self.autocast():
+                logits = forward(inputs, dropout_rate=dropout_rate)
+            return logits.float(), model_state
 
     def mean_loss(
         self,
@@ -221,7 +227,8 @@ class TorchBackend:
 
     name = "pytorch"
 
-    def __init__(self, *, compile_model: bool) -> None:
+    def __init__(self, *, compile_model: bool, computation: Computation) -> None:
+        self._computation = computation
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._compile_model = compile_model
         self._cuda = self._device.type == "cuda"
@@ -232,10 +239,20 @@ class TorchBackend:
         """Build the module and bind it to the facts."""
         settings, initial_std = shared.model_settings(definition, scale, data)
         model = definition.build_model("torch", settings)
+        if self._computation.checkpoint_activations:
+            checkpoint_blocks(model)
         facts = definition.facts(scale, source, data)
-        return TorchWorkload(
-            facts, model, initial_std, self._device, self._compile_model, scale.trainable
+        bound = TorchWorkload(
+            facts,
+            model,
+            initial_std,
+            self._device,
+            self._compile_model,
+            self._computation.precision,
+            scale.trainable,
         )
+        self._computation.check_blocks(list(bound.shapes))
+        return bound
 
     def random_state(self, pair: tuple[int, int]) -> tuple[int, int]:
         """Return the pair itself."""
@@ -292,7 +309,7 @@ class TorchBackend:
 
     def generate(
         self,
-        workload: spec.Workload,
+        workload: TorchWorkload,
         params: Any,
         model_state: Any,
         sources_BS: np.ndarray,
@@ -300,7 +317,8 @@ class TorchBackend:
     ) -> list[list[int]]:
         """Return the tokens that the model writes for each row."""
         decoder = TorchDecoder(params)
-        return generation.generate(decoder, sources_BS, settings).tokens
+        with workload.autocast():
+            return generation.generate(decoder, sources_BS, settings).tokens
 
     def fetch(self, tree: Any) -> Any:
         """Return the tree (of dicts, lists and tuples) with NumPy arrays."""
@@ -323,7 +341,7 @@ class TorchBackend:
         self, functions: shared.OptimizerFunctions, settings: shared.StepSettings
     ) -> OptimizerForm:
         """Return the submission as the functions of the full form."""
-        return OptimizerForm(functions, settings)
+        return OptimizerForm(functions, settings, self._computation)
 
     def peak_device_memory_bytes(self) -> int | None:
         """Return the most CUDA memory that the allocator held; None on the CPU."""
@@ -338,6 +356,6 @@ def _arrays(params: nn.Module) -> Iterator[np.ndarray]:
     return (value.detach().cpu().numpy() for value in params.parameters())
 
 
-def make(*, compile_model: bool) -> TorchBackend:
+def make(*, compile_model: bool, computation: Computation) -> TorchBackend:
     """Return the backend."""
-    return TorchBackend(compile_model=compile_model)
+    return TorchBackend(compile_model=compile_model, computation=computation)

@@ -68,6 +68,7 @@ class TorchDecoder:
         else:
             cache.kept[:, position] = placed_N
             logits_NV = self._module.logits_at(cache.kept, position, cache.sources)
+        logits_NV = logits_NV.float()  # NumPy has no bfloat16
         if candidates == 1:
             return cache, None, _top(logits_NV, 1)[1].cpu().numpy()
         best_NC, token_NC = _top(logits_NV, candidates)

@@ -7,19 +7,26 @@ from torch import nn
 
 from algoperf import spec
 from algoperf.backends import shared
+from algoperf.computation import Computation
 
 
 class OptimizerForm:
     """An optimizer-form submission in the functions of the full form."""
 
-    def __init__(self, functions: shared.OptimizerFunctions, settings: shared.StepSettings) -> None:
+    def __init__(
+        self,
+        functions: shared.OptimizerFunctions,
+        settings: shared.StepSettings,
+        computation: Computation,
+    ) -> None:
         self._functions = functions
         self._settings = settings
+        self._computation = computation
 
     def init_optimizer_state(
         self, workload: Any, model_params: nn.Module, hyperparameters: Any
     ) -> dict[str, Any]:
-        """Make the optimizer and its scheduler (or None)."""
+        """Make the optimizer and its scheduler (or None), and what scales the loss, if it is."""
         made = self._functions.make(workload.parameters, hyperparameters)
         optimizer, scheduler = made if isinstance(made, tuple) else (made, None)
         if not callable(getattr(optimizer, "step", None)):
@@ -28,7 +35,25 @@ class OptimizerForm:
                 "not a torch.optim.Optimizer or (optimizer, scheduler)"
             )
         self._trained = [value for value in model_params.parameters() if value.requires_grad]
-        return {"optimizer": optimizer, "scheduler": scheduler}
+        state = {"optimizer": optimizer, "scheduler": scheduler}
+        if self._computation.scales_loss:
+            state["scaler"] = torch.amp.GradScaler(self._trained[0].device.type)
+        return state
+
+    def _backward(
+        self, workload: Any, params: nn.Module, model_state: Any, batch: Any, rng: Any, scaler: Any
+    ) -> tuple[torch.Tensor, Any]:
+        """Add up the gradients of the batch; return (its mean loss, new model state)."""
+        parts = self._computation.micro_batches(batch)
+        whole = shared.Whole(len(parts), shared.weight_sum(batch))
+        total: Any = None
+        for part in parts:
+            loss, model_state = shared.training_loss(
+                workload, params, part, model_state, rng, self._settings, whole
+            )
+            (loss if scaler is None else scaler.scale(loss)).backward()
+            total = loss.detach() if total is None else total + loss.detach()
+        return total, model_state
 
     def update_params(
         self,
@@ -42,11 +67,13 @@ class OptimizerForm:
     ) -> spec.UpdateReturn:
         """One step; its loss and gradient norm stay on the device until a drain."""
         optimizer, scheduler = optimizer_state["optimizer"], optimizer_state["scheduler"]
+        scaler = optimizer_state.get("scaler")
         optimizer.zero_grad(set_to_none=True)
-        loss, model_state = shared.training_loss(
-            workload, current_param_container, batch, model_state, rng, self._settings
+        loss, model_state = self._backward(
+            workload, current_param_container, model_state, batch, rng, scaler
         )
-        loss.backward()
+        if scaler is not None:
+            scaler.unscale_(optimizer)
         if self._settings.grad_clip is not None or self._functions.wants(global_step):
             gradients = [value.grad for value in self._trained if value.grad is not None]
             norm = nn.utils.get_total_norm(gradients)
@@ -55,13 +82,13 @@ class OptimizerForm:
                     gradients, shared.clip_factor(norm, self._settings.grad_clip, _minimum)
                 )
             scalars = {
-                "loss": loss.detach(),
+                "loss": loss,
                 "gradient_norm": norm,
                 "learning_rate": optimizer.param_groups[0]["lr"],
             }
             self._functions.record(workload, scalars, global_step)
-        optimizer.step()
-        if scheduler is not None:
+        is_updated = _step(optimizer, scaler)
+        if scheduler is not None and is_updated:
             scheduler.step()
         return optimizer_state, current_param_container, model_state
 
@@ -69,6 +96,17 @@ class OptimizerForm:
         """The module to evaluate."""
         module: nn.Module = self._functions.eval_params(params, optimizer_state["optimizer"])
         return module
+
+
+def _step(optimizer: Any, scaler: torch.amp.GradScaler | None) -> bool:
+    """Update the parameters, unless a scaled gradient was not finite; return whether."""
+    if scaler is None:
+        optimizer.step()
+        return True
+    before = scaler.get_scale()
+    scaler.step(optimizer)
+    scaler.update()
+    return scaler.get_scale() >= before
 
 
 def _minimum(tensor: torch.Tensor, limit: float) -> torch.Tensor:

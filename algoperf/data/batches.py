@@ -11,6 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from algoperf.data import sortish
+
+SORTISH = 0x50  # sets the random stream of `TrainingQueue.sortish` apart from that of the order
+
 Arrays = Mapping[str, np.ndarray]
 
 
@@ -33,12 +37,17 @@ class Buckets:
         fits[-1] = np.ones_like(fits[-1])
         self.of_row = np.argmax(np.stack(fits), axis=0)
         self._lengths = lengths
+        self.sides_N = {"inputs": sources_N, "targets": targets_N}
         self._tokens_N = sources_N + targets_N
         self._real = self._all = 0
 
-    def cut(self, batch: Arrays, rows: np.ndarray) -> dict[str, np.ndarray]:
-        """A batch of these rows, all of one bucket, its tokens cut to the bucket's lengths."""
-        source, target = self._lengths[self.of_row[rows[0]]]
+    def cut(
+        self, batch: Arrays, rows: np.ndarray, lengths: tuple[int, int] | None = None
+    ) -> dict[str, np.ndarray]:
+        """A batch of these rows, its tokens cut to (source, target) lengths that hold them all: by
+        default those of their bucket, which is the same for all.
+        """
+        source, target = lengths or self._lengths[self.of_row[rows[0]]]
         cut = {
             key: array[:, : source if key == "inputs" else target] if array.ndim > 1 else array
             for key, array in batch.items()
@@ -95,6 +104,7 @@ class TrainingQueue:
     ) -> None:
         self.buckets = buckets
         self._waiting: dict[int, list[int]] = {}
+        self._ahead: list[np.ndarray] = []  # the rows of the batches that `sortish` chose already
         self._arrays = arrays
         self._batch_size = batch_size
         self._seed = seed
@@ -121,9 +131,9 @@ class TrainingQueue:
         self._offset += len(taken)
         return taken
 
-    def _next_rows(self) -> np.ndarray:
+    def _next_rows(self, batches: int = 1) -> np.ndarray:
         parts = []
-        missing = self._batch_size
+        missing = batches * self._batch_size
         while missing:
             parts.append(self._take(missing))
             missing -= len(parts[-1])
@@ -140,6 +150,36 @@ class TrainingQueue:
                 batch = {key: array[taken] for key, array in self._arrays.items()}
                 return buckets.cut(batch, taken)
 
+    def sortish(self, window: int = 16, noise: float = 1.0, multiple: int = 8) -> Any:
+        """The next batch of rows of about the same length, cut to the longest of them.
+
+        The rows of `window` batches are drawn in the order of the epoch, and grouped by the length
+        of their inputs, give or take `noise` tokens (`algoperf.data.sortish`; up to 1 mixes rows of
+        equal length alone). A batch is cut to a multiple of `multiple` tokens: JAX compiles the
+        step once for each pair of lengths. Every row comes once an epoch, as ever. Where the
+        workload does not cut its rows this is `next(self)`.
+        """
+        if self.buckets is None:
+            return next(self)
+        started_at_s = self._now()
+        sides_N = self.buckets.sides_N
+        if not self._ahead:
+            drawn_at = [self._seed, self._epoch, self._offset, SORTISH]
+            rows_N = self._next_rows(window)
+            generator = np.random.default_rng(np.random.SeedSequence(drawn_at))
+            size, lengths_N = self._batch_size, sides_N["inputs"][rows_N]
+            chosen = sortish.group(lengths_N, size, noise, generator)
+            self._ahead = [rows_N[indices] for indices in chosen]
+        rows = self._ahead.pop(0)
+        source, target = (
+            sortish.cut_length(sides_N[key][rows], multiple, self._arrays[key].shape[1])
+            for key in ("inputs", "targets")
+        )
+        arrays = {key: array[rows] for key, array in self._arrays.items()}
+        batch = self._place(self.buckets.cut(arrays, rows, (source, target)))
+        self.wait_s += self._now() - started_at_s
+        return batch
+
     def position(self) -> dict[str, Any]:
         """Where the queue is, as plain values: the same position gives the same batches."""
         waiting = {str(bucket): rows for bucket, rows in self._waiting.items()}
@@ -148,6 +188,7 @@ class TrainingQueue:
             "epoch": self._epoch,
             "offset": self._offset,
             "waiting": waiting,
+            "ahead": [rows.tolist() for rows in self._ahead],
             "bucket_counts": counts,
             "wait_s": self.wait_s,
         }
@@ -156,6 +197,7 @@ class TrainingQueue:
     def batches_drawn(self) -> int:
         """How many batches were taken so far, by this process and those before it."""
         waiting = sum(len(rows) for rows in self._waiting.values())
+        waiting += sum(len(rows) for rows in self._ahead)
         rows = self._epoch * len(self._order) + self._offset - waiting
         return rows // self._batch_size
 
@@ -164,6 +206,7 @@ class TrainingQueue:
         self._epoch, self._offset = position["epoch"], position["offset"]
         self._order = self._permutation(self._epoch)
         self._waiting = {int(bucket): list(rows) for bucket, rows in position["waiting"].items()}
+        self._ahead = [np.array(rows) for rows in position.get("ahead", [])]
         if self.buckets is not None:
             self.buckets.counts = position["bucket_counts"]
         self.wait_s = position["wait_s"]

@@ -1,9 +1,12 @@
 """Which rows come when: every row once an epoch, once in an evaluation, whatever the batch size."""
 
+import json
+
 import numpy as np
 import pytest
 
-from algoperf.data import batches
+from algoperf.data import batches, sortish
+from algoperf.data.tokenizers import PAD_ID
 
 ROWS = 30
 
@@ -172,3 +175,75 @@ def test_once_in_buckets_has_every_row_once_and_fills_each_bucket():
     real = [row for batch in found for row in batch["row"][batch["weights"].any(axis=1)]]
     assert real == [0, 1, 6, 7, 2, 3, 4, 5]
     assert sum(batch["weights"].sum() for batch in found) == 16
+
+
+LONG = {
+    "inputs": np.array([[5] * n + [PAD_ID] * (20 - n) for n in [*range(1, 21), 3, 9, 9, 4]]),
+    "targets": np.array([[6] * (1 + n % 3) + [PAD_ID] * (4 - n % 3) for n in range(24)]),
+}
+
+
+def sortish_queue(seed=1, size=3):
+    return batches.TrainingQueue(LONG, size, seed, buckets=batches.Buckets(LONG, [(20, 5)], PAD_ID))
+
+
+def test_sortish_batches_by_hand():
+    """Of 12 rows drawn, the four longest inputs are together, and the next four, and the rest."""
+    (chunk,) = sortish.group(np.array([7, 1, 9, 3]), 4, 0.0, np.random.default_rng(0))
+    assert chunk.tolist() == [2, 0, 3, 1]
+    lengths_N = np.array([5, 1, 9, 3, 8, 2, 7, 4, 6, 12, 11, 10])
+    chosen = sortish.group(lengths_N, 4, 0.0, np.random.default_rng(0))
+    by_length = sorted((sorted(lengths_N[rows].tolist()) for rows in chosen), reverse=True)
+    assert by_length == [[9, 10, 11, 12], [5, 6, 7, 8], [1, 2, 3, 4]]
+    orders = {
+        tuple(sortish.group(lengths_N, 4, 0.0, np.random.default_rng(seed))[0])
+        for seed in range(20)
+    }
+    assert len(orders) == 3  # the longest do not always come first
+    noisy = sortish.group(lengths_N, 4, 100.0, np.random.default_rng(0))
+    assert sorted(np.concatenate(noisy).tolist()) == list(range(12))
+    assert [9, 10, 11, 12] not in [sorted(lengths_N[rows].tolist()) for rows in noisy]
+
+
+@pytest.mark.parametrize(
+    ("lengths", "multiple", "cut"),
+    [([3, 9], 8, 16), ([3, 8], 8, 8), ([17], 8, 20), ([9], 1, 9), ([0, 0], 4, 4)],
+)
+def test_sortish_batches_are_cut_to_their_longest_row(lengths, multiple, cut):
+    assert sortish.cut_length(np.array(lengths), multiple, 20) == cut
+
+
+def test_sortish_gives_every_row_once_an_epoch_with_less_padding():
+    queue = sortish_queue()
+    drawn = [queue.sortish(window=4, multiple=1) for _ in range(8)]
+    lengths = [(batch["inputs"] != PAD_ID).sum(1) for batch in drawn]
+    expected = np.sort((LONG["inputs"] != PAD_ID).sum(1))
+    np.testing.assert_array_equal(np.sort(np.concatenate(lengths)), expected)
+    assert [batch["inputs"].shape[1] for batch in drawn] == [max(rows) for rows in lengths]
+    plain = sortish_queue()
+    for _ in range(8):
+        next(plain)
+    assert queue.buckets.counts[0] == plain.buckets.counts[0]  # the same tokens
+    assert queue.buckets.counts[1] < 0.7 * plain.buckets.counts[1]  # in fewer positions
+    assert queue.wait_s > 0
+    assert queue.batches_drawn == plain.batches_drawn == 8
+
+
+def test_sortish_goes_on_within_a_window():
+    queue, other = sortish_queue(), sortish_queue(seed=1)
+    for _ in range(3):
+        queue.sortish(window=4)
+    assert queue.batches_drawn == 3
+    other.go_to(json.loads(json.dumps(queue.position())))
+    for _ in range(6):
+        one, again = queue.sortish(window=4), other.sortish(window=4)
+        for key in one:
+            np.testing.assert_array_equal(one[key], again[key])
+    assert other.position()["ahead"] == queue.position()["ahead"]
+    older = {name: value for name, value in queue.position().items() if name != "ahead"}
+    sortish_queue().go_to(older)
+
+
+def test_sortish_without_buckets_is_the_next_batch():
+    queue, plain = (batches.TrainingQueue(arrays(), 4, 5) for _ in range(2))
+    np.testing.assert_array_equal(queue.sortish()["targets"], next(plain)["targets"])
