@@ -170,6 +170,24 @@ def test_the_update_is_the_same(framework, computation):
         assert found.scalars[0][name] == pytest.approx(expected.scalars[0][name], rel=1e-5)
 
 
+def tiny_technique(technique):
+    definition, scale, data = tiny(layers=2)
+    return definition, dataclasses.replace(scale, trainable=technique), data
+
+
+@pytest.mark.parametrize("technique", ["lora", "prompt tokens=2", "adapters bottleneck=4"])
+@pytest.mark.parametrize(
+    "computation", [Computation(accumulate=2), Computation(checkpoint_activations=True)], ids=str
+)
+def test_the_update_of_what_a_technique_adds_is_the_same(framework, computation, technique):
+    made = functools.partial(tiny_technique, technique)
+    plain, other = (
+        Trained(framework, each, steps=2, made=made) for each in (Computation(), computation)
+    )
+    assert plain.update().any()
+    np.testing.assert_allclose(other.update(), plain.update(), atol=1e-6)
+
+
 @pytest.mark.parametrize(("precision", "limit"), [("bf16", 3e-2), ("fp16", 5e-3)])
 def test_lower_precision_is_near_float32_and_not_it(framework, precision, limit):
     found = trained(framework, Computation(precision))
