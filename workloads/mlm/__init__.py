@@ -18,12 +18,12 @@ WORKLOAD = WorkloadDefinition(
     scales={
         "mini": Scale(
             model={**{name: MINI[name] for name in SIZES}, "positions": 64, "style": ROBERTA},
-            data={"max_length": 64, "vocab_size": 2048, "tokenizer": "trained", "copies": 4},
+            data={"max_length": 32, "vocab_size": 2048, "tokenizer": "trained", "copies": 4},
             default_source="builtin",
             batch_size=32,
             eval_batch_size=64,
             eval_train_rows=64,
-            step_hint=400,
+            step_hint=600,
             budget_s=240.0,
             eval_every_s=15.0,
         ),
