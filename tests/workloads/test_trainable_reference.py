@@ -4,6 +4,7 @@ transformers' models, adapters by layers put into transformers' by hand.
 Shapes: B batch, T tokens, C classes, V vocabulary.
 """
 
+import functools
 import warnings
 from typing import Any
 
@@ -13,8 +14,7 @@ import pytest
 import torch
 from torch import nn
 
-from algoperf import parameters
-from workloads import pretrained
+from algoperf import parameters, pretrained
 
 pytestmark = pytest.mark.slow  # transformers and peft take their time to be imported
 FRAMEWORKS = ("jax", "pytorch")
@@ -94,12 +94,16 @@ def gpt2_reference(model: dict[str, Any], values: dict[str, np.ndarray]) -> Any:
 def bart_reference(model: dict[str, Any], values: dict[str, np.ndarray]) -> Any:
     from transformers import BartConfig, BartForConditionalGeneration
 
-    keys = {key: model[name] for name, keys in pretrained.SETTINGS.items() for key in keys}
-    reference = BartForConditionalGeneration(BartConfig(**keys, dropout=0.0)).eval()
+    form = pretrained.format_of("bart")
+    wanted = form.config(model)
+    keys = {key: wanted[key] for key in (*form.compared, form.positions)}
+    config = BartConfig(**keys, dropout=0.0)
+    reference = BartForConditionalGeneration(config).eval()
     state = {
-        pretrained.transformers_name(name): torch.tensor(parameters.to_torch(name, value))
-        for name, value in values.items()
-        if "lora" not in name
+        weight.theirs.removeprefix(form.prefix): torch.tensor(
+            parameters.to_torch(weight.name, values[weight.name])
+        )
+        for weight in form.weights(model)
     }
     missing = reference.model.load_state_dict(state, strict=False)
     assert not missing.unexpected_keys
@@ -142,9 +146,9 @@ def gpt2_place(path: str) -> str:
     return f"base_model.model.transformer.h.{number}.{GPT2_LAYERS[layer]}"
 
 
-def bart_place(path: str) -> str:
-    theirs = pretrained.transformers_name(f"{path}/kernel").removesuffix(".weight")
-    return f"base_model.model.model.{theirs}"
+def bart_place(model: dict[str, Any], path: str) -> str:
+    weights = {weight.name: weight.theirs for weight in pretrained.format_of("bart").weights(model)}
+    return f"base_model.model.{weights[f'{path}/kernel'].removesuffix('.weight')}"
 
 
 def check_close(found: np.ndarray, expected: np.ndarray, what: str) -> None:
@@ -169,7 +173,8 @@ def test_lora_on_bart_is_peft_s(framework, make_tiny, make_values) -> None:
     model = make_tiny(framework, "xsum", "lora rank=3 alpha=12")
     values = make_values(model.bound.shapes)
     logits_BTV, gradients = results(model, values)
-    tuned = with_lora(bart_reference(model.model, values), "SEQ_2_SEQ_LM", values, bart_place)
+    place = functools.partial(bart_place, model.model)
+    tuned = with_lora(bart_reference(model.model, values), "SEQ_2_SEQ_LM", values, place)
     source = torch.from_numpy(model.rows["inputs"]).long()
     expected_BTV = tuned(
         input_ids=source,
@@ -177,7 +182,7 @@ def test_lora_on_bart_is_peft_s(framework, make_tiny, make_values) -> None:
         labels=torch.from_numpy(model.rows["targets"]).long(),
     ).logits
     check_close(logits_BTV, expected_BTV.detach().numpy(), "logits")
-    check_lora_gradients(gradients, expected_BTV, tuned, values, bart_place)
+    check_lora_gradients(gradients, expected_BTV, tuned, values, place)
     assert set(gradients) == {name for name in values if "lora" in name}
     assert len(gradients) == 2 * 2 * 3  # query and value of each attention
 
