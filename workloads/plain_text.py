@@ -22,7 +22,7 @@ from workloads.ag_news.data import BUILTIN_ROWS
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-HUB = Hub("Salesforce/wikitext", "b08601e04326c79dfdd32d625aee71d233d685c3", "wikitext-103-raw-v1")
+HUB = Hub("Salesforce/wikitext", "b08601e04326c79dfdd32d625aee71d232d685c3", "wikitext-103-raw-v1")
 LINES = 32
 EVAL_TEXTS = 400  # built-in; a pass over them costs as much as a few steps
 FIELD = "text"
