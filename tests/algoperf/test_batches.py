@@ -1,10 +1,14 @@
 """Which rows come when: every row once an epoch, once in an evaluation, whatever the batch size."""
 
 import json
+import types
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+import algoperf
+from algoperf import adapt, backends, submission
 from algoperf.data import batches, sortish
 from algoperf.data.tokenizers import PAD_ID
 
@@ -247,3 +251,15 @@ def test_sortish_goes_on_within_a_window():
 def test_sortish_without_buckets_is_the_next_batch():
     queue, plain = (batches.TrainingQueue(arrays(), 4, 5) for _ in range(2))
     np.testing.assert_array_equal(queue.sortish()["targets"], next(plain)["targets"])
+
+
+def test_the_sortish_submission_trains_on_what_the_queue_groups():
+    """In the optimizer form, too, data_selection is called; it gets what it names."""
+    path = Path(algoperf.__file__).parents[1] / "submissions" / "sortish.py"
+    loaded = submission.load(submission.inspect(path), "pytorch")
+    bound = types.SimpleNamespace(step_hint=10, loss_type=None, max_allowed_runtime_sec=1.0)
+    backend = backends.load("pytorch")
+    functions = adapt.submission_functions(loaded, backend, bound, None)
+    queue = types.SimpleNamespace(sortish=lambda window: {"inputs": window})
+    assert functions.data_selection(input_queue=queue, workload=bound, rng=None) == {"inputs": 16}
+    assert functions.selects_data
