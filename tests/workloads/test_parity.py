@@ -23,7 +23,7 @@ from algoperf.data.batches import TrainingQueue
 from algoperf.variants import axes, draw
 
 STEPS = 20
-FULL_STEPS = 8  # of a second or more each
+FULL_STEPS = 8  # of a second or more each; and of models whose blocks another case trains
 TECHNIQUES = ("ag_news_lora", "ag_news_prompt", "ag_news_adapters", "xsum_lora")
 DRAWN = 10  # of each workload
 SAME_BLOCKS = {"lm": "ag_news", "mlm": "xsum"}  # whose cases test what these have of theirs
@@ -112,7 +112,8 @@ def pair(request, load_small, make_values) -> Pair:
         sides.append(Side(backend, backend.workload(definition, scale, "builtin", data)))
     queue = TrainingQueue(data.splits["train"], 8 if scale_name == "mini" else 2, seed=0)
     shapes = sides[0].workload.shapes
-    steps = STEPS if scale_name == "mini" else FULL_STEPS
+    is_short = scale_name != "mini" or definition.name in SAME_BLOCKS
+    steps = FULL_STEPS if is_short else STEPS
     batches, values = [next(queue) for _ in range(steps)], make_values(shapes)
     return Pair(*sides, batches, values, is_variant=definition.base is not None)
 
