@@ -105,7 +105,7 @@ def test_only_one_split(folder):
         (gzip.compress(csv_lines(400).encode())[:40] + b"\xff" * 400, "csv.gz:[0-9]+: unreadable"),
         (gzip.compress(b'"1","a","b"\n"1","\xff","b"\n'), "csv.gz:[0-9]+: unreadable"),
     ],
-    # Not the bytes: gzip writes the second into them, and two processes of a run must find the same tests.
+    # Not by the bytes: gzip puts the time into them, and two processes must find the same tests.
     ids=["not gzip", "cut off", "corrupt", "not UTF-8"],
 )
 def test_broken_gzip(tmp_path, content, place):
