@@ -122,7 +122,7 @@ def test_masks_by_hand() -> None:
     rng = np.random.default_rng(1)
     rows_NT = rng.integers(0, 100, (2000, 50)).astype(np.int32)
     plain_ids = np.arange(5, 100, dtype=np.int32)
-    inputs_NT, weights_NT = mlm.mask(rows_NT, plain_ids, 4, np.random.default_rng(2))
+    inputs_NT, weights_NT = mlm.mask(rows_NT, 0.3, plain_ids, 4, np.random.default_rng(2))
     assert inputs_NT.dtype == np.int32
     assert weights_NT.dtype == np.float32
     chosen_NT = weights_NT == 1
@@ -135,7 +135,7 @@ def test_masks_by_hand() -> None:
         return abs(count - share * total) < 5 * (total * share * (1 - share)) ** 0.5
 
     chosen = chosen_NT.sum()
-    assert is_near(chosen, candidates, 0.15)
+    assert is_near(chosen, candidates, 0.3)
     new, old = inputs_NT[chosen_NT], rows_NT[chosen_NT]
     assert is_near((new == 4).sum(), chosen, 0.8)
     assert is_near((new == old).sum(), chosen, 0.1 + 0.1 / 95)  # kept, or drawn by chance
@@ -147,7 +147,7 @@ def test_masks_by_hand() -> None:
 def test_masked_rows(tmp_path: Path) -> None:
     for split in ("train", "valid", "test"):
         write(tmp_path, f"{split}.txt", LINES)
-    data = mlm.load(str(tmp_path), 16, 300, "trained", copies=3)
+    data = mlm.load(str(tmp_path), 16, 300, "trained", copies=3, chosen_share=0.15)
     train, validation = data.splits["train"], data.splits["validation"]
     rows = len(train["targets"]) // 3
     assert data.notes["copies"] == 3
@@ -162,9 +162,9 @@ def test_masked_rows(tmp_path: Path) -> None:
     assert (train["weights"].sum(1) <= 12).all()
     ends = (train["targets"][:rows] == tokenizers.END_ID).sum()
     assert ends in (12, 13)  # texts; the last may be cut off with the rest
-    again = mlm.load(str(tmp_path), 16, 300, "trained", copies=3)
+    again = mlm.load(str(tmp_path), 16, 300, "trained", copies=3, chosen_share=0.15)
     assert again.fingerprint == data.fingerprint
-    other = mlm.load(str(tmp_path), 16, 300, "trained", copies=3, seed=1)
+    other = mlm.load(str(tmp_path), 16, 300, "trained", copies=3, chosen_share=0.15, seed=1)
     assert other.fingerprint != data.fingerprint
 
 
@@ -173,7 +173,7 @@ def test_a_tokenizer_without_a_mask_is_refused(tmp_path: Path) -> None:
     made.save(str(tmp_path / "tokenizer.json"))
     write(tmp_path, "train.txt", LINES)
     with pytest.raises(UserError, match="has no <mask> token"):
-        mlm.load(str(tmp_path), 16, 300, str(tmp_path), copies=1)
+        mlm.load(str(tmp_path), 16, 300, str(tmp_path), copies=1, chosen_share=0.15)
 
 
 def test_perplexity_by_hand() -> None:

@@ -18,9 +18,15 @@ WORKLOAD = WorkloadDefinition(
     scales={
         "mini": Scale(
             model={**{name: MINI[name] for name in SIZES}, "positions": 64, "style": ROBERTA},
-            data={"max_length": 32, "vocab_size": 2048, "tokenizer": "trained", "copies": 4},
+            data={
+                "max_length": 16,
+                "vocab_size": 2048,
+                "tokenizer": "trained",
+                "copies": 4,
+                "chosen_share": 0.3,  # with BERT's 0.15 it stays at the tokens' frequencies longer
+            },
             default_source="builtin",
-            batch_size=32,
+            batch_size=128,
             eval_batch_size=64,
             eval_train_rows=64,
             step_hint=600,
@@ -29,7 +35,13 @@ WORKLOAD = WorkloadDefinition(
         ),
         "full": Scale(
             model={**{name: BART_BASE[name] for name in SIZES}, "positions": 512, "style": ROBERTA},
-            data={"max_length": 512, "vocab_size": 50265, "tokenizer": "bart", "copies": 2},
+            data={
+                "max_length": 512,
+                "vocab_size": 50265,
+                "tokenizer": "bart",
+                "copies": 2,
+                "chosen_share": 0.15,
+            },
             default_source="hub",
             batch_size=32,
             eval_batch_size=16,

@@ -17,20 +17,25 @@ from workloads import plain_text
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-CHOSEN_SHARE = 0.15
 MASKED_SHARE, RANDOM_SHARE = 0.8, 0.1  # of the chosen tokens; the others stay as they are
 
 
 def load(
-    source: str, max_length: int, vocab_size: int, tokenizer: str, copies: int, seed: int = 0
+    source: str,
+    max_length: int,
+    vocab_size: int,
+    tokenizer: str,
+    copies: int,
+    chosen_share: float,
+    seed: int = 0,
 ) -> Data:
     """Return 'inputs' and 'targets', int32 (rows, max_length), and 'weights', 1 where the input is
     to be predicted.
 
     A row is <s> and the next tokens of the split, which has </s> after each text; the targets are
-    the row itself, the inputs the row with a share of its tokens masked. Training rows come in
-    `copies` that are masked differently, one whole copy after another; the other splits once. All
-    masks are fixed by the seed. `tokenizer` is 'trained' (on the training texts, BART's special
+    the row itself, the inputs the row with `chosen_share` of its tokens masked. Training rows come
+    in `copies` that are masked differently, one whole copy after another; the other splits once.
+    All masks are fixed by the seed. `tokenizer` is 'trained' (on the training texts, BART's special
     tokens and <mask> first), 'bart' or a trained one's folder. Notes hold the splits' 'texts' and
     'packed_tokens', the 'copies', and those of `plain_text.read`.
     """
@@ -45,7 +50,13 @@ def load(
         rows_NT = _rows(stream, max_length)
         plain_text.check_rows(source, {split: len(rows_NT)}, max_length)
         masked = [
-            mask(rows_NT, plain_ids, mask_id, np.random.default_rng([seed, index, copy]))
+            mask(
+                rows_NT,
+                chosen_share,
+                plain_ids,
+                mask_id,
+                np.random.default_rng([seed, index, copy]),
+            )
             for copy in range(copies if split == "train" else 1)
         ]
         inputs, weights = (np.concatenate(parts) for parts in zip(*masked, strict=True))
@@ -74,14 +85,19 @@ def _rows(stream: np.ndarray, length: int) -> np.ndarray:
 
 
 def mask(
-    rows_NT: np.ndarray, plain_ids: np.ndarray, mask_id: int, rng: np.random.Generator
+    rows_NT: np.ndarray,
+    chosen_share: float,
+    plain_ids: np.ndarray,
+    mask_id: int,
+    rng: np.random.Generator,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return (inputs_NT int32, weights_NT float32, 1 where a token was chosen).
 
-    Of `plain_ids`, and of nothing else, each token is chosen with probability 0.15; a chosen one
-    becomes the mask with probability 0.8, one of the plain ids with 0.1, and stays with 0.1.
+    Of `plain_ids`, and of nothing else, each token is chosen with probability `chosen_share`; a
+    chosen one becomes the mask with probability 0.8, one of the plain ids with 0.1, and stays with
+    0.1.
     """
-    chosen_NT = (rng.random(rows_NT.shape) < CHOSEN_SHARE) & np.isin(rows_NT, plain_ids)
+    chosen_NT = (rng.random(rows_NT.shape) < chosen_share) & np.isin(rows_NT, plain_ids)
     fate_NT = rng.random(rows_NT.shape)
     random_NT = rng.choice(plain_ids, rows_NT.shape)
     instead_NT = np.where(fate_NT < MASKED_SHARE + RANDOM_SHARE, random_NT, rows_NT)
