@@ -232,7 +232,7 @@ def test_what_gets_through(tmp_path):
     assert seen == data.splits["test"]["targets"].tolist()
 
 
-# Nothing of ours is flagged: tests/reference_algorithms/test_digits.py asks it of every reference
+# Nothing of ours is flagged: tests/reference_algorithms/test_defaults.py asks it of every reference
 # algorithm, tests/test_published.py of submissions in the published form.
 
 
