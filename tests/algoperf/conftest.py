@@ -1,5 +1,6 @@
 """Fakes of what a trial runs on: a clock that moves when told, an asynchronous device, a log."""
 
+import collections
 import dataclasses
 import sys
 from types import SimpleNamespace
@@ -254,10 +255,14 @@ def undrawn(monkeypatch):
 
 
 @pytest.fixture
-def asked():
+def parser():
+    """The parser of the command line, which calls nothing."""
+    return command_arguments.parser(collections.defaultdict(lambda: None))
+
+
+@pytest.fixture
+def asked(parser):
     """`asked(out, "--frameworks", "jax,pytorch")`: the request of `algoperf compare digits`."""
-    names = ("run", "score", "campaign", "data", "workloads", "submissions", "check", "variants")
-    parser = command_arguments.parser(dict.fromkeys((*names, "compare")))
 
     def make(out, *words, lengths=("--max-steps", "31", "--eval-every-steps", "10")):
         given = ["compare", "digits", "--out", str(out), "--no-run", *lengths, *words]

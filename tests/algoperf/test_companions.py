@@ -70,24 +70,20 @@ class Busy:
         return {"busy": {"kwh": 1.5}}
 
 
-def make_plan(submission, out):
+def make_plan(parser, submission, out):
     words = ["run", "--workload", "digits", "--submission", str(submission), "--out", str(out)]
     words += ["--max-steps", "40", "--eval-every-steps", "20", "--framework", "pytorch"]
-    parsed = cli.command_arguments.parser(dict.fromkeys(COMMANDS)).parse_args(words)
-    return run_plan.make(parsed, "", False)
-
-
-COMMANDS = ("run", "score", "campaign", "data", "workloads", "submissions", "check", "variants")
+    return run_plan.make(parser.parse_args(words), "", False)
 
 
 @pytest.mark.slow
-def test_the_trial_waits_and_is_what_it_is_without(tmp_path):
+def test_the_trial_waits_and_is_what_it_is_without(parser, tmp_path):
     submission = tmp_path / "counting.py"
     submission.write_text(COUNTING)
     busy = Busy(tmp_path / "steps")
     results = {}
     for name, companions in (("alone", None), ("along", Companions([busy]))):
-        plan = make_plan(submission, tmp_path / name)
+        plan = make_plan(parser, submission, tmp_path / name)
         (results[name],) = study.run(
             plan.trial, plan.outline, plan.chosen, lambda *_: None, companions=companions
         )

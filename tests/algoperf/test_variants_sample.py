@@ -1,12 +1,11 @@
 """From draws to a suite, with runs whose curves are made up."""
 
-import collections
 import csv
 import json
 
 import pytest
 
-from algoperf import cli, command_arguments, run_log, workload
+from algoperf import cli, run_log, workload
 from algoperf.spec import UserError
 from algoperf.variants import sample, suite
 from algoperf.variants.command import run as run_command
@@ -134,9 +133,8 @@ def test_candidates_can_be_run_by_name(runs, tmp_path):
         (("--out", "none/suite.json"), "there is no folder none"),
     ],
 )
-def test_mistakes_are_told_before_anything_runs(runs, tmp_path, monkeypatch, words, said):
+def test_mistakes_are_told_before_anything_runs(runs, parser, tmp_path, monkeypatch, words, said):
     monkeypatch.chdir(tmp_path)
-    parser = command_arguments.parser(collections.defaultdict(lambda: None))
     given = ["variants", "sample", "--seed", "7", "--per-workload", "1", *words]
     with pytest.raises(UserError, match=said):
         run_command(parser.parse_args(given), print)
