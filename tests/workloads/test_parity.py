@@ -112,7 +112,7 @@ def pair(request, load_small, make_values) -> Pair:
         sides.append(Side(backend, backend.workload(definition, scale, "builtin", data)))
     queue = TrainingQueue(data.splits["train"], 8 if scale_name == "mini" else 2, seed=0)
     shapes = sides[0].workload.shapes
-    is_short = scale_name != "mini" or definition.name in SAME_BLOCKS
+    is_short = scale_name != "mini" or (definition.base or definition.name) in SAME_BLOCKS
     steps = FULL_STEPS if is_short else STEPS
     batches, values = [next(queue) for _ in range(steps)], make_values(shapes)
     return Pair(*sides, batches, values, is_variant=definition.base is not None)
