@@ -94,8 +94,8 @@ def limits(plan: TrialPlan, scale: workload.Scale) -> Limits:
     # A limit in steps takes the place of the one in time, so that it means the same on any machine.
     budget_s = _budget_s(plan, scale) if plan.max_steps is None else math.inf
     max_steps = plan.max_steps
-    if plan.source_kind not in scale.targets:  # nothing to reach: the step hint is the end
-        max_steps = min(filter(None, (plan.max_steps, scale.step_hint)))
+    if max_steps is None and plan.source_kind not in scale.targets:
+        max_steps = scale.step_hint  # nothing to reach: that is the end
     return Limits(budget_s, scale.eval_every_s, plan.eval_every_steps, max_steps, plan.keep_going)
 
 

@@ -91,7 +91,8 @@ def declare(run: argparse.ArgumentParser) -> None:
     add(
         "--max-steps",
         type=positive,
-        help="end after so many steps, whatever the time; such a run is marked not scoreable",
+        help="end after so many steps, whatever the time; such a run is marked not scoreable "
+        "(default: none, and the step hint where there is no target)",
     )
     add(
         "--eval-every-steps",
