@@ -36,7 +36,7 @@ WORKLOAD = WorkloadDefinition(
                 "builtin": Target(
                     validation=10.0,
                     baselines={"unigrams": 160.2, "bigrams": 16.09},
-                    provenance="docs/targets.md: nadamw reaches it in 350 to 400 steps, three "
+                    provenance="docs/targets.md: nadamw reaches it in 325 to 400 steps, three "
                     "seeds in each framework",
                 )
             },
