@@ -12,20 +12,14 @@ import dataclasses
 import importlib
 import itertools
 import json
-import os
-import queue
-import subprocess
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import reference_algorithms
 from algoperf import run_log, submission
 from algoperf.spec import UserError
 
-CAN_PIN = hasattr(os, "sched_getaffinity")
 COLUMNS = (
     "workload",
     "submission",
@@ -36,23 +30,6 @@ COLUMNS = (
     "step",
     "value",
 )
-
-
-class Task(Protocol):
-    """One `algoperf run` below a folder `out`; a task can be hashed."""
-
-    @property
-    def experiment(self) -> str:
-        """The folder of its runs, which its note begins with."""
-
-    def command(self, out: Path) -> list[str]:
-        """The arguments, `run` first."""
-
-    def has_ended(self, out: Path) -> bool:
-        """Whether there is nothing left to run."""
-
-    def prepare(self, out: Path) -> None:
-        """What is done just before it runs."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -217,67 +194,6 @@ def entries(
         for outline in outlines
         if framework in outline.frameworks and (submissions or outline.has_search_space == external)
     ]
-
-
-def run(
-    todo: Sequence[Task],
-    out: Path,
-    workers: int,
-    note: Callable[[str], None],
-    threads: int = 1,
-) -> int:
-    """Run the tasks that have no result, `workers` at a time, each on `threads` cores; return how
-    many failed.
-
-    Raises UserError where this process may not use so many cores.
-    """
-    out.mkdir(parents=True, exist_ok=True)
-    # Before any of them runs: jobs of both frameworks share the file of a tuning point.
-    commands = {job: job.command(out) for job in todo if not job.has_ended(out)}
-    shares: queue.SimpleQueue[frozenset[int] | None] = queue.SimpleQueue()
-    for share in _shares(workers, threads):
-        shares.put(share)
-
-    def work(job: Task) -> bool:
-        job.prepare(out)
-        share = shares.get()
-        try:
-            ended = subprocess.run(
-                [sys.executable, "-P", "-m", "algoperf", *commands[job]],
-                capture_output=True,
-                text=True,
-                check=False,
-                preexec_fn=None if share is None else lambda: os.sched_setaffinity(0, share),
-            )
-        finally:
-            shares.put(share)
-        note(f"{job.experiment}: {_said(ended)}")
-        return ended.returncode == 0
-
-    with ThreadPoolExecutor(workers) as pool:
-        return sum(not good for good in pool.map(work, commands))
-
-
-def _said(ended: "subprocess.CompletedProcess[str]") -> str:
-    """What a run said first of its results, or last before it failed."""
-    if ended.returncode == 0:
-        return ended.stdout.strip().partition("\n")[0]
-    return (ended.stderr.strip() or ended.stdout.strip()).rpartition("\n")[2]
-
-
-def _shares(workers: int, threads: int) -> Iterator[frozenset[int] | None]:
-    """The cores of each worker; None where processes cannot be pinned."""
-    if not CAN_PIN:
-        return iter([None] * workers)
-    available = sorted(os.sched_getaffinity(0))
-    if workers * threads > len(available):
-        of_each = f" with {threads} threads each" if threads > 1 else ""
-        raise UserError(
-            f"--workers {workers}{of_each}: this process may use only {len(available)} cores"
-        )
-    return iter(
-        [frozenset(available[first * threads :][:threads]) for first in range(workers)],
-    )
 
 
 def curves(todo: Sequence[Job], out: Path) -> list[dict[str, Any]]:

@@ -36,6 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         }
     ).parse_args(argv)
     from algoperf.spec import UserError
+    from algoperf.supervision import INTERRUPTED, InterruptedRunError
 
     try:
         code: int = parsed.command(parsed)
@@ -44,6 +45,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             traceback.print_exc()
         print(f"algoperf: {error}", file=sys.stderr)
         return USER_MISTAKE
+    except InterruptedRunError as interrupted:
+        print(
+            f"algoperf: stopped; {interrupted} is saved, and the same command goes on with it",
+            file=sys.stderr,
+        )
+        return INTERRUPTED
     except KeyboardInterrupt:
         print("algoperf: interrupted; what was measured is in the run folder", file=sys.stderr)
         return 130
@@ -56,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def campaign_command(arguments: argparse.Namespace) -> int:
     """Run what is missing of a campaign, and print how many runs reached each target."""
     import reference_algorithms
-    from algoperf import backends, campaign, workload
+    from algoperf import backends, campaign, workers, workload
 
     for framework in arguments.frameworks:
         workload.choose("framework", framework, list(backends.FRAMEWORKS))
@@ -75,7 +82,7 @@ def campaign_command(arguments: argparse.Namespace) -> int:
         arguments.until,
         arguments.suite,
     )
-    failed = campaign.run(
+    failed = workers.run(
         todo, arguments.out, arguments.workers, lambda text: print(text, flush=True)
     )
     rows = campaign.curves(todo, arguments.out)
@@ -87,7 +94,7 @@ def campaign_command(arguments: argparse.Namespace) -> int:
 
 def _leaderboard(arguments: argparse.Namespace) -> int:
     """Run what is missing of a leaderboard's studies."""
-    from algoperf import campaign, workload
+    from algoperf import campaign, workers, workload
 
     todo = campaign.entries(
         [workload.find(name, arguments.suite).name for name in arguments.workload.split(",")],
@@ -98,7 +105,7 @@ def _leaderboard(arguments: argparse.Namespace) -> int:
         arguments.seeds,
         arguments.suite,
     )
-    failed = campaign.run(
+    failed = workers.run(
         todo, arguments.out, arguments.workers, lambda text: print(text, flush=True)
     )
     print(
@@ -111,9 +118,8 @@ def run_command(arguments: argparse.Namespace) -> int:
     """Run trials and print what came of each."""
     from rich.console import Console
 
-    from algoperf import run_plan, study, summary, supervision, writing
+    from algoperf import run_plan, study, summary, writing
     from algoperf.progress import Progress
-    from algoperf.trial_process import INTERRUPTED
 
     console = Console(stderr=True)
     say = functools.partial(console.print, highlight=False, soft_wrap=True, markup=False)
@@ -131,9 +137,6 @@ def run_command(arguments: argparse.Namespace) -> int:
             arguments.retry_failed,
             plan.companions,
         )
-    except supervision.InterruptedRunError as interrupted:
-        say(f"algoperf: stopped; {interrupted} is saved, and the same command goes on with it")
-        return INTERRUPTED
     except writing.UnwritableError as error:
         say(f"algoperf: {error}")
         return writing.UNWRITABLE

@@ -28,7 +28,6 @@ from algoperf import (
 from algoperf.companions import Companions
 from algoperf.spec import UserError
 from algoperf.trial_plan import ANSWERED, TrialPlan
-from algoperf.trial_process import INTERRUPTED
 
 EXTERNAL_TRIALS = 5
 GRACE_S = 5.0  # for a trial's process to end after its result
@@ -226,7 +225,7 @@ def _run_trial(
     finally:
         watchdog.stop()
         supervision.end(process)
-    if result is None and process.returncode == INTERRUPTED:
+    if result is None and process.returncode == supervision.INTERRUPTED:
         raise supervision.InterruptedRunError(str(folder))
     if result is None:
         result = run_log.read_result(folder)  # it died after it was written

@@ -17,6 +17,7 @@ from typing import Any
 
 from algoperf.spec import UserError
 
+INTERRUPTED = 75  # the exit code of what was asked to stop, saved its trial and left
 SET_UP_LIMIT_S = 3600.0  # wall time until a trial starts
 # Evaluation, logs and checkpoints are not in the budget: beyond these it is taken to hang.
 FACTOR, ALLOWANCE_S = 5.0, 900.0

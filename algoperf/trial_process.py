@@ -20,12 +20,12 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from algoperf import writing
 from algoperf.clock import Ledger
+from algoperf.supervision import INTERRUPTED
 
 if TYPE_CHECKING:
     from algoperf.trial import Trial
 
 ORPHANED = 113  # exit code of a process whose starter is gone
-INTERRUPTED = 75  # of one that was asked to stop, saved its trial and left
 PATIENCE_S = 60.0  # for an answer of the starter
 _PR_SET_PDEATHSIG = 1
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from algoperf import campaign, run_log, summary
+from algoperf import run_log, summary, workers
 from algoperf.compare import document, plots, request, tables
 from algoperf.compare.document import Comparison
 from algoperf.spec import UserError
@@ -35,7 +35,7 @@ def run(
         asked.out.mkdir(parents=True, exist_ok=True)
     failed = 0
     if not arguments.no_run:
-        failed = campaign.run(asked.runs, asked.out, arguments.workers, note, asked.threads)
+        failed = workers.run(asked.runs, asked.out, arguments.workers, note, asked.threads)
     found = document.make(asked)
     with _writing(asked.out):
         written = _write(found, command)

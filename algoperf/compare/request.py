@@ -8,7 +8,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from algoperf import backends, campaign, hardware, run_arguments, run_log, run_plan, study, workload
+from algoperf import (
+    backends,
+    hardware,
+    run_arguments,
+    run_log,
+    run_plan,
+    study,
+    workers,
+    workload,
+)
 from algoperf.argument_types import Parser
 from algoperf.data import sources
 from algoperf.spec import UserError
@@ -249,7 +258,7 @@ def _check_folders(
     machine: dict[str, Any] = {}
     if may_run and not all(run.has_ended(run.folder) for run, _ in runs):
         machine = {"versions": hardware.versions(), "hardware": hardware.describe()}
-        if campaign.CAN_PIN:
+        if workers.CAN_PIN:
             machine["hardware"]["threads"] = threads
     for run, plan in runs:
         settings = {**study.asked_settings(plan.trial, plan.outline), **machine}

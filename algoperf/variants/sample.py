@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from algoperf import campaign, run_log, workload
+from algoperf import run_log, workers, workload
 from algoperf.campaign import Job
 from algoperf.spec import UserError
 from algoperf.variants import draw, screening, suite
@@ -187,7 +187,7 @@ class Sampler:
         return Job(name, screening.BASELINE, framework, seed, factor, hint, every, suite=path)
 
     def _run(self, jobs: Sequence[Job]) -> None:
-        campaign.run(jobs, self._folder, self._workers, self._say)
+        workers.run(jobs, self._folder, self._workers, self._say)
 
     def _curves(self, base: WorkloadDefinition, jobs: Sequence[Job]) -> list[Curve]:
         return [_curve(base, job.folder(self._folder)) for job in jobs]

@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-from algoperf import campaign, run_log
+from algoperf import campaign, run_log, workers
 from algoperf.spec import UserError
 
 
@@ -14,7 +14,7 @@ def runs(monkeypatch):
     """Every `algoperf run` that a campaign starts writes a result at once, unless it is to fail."""
     started: list[list[str]] = []
 
-    def run(command, **_):
+    def run(self, command, cores):
         words = command[command.index("run") :]
         started.append(words)
         option = dict(zip(words[1::2], words[2::2], strict=True))
@@ -33,7 +33,7 @@ def runs(monkeypatch):
                 run_log.write_json(folder / run_log.RESULT, {"status": "reached"})
         return subprocess.CompletedProcess(command, 0, "reached target\nmore\n", "")
 
-    monkeypatch.setattr(campaign.subprocess, "run", run)
+    monkeypatch.setattr(workers.Processes, "run", run)
     monkeypatch.setattr(run_log, "trial_folder", _trial_folder(run_log.trial_folder))
     return started
 
@@ -62,14 +62,14 @@ def test_a_leaderboard_has_every_algorithm_that_its_ruleset_is_for():
 def test_what_has_a_result_is_not_run_again(runs, tmp_path):
     todo = campaign.entries(["digits"], ["nadamw", "adamw"], ["jax"], "external", 2, 2)
     told: list[str] = []
-    assert campaign.run(todo, tmp_path, 1, told.append) == 0
+    assert workers.run(todo, tmp_path, 1, told.append) == 0
     assert told == ["leaderboard-external: reached target"] * 4
     assert len(runs) == 4
-    campaign.run(todo, tmp_path, 1, told.append)
+    workers.run(todo, tmp_path, 1, told.append)
     assert len(runs) == 4
     gone = run_log.trial_folder(tmp_path, "leaderboard-external", "adamw", 1, "digits", "jax", 2)
     (gone / run_log.RESULT).unlink()
-    campaign.run(todo, tmp_path, 1, told.append)
+    workers.run(todo, tmp_path, 1, told.append)
     assert len(runs) == 5
     assert runs[-1][:5] == ["run", "--workload", "digits", "--submission", "adamw"]
 
@@ -79,7 +79,7 @@ def test_a_failed_run_says_why_and_is_run_again(runs, tmp_path):
     job = campaign.dataclasses.replace(job, seed=13)
     told: list[str] = []
     for _ in range(2):
-        assert campaign.run([job], tmp_path, 1, told.append) == 1
+        assert workers.run([job], tmp_path, 1, told.append) == 1
     assert told == ["seed-13-rate-1-steps-5-end: OSError: no disk"] * 2
 
 
@@ -96,14 +96,12 @@ def test_another_learning_rate_is_a_point_of_its_own(tmp_path):
 def test_points_are_written_before_anything_runs(runs, tmp_path, monkeypatch):
     """Two processes that wrote one at the same time took each other's file away."""
     order = []
-    written, started = run_log.write_json, campaign.subprocess.run
+    written, started = run_log.write_json, workers.Processes.run
     monkeypatch.setattr(run_log, "write_json", lambda *a: (order.append(a[0].name), written(*a)))
-    monkeypatch.setattr(
-        campaign.subprocess, "run", lambda *a, **k: (order.append("run"), started(*a, **k))[1]
-    )
+    monkeypatch.setattr(workers.Processes, "run", lambda *a: (order.append("run"), started(*a))[1])
     todo = campaign.jobs("digits", ["nadamw"], ["jax", "pytorch"], 2, [100.0], 5, 5)
-    monkeypatch.setattr(campaign, "_shares", lambda workers, threads: iter([None] * workers))
-    assert campaign.run(todo, tmp_path, 2, lambda text: None) == 0
+    monkeypatch.setattr(workers, "_shares", lambda workers, threads: iter([None] * workers))
+    assert workers.run(todo, tmp_path, 2, lambda text: None) == 0
     assert order[:4] == ["nadamw-rate-100.json"] * 4
     assert set(order[4:]) == {"run", "result.json"}
 

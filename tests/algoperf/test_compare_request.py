@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from algoperf import campaign, cli, hardware
+from algoperf import cli, hardware, workers
 from algoperf.compare import request
 from algoperf.spec import UserError
 
@@ -125,19 +125,19 @@ def started(monkeypatch, ended, undrawn):
     machine = this_machine()
     monkeypatch.setattr(hardware, "describe", lambda: dict(machine["hardware"]))
 
-    def run(command, **_):
+    def run(self, command, cores):
         words = command[command.index("run") :]
         option = dict(itertools.pairwise(words))
         found.append((option["--framework"], int(option["--trials"])))
         ended(Path(option["--out"]), option["--workload"], *found[-1], flags=machine)
         return types.SimpleNamespace(returncode=0, stdout="done\n", stderr="")
 
-    monkeypatch.setattr(campaign.subprocess, "run", run)
+    monkeypatch.setattr(workers.Processes, "run", run)
     return found
 
 
 def this_machine():
-    threads = {"threads": 1} if campaign.CAN_PIN else {}
+    threads = {"threads": 1} if workers.CAN_PIN else {}
     return {"hardware": {**hardware.describe(), **threads}, "versions": hardware.versions()}
 
 
@@ -172,12 +172,12 @@ def test_a_failed_run_is_run_again(asked, tmp_path, started, ended):
 
 
 def test_cores_are_shared_among_workers(monkeypatch):
-    monkeypatch.setattr(campaign, "CAN_PIN", True)
-    monkeypatch.setattr(campaign.os, "sched_getaffinity", lambda _: {1, 3, 5, 7, 9}, raising=False)
-    assert list(campaign._shares(2, 2)) == [{1, 3}, {5, 7}]
-    assert list(campaign._shares(3, 1)) == [{1}, {3}, {5}]
+    monkeypatch.setattr(workers, "CAN_PIN", True)
+    monkeypatch.setattr(workers.os, "sched_getaffinity", lambda _: {1, 3, 5, 7, 9}, raising=False)
+    assert list(workers._shares(2, 2)) == [{1, 3}, {5, 7}]
+    assert list(workers._shares(3, 1)) == [{1}, {3}, {5}]
     with pytest.raises(UserError, match=r"--workers 3 with 2 threads each: .* only 5 cores"):
-        campaign._shares(3, 2)
+        workers._shares(3, 2)
 
 
 @pytest.mark.slow

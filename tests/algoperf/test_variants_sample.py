@@ -48,7 +48,7 @@ def runs(monkeypatch):
             write_run(job, out, **{**shape, **change.get(job.workload, {})})
         return 0
 
-    monkeypatch.setattr(sample.campaign, "run", run)
+    monkeypatch.setattr(sample.workers, "run", run)
     return started, change
 
 

@@ -1,0 +1,96 @@
+"""What a signal to a campaign does to its runs."""
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from algoperf import workers
+from algoperf.supervision import INTERRUPTED, InterruptedRunError
+
+# Stands for `algoperf run FOLDER`: saves when it is asked to stop, unless it is asked twice.
+RUN = """
+import pathlib, signal, sys, time
+folder = pathlib.Path(sys.argv[1])
+def stop(*_):
+    (folder / "asked").write_text("")
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    time.sleep(float(sys.argv[2]))
+    (folder / "saved").write_text("")
+    sys.exit(75)
+signal.signal(signal.SIGTERM, stop)
+folder.mkdir()
+time.sleep(60)
+"""
+
+
+class Task:
+    experiment = "test"
+
+    def __init__(self, saving_s="0"):
+        self.saving_s = saving_s
+
+    def command(self, out):
+        self.folder = out / str(id(self))
+        return [str(self.folder), self.saving_s]
+
+    def has_ended(self, out):
+        return False
+
+    def prepare(self, out):
+        pass
+
+
+@pytest.fixture
+def program(tmp_path, monkeypatch):
+    path = tmp_path / "run.py"
+    path.write_text(RUN)
+    monkeypatch.setattr(workers, "PROGRAM", (sys.executable, "-S", str(path)))
+
+
+@contextlib.contextmanager
+def signalled(*events: tuple[int, Path]):
+    """Send each signal to this process once its path is there."""
+
+    def send():
+        for number, path in events:
+            for _ in range(3000):
+                if path.exists():
+                    break
+                time.sleep(0.01)
+            os.kill(os.getpid(), number)
+
+    thread = threading.Thread(target=send)
+    thread.start()
+    yield
+    thread.join()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_runs_save_and_no_more_are_started(tmp_path, program, number):
+    going, waiting, told = Task(), Task(), []
+    before = signal.getsignal(number)
+    with (
+        signalled((number, tmp_path / str(id(going)))),
+        pytest.raises(InterruptedRunError, match=str(tmp_path)),
+    ):
+        workers.run([going, waiting], tmp_path, 1, told.append)
+    assert (going.folder / "saved").exists()
+    assert not waiting.folder.exists()
+    assert told == ["test: "]
+    assert signal.getsignal(number) is before
+    assert INTERRUPTED == 75
+
+
+def test_a_second_signal_waits_for_nothing(tmp_path, program):
+    going = Task(saving_s="60")
+    folder = tmp_path / str(id(going))
+    events = (signal.SIGTERM, folder), (signal.SIGTERM, folder / "asked")
+    with signalled(*events), pytest.raises(InterruptedRunError):
+        workers.run([going], tmp_path, 1, lambda _: None)
+    assert not (folder / "saved").exists()
