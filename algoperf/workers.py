@@ -105,9 +105,12 @@ class Processes:
                 stderr=subprocess.PIPE,
                 text=True,
                 process_group=0,
-                preexec_fn=None if cores is None else lambda: os.sched_setaffinity(0, cores),
             )
             self._going.add(process)
+        if cores is not None:
+            # From here, not in the child before it runs: that would take a fork of this process.
+            with contextlib.suppress(ProcessLookupError):
+                os.sched_setaffinity(process.pid, cores)
         try:
             output, errors = process.communicate()
         finally:

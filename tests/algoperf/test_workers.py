@@ -87,6 +87,14 @@ def test_runs_save_and_no_more_are_started(tmp_path, program, number):
     assert INTERRUPTED == 75
 
 
+@pytest.mark.skipif(not workers.CAN_PIN, reason="processes cannot be pinned here")
+def test_a_run_is_pinned_to_its_cores():
+    show = "import os, time; time.sleep(0.5); print(sorted(os.sched_getaffinity(0)))"
+    core = min(os.sched_getaffinity(0))
+    ended = workers.Processes().run([sys.executable, "-S", "-c", show], frozenset({core}))
+    assert ended.stdout == f"[{core}]\n"
+
+
 def test_a_second_signal_waits_for_nothing(tmp_path, program):
     going = Task(saving_s="60")
     folder = tmp_path / str(id(going))
