@@ -18,8 +18,8 @@ RUN = """
 import pathlib, signal, sys, time
 folder = pathlib.Path(sys.argv[1])
 def stop(*_):
-    (folder / "asked").write_text("")
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    (folder / "asked").write_text("")
     time.sleep(float(sys.argv[2]))
     (folder / "saved").write_text("")
     sys.exit(75)
