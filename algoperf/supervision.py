@@ -10,7 +10,7 @@ import selectors
 import signal
 import subprocess
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -104,9 +104,6 @@ def stopping(process: "subprocess.Popen[bytes]") -> Iterator[None]:
     """While in the block, SIGTERM and SIGINT ask the trial's process to save and leave; a second
     one ends it at once.
     """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
     asked = False
 
     def ask(number: int, frame: FrameType | None) -> None:
@@ -117,7 +114,21 @@ def stopping(process: "subprocess.Popen[bytes]") -> Iterator[None]:
         asked = True
         process.terminate()
 
-    before = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
+    with answering((signal.SIGTERM, signal.SIGINT), ask):
+        yield
+
+
+@contextlib.contextmanager
+def answering(
+    numbers: Iterable[int], answer: Callable[[int, FrameType | None], None]
+) -> Iterator[None]:
+    """While in the block, those signals are answered so. Only the main thread can: in another one
+    nothing changes.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, answer) for number in numbers}
     try:
         yield
     finally:

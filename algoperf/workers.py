@@ -16,7 +16,7 @@ from types import FrameType
 from typing import Protocol
 
 from algoperf.spec import UserError
-from algoperf.supervision import InterruptedRunError
+from algoperf.supervision import InterruptedRunError, answering
 
 CAN_PIN = hasattr(os, "sched_getaffinity")
 PROGRAM = (sys.executable, "-P", "-m", "algoperf")
@@ -90,7 +90,7 @@ class Processes:
     def __init__(self) -> None:
         self.are_stopped = False
         self._going: set[subprocess.Popen[str]] = set()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal may arrive while one is answered
 
     def run(
         self, command: Sequence[str], cores: frozenset[int] | None
@@ -121,9 +121,6 @@ class Processes:
     @contextlib.contextmanager
     def stopping(self) -> Iterator[None]:
         """While in the block, signals stop the runs instead of this process."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
 
         def stop(number: int, frame: FrameType | None) -> None:
             with self._lock:
@@ -131,16 +128,9 @@ class Processes:
                 for process in self._going:
                     process.terminate()
 
-        before = {
-            number: signal.signal(number, stop)
-            for number in STOPPING
-            if signal.getsignal(number) is not signal.SIG_IGN  # as under nohup
-        }
-        try:
+        ignored = signal.SIG_IGN  # as under nohup
+        with answering([each for each in STOPPING if signal.getsignal(each) is not ignored], stop):
             yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
 
 def _said(ended: "subprocess.CompletedProcess[str]") -> str:

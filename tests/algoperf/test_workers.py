@@ -95,6 +95,22 @@ def test_a_run_is_pinned_to_its_cores():
     assert ended.stdout == f"[{core}]\n"
 
 
+def test_a_signal_while_one_is_answered():
+    """The handler is entered once more in the same thread, before the first has let go."""
+    processes, asked = workers.Processes(), []
+
+    class Going:
+        def terminate(self):
+            asked.append("terminate")
+            if len(asked) == 1:
+                signal.raise_signal(signal.SIGTERM)
+
+    processes._going.add(Going())
+    with processes.stopping():
+        signal.raise_signal(signal.SIGTERM)
+    assert asked == ["terminate"] * 2
+
+
 def test_a_second_signal_waits_for_nothing(tmp_path, program):
     going = Task(saving_s="60")
     folder = tmp_path / str(id(going))
