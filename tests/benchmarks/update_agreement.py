@@ -1,7 +1,8 @@
 """Print how far the frameworks' updates differ, for each reference algorithm that serves both.
 
-Twenty updates from fixed gradients, float32 on the CPU; the norm of the difference over the norm
-of PyTorch's update, all parameters together. 1e-4 is the bound. Run from the repository's root:
+Twenty updates from fixed gradients (in the full form: of a loss that those gradients fix), float32
+on the CPU; the norm of the difference over the norm of PyTorch's update, all parameters together.
+1e-4 is the bound. Run from the repository's root:
 
     python tests/benchmarks/update_agreement.py [algorithm ...]
 
@@ -156,7 +157,80 @@ class TorchRun:
             part.load_state_dict(state)
 
 
+class Bowl:
+    """A workload whose loss is g . w + w . w / 20, for the g that a batch brings as its targets."""
+
+    step_hint, loss_type = INFO.step_hint, INFO.loss_type
+    max_allowed_runtime_sec = INFO.budget_s
+    metrics_logger = None
+
+    def __init__(self, leaves):
+        self._leaves = leaves
+
+    def model_fn(self, params, batch, state, *_):
+        """The parameters themselves."""
+        return self._leaves(params), state
+
+    def mean_loss(self, targets, logits, mask):
+        """A scalar."""
+        pairs = zip(self._leaves(targets), logits, strict=True)
+        return sum((g * w + w * w / 20).sum() for g, w in pairs)
+
+
+class FullForm:
+    """What both frameworks' runs of the full form do: the gradients come from the bowl's loss."""
+
+    def start(self, leaves, params, point):
+        """Make the state."""
+        self.workload, self.point = Bowl(leaves), spec.make_hyperparameters(point)
+        self.count, self.state = (
+            0,
+            self.module.init_optimizer_state(self.workload, params, self.point),
+        )
+
+    def update(self, params, targets):
+        """Return the parameters after one update."""
+        batch, rng = {"targets": targets}, None
+        self.state, params, _ = self.module.update_params(
+            self.workload, params, 0, self.point, batch, self.state, self.count, rng
+        )
+        self.count += 1
+        return params
+
+
+class JaxFullForm(FullForm, JaxRun):
+    """A full-form algorithm at work on arrays by name, in JAX."""
+
+    def __init__(self, module, point, initial):
+        import jax
+
+        self.module, self.named = module, described(initial)
+        self.weights = self.named.tree(lambda p: jax.numpy.array(initial[p.name]))
+        self.start(jax.tree.leaves, self.weights, point)
+
+    def step(self, gradient):
+        """One update from the bowl that gradients by name give."""
+        self.weights = self.update(self.weights, self.named.tree(lambda p: gradient[p.name]))
+
+
+class TorchFullForm(FullForm, TorchRun):
+    """A full-form algorithm at work on arrays by name in JAX's layout, in PyTorch."""
+
+    def __init__(self, module, point, initial):
+        import torch
+
+        self.module = module
+        self.model = torch.nn.ParameterList(self._tensor(name, initial[name]) for name in initial)
+        self.tensors = dict(zip(initial, self.model, strict=True))
+        self.start(list, self.model, point)
+
+    def step(self, gradient):
+        """One update from the bowl that gradients by name give."""
+        self.update(self.model, [self._tensor(name, gradient[name]) for name in self.tensors])
+
+
 RUNS = {"jax": JaxRun, "pytorch": TorchRun}
+FULL_FORM_RUNS = {"jax": JaxFullForm, "pytorch": TorchFullForm}
 
 
 def load(name):
@@ -164,9 +238,20 @@ def load(name):
     return importlib.import_module(f"reference_algorithms.{name}")
 
 
-def optimizer_forms():
-    """The names of the algorithms in the optimizer form; the others make no update of their own."""
-    return [name for name in reference_algorithms.names() if hasattr(load(name), "jax_optimizer")]
+def runs_of(name):
+    """The class of an algorithm's runs in each framework."""
+    return RUNS if hasattr(load(name), "jax_optimizer") else FULL_FORM_RUNS
+
+
+def final_values(name, initial, gradients):
+    """The parameters after all steps, by name, in JAX and in PyTorch."""
+    final = []
+    for run_of in runs_of(name).values():
+        run = run_of(load(name), point_of(name), initial)
+        for gradient in gradients:
+            run.step(gradient)
+        final.append(run.values())
+    return final
 
 
 def point_of(name):
@@ -212,19 +297,13 @@ def difference(ours, others, initial):
 def agreement(name, shapes):
     """The relative difference of an algorithm's updates between the frameworks."""
     initial, gradients = initial_and_gradients(shapes)
-    final = []
-    for run_of in RUNS.values():
-        run = run_of(load(name), point_of(name), initial)
-        for gradient in gradients:
-            run.step(gradient)
-        final.append(run.values())
-    return difference(*final, initial)
+    return difference(*final_values(name, initial, gradients), initial)
 
 
 def main():
     """Print the table."""
     print("| algorithm | relative difference | with square matrices | |\n|---|---|---|---|")
-    for name in sys.argv[1:] or optimizer_forms():
+    for name in sys.argv[1:] or reference_algorithms.names():
         value, square = agreement(name, SHAPES), agreement(name, SQUARE)
         verdict = REASONS.get(name, "over the bound") if value >= BOUND else ""
         print(f"| {name} | {value:.1e} | {square:.1e} | {verdict} |", flush=True)

@@ -50,21 +50,30 @@ def test_reaches_the_target(name, framework, tmp_path):
     assert ended["flags"] == []
 
 
-@functools.cache
-def on_ag_news(name, framework):
-    """The best accuracy and the last loss of the validation rows in the step hint's 400 steps."""
+def on_ag_news(name, framework, until):
+    """A run of the step hint's 400 steps."""
     with tempfile.TemporaryDirectory() as folder:
-        settings = {"max_steps": 400, "eval_every_steps": 25, "until": "end"}
+        settings = {"max_steps": 400, "eval_every_steps": 50, "until": until}
         ended = run(name, framework, Path(folder), "ag_news", **settings)
-    assert ended["status"] == "complete", ended.get("error")
+    assert ended["status"] in ("reached", "complete"), ended.get("error")
     assert ended["flags"] == []
-    return ended["best"]["validation/accuracy"], ended["final"]["validation/loss"]
+    return ended
+
+
+@functools.cache
+def loss_of_momentum(framework):
+    """The validation loss after the step hint's steps."""
+    ended = on_ag_news("momentum", framework, "end")
+    assert ended["steps"] == 400
+    return ended["final"]["validation/loss"]
 
 
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("framework", ["jax", "pytorch"])
 @pytest.mark.parametrize("name", [n for n in reference_algorithms.names() if n != "momentum"])
 def test_learns_the_news(name, framework, record_property):
-    accuracy, loss = on_ag_news(name, framework)
-    record_property("best accuracy, last loss", (accuracy, loss))  # in --junit-xml
-    assert accuracy >= 0.92 or loss < on_ag_news("momentum", framework)[1]
+    ended = on_ag_news(name, framework, "validation")
+    loss = ended["final"]["validation/loss"]
+    seen = (ended["status"], ended["steps"], ended["best"]["validation/accuracy"], loss)
+    record_property("status, steps, best accuracy, last loss", seen)  # in --junit-xml
+    assert ended["status"] == "reached" or loss < loss_of_momentum(framework)
