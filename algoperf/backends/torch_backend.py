@@ -11,10 +11,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from algoperf import generation, losses, parameters, spec, trainable
+from algoperf import generation, parameters, spec, trainable
 from algoperf.backends import shared, torch_tuning
 from algoperf.backends.torch_computation import autocast, checkpoint_blocks
 from algoperf.backends.torch_decoding import TorchDecoder
+from algoperf.backends.torch_losses import OPS
 from algoperf.backends.torch_optimizer_form import OptimizerForm
 from algoperf.computation import Computation
 from algoperf.workload import Data, Scale, WorkloadDefinition
@@ -26,40 +27,6 @@ LEAVES = {
     nn.modules.batchnorm._BatchNorm: "scale",
 }
 BUFFERS = {"running_mean": "mean", "running_var": "var"}
-
-
-def _cross_entropy(logits_BC: torch.Tensor, labels_B: torch.Tensor) -> torch.Tensor:
-    if labels_B.ndim == 1:  # the common case, without the views' cost in the backward pass
-        return nn.functional.cross_entropy(logits_BC, labels_B.long(), reduction="none")
-    loss = nn.functional.cross_entropy(
-        logits_BC.flatten(0, -2), labels_B.flatten().long(), reduction="none"
-    )
-    return loss.view(labels_B.shape)
-
-
-def _ctc(
-    logits_BTV: torch.Tensor,
-    paddings_BT: torch.Tensor,
-    labels_BN: torch.Tensor,
-    paddings_BN: torch.Tensor,
-) -> torch.Tensor:
-    return nn.functional.ctc_loss(
-        logits_BTV.log_softmax(-1).transpose(0, 1),
-        labels_BN.long(),
-        (1 - paddings_BT).sum(1).long(),
-        (1 - paddings_BN).sum(1).long(),
-        reduction="none",
-    )
-
-
-OPS = losses.Ops(
-    log_softmax=functools.partial(torch.log_softmax, dim=-1),
-    softplus=nn.functional.softplus,
-    softmax=functools.partial(torch.softmax, dim=-1),
-    sigmoid=torch.sigmoid,
-    cross_entropy=_cross_entropy,
-    ctc=_ctc,
-)
 
 
 def neutral_names(module: nn.Module) -> dict[str, str]:
