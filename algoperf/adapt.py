@@ -1,5 +1,6 @@
 """A submission as the training loop calls it: in the full form, whichever form it has."""
 
+import functools
 from typing import Any
 
 from algoperf import backends, spec, submission
@@ -28,16 +29,23 @@ def submission_functions(
 ) -> Functions:
     """The submission in the full form, whichever form it has."""
     given = loaded.functions
+    is_own = functools.partial(submission.is_own, loaded.outline)
     if loaded.outline.is_full_form:
         update = given["update_params"]
+
+        def init_optimizer_state(**arguments: Any) -> Any:
+            state = given["init_optimizer_state"](**arguments)
+            return state if loaded.contract.device_axis else backend.settle(state)
+
         return Functions(
-            given["init_optimizer_state"],
+            init_optimizer_state,
             update,
             given.get("data_selection", _next_batch),
             given.get("prepare_for_eval"),
             wants_train_state="train_state" in update.takes,
             logs_scalars=loaded.logs_scalars,
             selects_data="data_selection" in given,
+            is_own=is_own,
         )
     info = spec.TrainingInfo(bound.step_hint, bound.loss_type, bound.max_allowed_runtime_sec)
     make = given[submission.OPTIMIZER_FUNCTIONS[backend.name]]
@@ -79,6 +87,7 @@ def submission_functions(
         given.get("data_selection", _next_batch),
         eval_params=None if own_eval_params is None else form.eval_params,
         selects_data="data_selection" in given,
+        is_own=is_own,
     )
 
 

@@ -3,7 +3,9 @@ of another shape or type, errors.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 Signature = Mapping[str, Sequence[Any]]  # name -> (shape, type)
@@ -43,8 +45,22 @@ def cause_of(error: BaseException) -> str:
     """One line that says what went wrong; memory that ran out is named as such in
     every framework.
     """
-    text = f"{type(error).__name__}: {error}".strip().splitlines()[0][:300]
+    said = (str(error).strip().splitlines() or [""])[0]
+    text = ": ".join(filter(None, (type(error).__name__, said)))[:300]
     exhausted = ("out of memory", "resource_exhausted", "can't allocate memory")
     if isinstance(error, MemoryError) or any(sign in str(error).lower() for sign in exhausted):
         return f"out of memory ({text})"
     return text
+
+
+def place_of(error: BaseException, is_own: Callable[[Path], bool]) -> str:
+    """Where in the submission's files an error arose, as ' (file.py:3)'; with the line itself where
+    the error says nothing; '' where none of its files is involved.
+    """
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if is_own(Path(frame.filename))]
+    if not own:
+        return ""
+    last = own[-1]
+    line = "" if str(error).strip() else f": {last.line}"
+    return f" ({Path(last.filename).name}:{last.lineno}{line})"

@@ -124,7 +124,7 @@ def check_same_configuration(folder: Path, flags: Mapping[str, Any]) -> None:
             raise UserError(
                 f"{submission_folder}: holds another submission named "
                 f"{flags['submission']!r}, with other "
-                "source; use another --experiment, or rename the file"
+                "source; use another --experiment, or rename the file or its folder"
             )
         if changed and path.parents[1].name == folder.parent.name:
             shown = ", ".join(

@@ -2,9 +2,19 @@
 
 import argparse
 import dataclasses
+import os
 from pathlib import Path
 
-from algoperf import backends, carbon, pretrained, study, submission, wandb_run, workload
+from algoperf import (
+    backends,
+    carbon,
+    pretrained,
+    search_space,
+    study,
+    submission,
+    wandb_run,
+    workload,
+)
 from algoperf.companions import Companion, Companions
 from algoperf.data import sources
 from algoperf.spec import UserError
@@ -27,6 +37,7 @@ def make(arguments: argparse.Namespace, command: str, show_progress: bool) -> Ru
 
     Raises UserError, in one line, for what cannot be run.
     """
+    _check_one_process()
     definition = workload.find(arguments.workload, arguments.suite)
     if arguments.until == "end" and arguments.max_steps is None:
         raise UserError("--until end needs --max-steps, which is then the only end")
@@ -56,6 +67,8 @@ def make(arguments: argparse.Namespace, command: str, show_progress: bool) -> Ru
             f"{definition.name}: what does not train stays at its random first values; give "
             "--pretrained to start from a trained model"
         )
+    if arguments.search_space is not None:
+        notes += filter(None, [search_space.repeated_text(Path(arguments.search_space))])
     trial = TrialPlan(
         workload=definition.name,
         scale=scale_name,
@@ -140,3 +153,12 @@ def _companions(arguments: argparse.Namespace) -> Companions:
         wandb_run.check()
         found.append(wandb_run.WandbRun())
     return Companions(found)
+
+
+def _check_one_process() -> None:
+    processes = os.environ.get("WORLD_SIZE", "1")
+    if "LOCAL_RANK" in os.environ and processes != "1":
+        raise UserError(
+            f"started as one of {processes} processes by torchrun or the like; a trial trains in "
+            "one process here: start it without"
+        )

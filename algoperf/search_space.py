@@ -14,9 +14,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from algoperf.backends import FRAMEWORKS
 from algoperf.spec import UserError
 
-Scalar = int | float | bool | str
+Scalar = int | float | bool | str | None
 Point = dict[str, Scalar]
 FILE_NAME = "tuning_search_space.json"  # beside a submission; AlgoPerf's name
 FORM = (
@@ -88,14 +89,43 @@ def read(path: str | Path) -> SearchSpace:
     return parse(text, str(path))
 
 
-def beside(submission: Path, literal: Any) -> SearchSpace | None:
-    """The space that belongs to a submission file: `FILE_NAME` beside it, or its
-    SEARCH_SPACE.
+def file_of(submission: Path) -> Path | None:
+    """`FILE_NAME` beside a submission's file, or, where its folder is one framework's (`jax`,
+    `pytorch`), in the folder above, which both share.
     """
-    file = submission.with_name(FILE_NAME)
-    if file.is_file():
+    folders = [submission.parent]
+    if submission.parent.name in FRAMEWORKS:
+        folders.append(submission.parent.parent)
+    files = (folder / FILE_NAME for folder in folders)
+    return next((file for file in files if file.is_file()), None)
+
+
+def beside(submission: Path, literal: Any) -> SearchSpace | None:
+    """The space that belongs to a submission file: its `file_of`, or its SEARCH_SPACE."""
+    file = file_of(submission)
+    if file is not None:
         return read(file)
     return None if literal is None else parse(literal, f"SEARCH_SPACE in {submission}")
+
+
+def repeated_text(file: Path | None) -> str:
+    """What to say of names that a file gives more than once in an object, of which JSON's readers
+    keep the last; '' where there is none, or no JSON.
+    """
+    repeated: set[str] = set()
+
+    def note(pairs: list[tuple[str, Any]]) -> None:
+        names = [name for name, _ in pairs]
+        repeated.update(name for name in names if names.count(name) > 1)
+
+    if file is None:
+        return ""
+    try:
+        json.loads(file.read_text(encoding="utf-8"), object_pairs_hook=note)
+    except (OSError, ValueError):  # reading it for the trial says so
+        return ""
+    names = ", ".join(sorted(repeated))
+    return f"{file.name} gives {names} more than once; the last counts" if names else ""
 
 
 def parse(text_or_object: Any, where: str) -> SearchSpace:
@@ -153,15 +183,8 @@ def _load(text: str, where: str) -> Any:
     if not text.strip():
         raise UserError(f"search space {where} is empty; {FORM}")
 
-    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        names = [name for name, _ in pairs]
-        for name in names:
-            if names.count(name) > 1:
-                raise UserError(f"search space {where}: {name} is given twice; keep one")
-        return dict(pairs)
-
     try:
-        return json.loads(text, object_pairs_hook=once)
+        return json.loads(text)
     except json.JSONDecodeError as error:
         at = f"{where}:{error.lineno}:{error.colno}"
         raise UserError(f"search space {at}: not JSON ({error.msg}); {FORM}") from error
@@ -241,10 +264,12 @@ def _number(at: str, value: Any) -> float:
 
 
 def _scalar(at: str, value: Any) -> Scalar:
-    if isinstance(value, bool | str):
+    if value is None or isinstance(value, bool | str):
         return value
     if not isinstance(value, int | float) or not math.isfinite(value):
-        raise UserError(f"{at} is {_kind(value)}; give a finite number, a string, true or false")
+        raise UserError(
+            f"{at} is {_kind(value)}; give a finite number, a string, true, false or null"
+        )
     return value
 
 

@@ -44,7 +44,8 @@ class Beside:
     The standard library, our own packages and those that we import late keep their names; a folder
     without `__init__` gives way to an installed package, and comes before a folder elsewhere.
     `imported` are the absolute names that the submission's files import; `prepare` is called with
-    each module of the submission before it runs.
+    each module of the submission before it runs. `folders` are those of its other files, where a
+    name is looked for that is neither in `folder` nor installed.
     """
 
     def __init__(
@@ -52,8 +53,10 @@ class Beside:
         folder: Path,
         imported: Sequence[str] = (),
         prepare: Prepare = lambda module: None,
+        folders: Sequence[Path] = (),
     ) -> None:
         self._folder = folder
+        self._folders = folders
         self._prepare = prepare
         self._located: dict[str, Path] = {}
         self._prefixes: set[str] = set()
@@ -69,9 +72,7 @@ class Beside:
             return self._spec(name, place)
         if path is None and name not in RESERVED and (found := self._top_level(name)) is not None:
             return self._own(found)
-        if name in self._prefixes and not (
-            path and importlib.machinery.PathFinder.find_spec(name, path)
-        ):
+        if name in self._prefixes and not _has_package(name, path):
             return _folder_spec(name, [])
         if path is not None and any(self._is_own(entry) for entry in path):
             found = importlib.machinery.PathFinder.find_spec(name, path, target)
@@ -122,12 +123,21 @@ class Beside:
 
     def _top_level(self, name: str) -> importlib.machinery.ModuleSpec | None:
         found = importlib.machinery.PathFinder.find_spec(name, [str(self._folder)])
-        if found is None or found.origin is not None:
+        if found is None:
+            return self._below(name)
+        if found.origin is not None:
             return found
         elsewhere = importlib.machinery.PathFinder.find_spec(name)
         if elsewhere is not None and elsewhere.origin is not None:
             return None
         return _folder_spec(name, [str(self._folder / name)])
+
+    def _below(self, name: str) -> importlib.machinery.ModuleSpec | None:
+        """The module in the folder of a file of the submission's, as if it stood on the path."""
+        places = [str(folder) for folder in self._folders]
+        found = importlib.machinery.PathFinder.find_spec(name, places) if places else None
+        is_module = found is not None and found.origin is not None
+        return found if is_module and not _is_installed(name) else None
 
     def _is_own(self, entry: str) -> bool:
         place = Path(entry)
@@ -166,6 +176,12 @@ def _is_installed(top: str) -> bool:
         return False
     found = importlib.machinery.PathFinder.find_spec(top)
     return found is not None and found.origin is not None
+
+
+def _has_package(name: str, path: Sequence[str] | None) -> bool:
+    """Whether one of the folders has a package of that name; a module could not hold others."""
+    found = importlib.machinery.PathFinder.find_spec(name, path) if path else None
+    return found is not None and found.submodule_search_locations is not None
 
 
 def _folder_spec(name: str, places: list[str]) -> importlib.machinery.ModuleSpec:

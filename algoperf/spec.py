@@ -231,9 +231,11 @@ class Workload(abc.ABC):
         rng: RandomState,
         update_batch_norm: bool,
         dropout_rate: float | None = None,
+        use_running_average_bn: bool | None = None,
     ) -> tuple[Tensor, ModelAuxiliaryState]:
-        """Return (logits, new model state); `dropout_rate` None means the workload's
-        own default.
+        """Return (logits, new model state); `dropout_rate` None means the workload's own default,
+        and in JAX it may be traced. `use_running_average_bn` is AlgoPerf's for models with batch
+        norm; no model here has any, and it does nothing.
         """
         train = mode is ForwardPassMode.TRAIN
         rate = self.dropout_rate if dropout_rate is None else dropout_rate
@@ -283,7 +285,8 @@ class Workload(abc.ABC):
         label_smoothing: float = 0.0,
     ) -> Tensor:
         """The mean of `loss_fn` over the examples that count: what the optimizer form trains on."""
-        loss = self.loss_fn(label_batch, logits_batch, mask_batch, label_smoothing)
+        per_example = self.per_example_loss(label_batch, logits_batch, label_smoothing)
+        loss = losses.reduce_masked(per_example, mask_batch)
         return loss["summed"] / loss["n_valid_examples"]
 
     def output_activation_fn(self, logits_batch: Tensor) -> Tensor:

@@ -211,7 +211,10 @@ class _Reader:
             return fresh
         if kind == "object":
             self._expect(hasattr(fresh, "load_state_dict"), node, fresh, at)
-            fresh.load_state_dict(self.value(node["state"], fresh.state_dict(), at))
+            saved = self.value(node["state"], fresh.state_dict(), at)
+            fresh.load_state_dict(saved)
+            if "torch" in sys.modules and kinds.is_kind(fresh, "torch.optim", "Optimizer"):
+                _keep_types(fresh, saved["state"])
             return fresh
         if kind == "random":
             self._expect(kinds.label(fresh) == node["type"], node, fresh, at)
@@ -308,6 +311,19 @@ class _Reader:
         made.clear()
         made.update(values)
         return made
+
+
+def _keep_types(optimizer: Any, saved: Any) -> None:
+    """Give an optimizer the saved tensors of another type than their parameter's, which
+    `load_state_dict` casts to that. `saved` is by the parameter's number.
+    """
+    torch: Any = sys.modules["torch"]
+    parameters = [each for group in optimizer.param_groups for each in group["params"]]
+    for number, parameter in enumerate(parameters):
+        now = optimizer.state.get(parameter, {})
+        for name, value in saved.get(number, {}).items():
+            if isinstance(value, torch.Tensor) and value.dtype != now[name].dtype:
+                now[name] = value.to(now[name].device)
 
 
 def _jax_array(node: Structure, array: np.ndarray, fresh: Any) -> Any:

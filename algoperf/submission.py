@@ -16,7 +16,15 @@ from types import ModuleType
 from typing import Any
 
 import reference_algorithms
-from algoperf import older, requirements, search_space, siblings, submission_source
+from algoperf import (
+    older,
+    pytorch_utils,
+    requirements,
+    search_space,
+    siblings,
+    stand_ins,
+    submission_source,
+)
 from algoperf.backends import FRAMEWORKS
 from algoperf.older import Contract
 from algoperf.spec import UserError
@@ -69,8 +77,8 @@ class Outline:
     @property
     def self_tunes(self) -> bool:
         """Whether it is in the full form and has no search space, in the file or beside it."""
-        space = self.path.with_name(search_space.FILE_NAME)
-        return self.is_full_form and not self.has_search_space and not space.is_file()
+        space = search_space.file_of(self.path)
+        return self.is_full_form and not self.has_search_space and space is None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,16 +152,24 @@ def inspect(path: Path) -> Outline:
         raise UserError(f"submission {path}: missing function {wanted}")
     if served and not full_form and "DEFAULTS" not in defined:
         raise UserError(f"submission {path}: missing DEFAULTS, a dict with one good point")
-    name = path.parent.name if path.name == "submission.py" else path.stem
     frameworks = submission_source.imported_frameworks(path) if full_form else served
     return Outline(
-        name,
+        _name(path),
         path,
         full_form,
         tuple(frameworks),
         submission_source.literal(tree, "SEARCH_SPACE"),
         has_search_space="SEARCH_SPACE" in defined,
     )
+
+
+def _name(path: Path) -> str:
+    """The file's name, or, of a `submission.py`, its folder's; of one framework's folder, the one's
+    above.
+    """
+    if path.name != "submission.py":
+        return path.stem
+    return (path.parent.parent if path.parent.name in FRAMEWORKS else path.parent).name
 
 
 def choose_framework(outline: Outline, given: str | None) -> str:
@@ -175,7 +191,9 @@ def notes(outline: Outline, framework: str) -> list[str]:
     contract = _contract(outline, framework)
     if outline.is_full_form:
         if contract.older:
-            said.append("it is written for the contract of version 0.5, which is adapted")
+            said.append(
+                "it is run by the contract of version 0.5 (for its imports or pmap), adapted"
+            )
         if "get_eval_batch_size" in submission_source.top_level_names(
             submission_source.parse(outline.path)
         ):
@@ -185,8 +203,15 @@ def notes(outline: Outline, framework: str) -> list[str]:
             said.append(
                 f"its training scalars are not logged: line {line} indexes one, which has no axis"
             )
-    said += filter(None, [requirements.unmet_text(outline.path)])
+    space = search_space.repeated_text(search_space.file_of(outline.path))
+    said += filter(None, [requirements.unmet_text(outline.path), space])
     return [f"submission {outline.name}: {text}" for text in said]
+
+
+def is_own(outline: Outline, file: Path) -> bool:
+    """Whether a file is one of the submission's, by its place; its folder may be a clone's root."""
+    is_ours = file.is_relative_to(Path(__file__).parent) or "site-packages" in file.parts
+    return file.is_relative_to(outline.path.parent) and not is_ours
 
 
 def _contract(outline: Outline, framework: str) -> Contract:
@@ -206,18 +231,22 @@ def load(outline: Outline, framework: str) -> Submission:
     imported (see `siblings`).
     """
     contract = _contract(outline, framework)
-    prepare = older.preparation(framework) if contract.older else lambda module: None
+    uses_removed = outline.is_full_form and submission_source.uses_removed_names(outline.path)
+    prepare = older.preparation(contract, framework, uses_removed)
     imported = sorted(submission_source.imported_names(outline.path))
-    beside = siblings.Beside(outline.path.parent, imported, prepare)
+    files = submission_source.source_files(outline.path)
+    folders = sorted({file.parent for file in files.values()} - {outline.path.parent})
+    beside = siblings.Beside(outline.path.parent, imported, prepare, folders)
+    if framework == "pytorch" and any(name.startswith("torch.distributed") for name in imported):
+        pytorch_utils.start_group_of_one()
     before = set(sys.modules)
+    stand_ins.install()
     sys.meta_path.insert(0, beside)  # it stays there, for imports inside functions
     try:
         module = _run_main_file(outline, prepare)
     except Exception as error:
         frames = traceback.extract_tb(error.__traceback__)
-        own = [
-            frame for frame in frames if Path(frame.filename).is_relative_to(outline.path.parent)
-        ]
+        own = [frame for frame in frames if is_own(outline, Path(frame.filename))]
         where = f"{own[-1].filename}:{own[-1].lineno}" if own else str(outline.path)
         text = str(error).partition("\n")[0]
         unmet = requirements.unmet_text(outline.path) if isinstance(error, ImportError) else ""
@@ -234,9 +263,7 @@ def load(outline: Outline, framework: str) -> Submission:
     }
     if not outline.is_full_form and not isinstance(getattr(module, "DEFAULTS", None), Mapping):
         raise UserError(f"submission {outline.path}: DEFAULTS is not a dict")
-    files = submission_source.source_files(outline.path) | _loaded_files(
-        outline.path, set(sys.modules) - before
-    )
+    files |= _loaded_files(outline.path, set(sys.modules) - before)
     logs = _useless_logging_line(outline, contract) is None
     return Submission(outline, module, functions, files, contract, logs)
 

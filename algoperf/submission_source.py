@@ -12,7 +12,7 @@ from typing import Any
 from algoperf import requirements, search_space, siblings
 from algoperf.backends import FRAMEWORKS
 from algoperf.older import Contract
-from algoperf.older.names import PACKAGE
+from algoperf.older.names import GONE, PACKAGE
 from algoperf.siblings import Imports
 from algoperf.spec import UserError
 
@@ -61,6 +61,8 @@ def imported_frameworks(path: Path) -> list[str]:
     for names in (_imports_of(path).absolute, imported_names(path)):
         roots = _roots(names)
         imported = [name for name, packages in FRAMEWORKS.items() if roots & set(packages)]
+        if "pytorch" in imported and not roots & {"jax", "flax"}:
+            return ["pytorch"]  # optax alone gives PyTorch's published ones their schedules
         if imported:
             return imported
     return list(FRAMEWORKS)
@@ -75,6 +77,11 @@ def contract_of(path: Path, framework: str) -> Contract:
     older = PACKAGE in _roots(imported_names(path)) or _mentions_pmap(path)
     device_axis = framework == "jax" and older and any(map(_mentions_pmap, _python_files(path)))
     return Contract(older, device_axis)
+
+
+def uses_removed_names(path: Path) -> bool:
+    """Whether a submission's files mention a name that JAX or NumPy has no more."""
+    return any(_mentions_removed(file) for file in _python_files(path))
 
 
 def indexes_a_logged_scalar(path: Path) -> int | None:
@@ -112,8 +119,9 @@ def source_files(path: Path) -> dict[str, Path]:
     """
     beside = siblings.Beside(path.parent)
     found: dict[str, Path] = {}
-    names = path.name, search_space.FILE_NAME, requirements.FILE_NAME
-    waiting = [(name, path.with_name(name)) for name in names]
+    waiting = [(name, path.with_name(name)) for name in (path.name, requirements.FILE_NAME)]
+    space = search_space.file_of(path)
+    waiting += [] if space is None else [(search_space.FILE_NAME, space)]
     while waiting:
         name, file = waiting.pop()
         if name in found or not file.is_file():
@@ -180,10 +188,22 @@ def _imports(file: Path, _changed_ns: int) -> Imports:
 
 
 def _mentions_pmap(file: Path) -> bool:
-    try:
-        tree = parse(file)
-    except UserError:
-        return False
+    return any(getattr(node, "attr", getattr(node, "id", None)) == "pmap" for node in _nodes(file))
+
+
+def _mentions_removed(file: Path) -> bool:
+    """Attributes, names that an import takes from a module, and keywords."""
     return any(
-        getattr(node, "attr", getattr(node, "id", None)) == "pmap" for node in ast.walk(tree)
+        getattr(node, "attr", None) in GONE
+        or (isinstance(node, ast.alias) and node.name in GONE)
+        or (isinstance(node, ast.keyword) and node.arg in GONE)
+        for node in _nodes(file)
     )
+
+
+def _nodes(file: Path) -> Iterator[ast.AST]:
+    """The syntax tree's nodes; none where it does not parse."""
+    try:
+        yield from ast.walk(parse(file))
+    except UserError:
+        return

@@ -14,7 +14,7 @@ from algoperf.backends import Backend
 from algoperf.clock import InFlight, Ledger
 from algoperf.data.batches import TrainingQueue
 from algoperf.goal import Goal, Limits
-from algoperf.judgement import NotFinite, cause_of, difference
+from algoperf.judgement import NotFinite, cause_of, difference, place_of
 from algoperf.scalars import ScalarBuffer
 from algoperf.trial_parts import Evaluate, Functions, Keeper, State, Untimed, times
 
@@ -95,7 +95,7 @@ class Trial:
         except spec.UserError:
             raise
         except Exception as error:
-            self.fail(cause_of(error), traceback.format_exc())
+            self._fail_by(error)
 
     def _init_optimizer_state(self) -> None:
         state = self.state
@@ -122,7 +122,7 @@ class Trial:
             except (
                 Exception
             ) as error:  # whatever a submission raises ends its trial, and is recorded
-                self.fail(cause_of(error), traceback.format_exc())
+                self._fail_by(error)
             # A step that failed may have used its parameters up: there is nothing to compare.
             failed = self.status is not None
             watch = contextlib.nullcontext() if failed else self._untimed(self._params)
@@ -130,6 +130,10 @@ class Trial:
                 self._between(evaluates)
             if self.interrupted:
                 return
+
+    def _fail_by(self, error: Exception) -> None:
+        where = place_of(error, self._functions.is_own)
+        self.fail(f"{cause_of(error)}{where}", traceback.format_exc())
 
     @property
     def evaluated(self) -> Any:

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from algoperf.clock import Ledger
@@ -51,6 +52,7 @@ class Functions:
     wants_train_state: bool = False
     logs_scalars: bool = True
     selects_data: bool = False  # by a function of its own
+    is_own: Callable[[Path], bool] = lambda file: False  # whether a file is the submission's
 
 
 class Keeper(Protocol):

@@ -49,7 +49,7 @@ def improves(workload, name, tmp_path, steps, by):
 @pytest.mark.parametrize("name", FRAMEWORKS)
 def test_it_improves_digits(name, tmp_path):
     said, trial = improves("digits", name, tmp_path, 40, 0.6)
-    older = "written for the contract of version 0.5" in said
+    older = "run by the contract of version 0.5" in said
     assert older == name.startswith("v05")
     copied = {path.name for path in (trial / "submission").rglob("*.py")}
     expected = {path.name for path in (PUBLISHED / name).rglob("*.py")}

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from algoperf.data.tokenizers import PAD_ID, START_ID
+from workloads.dropout_jax import dropped
 from workloads.style import BART, EncoderDecoderStyle, TransformerStyle, residual, scaled
 from workloads.style_jax import Layer, activate, norm
 from workloads.transformer_jax import Attention, causal_mask
@@ -28,11 +29,8 @@ KeysValues = tuple[jax.Array, jax.Array]
 
 
 def _dropped(module: nn.Module, hidden_BTD: jax.Array, rate: float) -> jax.Array:
-    """Dropout from the module's stream; `nn.Dropout` cannot be made outside of `setup`."""
-    if rate == 0.0:
-        return hidden_BTD
-    kept_BTD = jax.random.bernoulli(module.make_rng("dropout"), 1 - rate, hidden_BTD.shape)
-    return jnp.where(kept_BTD, hidden_BTD / (1 - rate), 0)
+    """Dropout from the module's stream; a module cannot be made outside of `setup`."""
+    return dropped(hidden_BTD, rate, lambda: module.make_rng("dropout"))
 
 
 class Block(nn.Module):

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from workloads.dropout_jax import Dropout
 from workloads.style import TransformerStyle, residual, scaled
 from workloads.style_jax import activate, norm
 from workloads.transformer_jax import attend, causal_mask, split_heads
@@ -21,7 +22,7 @@ class Attention(nn.Module):
     style: TransformerStyle
 
     @nn.compact
-    def __call__(self, hidden_BTD: jax.Array, dropout: nn.Dropout) -> jax.Array:
+    def __call__(self, hidden_BTD: jax.Array, dropout: Dropout) -> jax.Array:
         """Return the attention's contribution to the residual stream, (B, T, D)."""
         T, D = hidden_BTD.shape[1:]
         qkv_BTE = nn.Dense(3 * D, name="qkv")(hidden_BTD)
@@ -43,7 +44,7 @@ class Block(nn.Module):
     has_norm: bool
 
     @nn.compact
-    def __call__(self, hidden_BTD: jax.Array, dropout: nn.Dropout) -> jax.Array:
+    def __call__(self, hidden_BTD: jax.Array, dropout: Dropout) -> jax.Array:
         """Return the next residual stream."""
         width, style = hidden_BTD.shape[-1], self.style
 
@@ -71,7 +72,7 @@ class Decoder(nn.Module):
     pad_id: int
     style: TransformerStyle
 
-    def blocks(self, tokens_BT: jax.Array, dropout: nn.Dropout) -> tuple[nn.Embed, jax.Array]:
+    def blocks(self, tokens_BT: jax.Array, dropout: Dropout) -> tuple[nn.Embed, jax.Array]:
         """Return the layer of tokens' embeddings and the last block's hidden_BTD, whose first
         positions are of what was put before the tokens, if anything was.
         """

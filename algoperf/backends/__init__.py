@@ -39,6 +39,13 @@ class Backend(Protocol):
         """Put a batch of NumPy arrays on the device (JAX: sharded over the local devices)."""
         ...
 
+    def settle(self, state: Any) -> Any:
+        """Return an optimizer state with its arrays where a step would leave them, if they are
+        nowhere in particular yet: a step that jit compiled for the one would be compiled once more
+        for the other.
+        """
+        ...
+
     def drain(self, *trees: Any) -> None:
         """Return when the device has finished everything that was asked of it."""
         ...

@@ -253,6 +253,20 @@ class JaxBackend:
         placed: dict[str, jax.Array] = self._placed(dict(batch))
         return placed
 
+    def settle(self, state: Any) -> Any:
+        """Return the state with its uncommitted arrays copied to every device; as it is, where it
+        is no tree of JAX's.
+        """
+
+        def placed(leaf: Any) -> Any:
+            is_free = isinstance(leaf, jax.Array) and not leaf.committed
+            return jax.device_put(leaf, self._replicated) if is_free else leaf
+
+        try:
+            return jax.tree.map(placed, state)
+        except (TypeError, ValueError):  # a dict whose keys have no order
+            return state
+
     def drain(self, *trees: Any) -> None:
         """Block on every array of the trees."""
         jax.block_until_ready(

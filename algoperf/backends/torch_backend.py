@@ -170,6 +170,20 @@ class TorchWorkload(spec.Workload):
                 logits = forward(inputs, dropout_rate=dropout_rate)
             return logits.float(), model_state
 
+    def loss_fn(
+        self,
+        label_batch: torch.Tensor,
+        logits_batch: torch.Tensor,
+        mask_batch: torch.Tensor | None = None,
+        label_smoothing: float = 0.0,
+    ) -> dict[str, torch.Tensor]:
+        """As in the base class; 'n_valid_examples' is a tensor on the device, as AlgoPerf's is."""
+        loss: dict[str, Any] = super().loss_fn(
+            label_batch, logits_batch, mask_batch, label_smoothing
+        )
+        counted = torch.as_tensor(loss["n_valid_examples"], device=logits_batch.device)
+        return {**loss, "n_valid_examples": counted}
+
     def mean_loss(
         self,
         label_batch: torch.Tensor,
@@ -238,6 +252,10 @@ class TorchBackend:
             name: value.pin_memory().to(self._device, non_blocking=True)
             for name, value in tensors.items()
         }
+
+    def settle(self, state: Any) -> Any:
+        """Return the state."""
+        return state
 
     def drain(self, *trees: Any) -> None:
         """Wait for the CUDA device; the CPU has always finished."""

@@ -7,10 +7,8 @@ can be compared bit for bit without keeping their arrays.
 import dataclasses
 import math
 import random
-import traceback
 import zlib
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,7 +19,7 @@ from algoperf.check.case import Case, Rehearsal, Saved
 from algoperf.clock import Ledger
 from algoperf.data.batches import TrainingQueue
 from algoperf.goal import Goal, Limits
-from algoperf.judgement import cause_of
+from algoperf.judgement import cause_of, place_of
 from algoperf.scalars import ScalarBuffer
 from algoperf.trial import Trial
 from algoperf.trial_parts import Functions, State
@@ -245,9 +243,7 @@ class _Watch:
         return check, f"{name} raised {cause_of(error)}{self._place_of(error)}"
 
     def _place_of(self, error: Exception) -> str:
-        frames = traceback.extract_tb(error.__traceback__)
-        own = [frame for frame in frames if Path(frame.filename).is_relative_to(self._folder)]
-        return f" ({Path(own[-1].filename).name}:{own[-1].lineno})" if own else ""
+        return place_of(error, self._functions.is_own)
 
     def _values(self, batch: Any) -> dict[str, np.ndarray]:
         return {name: np.array(self._backend.fetch(value)) for name, value in batch.items()}

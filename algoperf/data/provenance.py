@@ -69,7 +69,8 @@ class Rows:
 class Selection:
     """What a submission's own `data_selection` is seen to do, as flags of the result.
 
-    `last()` gives the batch that it returned last, None before; `fetch` makes NumPy arrays of it.
+    `last()` gives what it returned last, None before: a batch, several in a list, or the queue that
+    it was given. `fetch` makes NumPy arrays of a batch.
     """
 
     def __init__(
@@ -88,8 +89,11 @@ class Selection:
         if batch is None:
             return []
         found = [] if 2 * self._queue.batches_drawn >= steps else [FEW_DRAWN]
+        if batch is self._queue:  # update_params draws from it
+            return found
+        several = isinstance(batch, list | tuple) and len(batch) > 0
         try:
-            fetched = self._fetch(batch)
+            fetched = [self._fetch(each) for each in (batch if several else [batch])]
         except RuntimeError:  # given to a compiled step as its own, and gone
             return found
-        return found if self._rows.hold(fetched) else [*found, OTHER_ROWS]
+        return found if all(map(self._rows.hold, fetched)) else [*found, OTHER_ROWS]

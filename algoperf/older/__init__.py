@@ -38,12 +38,18 @@ class View:
     first: Callable[[Any], Any] = lambda tree: tree
 
 
-def preparation(framework: str) -> Callable[[ModuleType], None]:
-    """Make the older package's name importable in this process; return what each module of the
-    submission needs before it runs.
+def preparation(
+    contract: Contract, framework: str, uses_removed: bool
+) -> Callable[[ModuleType], None]:
+    """Make the older package's name importable in this process where the contract is the older one;
+    return what each module of the submission needs before it runs. `uses_removed`: its source
+    mentions names that are gone, as some do that are written for the current contract.
     """
-    names.install_package()
-    return names.supply_removed(framework)
+    if contract.older:
+        names.install_package()
+    if contract.older or uses_removed:
+        return names.supply_removed(framework)
+    return lambda module: None
 
 
 def view(

@@ -13,6 +13,13 @@ from types import ModuleType
 from typing import Any
 
 PACKAGE = "algorithmic_efficiency"
+# How a source mentions what is gone: attributes, and keywords of `jnp.clip`.
+GONE = {
+    *("tree_all", "tree_flatten", "tree_leaves", "tree_map", "tree_multimap", "tree_reduce"),
+    *("tree_structure", "tree_transpose", "tree_unflatten", "device_put_replicated"),
+    *("device_put_sharded", "KeyArray", "a_min", "a_max", "trapz", "float_", "Inf", "NaN"),
+    *("infty", "product", "cumproduct", "alltrue"),
+}
 MODULES = ("spec", "pytorch_utils", "jax_sharding_utils", "random_utils")
 
 

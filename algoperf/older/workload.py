@@ -60,8 +60,12 @@ class OlderWorkload:
         mode: spec.ForwardPassMode,
         rng: spec.RandomState,
         update_batch_norm: bool,
+        dropout_rate: float | None = None,
+        use_running_average_bn: bool | None = None,
     ) -> tuple[spec.Tensor, spec.ModelAuxiliaryState]:
-        """Return (logits, new model state)."""
+        """Return (logits, new model state). The last two arguments are the newer model_fn's, which
+        some call under pmap; `use_running_average_bn` is not used there either.
+        """
         return self._bound.model_fn(
             params,
             augmented_and_preprocessed_input_batch,
@@ -69,5 +73,5 @@ class OlderWorkload:
             mode,
             rng,
             update_batch_norm,
-            self._dropout_rate,
+            self._dropout_rate if dropout_rate is None else dropout_rate,
         )

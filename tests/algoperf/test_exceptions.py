@@ -98,6 +98,6 @@ def test_an_exception_in_a_function_is_recorded(tmp_path, framework, form, where
     assemble.run(assembled)
     trial = assembled.trial
     assert trial.status == "failed"
-    assert trial.error["cause"] == f"RuntimeError: broken on purpose in {where}"
+    assert trial.error["cause"] == f"RuntimeError: broken on purpose in {where} (mine.py:6)"
     assert 'mine.py", line' in trial.error["traceback"]
     assert len(run_log.evaluations(assembled.log.folder)) == (step == 2)

@@ -2,6 +2,7 @@
 
 import json
 import math
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 
 from algoperf import assemble
 from algoperf.goal import Limits
+from algoperf.judgement import cause_of, place_of
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
@@ -131,3 +133,23 @@ def test_an_error_of_the_evaluation_fails_the_trial_at_once(make_rig):
     )
     assert tried == [("train", 1)]
     assert rig.evaluated == []
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("assert x", "AssertionError (mine.py:3: assert x)"),
+        ("1 / x", "division by zero (mine.py:3)"),
+    ],
+)
+def test_an_error_is_said_with_its_place(tmp_path, line, said):
+    """The last of the submission's lines; the line itself where the error says nothing."""
+    (path := tmp_path / "mine.py").write_text(f"def f(call, x):\n    call()\n    {line}\n")
+    names = {}
+    exec(compile(path.read_text(), str(path), "exec"), names)
+    with pytest.raises((AssertionError, ZeroDivisionError)) as caught:
+        names["f"](lambda: None, 0)
+    error = caught.value
+    assert f"{cause_of(error)}{place_of(error, path.__eq__)}".endswith(said)
+    assert place_of(error, lambda file: file == Path(__file__)).startswith(" (test_judgement.py:")
+    assert place_of(error, lambda file: False) == ""

@@ -110,6 +110,8 @@ def view(device_axis, point=None):
 def test_dropout_is_fixed_by_the_hyperparameters_or_at_initialisation():
     call = ("params", "batch", None, "mode", "rng", True)
     assert view(False).workload.model_fn(*call) == (*call, None)
+    newer = {"dropout_rate": 0.3, "use_running_average_bn": None}
+    assert view(False).workload.model_fn(*call, **newer) == (*call, 0.3)
     point = SimpleNamespace(dropout_rate=0.25)
     assert view(False, point).workload.model_fn(*call) == (*call, 0.25)
     again = view(False, point).workload

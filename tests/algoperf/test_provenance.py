@@ -102,6 +102,19 @@ def test_other_rows_and_few_batches(images):
     assert findings(images, 0, None) == []
 
 
+def test_several_batches_and_the_queue_itself(images):
+    """Published ones gather a list of batches, or draw from the queue in update_params."""
+    good, bad = taken(images, [1, 2]), {**taken(images, [1, 2]), "targets": np.array([10, 11])}
+    assert findings(images, 2, [good, good], drawn=2) == []
+    assert findings(images, 2, (good, bad), drawn=2) == [OTHER_ROWS]
+    assert findings(images, 2, [], drawn=2) == [OTHER_ROWS]
+    queue = TrainingQueue(images, 8, seed=1)
+    seen = Selection(Rows(images), queue, lambda batch: batch, lambda: (2, queue))
+    assert seen.findings() == [FEW_DRAWN]
+    next(queue)
+    assert seen.findings() == []
+
+
 def test_a_batch_that_a_step_used_up_cannot_be_looked_at(images):
     def fetch(batch):
         raise RuntimeError("Array has been deleted")

@@ -1,5 +1,7 @@
 """How a submission's own modules are found, by whatever name it imports them."""
 
+import sys
+
 import pytest
 
 from algoperf import siblings, submission, submission_source
@@ -85,6 +87,23 @@ def test_a_shared_file_above_the_folder_belongs_to_the_submission(team):
     before = submission_source.source_hash(team / "submission.py")
     write(team.parent / "shared" / "helper.py", "x = 3")
     assert submission_source.source_hash(team / "submission.py") != before
+
+
+def test_a_package_of_the_name_of_a_reference_algorithm(team, monkeypatch):
+    """`reference_algorithms.muon` is a module of ours, where the submission has a folder."""
+    monkeypatch.delitem(sys.modules, "reference_algorithms.muon", raising=False)
+    folder = team / "muon" / "pytorch"
+    write(folder / "helper.py", "x = 6")
+    imports = "from reference_algorithms.muon.pytorch.helper import x"
+    assert updated(folder, imports, "x")[0] == 6
+
+
+def test_a_helper_beside_the_file_that_imports_it(team):
+    """As if its folder were on the path; what is installed comes first."""
+    write(team / "parts" / "outer.py", "import json, inner\nimport optax\nx = inner.x")
+    write(team / "parts" / "inner.py", "x = 4")
+    write(team / "parts" / "optax.py", "1 / 0")
+    assert updated(team, "from parts.outer import x", "x")[0] == 4
 
 
 def test_another_folder_of_the_same_top_level_name_is_not_entered(team):

@@ -317,6 +317,29 @@ def test_torch_optimizers_and_schedulers_go_on_bit_for_bit(kind):
     assert restored["average"].n_averaged == 6 + 6
 
 
+def test_a_torch_optimizer_s_tensors_keep_their_types():
+    """Its own `load_state_dict` gives them the parameter's."""
+
+    def make():
+        parameters = [torch.nn.Parameter(torch.ones(3)) for _ in range(2)]
+        optimizer = torch.optim.SGD(parameters, 0.1)
+        optimizer.state[parameters[1]] = {
+            "half": torch.full((3,), 1 / 3, dtype=torch.bfloat16),
+            "count": torch.tensor(2**40 + 1),
+            "whole": torch.full((3,), 1 / 3),
+        }
+        return {"p": parameters, "o": optimizer}
+
+    saved, fresh = make(), make()
+    for value in fresh["o"].state[fresh["p"][1]].values():
+        value.zero_()
+    restored = through_files(saved, fresh)
+    found = restored["o"].state[restored["p"][1]]
+    for name, value in saved["o"].state[saved["p"][1]].items():
+        assert found[name].dtype == value.dtype
+        assert torch.equal(found[name], value)
+
+
 def test_objects_with_a_state_of_their_own():
     fresh = Counter(0)
     assert through_files({"c": Counter(4)}, {"c": fresh})["c"] is fresh

@@ -94,6 +94,59 @@ def test_the_framework_is_the_one_that_is_served_and_jax_where_both_are(folder):
         assert submission.choose_framework(outline, None) == chosen
 
 
+FULL = "def init_optimizer_state(): ...\ndef update_params(): ...\n"
+
+
+@pytest.mark.parametrize(
+    ("imports", "frameworks"),
+    [
+        ("import torch, optax", ("pytorch",)),
+        ("import torch, optax, jax", ("jax", "pytorch")),
+        ("import optax", ("jax",)),
+    ],
+)
+def test_optax_beside_torch_is_for_its_schedules(folder, imports, frameworks):
+    path = write(folder / "a.py", f"{imports}\n{FULL}")
+    assert submission.inspect(path).frameworks == frameworks
+
+
+@pytest.mark.parametrize("framework", ["jax", "pytorch"])
+def test_a_framework_s_folder_is_named_by_the_one_above(folder, framework):
+    path = write(folder / "sam" / framework / "submission.py", FULL)
+    write(folder / "sam" / "tuning_search_space.json", '{"lr": {"feasible_points": [1]}}')
+    outline = submission.inspect(path)
+    assert (outline.name, outline.self_tunes) == ("sam", False)
+    files = set(submission_source.source_files(path))
+    assert files == {"submission.py", "tuning_search_space.json"}
+    assert submission.inspect(write(folder / "mine" / "submission.py", FULL)).name == "mine"
+    assert submission.inspect(write(folder / "jax" / "b.py", FULL)).name == "b"
+
+
+def test_names_that_jax_removed_are_supplied_where_they_are_mentioned(folder):
+    source = f"import jax, jax.numpy as jnp\n{FULL}x = jax.tree_map(lambda v: 2 * v, [1])"
+    loaded = load(write(folder / "a.py", source))
+    assert (loaded.module.x, loaded.contract.older) == ([2], False)
+    clipped = f"import jax.numpy as jnp\n{FULL}x = jnp.clip(jnp.ones(1), a_min=3)"
+    assert load(write(folder / "b.py", clipped)).module.x.tolist() == [3]
+    import jax
+
+    assert load(write(folder / "c.py", f"import jax\n{FULL}")).module.jax is jax
+
+
+def test_algoperf_s_workloads_have_stand_ins(folder):
+    source = (
+        "import algoperf.workloads.wmt.wmt_jax.workload as wmt\n"
+        "from algoperf.workloads.mnist import workload, MnistWorkload\n"
+        f"{FULL}is_one = isinstance(3, (wmt.WmtWorkload, MnistWorkload))"
+    )
+    module = load(write(folder / "a.py", source)).module
+    assert not module.is_one
+    assert module.wmt.WmtWorkload is module.wmt.WmtWorkload
+    assert not hasattr(module.wmt, "__all__")
+    with pytest.raises(TypeError, match="MnistWorkload is a workload of AlgoPerf's, which is not"):
+        module.MnistWorkload()
+
+
 def test_functions_get_the_arguments_that_they_name_and_no_others(folder):
     source = """
 DEFAULTS = {}

@@ -298,7 +298,9 @@ def test_optimizer_that_cannot_be_made(tmp_path):
     write(tmp_path, "DEFAULTS = {}\ndef jax_optimizer():\n    return 1 / 0\n")
     assert run(tmp_path) == 1
     assert result_of(tmp_path)["status"] == "failed"
-    assert result_of(tmp_path)["error"]["cause"] == "ZeroDivisionError: division by zero"
+    assert result_of(tmp_path)["error"]["cause"] == (
+        "ZeroDivisionError: division by zero (mine.py:3)"
+    )
 
 
 def test_death_while_the_file_is_imported(tmp_path, capsys):

@@ -171,6 +171,24 @@ def test_dropout_acts_in_training_alone(unit: Unit) -> None:
     )
 
 
+def test_in_jax_the_rate_may_be_traced(unit: Unit) -> None:
+    """As an argument of a jitted step is; and AlgoPerf's keyword for batch norm is taken."""
+    if unit.backend.name != "jax":
+        return
+    params, batch = unit.bound.from_neutral(unit.values), unit.backend.place(unit.rows)
+    rng = unit.backend.random_state((5, 1))
+
+    @jax.jit
+    def traced(rate: Any) -> Any:
+        return unit.bound.model_fn(
+            params, batch, None, TRAIN, rng, True, rate, use_running_average_bn=False
+        )[0]
+
+    for rate in (0.5, 0.0):
+        fixed = unit.forward(TRAIN, 1, dropout_rate=rate)
+        np.testing.assert_allclose(traced(rate), fixed, rtol=1e-4, atol=1e-5)
+
+
 def test_the_default_dropout_is_the_scale_s(unit: Unit, monkeypatch) -> None:
     monkeypatch.setattr(unit.bound, "dropout_rate", 0.5)
     default = unit.forward(TRAIN, 1)
@@ -212,6 +230,9 @@ def test_the_loss_has_three_parts(unit: Unit) -> None:
     np.testing.assert_allclose(masked["per_example"], plain["per_example"] * shaped)
     assert masked["summed"] == pytest.approx((plain["per_example"] * shaped).sum(), rel=1e-5)
     assert masked["summed"] != plain["summed"]
+    if unit.backend.name == "pytorch":  # AlgoPerf's have tensors, which submissions reduce
+        count = unit.bound.loss_fn(placed["targets"], logits)["n_valid_examples"]
+        assert count.clone().item() == 4 * per_label
 
 
 def test_initial_parameters_follow_the_random_state(unit: Unit) -> None:

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from workloads.dropout_jax import Dropout
 from workloads.gpt2_jax import Decoder
 from workloads.style import scaled
 
@@ -19,7 +20,7 @@ class Classifier(Decoder):
     @nn.compact
     def __call__(self, tokens_BT: jax.Array, train: bool, dropout_rate: float) -> jax.Array:
         """Return logits_BC."""
-        dropout = nn.Dropout(dropout_rate, deterministic=not train, name="dropout")
+        dropout = Dropout(dropout_rate, train, name="dropout")
         B, T = tokens_BT.shape
         _, hidden_BTD = self.blocks(tokens_BT, dropout)
         last_B = jnp.where(tokens_BT != self.pad_id, jnp.arange(T), 0).max(-1)

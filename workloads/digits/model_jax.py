@@ -5,6 +5,7 @@ import functools
 import jax
 from flax import linen as nn
 
+from workloads.dropout_jax import Dropout
 from workloads.style import Style, scaled
 from workloads.style_jax import activate, norm
 
@@ -26,7 +27,7 @@ class Perceptron(nn.Module):
             inner_BH = nn.Dense(self.width, name=f"hidden_{layer}")(hidden_BH)
             inner_BH = norm(self.style, f"norm_{layer}")(inner_BH)
             hidden_BH = activate(self.style, inner_BH, functools.partial(gate, hidden_BH))
-            hidden_BH = nn.Dropout(dropout_rate, deterministic=not train)(hidden_BH)
+            hidden_BH = Dropout(dropout_rate, train)(hidden_BH)
         return scaled(nn.Dense(self.classes, name="head")(hidden_BH), self.style.output_scale)
 
 

@@ -7,6 +7,7 @@ Shapes: B batch, T tokens, D width, V vocabulary.
 import jax
 from flax import linen as nn
 
+from workloads.dropout_jax import Dropout
 from workloads.gpt2_jax import Decoder
 from workloads.style import scaled
 
@@ -17,7 +18,7 @@ class LanguageModel(Decoder):
     @nn.compact
     def __call__(self, tokens_BT: jax.Array, train: bool, dropout_rate: float) -> jax.Array:
         """Return logits_BTV of the next token."""
-        dropout = nn.Dropout(dropout_rate, deterministic=not train, name="dropout")
+        dropout = Dropout(dropout_rate, train, name="dropout")
         token, hidden_BTD = self.blocks(tokens_BT, dropout)
         hidden_BTD = self.final_norm(hidden_BTD[:, -tokens_BT.shape[1] :])
         return scaled(token.attend(hidden_BTD), self.style.output_scale)

@@ -1,15 +1,17 @@
-"""In the style of version 0.6, PyTorch: relative imports, an evaluation batch size that the rules
+"""In the style of version 0.6, PyTorch: losses reduced over the processes, relative imports, an evaluation batch size that the rules
 forbid, requirements, and parameters swapped for an average at evaluations.
 """
 
 import torch
+import torch.distributed as dist
+import torch.distributed.nn as dist_nn
 
 from algoperf import spec
 from algoperf.pytorch_utils import pytorch_setup
 
 from .swap import Average
 
-USE_PYTORCH_DDP = pytorch_setup()[0]
+USE_PYTORCH_DDP, RANK, DEVICE, N_GPUS = pytorch_setup()
 
 
 def get_batch_size(workload_name):
@@ -61,7 +63,9 @@ def update_params(
         dropout_rate=hyperparameters.dropout_rate,
     )
     losses = workload.loss_fn(batch["targets"], logits, mask_batch=batch.get("weights"))
-    loss = losses["summed"] / losses["n_valid_examples"]
+    count = dist_nn.all_reduce(losses["n_valid_examples"])
+    dist.all_reduce(losses["summed"].detach().clone(), op=dist.ReduceOp.AVG)
+    loss = losses["summed"] * dist.get_world_size() / count
     loss.backward()
     optimizer_state["optimizer"].step()
     optimizer_state["average"].update(model)

@@ -1,0 +1,45 @@
+"""Stand-ins for AlgoPerf's own workloads, which some published submissions import to ask
+`isinstance(workload, ...)` or for an annotation. Nothing here is an instance of one.
+"""
+
+import importlib.abc
+import importlib.machinery
+import re
+import sys
+from collections.abc import Sequence
+from types import ModuleType
+from typing import Any
+
+WORKLOADS = re.compile(r"(algoperf|algorithmic_efficiency)\.workloads(\..+)?")
+
+
+class StandIn:
+    """What every name of AlgoPerf's workloads is."""
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        raise TypeError(f"{type(self).__name__} is a workload of AlgoPerf's, which is not here")
+
+
+class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        if WORKLOADS.fullmatch(name) is None:
+            return None
+        return importlib.machinery.ModuleSpec(name, self, is_package=True)
+
+    def exec_module(self, module: ModuleType) -> None:
+        def named(name: str) -> type[StandIn]:
+            if name.startswith("__"):
+                raise AttributeError(name)
+            made: type[StandIn] = type(name, (StandIn,), {"__module__": module.__name__})
+            module.__dict__[name] = made
+            return made
+
+        module.__dict__["__getattr__"] = named
+
+
+def install() -> None:
+    """Let AlgoPerf's workloads be imported in this process, where nothing else has the name."""
+    if not any(isinstance(each, _Finder) for each in sys.meta_path):
+        sys.meta_path.append(_Finder())
