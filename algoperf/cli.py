@@ -154,7 +154,10 @@ def _print_results(results: list[dict[str, Any]], folder: Path) -> None:
 
     for result in results:
         print(summary.of_trial(result))
-    print(f"runs are in {folder}; score them with: algoperf score {folder.parent}")
+    if all(result["status"] == "failed" for result in results):
+        print(f"runs are in {folder}; the result.json of each has its error's traceback")
+    else:
+        print(f"runs are in {folder}; score them with: algoperf score {folder.parent}")
 
 
 def score_command(arguments: argparse.Namespace) -> int:
