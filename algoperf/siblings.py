@@ -136,8 +136,11 @@ class Beside:
         """The module in the folder of a file of the submission's, as if it stood on the path."""
         places = [str(folder) for folder in self._folders]
         found = importlib.machinery.PathFinder.find_spec(name, places) if places else None
-        is_module = found is not None and found.origin is not None
-        return found if is_module and not _is_installed(name) else None
+        if found is None or _is_installed(name):
+            return None
+        if found.origin is None:  # a folder without `__init__`
+            return _folder_spec(name, list(found.submodule_search_locations or []))
+        return found
 
     def _is_own(self, entry: str) -> bool:
         place = Path(entry)

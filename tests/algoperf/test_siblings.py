@@ -100,10 +100,12 @@ def test_a_package_of_the_name_of_a_reference_algorithm(team, monkeypatch):
 
 def test_a_helper_beside_the_file_that_imports_it(team):
     """As if its folder were on the path; what is installed comes first."""
-    write(team / "parts" / "outer.py", "import json, inner\nimport optax\nx = inner.x")
+    source = "import json, inner\nimport optax\nfrom utils.deep import y\nx = inner.x + y"
+    write(team / "parts" / "outer.py", source)
     write(team / "parts" / "inner.py", "x = 4")
+    write(team / "parts" / "utils" / "deep.py", "y = 5")
     write(team / "parts" / "optax.py", "1 / 0")
-    assert updated(team, "from parts.outer import x", "x")[0] == 4
+    assert updated(team, "from parts.outer import x", "x")[0] == 9
 
 
 def test_another_folder_of_the_same_top_level_name_is_not_entered(team):
