@@ -3,7 +3,7 @@
 import functools
 from typing import Any
 
-from algoperf import backends, spec, submission
+from algoperf import backends, older, spec, submission
 from algoperf.backends.shared import OptimizerFunctions, StepSettings
 from algoperf.trial_parts import Functions
 
@@ -33,9 +33,10 @@ def submission_functions(
     if loaded.outline.is_full_form:
         update = given["update_params"]
 
+        settle = older.settling(loaded.contract, backend.settle)
+
         def init_optimizer_state(**arguments: Any) -> Any:
-            state = given["init_optimizer_state"](**arguments)
-            return state if loaded.contract.device_axis else backend.settle(state)
+            return settle(given["init_optimizer_state"](**arguments))
 
         return Functions(
             init_optimizer_state,

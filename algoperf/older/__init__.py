@@ -52,6 +52,17 @@ def preparation(
     return lambda module: None
 
 
+def settling(contract: Contract, settle: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """What places a submission's first optimizer state: `settle`, the framework's, or the axis of
+    devices.
+    """
+    if not contract.device_axis:
+        return settle
+    from algoperf.older.jax_device_axis import DeviceAxis
+
+    return DeviceAxis().settle
+
+
 def view(
     contract: Contract, bound: spec.Workload, place: Callable[[Any], Any], hyperparameters: Any
 ) -> View:

@@ -17,10 +17,27 @@ class DeviceAxis:
 
     def __init__(self) -> None:
         self._devices = jax.local_devices()
+        mesh = jax.sharding.Mesh(self._devices, ("batch",))
+        self._stacked = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("batch"))
 
     def add(self, tree: Any) -> Any:
         """A copy of the tree's arrays for every device, stacked."""
-        return jax_utils.replicate(tree, self._devices)
+        return self.settle(jax_utils.replicate(tree, self._devices))
+
+    def settle(self, tree: Any) -> Any:
+        """The tree with its stacked arrays named as a step under `pmap(axis_name="batch")` leaves
+        them: `replicate` names their axis otherwise, and the step would be compiled for each.
+        """
+
+        def named(leaf: Any) -> Any:
+            is_stacked = (
+                isinstance(leaf, jax.Array)
+                and leaf.ndim > 0
+                and leaf.sharding.is_equivalent_to(self._stacked, leaf.ndim)
+            )
+            return jax.device_put(leaf, self._stacked) if is_stacked else leaf
+
+        return jax.tree.map(named, tree)
 
     def first(self, tree: Any) -> Any:
         """The first device's part of the tree's arrays."""

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from algoperf import adapt, backends, jax_sharding_utils, submission
+from algoperf.older import jax_device_axis
 
 STATE = """
 import jax.numpy as jnp
@@ -13,6 +14,27 @@ def init_optimizer_state(model_params):
 
 def update_params():
     pass
+"""
+
+PMAPPED = """
+import functools
+import jax
+import jax.numpy as jnp
+from flax import jax_utils
+
+TRACED = []
+
+@functools.partial(jax.pmap, axis_name="batch")
+def step(m, w):
+    TRACED.append("m")
+    return m + w, w
+
+def init_optimizer_state():
+    return {"m": jax_utils.replicate(jnp.zeros(3)), "count": 0}
+
+def update_params(optimizer_state, current_param_container):
+    m, w = step(optimizer_state["m"], current_param_container["w"])
+    return {"m": m, "count": 0}, {"w": w}
 """
 
 
@@ -33,6 +55,23 @@ def test_the_state_lies_where_a_step_leaves_it(tmp_path, loading_taken_back):
     for _ in range(3):
         state["m"] = step(state["m"], params["w"])
     assert step._cache_size() == 1
+
+
+def test_a_step_under_pmap_is_compiled_once(tmp_path, loading_taken_back):
+    (path := tmp_path / "mine.py").write_text(PMAPPED)
+    backend = backends.load("jax")
+    loaded = submission.load(submission.inspect(path), "jax")
+    assert loaded.contract.device_axis
+    functions = adapt.submission_functions(loaded, backend, None, None)
+    state = functions.init_optimizer_state()
+    params = jax_device_axis.DeviceAxis().add({"w": jnp.ones(3)})
+    for _ in range(3):
+        state, params = functions.update_params(
+            optimizer_state=state, current_param_container=params
+        )
+    assert loaded.module.TRACED == ["m"]
+    assert state["m"][0].tolist() == [3.0, 3.0, 3.0]
+    assert state["count"] == 0
 
 
 def test_a_state_that_is_no_tree_stays_as_it_is():
