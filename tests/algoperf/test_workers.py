@@ -53,6 +53,16 @@ def program(tmp_path, monkeypatch):
     monkeypatch.setattr(workers, "PROGRAM", (sys.executable, "-S", str(path)))
 
 
+@pytest.fixture(autouse=True)
+def as_from_a_terminal():
+    """Whoever starts the tests may ignore signals, as a shell does for what it starts with '&'."""
+    usual = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+    before = {number: signal.signal(number, handler) for number, handler in usual.items()}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 @contextlib.contextmanager
 def signalled(*events: tuple[int, Path]):
     """Send each signal to this process once its path is there."""
@@ -93,6 +103,15 @@ def test_a_run_is_pinned_to_its_cores():
     core = min(os.sched_getaffinity(0))
     ended = workers.Processes().run([sys.executable, "-S", "-c", show], frozenset({core}))
     assert ended.stdout == f"[{core}]\n"
+
+
+def test_a_signal_that_is_ignored_stays_so():
+    """As SIGHUP under nohup."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    processes = workers.Processes()
+    with processes.stopping():
+        signal.raise_signal(signal.SIGINT)
+    assert not processes.are_stopped
 
 
 def test_a_signal_while_one_is_answered():
