@@ -32,7 +32,6 @@ def submission_functions(
     is_own = functools.partial(submission.is_own, loaded.outline)
     if loaded.outline.is_full_form:
         update = given["update_params"]
-
         settle = older.settling(loaded.contract, backend.settle)
 
         def init_optimizer_state(**arguments: Any) -> Any:

@@ -53,14 +53,20 @@ def cause_of(error: BaseException) -> str:
     return text
 
 
+def last_frame(
+    error: BaseException, is_own: Callable[[Path], bool]
+) -> traceback.FrameSummary | None:
+    """The last frame of an error's traceback in the submission's files, if any is."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return next((each for each in reversed(frames) if is_own(Path(each.filename))), None)
+
+
 def place_of(error: BaseException, is_own: Callable[[Path], bool]) -> str:
     """Where in the submission's files an error arose, as ' (file.py:3)'; with the line itself where
     the error says nothing; '' where none of its files is involved.
     """
-    frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if is_own(Path(frame.filename))]
-    if not own:
+    last = last_frame(error, is_own)
+    if last is None:
         return ""
-    last = own[-1]
     line = "" if str(error).strip() else f": {last.line}"
     return f" ({Path(last.filename).name}:{last.lineno}{line})"

@@ -122,25 +122,19 @@ class Beside:
         return next(filter(None, map(_module_at, (*after, *below))), None)
 
     def _top_level(self, name: str) -> importlib.machinery.ModuleSpec | None:
-        found = importlib.machinery.PathFinder.find_spec(name, [str(self._folder)])
-        if found is None:
-            return self._below(name)
-        if found.origin is not None:
+        """The module beside the main file, which comes before what is installed; else, after it, a
+        folder there or what is in the folder of another file.
+        """
+        find = importlib.machinery.PathFinder.find_spec
+        beside = find(name, [str(self._folder)])
+        if beside is not None and beside.origin is not None:
+            return beside
+        if _is_installed(name):
+            return None
+        found = beside or find(name, [str(folder) for folder in self._folders])
+        if found is None or found.origin is not None:
             return found
-        elsewhere = importlib.machinery.PathFinder.find_spec(name)
-        if elsewhere is not None and elsewhere.origin is not None:
-            return None
-        return _folder_spec(name, [str(self._folder / name)])
-
-    def _below(self, name: str) -> importlib.machinery.ModuleSpec | None:
-        """The module in the folder of a file of the submission's, as if it stood on the path."""
-        places = [str(folder) for folder in self._folders]
-        found = importlib.machinery.PathFinder.find_spec(name, places) if places else None
-        if found is None or _is_installed(name):
-            return None
-        if found.origin is None:  # a folder without `__init__`
-            return _folder_spec(name, list(found.submodule_search_locations or []))
-        return found
+        return _folder_spec(name, list(found.submodule_search_locations or []))
 
     def _is_own(self, entry: str) -> bool:
         place = Path(entry)

@@ -213,7 +213,7 @@ class _Reader:
             self._expect(hasattr(fresh, "load_state_dict"), node, fresh, at)
             saved = self.value(node["state"], fresh.state_dict(), at)
             fresh.load_state_dict(saved)
-            if "torch" in sys.modules and kinds.is_kind(fresh, "torch.optim", "Optimizer"):
+            if kinds.is_kind(fresh, "torch.optim", "Optimizer"):
                 _keep_types(fresh, saved["state"])
             return fresh
         if kind == "random":

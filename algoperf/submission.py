@@ -5,11 +5,11 @@
 """
 
 import dataclasses
+import functools
 import importlib.machinery
 import importlib.util
 import inspect as introspection
 import sys
-import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
@@ -26,6 +26,7 @@ from algoperf import (
     submission_source,
 )
 from algoperf.backends import FRAMEWORKS
+from algoperf.judgement import last_frame
 from algoperf.older import Contract
 from algoperf.spec import UserError
 from algoperf.workload import choose
@@ -245,9 +246,8 @@ def load(outline: Outline, framework: str) -> Submission:
     try:
         module = _run_main_file(outline, prepare)
     except Exception as error:
-        frames = traceback.extract_tb(error.__traceback__)
-        own = [frame for frame in frames if is_own(outline, Path(frame.filename))]
-        where = f"{own[-1].filename}:{own[-1].lineno}" if own else str(outline.path)
+        last = last_frame(error, functools.partial(is_own, outline))
+        where = str(outline.path) if last is None else f"{last.filename}:{last.lineno}"
         text = str(error).partition("\n")[0]
         unmet = requirements.unmet_text(outline.path) if isinstance(error, ImportError) else ""
         parts = filter(None, (f"{type(error).__name__}: {text}", unmet))

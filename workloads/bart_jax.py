@@ -28,11 +28,6 @@ POSITION_OFFSET = 2
 KeysValues = tuple[jax.Array, jax.Array]
 
 
-def _dropped(module: nn.Module, hidden_BTD: jax.Array, rate: float) -> jax.Array:
-    """Dropout from the module's stream; a module cannot be made outside of `setup`."""
-    return dropped(hidden_BTD, rate, lambda: module.make_rng("dropout"))
-
-
 class Block(nn.Module):
     """Attention, in the decoder attention to the source, and a feed-forward layer; `has_norm`
     whether the latter has its norm.
@@ -82,11 +77,11 @@ class Block(nn.Module):
         style = self.style
 
         def attend(attention: Attention, seen: tuple[KeysValues, jax.Array]) -> Layer:
-            return lambda hidden: _dropped(self, attention(hidden, *seen), dropout_rate)
+            return lambda hidden: dropped(self, attention(hidden, *seen), dropout_rate)
 
         def feed_forward(hidden_BTD: jax.Array) -> jax.Array:
             inner_BTF = activate(style, self.up(hidden_BTD), lambda: self.gate(hidden_BTD))
-            return _dropped(self, self.down(inner_BTF), dropout_rate)
+            return dropped(self, self.down(inner_BTF), dropout_rate)
 
         hidden_BTD = residual(style, self.attention_norm, hidden_BTD, attend(self.attention, own))
         if source is not None:
@@ -132,7 +127,7 @@ class Stack(nn.Module):
         positions_T = POSITION_OFFSET + first + jnp.arange(token_BTD.shape[1])
         position_TD = scaled(self.position(positions_T), self.style.position_scale)
         hidden_BTD = self.embedding_norm(token_BTD + position_TD)
-        return _dropped(self, hidden_BTD, dropout_rate)
+        return dropped(self, hidden_BTD, dropout_rate)
 
     def __call__(
         self,

@@ -10,27 +10,18 @@ from typing import Any
 
 import jax
 import numpy as np
-import optax
 from flax import linen as nn
 from flax import traverse_util
 from jax.sharding import NamedSharding
 
-from algoperf import generation, jax_sharding_utils, losses, parameters, spec, trainable
+from algoperf import generation, jax_sharding_utils, parameters, spec, trainable
 from algoperf.backends import jax_tuning, shared
 from algoperf.backends.jax_computation import TYPES, cast, checkpointed_blocks
 from algoperf.backends.jax_decoding import JaxDecoder
+from algoperf.backends.jax_losses import OPS
 from algoperf.backends.jax_optimizer_form import OptimizerForm
 from algoperf.computation import Computation
 from algoperf.workload import Data, Scale, WorkloadDefinition
-
-OPS = losses.Ops(
-    log_softmax=jax.nn.log_softmax,
-    softplus=jax.nn.softplus,
-    softmax=jax.nn.softmax,
-    sigmoid=jax.nn.sigmoid,
-    cross_entropy=optax.softmax_cross_entropy_with_integer_labels,
-    ctc=optax.ctc_loss,
-)
 
 FROZEN = "frozen"
 

@@ -61,7 +61,6 @@ class _Watch:
         random.seed(case.seed)  # as a trial's process does
         loaded = case.load()
         self._is_full_form = loaded.outline.is_full_form
-        self._folder = loaded.outline.path.parent
         self._bound = case.bind(name)
         if case.point is not None:
             found.hyperparameters = spec.make_hyperparameters(case.point)
@@ -237,13 +236,10 @@ class _Watch:
         if isinstance(error, AttributeError) and point is not None and error.obj is point:
             has = ", ".join(self._case.point or ())
             reason = f"{name} reads hyperparameter {error.name!r}; the point has: {has}"
-            return verdicts.HYPERPARAMETERS, reason + self._place_of(error)
+            return verdicts.HYPERPARAMETERS, reason + place_of(error, self._functions.is_own)
         if isinstance(error, spec.UserError | ParametersChangedError):
             return check, str(error)
-        return check, f"{name} raised {cause_of(error)}{self._place_of(error)}"
-
-    def _place_of(self, error: Exception) -> str:
-        return place_of(error, self._functions.is_own)
+        return check, f"{name} raised {cause_of(error)}{place_of(error, self._functions.is_own)}"
 
     def _values(self, batch: Any) -> dict[str, np.ndarray]:
         return {name: np.array(self._backend.fetch(value)) for name, value in batch.items()}

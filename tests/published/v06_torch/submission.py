@@ -1,5 +1,6 @@
-"""In the style of version 0.6, PyTorch: losses reduced over the processes, relative imports, an evaluation batch size that the rules
-forbid, requirements, and parameters swapped for an average at evaluations.
+"""In the style of version 0.6, PyTorch: losses reduced over the processes, relative imports, an
+evaluation batch size that the rules forbid, requirements, and parameters swapped for an average at
+evaluations.
 """
 
 import torch
