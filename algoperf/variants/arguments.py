@@ -61,6 +61,13 @@ def declare(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="folder of the screening runs, which are kept (default: %(default)s)",
     )
+    add(
+        "--curves",
+        type=Path,
+        metavar="FILE",
+        help="keep the runs' curves in a file as well, small enough to commit beside the suite; "
+        "runs whose curves it holds are not made again",
+    )
     add("--workers", type=positive, default=2, help="one-thread processes at a time (default: 2)")
     add = action("seal", "print a commitment to a suite, to be published before it is used")
     add("suite", type=Path, metavar="SUITE", help="the file")

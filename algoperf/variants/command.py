@@ -47,9 +47,11 @@ def _sample(arguments: argparse.Namespace, say: Say) -> None:
         for line in sample.drawn(request):
             say(line)
         return
-    if not arguments.out.resolve().parent.is_dir():
-        raise UserError(f"--out {arguments.out}: there is no folder {arguments.out.parent}")
-    document = sample.Sampler(request, arguments.runs, arguments.workers, say).suite()
+    for option, path in (("--out", arguments.out), ("--curves", arguments.curves)):
+        if path is not None and not path.resolve().parent.is_dir():
+            raise UserError(f"{option} {path}: there is no folder {path.parent}")
+    sampler = sample.Sampler(request, arguments.runs, arguments.workers, say, arguments.curves)
+    document = sampler.suite()
     run_log.write_json(arguments.out, document)
     for line in sample.table(document):
         say(line)

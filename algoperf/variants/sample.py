@@ -11,6 +11,7 @@ from algoperf.campaign import Job
 from algoperf.spec import UserError
 from algoperf.variants import draw, screening, suite
 from algoperf.variants.axes import Changes
+from algoperf.variants.curves import CurveBook
 from algoperf.variants.screening import Curve, Grid
 from algoperf.workload import WorkloadDefinition
 
@@ -68,10 +69,16 @@ def drawn(request: Request) -> list[str]:
 
 
 class Sampler:
-    """Runs what screening needs below a folder and keeps it: nothing is run twice."""
+    """Runs what screening needs below a folder and keeps it: nothing is run twice.
 
-    def __init__(self, request: Request, folder: Path, workers: int, say: Say) -> None:
+    `curves`, if given, is a file that keeps the curves as well: what it holds is not run either.
+    """
+
+    def __init__(
+        self, request: Request, folder: Path, workers: int, say: Say, curves: Path | None = None
+    ) -> None:
         self._request, self._folder, self._workers, self._say = request, folder, workers, say
+        self._book = CurveBook(curves)
         self._candidates = folder / f"candidates-{request.seed}.json"
         self._bases = {name: workload.find(name) for name in request.workloads}
         self._draws = {name: draws(request, base) for name, base in self._bases.items()}
@@ -143,7 +150,7 @@ class Sampler:
             for framework in TARGETS_IN
         ]
         sign = 1 if base.higher_is_better else -1
-        self._run(jobs)
+        self._run(base, jobs)
         value = screening.target(self._curves(base, jobs), hint)
         baselines = base.scales[SCALE].targets[SOURCE].baselines.values()
         beaten = max((sign * baseline for baseline in baselines), default=-math.inf)
@@ -170,7 +177,7 @@ class Sampler:
             for factor in screening.FACTORS
         }
         # Seed by seed, so that an early end leaves something of each factor.
-        self._run([job for row in zip(*jobs.values(), strict=True) for job in row])
+        self._run(base, [job for row in zip(*jobs.values(), strict=True) for job in row])
         return {factor: self._curves(base, own) for factor, own in jobs.items()}
 
     def _job(
@@ -186,11 +193,27 @@ class Sampler:
         every = max(1, hint // EVALUATIONS)
         return Job(name, screening.BASELINE, framework, seed, factor, hint, every, suite=path)
 
-    def _run(self, jobs: Sequence[Job]) -> None:
-        workers.run(jobs, self._folder, self._workers, self._say)
+    def _changes(self, base: WorkloadDefinition, job: Job) -> Changes:
+        return dict(self._draws[base.name]).get(job.workload, {})
+
+    def _run(self, base: WorkloadDefinition, jobs: Sequence[Job]) -> None:
+        todo = [job for job in jobs if self._book.find(job, self._changes(base, job)) is None]
+        try:
+            workers.run(todo, self._folder, self._workers, self._say)
+        finally:  # what has ended, should the others not
+            self._book.add(
+                [
+                    (job, self._changes(base, job), _curve(base, job.folder(self._folder)))
+                    for job in todo
+                    if job.has_ended(self._folder)
+                ]
+            )
 
     def _curves(self, base: WorkloadDefinition, jobs: Sequence[Job]) -> list[Curve]:
-        return [_curve(base, job.folder(self._folder)) for job in jobs]
+        return [
+            self._book.find(job, self._changes(base, job)) or _curve(base, job.folder(self._folder))
+            for job in jobs
+        ]
 
 
 def _curve(base: WorkloadDefinition, folder: Path) -> Curve:

@@ -2,11 +2,13 @@
 
 import csv
 import json
+import math
 
 import pytest
 
 from algoperf import cli, run_log, workload
 from algoperf.spec import UserError
+from algoperf.supervision import InterruptedRunError
 from algoperf.variants import sample, suite
 from algoperf.variants.command import run as run_command
 
@@ -52,8 +54,8 @@ def runs(monkeypatch):
     return started, change
 
 
-def sampler(folder, request=REQUEST):
-    return sample.Sampler(request, folder, 1, lambda text: None)
+def sampler(folder, request=REQUEST, curves=None):
+    return sample.Sampler(request, folder, 1, lambda text: None, curves)
 
 
 def test_a_suite_holds_the_accepted_and_says_why_the_others_are_not(runs, tmp_path):
@@ -91,6 +93,58 @@ def test_the_same_again_runs_nothing_and_is_the_same_byte_for_byte(runs, tmp_pat
     first, second = ((tmp_path / name).read_bytes() for name in ("first.json", "second.json"))
     assert first == second
     assert str(tmp_path) not in first.decode()
+
+
+def test_curves_that_were_kept_are_not_run_again(runs, tmp_path):
+    started, change = runs
+    change["digits_s7_1"] = {"status": "diverged", "loss": math.nan}
+    kept = tmp_path / "curves.json"
+    first = sampler(tmp_path / "runs", curves=kept).suite()
+    count, book = len(started), kept.read_bytes()
+    assert sampler(tmp_path / "another machine", curves=kept).suite() == first
+    assert (len(started), kept.read_bytes()) == (count, book)
+    assert first["rejected"][1]["levels"]["3"] == [None]
+    # The same names of other changes: what was measured is not theirs.
+    kept.write_text(book.decode().replace('"dropout": 0.1', '"dropout": 0.3'))
+    sampler(tmp_path / "a third", curves=kept).suite()
+    again = {job.workload for job in started[count:]}
+    assert again == {name for name in again if "dropout" in str(first_changes(first, name))}
+    assert again
+
+
+def first_changes(document, name):
+    entries = [*document["variants"].items(), *((e["name"], e) for e in document["rejected"])]
+    return dict(entries)[name]["changes"]
+
+
+def test_curves_are_kept_of_what_ended_before_a_signal(runs, tmp_path, monkeypatch):
+    real = sample.workers.run
+
+    def interrupted(todo, out, workers, note):
+        real(todo[:3], out, workers, note)
+        raise InterruptedRunError(str(out))
+
+    monkeypatch.setattr(sample.workers, "run", interrupted)
+    with pytest.raises(InterruptedRunError):
+        sampler(tmp_path / "runs", curves=tmp_path / "curves.json").suite()
+    assert len(json.loads((tmp_path / "curves.json").read_text())["curves"]) == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("{", "JSONDecodeError"),
+        ("[]", "TypeError"),
+        ('{"format": 2, "curves": []}', "format 2, expected 1"),
+        ('{"format": 1, "curves": [{"workload": "digits"}]}', "KeyError: 'steps_evaluated'"),
+    ],
+)
+def test_a_file_that_holds_no_curves(runs, tmp_path, text, said):
+    (tmp_path / "curves.json").write_text(text)
+    with pytest.raises(UserError, match="holds no curves") as raised:
+        sampler(tmp_path / "runs", curves=tmp_path / "curves.json")
+    assert said in str(raised.value)
+    assert "\n" not in str(raised.value)
 
 
 def test_a_target_must_beat_the_baseline(runs, tmp_path):
@@ -131,6 +185,7 @@ def test_candidates_can_be_run_by_name(runs, tmp_path):
         (("--workloads", "digits_tanh"), "digits_tanh is a variant itself"),
         (("--workloads", "digts"), "did you mean digits"),
         (("--out", "none/suite.json"), "there is no folder none"),
+        (("--curves", "none/curves.json"), "--curves none/curves.json: there is no folder none"),
     ],
 )
 def test_mistakes_are_told_before_anything_runs(runs, parser, tmp_path, monkeypatch, words, said):
