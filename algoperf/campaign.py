@@ -118,20 +118,21 @@ class Entry:
         words += ["--seed", str(self.seed), "--experiment", self.experiment, "--out", str(out)]
         return [*words, *_suite(self.suite)]
 
+    def folder(self, out: Path, trial: int) -> Path:
+        """Where a trial of it is, counted from 1."""
+        return run_log.trial_folder(
+            out,
+            self.experiment,
+            self.submission,
+            self.study,
+            self.workload,
+            self.framework,
+            trial,
+        )
+
     def has_ended(self, out: Path) -> bool:
         """Whether all its trials have a result; one that failed is a result."""
-        folders = (
-            run_log.trial_folder(
-                out,
-                self.experiment,
-                self.submission,
-                self.study,
-                self.workload,
-                self.framework,
-                trial,
-            )
-            for trial in range(1, self.trials + 1)
-        )
+        folders = (self.folder(out, trial) for trial in range(1, self.trials + 1))
         return all(run_log.read_result(folder) is not None for folder in folders)
 
     def prepare(self, out: Path) -> None:

@@ -41,20 +41,18 @@ class CurveBook:
         )
 
     def add(self, found: Sequence[tuple[Job, Changes, Curve]]) -> None:
-        """Keep curves, and write the file where one of them is new."""
-        new = {}
+        """Keep curves, and write the file where there are any."""
+        if not found:
+            return
         for job, changes, curve in found:
             run = _of(job, changes)
-            new[_key(run)] = {
+            self._entries[_key(run)] = {
                 **run,
                 "steps_evaluated": list(curve.steps),
                 "values": [_told(value) for value in curve.values],
                 "losses": [_told(loss) for loss in curve.losses],
                 "is_finite": curve.is_finite,
             }
-        if new.keys() <= self._entries.keys():
-            return
-        self._entries |= new
         if self._path is not None:
             entries = [self._entries[key] for key in sorted(self._entries, key=json.dumps)]
             run_log.write_json(self._path, {"format": FORMAT, "curves": entries})

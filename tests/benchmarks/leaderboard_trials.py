@@ -19,7 +19,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from algoperf import run_log, workload
+from algoperf import campaign, run_log, workload
 from algoperf.workload import WorkloadDefinition
 
 SCALE, SOURCE, RULESET = "mini", "builtin", "external"
@@ -50,7 +50,7 @@ def of_folder(folder: Path) -> dict[str, Any] | None:
         "last_time_s": round(rows[-1]["accumulated_submission_time"], 3),
         "last_step": int(rows[-1]["global_step"]),
         "best": round(best(row[metric] for row in rows), 6),
-        "hyperparameters": (folder / "hparams.json").read_text(encoding="utf-8"),
+        "hyperparameters": json.dumps(run_log.read_json(folder / "hparams.json")),
     }
 
 
@@ -60,7 +60,6 @@ def pack(runs: Path, path: Path) -> None:
     for folder in sorted(file.parent for file in runs.rglob("result.json")):
         line = of_folder(folder)
         if line is not None:
-            line["hyperparameters"] = json.dumps(json.loads(line["hyperparameters"]))
             trials[tuple(line[key] for key in NAME)] = line
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="", encoding="utf-8") as file:
@@ -78,15 +77,10 @@ def unpack(path: Path, runs: Path) -> None:
 def run_folder(line: dict[str, Any], runs: Path) -> Path:
     """Where `algoperf campaign` put the trial."""
     study, trial = int(line["study"]), int(line["trial"])
-    return run_log.trial_folder(
-        runs,
-        f"leaderboard-{RULESET}",
-        line["submission"],
-        study,
-        line["workload"],
-        line["framework"],
-        trial,
+    entry = campaign.Entry(
+        line["workload"], line["submission"], line["framework"], RULESET, trial, study
     )
+    return entry.folder(runs, trial)
 
 
 def _write(folder: Path, line: dict[str, Any], definition: WorkloadDefinition) -> None:
