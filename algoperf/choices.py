@@ -119,12 +119,7 @@ def flags(
         "batch_size": batch_size,
         "study": plan.study,
         "trial": plan.trial,
-        "target": {
-            "metric": goal.metric,
-            "higher_is_better": goal.higher_is_better,
-            "validation": goal.validation,
-            "test": goal.test if goal.until == "test" else None,
-        },
+        "target": goal.flags(),
         "budget_s": _budget_s(plan, scale),
         "step_hint": scale.step_hint,
         "versions": hardware.versions(),

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Mapping
+from typing import Any
 
 
 @dataclasses.dataclass(frozen=True)
@@ -14,6 +15,15 @@ class Goal:
     validation: float | None
     test: float | None = None
     until: str = "validation"  # or 'test': AlgoPerf's older rule; or 'end': never
+
+    def flags(self) -> dict[str, Any]:
+        """The goal as a run's flags have it."""
+        return {
+            "metric": self.metric,
+            "higher_is_better": self.higher_is_better,
+            "validation": self.validation,
+            "test": self.test if self.until == "test" else None,
+        }
 
     def is_met(self, metrics: Mapping[str, float]) -> bool:
         """Whether an evaluation (columns `split/metric`) ends the trial as reached; NaN

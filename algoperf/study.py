@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from algoperf import (
+    choices,
     hardware,
     memory,
     processor_time,
@@ -23,6 +24,7 @@ from algoperf import (
     submission,
     submission_source,
     supervision,
+    workload,
     writing,
 )
 from algoperf.companions import Companions
@@ -160,8 +162,11 @@ def _lasting_result(folder: Path, retry_failed: bool) -> dict[str, Any] | None:
 
 def _known_settings(plan: TrialPlan, outline: submission.Outline) -> dict[str, Any]:
     """The part of a trial's flags that needs neither the data nor the submission's code."""
+    definition = workload.find(plan.workload, plan.suite)
+    scale = definition.scales[plan.scale].on(plan.source_kind)
     return {
         **asked_settings(plan, outline),
+        "target": choices.goal(plan, definition, scale).flags(),
         "versions": hardware.versions(),
         "hardware": hardware.describe(),
     }

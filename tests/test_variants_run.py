@@ -59,7 +59,15 @@ def test_a_variant_of_a_suite(tmp_path):
     (tmp_path / "suite.json").rename(tmp_path / "elsewhere.json")
     again = run(tmp_path, "--workload", "digits_held_out", "--suite", "elsewhere.json")
     assert "done before" in again.stderr
-    SUITE["variants"]["digits_held_out"]["changes"]["activation"] = "silu"
+    drawn = SUITE["variants"]["digits_held_out"]
+    lower = {"mini": {"builtin": {"validation": 0.4, "provenance": "another test"}}}
+    (tmp_path / "lower.json").write_text(
+        json.dumps({"format": 1, "variants": {"digits_held_out": {**drawn, "targets": lower}}})
+    )
+    other = run(tmp_path, "--workload", "digits_held_out", "--suite", "lower.json")
+    assert other.returncode == 2
+    assert "another configuration (target: " in other.stderr
+    drawn["changes"]["activation"] = "silu"
     (tmp_path / "other.json").write_text(json.dumps(SUITE))
     other = run(tmp_path, "--workload", "digits_held_out", "--suite", "other.json")
     assert other.returncode == 2

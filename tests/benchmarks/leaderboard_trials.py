@@ -151,6 +151,8 @@ def main() -> None:
     match given.action:
         case "pack":
             pack(given.source, Path(given.to))
+        case "unpack" if Path(given.to).exists():
+            parser.error(f"{given.to}: is there already; give a new folder")
         case "unpack":
             unpack(given.source, Path(given.to))
         case "table":

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+import update_agreement as runs
 
 import reference_algorithms
 from algoperf import search_space, spec, submission
@@ -211,7 +212,7 @@ def test_a_broken_library_says_so_itself(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["muon", "soap", "shampoo"])
-def test_models_without_hidden_matrices_train_with_adamw_alone(name, runs):
+def test_models_without_hidden_matrices_train_with_adamw_alone(name):
     """Embeddings, the output layer, norms and biases, and what has more than two dimensions."""
     import numpy as np
 

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+import update_agreement as runs
 
 import reference_algorithms
 
@@ -15,7 +16,7 @@ SELF_TUNING = {"nadamw_self_tuning", "schedule_free_self_tuning"}
 
 
 @pytest.fixture(scope="module")
-def finals(runs):
+def finals():
     """Return a function: name -> (parameters after all steps in jax, in pytorch); runs once."""
     done = {}
 
@@ -30,7 +31,7 @@ def finals(runs):
 
 
 @pytest.mark.parametrize("name", reference_algorithms.names())
-def test_frameworks_agree(name, finals, runs):
+def test_frameworks_agree(name, finals):
     in_jax, in_torch, initial, _ = finals(name)
     # At the small rates of the self-tuning forms, float32 rounds weights by more of an update.
     bound = 1e-4 if name in {*SELF_TUNING, "prodigy"} else 1e-5
@@ -38,7 +39,7 @@ def test_frameworks_agree(name, finals, runs):
 
 
 @pytest.mark.parametrize("name", sorted(set(NAMES) - SELF_TUNING - WITHOUT_FORMULA))
-def test_frameworks_follow_the_paper(name, finals, runs):
+def test_frameworks_follow_the_paper(name, finals):
     in_jax, in_torch, initial, gradients = finals(name)
     point = runs.point_of(name)
     by_hand = {}
@@ -51,7 +52,7 @@ def test_frameworks_follow_the_paper(name, finals, runs):
 
 
 @pytest.mark.parametrize("name", sorted(SELF_TUNING))
-def test_self_tuning_is_the_algorithm_at_its_fixed_point(name, finals, runs):
+def test_self_tuning_is_the_algorithm_at_its_fixed_point(name, finals):
     in_jax, in_torch, initial, gradients = finals(name)
     base = {"nadamw_self_tuning": "nadamw"}.get(name, "schedule_free_adamw")
     point = vars(runs.load(name).FIXED)
@@ -63,7 +64,7 @@ def test_self_tuning_is_the_algorithm_at_its_fixed_point(name, finals, runs):
             np.testing.assert_array_equal(value, final[key])
 
 
-def test_an_unfactored_basis_is_the_reason_for_soap(runs):
+def test_an_unfactored_basis_is_the_reason_for_soap():
     """With square matrices the frameworks agree (above), with others they cannot."""
     assert 1e-4 < runs.agreement("soap", runs.SHAPES) < 1
     assert set(runs.REASONS) == {"soap"}
@@ -292,7 +293,7 @@ def test_every_algorithm_is_covered():
 
 @pytest.mark.parametrize("name", ["schedule_free_adamw", "schedule_free_self_tuning"])
 @pytest.mark.parametrize("framework", ["jax", "pytorch"])
-def test_an_evaluation_measures_the_average_and_leaves_training_alone(name, framework, runs):
+def test_an_evaluation_measures_the_average_and_leaves_training_alone(name, framework):
     initial, gradients = runs.initial_and_gradients(runs.SHAPES)
     point = vars(runs.load(name).FIXED) if name in SELF_TUNING else runs.point_of(name)
     run = runs.RUNS[framework](runs.load(name), runs.point_of(name), initial)
@@ -314,7 +315,7 @@ def test_an_evaluation_measures_the_average_and_leaves_training_alone(name, fram
 
 @pytest.mark.parametrize("framework", ["jax", "pytorch"])
 @pytest.mark.parametrize("name", NAMES)
-def test_resumes_from_saved_state(name, framework, finals, runs):
+def test_resumes_from_saved_state(name, framework, finals):
     """Twelve steps, save, load into a fresh optimizer, eight more: bit for bit as twenty."""
     in_jax, in_torch, initial, gradients = finals(name)
     first, second = (

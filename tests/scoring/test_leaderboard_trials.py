@@ -1,26 +1,14 @@
 """The committed leaderboard: every trial is there, and its file gives `algoperf score` the runs."""
 
-import importlib.util
 import json
 from pathlib import Path
 
-import pytest
+import leaderboard_trials
 
 from algoperf import campaign, run_log
 from scoring.runs import read_runs
 
-ROOT = Path(__file__).parents[2]
-COMMITTED = ROOT / "docs" / "leaderboard" / "trials.csv"
-
-
-@pytest.fixture(scope="module")
-def trials():
-    """The script that packs run folders into one file, and unpacks it."""
-    path = ROOT / "tests" / "benchmarks" / "leaderboard_trials.py"
-    spec = importlib.util.spec_from_file_location("leaderboard_trials", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+COMMITTED = Path(__file__).parents[2] / "docs" / "leaderboard" / "trials.csv"
 
 
 def written(folder, rows, **result):
@@ -35,7 +23,7 @@ def written(folder, rows, **result):
     (folder / "eval_measurements.csv").write_text("\n".join([header, *rows]) + "\n")
 
 
-def test_what_is_packed_is_what_is_scored(trials, tmp_path):
+def test_what_is_packed_is_what_is_scored(tmp_path):
     named = {"workload": "ag_news", "framework": "jax", "submission": "adamw"}
     runs = tmp_path / "runs"
     place = runs / "leaderboard-external" / "adamw" / "study_0" / "ag_news_jax"
@@ -43,9 +31,9 @@ def test_what_is_packed_is_what_is_scored(trials, tmp_path):
     late = ["10.0,29,0.75", "20.5,60,0.25"]
     written(place / "trial_2", late, trial=2, **{**named, "status": "budget"})
     file = tmp_path / "trials.csv"
-    trials.pack(runs, file)
-    trials.pack(runs, file)  # the same again: nothing twice
-    trials.unpack(file, tmp_path / "again")
+    leaderboard_trials.pack(runs, file)
+    leaderboard_trials.pack(runs, file)  # the same again: nothing twice
+    leaderboard_trials.unpack(file, tmp_path / "again")
     first, second = sorted(read_runs(tmp_path / "again")[0], key=lambda run: run.trial)
     assert (first.submission, first.workload, first.framework) == ("adamw", "ag_news", "jax")
     assert first.rows["accumulated_submission_time"].tolist() == [20.125]
@@ -57,8 +45,8 @@ def test_what_is_packed_is_what_is_scored(trials, tmp_path):
     assert dict(first.hyperparameters) == {"learning_rate": 0.25}
 
 
-def test_the_committed_leaderboard_is_whole(trials):
-    found = trials.read(COMMITTED)
+def test_the_committed_leaderboard_is_whole():
+    found = leaderboard_trials.read(COMMITTED)
     entries = campaign.entries(["digits", "ag_news"], [], ["jax", "pytorch"], "external", 3, 1)
     wanted = {
         (entry.workload, entry.framework, entry.submission, "0", str(trial))
