@@ -83,8 +83,10 @@ def test_every_import_is_declared():
     testing = runtime | required("options.extras_require", "test")
     own = set((ROOT / "tests").rglob("*.py")) - set((ROOT / "tests" / "published").rglob("*.py"))
     known |= dict.fromkeys(own, testing)
+    benchmarks = {path.stem for path in (ROOT / "tests" / "benchmarks").glob("*.py")}
+    ours = {*PACKAGES, "tests", *benchmarks, *sys.stdlib_module_names}
     for path, declared in known.items():
-        for name in roots(imports_of(path)) - {*PACKAGES, "tests"} - sys.stdlib_module_names:
+        for name in roots(imports_of(path)) - ours:
             assert DISTRIBUTIONS.get(name, name) in declared, f"{relative(path)} imports {name}"
 
 
