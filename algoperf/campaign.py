@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import reference_algorithms
-from algoperf import run_log, submission
+from algoperf import run_log, submission, workload
 from algoperf.spec import UserError
 
 COLUMNS = (
@@ -30,6 +30,8 @@ COLUMNS = (
     "step",
     "value",
 )
+
+SCALE = "mini"  # of `algoperf run` where none is given
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,6 +106,7 @@ class Entry:
     study: int
     seed: int = 0
     suite: str | None = None
+    target: float | None = None
 
     @property
     def experiment(self) -> str:
@@ -131,9 +134,14 @@ class Entry:
         )
 
     def has_ended(self, out: Path) -> bool:
-        """Whether all its trials have a result; one that failed is a result."""
+        """Whether all its trials have a result, a failed one too; where a result is of another
+        target, `algoperf run` is left to say so.
+        """
         folders = (self.folder(out, trial) for trial in range(1, self.trials + 1))
-        return all(run_log.read_result(folder) is not None for folder in folders)
+        return all(self._is_result(run_log.read_result(folder)) for folder in folders)
+
+    def _is_result(self, result: dict[str, Any] | None) -> bool:
+        return result is not None and result["target"]["validation"] == self.target
 
     def prepare(self, out: Path) -> None:
         """`algoperf run` itself goes on where it was interrupted."""
@@ -181,6 +189,7 @@ def entries(
         for name in submissions or reference_algorithms.names()
     ]
     external = ruleset == "external"
+    targets = {name: _target(name, suite) for name in workloads}
     return [
         Entry(
             workload,
@@ -190,11 +199,19 @@ def entries(
             trials if external else 1,
             study,
             suite=suite,
+            target=targets[workload],
         )
         for study, workload, framework in itertools.product(range(studies), workloads, frameworks)
         for outline in outlines
         if framework in outline.frameworks and (submissions or outline.has_search_space == external)
     ]
+
+
+def _target(name: str, suite: str | None) -> float | None:
+    """What a run of the workload has to reach where neither scale nor data are given."""
+    scale = workload.find(name, suite).scales[SCALE]
+    target = scale.targets.get(scale.default_source)
+    return None if target is None else target.validation
 
 
 def curves(todo: Sequence[Job], out: Path) -> list[dict[str, Any]]:

@@ -30,7 +30,10 @@ def runs(monkeypatch):
                     option["--workload"], option["--framework"], trial,
                 )  # fmt: skip
                 folder.mkdir(parents=True, exist_ok=True)
-                run_log.write_json(folder / run_log.RESULT, {"status": "reached"})
+                run_log.write_json(
+                    folder / run_log.RESULT,
+                    {"status": "reached", "target": {"validation": 0.97}},
+                )
         return subprocess.CompletedProcess(command, 0, "reached target\nmore\n", "")
 
     monkeypatch.setattr(workers.Processes, "run", run)
@@ -72,6 +75,16 @@ def test_what_has_a_result_is_not_run_again(runs, tmp_path):
     workers.run(todo, tmp_path, 1, told.append)
     assert len(runs) == 5
     assert runs[-1][:5] == ["run", "--workload", "digits", "--submission", "adamw"]
+
+
+def test_a_result_of_another_target_is_left_to_the_run(runs, tmp_path):
+    (entry,) = campaign.entries(["digits"], ["adamw"], ["jax"], "external", 1, 1)
+    assert entry.target == 0.97
+    workers.run([entry], tmp_path, 1, lambda text: None)
+    assert entry.has_ended(tmp_path)
+    other = campaign.dataclasses.replace(entry, target=0.95)
+    workers.run([other], tmp_path, 1, lambda text: None)
+    assert len(runs) == 2
 
 
 def test_a_failed_run_says_why_and_is_run_again(runs, tmp_path):
