@@ -87,9 +87,9 @@ def test_the_same_again_runs_nothing_and_is_the_same_byte_for_byte(runs, tmp_pat
     run_log.write_json(tmp_path / "first.json", sampler(tmp_path / "runs").suite())
     # the base's grid, one seed of the first draw's, those of two draws, and the target's runs, of
     # which two are of the grid
-    assert len(started) == 8 + 4 + 2 * 8 + 8
+    assert len(started) == 12 + 6 + 2 * 12 + 8
     run_log.write_json(tmp_path / "second.json", sampler(tmp_path / "runs").suite())
-    assert len(started) == 8 + 4 + 2 * 8 + 8
+    assert len(started) == 12 + 6 + 2 * 12 + 8
     first, second = ((tmp_path / name).read_bytes() for name in ("first.json", "second.json"))
     assert first == second
     assert str(tmp_path) not in first.decode()
