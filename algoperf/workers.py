@@ -134,9 +134,11 @@ class Processes:
 
 
 def _said(ended: "subprocess.CompletedProcess[str]") -> str:
-    """What a run said first of its results, or last before it failed."""
+    """What a run said of its last trial, in the line before the closing one, or last before it
+    failed.
+    """
     if ended.returncode == 0:
-        return ended.stdout.strip().partition("\n")[0]
+        return ended.stdout.strip().split("\n")[-2:][0]
     return (ended.stderr.strip() or ended.stdout.strip()).rpartition("\n")[2]
 
 

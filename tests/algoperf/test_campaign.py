@@ -34,7 +34,8 @@ def runs(monkeypatch):
                     folder / run_log.RESULT,
                     {"status": "reached", "target": {"validation": 0.97}},
                 )
-        return subprocess.CompletedProcess(command, 0, "reached target\nmore\n", "")
+        said = [f"study {study}: reached" for study in range(int(option.get("--studies", 1)))]
+        return subprocess.CompletedProcess(command, 0, "\n".join([*said, "score them", ""]), "")
 
     monkeypatch.setattr(workers.Processes, "run", run)
     monkeypatch.setattr(run_log, "trial_folder", _trial_folder(run_log.trial_folder))
@@ -66,7 +67,7 @@ def test_what_has_a_result_is_not_run_again(runs, tmp_path):
     todo = campaign.entries(["digits"], ["nadamw", "adamw"], ["jax"], "external", 2, 2)
     told: list[str] = []
     assert workers.run(todo, tmp_path, 1, told.append) == 0
-    assert told == ["leaderboard-external: reached target"] * 4
+    assert told == [f"leaderboard-external: study {study}: reached" for study in (0, 0, 1, 1)]
     assert len(runs) == 4
     workers.run(todo, tmp_path, 1, told.append)
     assert len(runs) == 4
