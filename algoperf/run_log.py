@@ -112,14 +112,12 @@ def check_same_configuration(folder: Path, flags: Mapping[str, Any]) -> None:
     All trials of a submission's folder share its source; those of one workload and framework the
     whole configuration.
     """
+    now = json.loads(json.dumps(dict(flags)))  # lists for tuples, as files have them
     submission_folder = folder.parents[2]
     for path in sorted(submission_folder.glob("study_*/*/trial_*/flags_*.json")):
         earlier = read_json(path) or {}
-        changed = [
-            key
-            for key in sorted(set(earlier) & set(flags) - PER_TRIAL)
-            if earlier[key] != json.loads(json.dumps(flags[key]))
-        ]
+        shared = sorted(set(earlier) & set(now) - PER_TRIAL)
+        changed = [key for key in shared if earlier[key] != now[key]]
         if any(key.startswith("submission_") for key in changed):
             raise UserError(
                 f"{submission_folder}: holds another submission named "
@@ -128,7 +126,7 @@ def check_same_configuration(folder: Path, flags: Mapping[str, Any]) -> None:
             )
         if changed and path.parents[1].name == folder.parent.name:
             shown = ", ".join(
-                f"{key}: {_short(earlier[key])}, now {_short(flags[key])}" for key in changed
+                line for key in changed for line in _differences(key, earlier[key], now[key])
             )
             raise UserError(
                 f"{folder.parent}: holds another configuration ({shown}); use "
@@ -334,6 +332,17 @@ def read_json(path: Path) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return value if isinstance(value, dict) else None
+
+
+def _differences(name: str, earlier: Any, now: Any) -> list[str]:
+    """What a message says of a setting that differs; of a mapping, only the entries that do."""
+    if isinstance(earlier, Mapping) and isinstance(now, Mapping):
+        return [
+            f"{name}.{key}: {_short(earlier.get(key))}, now {_short(now.get(key))}"
+            for key in {**earlier, **now}
+            if earlier.get(key) != now.get(key)
+        ]
+    return [f"{name}: {_short(earlier)}, now {_short(now)}"]
 
 
 def _short(value: Any) -> str:

@@ -162,11 +162,8 @@ def _lasting_result(folder: Path, retry_failed: bool) -> dict[str, Any] | None:
 
 def _known_settings(plan: TrialPlan, outline: submission.Outline) -> dict[str, Any]:
     """The part of a trial's flags that needs neither the data nor the submission's code."""
-    definition = workload.find(plan.workload, plan.suite)
-    scale = definition.scales[plan.scale].on(plan.source_kind)
     return {
         **asked_settings(plan, outline),
-        "target": choices.goal(plan, definition, scale).flags(),
         "versions": hardware.versions(),
         "hardware": hardware.describe(),
     }
@@ -175,8 +172,11 @@ def _known_settings(plan: TrialPlan, outline: submission.Outline) -> dict[str, A
 def asked_settings(plan: TrialPlan, outline: submission.Outline) -> dict[str, Any]:
     """The part of a trial's flags that is the same on every machine that has the submission."""
     space = None if plan.search_space is None else search_space.read(plan.search_space).digest
+    definition = workload.find(plan.workload, plan.suite)
+    scale = definition.scales[plan.scale].on(plan.source_kind)
     return {
         **plan.settings(),
+        "target": choices.goal(plan, definition, scale).flags(),
         "submission": outline.name,
         "submission_hash": submission_source.source_hash(outline.path),
         "search_space": space,

@@ -66,7 +66,7 @@ def test_a_variant_of_a_suite(tmp_path):
     )
     other = run(tmp_path, "--workload", "digits_held_out", "--suite", "lower.json")
     assert other.returncode == 2
-    assert "another configuration (target: " in other.stderr
+    assert "another configuration (target.validation: 0.5, now 0.4)" in other.stderr
     drawn["changes"]["activation"] = "silu"
     (tmp_path / "other.json").write_text(json.dumps(SUITE))
     other = run(tmp_path, "--workload", "digits_held_out", "--suite", "other.json")

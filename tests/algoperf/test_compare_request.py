@@ -13,6 +13,7 @@ from algoperf import cli, hardware, workers
 from algoperf.compare import request
 from algoperf.spec import UserError
 
+GOAL = {"metric": "accuracy", "higher_is_better": True, "validation": 0.97, "test": None}
 COMPARE = ("compare", "digits", "--max-steps", "31", "--eval-every-steps", "10")
 
 
@@ -90,11 +91,18 @@ def test_mistakes_get_one_line(words, told, tmp_path, monkeypatch, capsys):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_folder_that_other_settings_made(tmp_path, capsys, ended):
-    ended(tmp_path, flags={"max_steps": 50})
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        ({"max_steps": 50}, "max_steps: 50, now 31"),
+        ({"target": GOAL | {"validation": 0.5}}, "target.validation: 0.5, now 0.97"),
+    ],
+)
+def test_a_folder_that_other_settings_made(flags, told, tmp_path, capsys, ended):
+    ended(tmp_path, flags=flags)
     words = [*COMPARE, "--out", str(tmp_path), "--frameworks", "jax,pytorch", "--no-run"]
     assert cli.main(words) == 2
-    assert "holds another configuration (max_steps: 50, now 31)" in capsys.readouterr().err
+    assert f"digits_jax: holds another configuration ({told}); use" in capsys.readouterr().err
 
 
 def test_a_folder_that_takes_no_files(tmp_path, capsys):
@@ -115,7 +123,7 @@ def test_another_machine_may_show_what_has_ended_but_not_go_on(tmp_path, capsys,
     assert "these ran on different machines: their times are not comparable" in printed
     assert cli.main([*words, "--trials", "2"]) == 0  # nothing is run here
     assert cli.main([*words[:-1], "--trials", "2"]) == 2
-    assert "holds another configuration (hardware: " in capsys.readouterr().err
+    assert "holds another configuration (hardware.cpu: " in capsys.readouterr().err
 
 
 @pytest.fixture

@@ -272,9 +272,9 @@ def test_trials_of_one_configuration_share_a_folder(folder, changed):
     [
         ({"batch_size": 32}, "batch_size: 64, now 32"),
         ({"scale": "full"}, 'scale: "mini", now "full"'),
-        ({"target": {"metric": "accuracy", "validation": 0.9}}, "target: "),
+        ({"target": {"metric": "accuracy", "validation": 0.9}}, "target.validation: 0.97, now 0.9"),
         ({"eval_every_steps": 5}, "eval_every_steps: null, now 5"),
-        ({"hardware": {"threads": 3}}, 'hardware: {"threads": 2}, now {"threads": 3}'),
+        ({"hardware": {"threads": 3}}, "hardware.threads: 2, now 3"),
     ],
 )
 def test_another_configuration_is_refused(folder, where, changed, told):
