@@ -137,7 +137,7 @@ def _show(
 ) -> None:
     scored = [summary for summary in summaries if summary.board.targets]
     for summary in scored:
-        console.print(tables.to_table(summary))
+        console.print(tables.to_table(summary, console.width))
     if not scored:
         console.print("nothing to score: see the findings")
     for line in tables.finding_lines(findings):

@@ -131,12 +131,16 @@ def credited_ratios(medians_SW: Floats, layout: Layout, rules: Rules) -> Floats:
     base_SB = base_columns(times_SW, layout)
     credited_SB = base_SB if rules.one_reference else _cut_off(base_SB)
     for column, place in layout.variants:
-        reached = np.isfinite(base_SB[..., place])
-        variant_S1 = np.where(reached, times_SW[..., column], np.inf)[..., None]
-        passed = np.isfinite(_cut_off(variant_S1)[..., 0])
+        passed_S = _passed(times_SW[..., column], base_SB[..., place])
         credited_SB = credited_SB.copy()
-        credited_SB[..., place] = np.where(passed, credited_SB[..., place], np.inf)
+        credited_SB[..., place] = np.where(passed_S, credited_SB[..., place], np.inf)
     return _ratios(_cut_off(credited_SB))
+
+
+def _passed(variant_S: Floats, base_S: Floats) -> NDArray[np.bool_]:
+    """Who reached a variant beside its base, within 4 times the fastest that did."""
+    both_S1 = np.where(np.isfinite(base_S), variant_S, np.inf)[..., None]
+    return np.asarray(np.isfinite(_cut_off(both_S1)[..., 0]))
 
 
 def _cut_off(times_SW: Floats) -> Floats:
@@ -187,8 +191,10 @@ def credit_reasons(
 
     'credited', 'no logs', 'target missed (median)', '>4x fastest', and the last three with
     'held-out: ' before them where the base workload alone would have been credited. `logged_SW`
-    says where there is any readable trial.
+    says where there is any readable trial. Of several variants it is the first that failed.
     """
+    times_SW = np.where(np.isnan(medians_SW), np.inf, medians_SW)
+    base_SB = base_columns(times_SW, layout)
 
     def why_not(submission: int, column: int) -> str:
         if column < 0 or not logged_SW[submission, column]:
@@ -198,15 +204,20 @@ def credit_reasons(
 
     ratios_SB = credited_ratios(medians_SW, layout, rules)
     alone_SB = credited_ratios(medians_SW, dataclasses.replace(layout, variants=()), rules)
-    variant_at = {place: column for column, place in layout.variants}
+    failed_of: list[dict[int, int]] = [{} for _ in medians_SW]  # place of a base: its variant
+    for column, place in layout.variants:
+        passed_S = _passed(times_SW[:, column], base_SB[:, place])
+        for failed, passed in zip(failed_of, passed_S.tolist(), strict=True):
+            if not passed:
+                failed.setdefault(place, column)
     reasons = []
     for submission in range(len(medians_SW)):
         row = []
         for place, column in enumerate(layout.base):
             if np.isfinite(ratios_SB[submission, place]):
                 row.append(CREDITED)
-            elif np.isfinite(alone_SB[submission, place]) and place in variant_at:
-                row.append(f"held-out: {why_not(submission, variant_at[place])}")
+            elif np.isfinite(alone_SB[submission, place]) and place in failed_of[submission]:
+                row.append(f"held-out: {why_not(submission, failed_of[submission][place])}")
             else:
                 row.append(why_not(submission, column))
         reasons.append(row)

@@ -1,5 +1,6 @@
 """Leaderboards as tables for the screen."""
 
+import itertools
 import math
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
@@ -18,16 +19,25 @@ if TYPE_CHECKING:
 MAX_DETAIL_ROWS = 60
 MAX_FINDINGS = 20
 MAX_VARIANTS_TOLD = 20
+EXPENDABLE = ("P(1st)", "rank", "speed-up")  # where the screen is narrow
+LABEL_WIDTH = 20  # a longer name is folded before a column is left out
 LEFT = ("submission", "workload", "credit", "axis", "variant", "outcome")
 
 
-def to_table(summary: Summary) -> "Group":
-    """The ranking with what it rests on, and the time to target on every workload."""
+def to_table(summary: Summary, width: int) -> "Group":
+    """The ranking with what it rests on, and the time to target on every workload.
+
+    Columns of the ranking that do not fit into `width` characters are left out, and named.
+    """
     from rich.console import Group
     from rich.text import Text
 
-    shown: list[Table | Text] = [_ranking(summary)]
+    ranking, left_out = _ranking(summary, width)
+    shown: list[Table | Text] = [ranking]
     shown += [Text(line, style="dim") for line in _notes(summary)]
+    if left_out:
+        line = f"Too wide for this screen: {', '.join(left_out)} (--out DIR and --json have all)."
+        shown.append(Text(line, style="dim"))
     for table, what in _details(summary):
         if table.row_count > MAX_DETAIL_ROWS:
             shown.append(Text(f"{what}: --out DIR or --json.", style="dim"))
@@ -45,37 +55,50 @@ def _details(summary: Summary) -> Iterable[tuple["Table", str]]:
         yield _by_variant(summary.robustness), "Robustness by variant"
 
 
-def _ranking(summary: Summary) -> "Table":
+def _ranking(summary: Summary, width: int) -> tuple["Table", Sequence[str]]:
+    """The ranking, and the fewest columns that it lacks to be no wider than `width`."""
+    columns = _ranking_columns(summary)
+    title = f"{summary.board.title} ({summary.board.rules.name})"
+    folded = max(0, max(map(len, columns["submission"]), default=0) - LABEL_WIDTH)
+    for count in range(len(EXPENDABLE) + 1):
+        for left_out in itertools.combinations(EXPENDABLE, count):
+            shown = {name: cells for name, cells in columns.items() if name not in left_out}
+            table = _table(title)
+            _columns(table, *shown)
+            for row in zip(*shown.values(), strict=True):
+                table.add_row(*row)
+            if _width(table) - folded <= width:
+                return table, left_out
+    return table, left_out
 
+
+def _ranking_columns(summary: Summary) -> dict[str, list["Text | str"]]:
+    """The cells of the ranking by column, best entry first."""
     board, studies, speedups = summary.board, summary.studies, summary.speedups
-    table = _table(f"{board.title} ({board.rules.name})")
-    also = ["base score"] if board.benchmark.variant_of else []
-    _columns(
-        table, "#", "submission", "score", "95 %", "rank", "P(1st)", *also, "reached", "speed-up"
-    )
-    columns = zip(
-        board.rows,
-        studies.score_interval.tolist(),
-        studies.rank_interval.tolist(),
-        studies.p_first.tolist(),
-        speedups.mean_S.tolist(),
-        speedups.interval.tolist(),
-        strict=True,
-    )
-    for row, score_ends, rank_ends, p_first, speedup, speedup_ends in columns:
-        ends = between(speedup_ends, ".2f")
-        table.add_row(
-            str(row.rank),
-            _marked(row.entry),
-            f"{row.score:.4f}",
-            between(score_ends, ".3f"),
-            between(rank_ends, ".0f"),
-            "-" if math.isnan(p_first) else f"{p_first:.2f}",
-            *([f"{row.base_score:.4f}"] if also else []),
-            f"{row.workloads_reached}/{len(board.targets)}",
-            "-" if math.isnan(speedup) else f"{speedup:.2f} ({ends})",
-        )
-    return table
+    rows = board.rows
+    columns: dict[str, list[Text | str]] = {
+        "#": [str(row.rank) for row in rows],
+        "submission": [_marked(row.entry) for row in rows],
+        "score": [f"{row.score:.4f}" for row in rows],
+        "95 %": [between(ends, ".3f") for ends in studies.score_interval.tolist()],
+        "rank": [between(ends, ".0f") for ends in studies.rank_interval.tolist()],
+        "P(1st)": ["-" if math.isnan(p) else f"{p:.2f}" for p in studies.p_first.tolist()],
+    }
+    if board.benchmark.variant_of:
+        columns["base score"] = [f"{row.base_score:.4f}" for row in rows]
+    columns["reached"] = [f"{row.workloads_reached}/{len(board.targets)}" for row in rows]
+    columns["speed-up"] = [
+        "-" if math.isnan(speedup) else f"{speedup:.2f} ({between(ends, '.2f')})"
+        for speedup, ends in zip(speedups.mean_S.tolist(), speedups.interval.tolist(), strict=True)
+    ]
+    return columns
+
+
+def _width(table: "Table") -> int:
+    """How many characters a table is wide where it may be as wide as it likes."""
+    from rich.console import Console
+
+    return Console(width=10_000).measure(table).maximum
 
 
 def _marked(entry: Entry) -> "Text":
@@ -232,7 +255,7 @@ def _columns(table: "Table", *names: str) -> None:
 
     for name in names:
         if name in LEFT:
-            table.add_column(Text(name), overflow="fold")
+            table.add_column(Text(name), overflow="fold", min_width=6)
         else:
             table.add_column(Text(name), justify="right", no_wrap=True)
 

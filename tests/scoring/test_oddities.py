@@ -81,7 +81,7 @@ def test_the_ranking_marks_what_was_flagged(reach, analysis):
     reach(10.0, submission="honest")
     analysed = analysis()
     console = Console(width=150, file=io.StringIO())
-    console.print(to_table(analysed))
+    console.print(to_table(analysed, console.width))
     told = console.file.getvalue()
     assert "cheat FLAGGED " in told
     assert told.count("FLAGGED") == 2

@@ -106,6 +106,31 @@ def test_table(tmp_path, competition):
     )
 
 
+@pytest.mark.parametrize(
+    ("width", "left_out"), [(120, ""), (80, "speed-up"), (60, "P(1st), rank, speed-up")]
+)
+def test_a_narrow_screen_shows_fewer_columns_and_every_name(tmp_path, held_out, width, left_out):
+    lines = run([tmp_path], width=width).splitlines()
+    header = next(line for line in lines if "submission" in line)
+    for name in ("score", "95 %", "rank", "P(1st)", "base score", "reached", "speed-up"):
+        assert (name in header) == (name not in left_out.split(", "))
+    ranked = [line.split()[1] for line in lines if line.lstrip()[:2] in ("1 ", "2 ", "3 ")]
+    assert ranked == ["b", "a", "c"]
+    assert max(map(len, lines)) <= width
+    assert "…" not in "".join(lines)
+    (told,) = [line for line in lines if line.startswith("Too wide")] or [""]
+    assert told.startswith(f"Too wide for this screen: {left_out}") == bool(left_out)
+
+
+def test_a_long_name_is_folded_before_a_column_goes(tmp_path, reach):
+    name = "a_submission_with_a_name_that_nobody_would_like_to_type"
+    reach(10.0, submission=name)
+    lines = run([tmp_path], width=90).splitlines()
+    assert "Too wide" not in "".join(lines)
+    first, *rest = [line.split() for line in lines if line.strip()][3:5]
+    assert "".join([first[1], *rest[0]]) == name
+
+
 def test_equal_scores_share_a_rank(tmp_path, reach):
     for submission, time_s in [("b", 10.0), ("a", 10.0), ("c", 20.0)]:
         reach(time_s, submission=submission)

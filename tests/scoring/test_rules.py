@@ -152,6 +152,14 @@ def test_reasons():
     ]
 
 
+def test_the_reason_is_the_variant_that_failed():
+    layout = make_layout(("W", "W_a", "W_b"), ("W",), {"W_a": "W", "W_b": "W"})
+    medians = np.array([[10, 10, 10], [10, INF, 10], [10, 10, 50], [10, NAN, 50]])
+    found = credit_reasons(medians, ~np.isnan(medians), layout, BY_THE_RULES)
+    told = ["credited", "held-out: target missed (median)", "held-out: >4x fastest"]
+    assert found == [[each] for each in (*told, "held-out: no logs")]
+
+
 def test_ranks_share_the_better_place():
     np.testing.assert_array_equal(
         ranks(np.array([[0.5, 1, 0.5, 0], [0, 0, 0, 0]])), [[2, 1, 2, 4], [1] * 4]
