@@ -1,6 +1,7 @@
 """The arguments of `algoperf variants`."""
 
 import argparse
+import string
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,6 +20,16 @@ def span(text: str) -> tuple[int, int]:
     if not 1 <= fewest <= most:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of axes like 2 or 1..3")
     return fewest, most
+
+
+def commitment(text: str) -> str:
+    """64 hexadecimal digits."""
+    given = text.strip()
+    if len(given) != 64 or set(given) - set(string.hexdigits):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is {len(given)} characters, not the 64 hexadecimal digits of a commitment"
+        )
+    return given
 
 
 def declare(parser: argparse.ArgumentParser) -> None:
@@ -74,7 +85,13 @@ def declare(parser: argparse.ArgumentParser) -> None:
     _add_salt(add, "where the new salt is written, to be kept secret until the suite is published")
     add = action("verify", "check that a suite is, byte for byte, what a commitment was made of")
     add("suite", type=Path, metavar="SUITE", help="the file")
-    add("--commitment", required=True, metavar="HEX", help="what `algoperf variants seal` printed")
+    add(
+        "--commitment",
+        type=commitment,
+        required=True,
+        metavar="HEX",
+        help="what `algoperf variants seal` printed",
+    )
     _add_salt(add, "the salt that was written beside it")
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -60,10 +61,17 @@ def _variant(where: str, name: str, given: Any) -> tuple[str, Variant]:
         }
         for by_source in targets.values():
             for target in by_source.values():
-                float(target.validation)
+                _check_number(target.validation)
     except (AttributeError, TypeError, ValueError) as error:
         raise UserError(
             f'{where}/targets: expected {{scale: {{data: {{"validation": number, "provenance": '
             f"text}}}}}} ({error})"
         ) from error
     return base, Variant(changes, targets)
+
+
+def _check_number(value: Any) -> None:
+    """Raise ValueError for what is no finite number; `json` reads NaN and Infinity too."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not (is_number and math.isfinite(value)):
+        raise ValueError(f"validation is {value!r}")

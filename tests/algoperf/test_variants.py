@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from algoperf import workload
+from algoperf import cli, workload
 from algoperf.spec import UserError
 from algoperf.variants import axes, draw, rows, sample, screening, seal, suite
 from algoperf.variants.screening import Curve
@@ -165,6 +165,14 @@ def test_a_suite_with_a_mistake_is_refused(tmp_path, changes, said):
     assert str(raised.value).startswith(f"{tmp_path / 'suite.json'}:")
 
 
+@pytest.mark.parametrize("value", ["0.9", True, None, float("nan"), float("inf")])
+def test_a_target_is_a_number(tmp_path, value):
+    targets = {"mini": {"builtin": {"validation": value, "provenance": "by hand"}}}
+    drawn = {"digits_s7_0": {**SUITE["variants"]["digits_s7_0"], "targets": targets}}
+    with pytest.raises(UserError, match=f"digits_s7_0/targets: expected .* {value!r}"):
+        suite.read(write(tmp_path / "suite.json", variants=drawn))
+
+
 def test_a_file_that_is_no_json_is_refused(tmp_path):
     (tmp_path / "suite.json").write_text("{")
     with pytest.raises(UserError, match="no JSON"):
@@ -293,6 +301,14 @@ def test_a_commitment_is_hmac_sha256(tmp_path):
     (tmp_path / "suite.json").write_bytes(b"Hi There")
     (tmp_path / "salt").write_text("0b" * 32)
     assert seal.verify(tmp_path / "suite.json", tmp_path / "salt", COMMITMENT)
+
+
+def test_what_is_no_commitment_is_told(tmp_path, capsys):
+    write(tmp_path / "suite.json")
+    words = ["variants", "verify", str(tmp_path / "suite.json"), "--commitment", COMMITMENT[:-1]]
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(words)
+    assert "63 characters, not the 64 hexadecimal digits" in capsys.readouterr().err
 
 
 def test_a_suite_is_sealed_once(tmp_path):
