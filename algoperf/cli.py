@@ -172,6 +172,7 @@ def score_command(arguments: argparse.Namespace) -> int:
         rules=arguments.rules,
         tuning_ruleset=arguments.tuning_ruleset,
         targets=arguments.targets,
+        suite=arguments.suite,
         held_out=not arguments.no_held_out,
         exclude=tuple(arguments.exclude),
         reference=arguments.reference,

@@ -105,6 +105,12 @@ def _add_score(commands: Any, function: Command) -> None:
         "name, else external)",
     )
     add(
+        "--suite",
+        metavar="FILE",
+        help="the suite of held-out variants that count, with their targets, run or not (default: "
+        "all that were run)",
+    )
+    add(
         "--no-held-out",
         action="store_true",
         help="score the base workloads alone; without it both scores are shown",

@@ -12,7 +12,7 @@ from typing import Any
 
 from algoperf import spec
 from scoring import algoperf_facts as facts
-from scoring.runs import Finding, Target, TrialRun, grouped, is_number
+from scoring.runs import Changes, Finding, Target, TrialRun, grouped, is_number
 
 RULESETS = ("external", "self")
 BUILT_IN = tuple(f"algoperf-{version}" for version in facts.BUDGETS_S)
@@ -32,7 +32,8 @@ class Benchmark:
     """The base workloads that a score averages over, and the held-out variants that guard them.
 
     `variant_of` maps a held-out variant to its base workload. `studies` is how many studies the
-    benchmark asks for; None where it does not say.
+    benchmark asks for; None where it does not say. `changes` holds what variants change, where that
+    is known otherwise than by their runs.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Benchmark:
     variant_of: Mapping[str, str]
     studies: int | None
     self_tuning_factor: float
+    changes: Mapping[str, Changes] = dataclasses.field(default_factory=dict)
 
     @property
     def scored(self) -> tuple[str, ...]:

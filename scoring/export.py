@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from scoring import profiles
 from scoring.analysis import Analysis
 from scoring.leaderboard import Cell, Leaderboard, Row
-from scoring.robustness import AxisResult, VariantResult, changes_told
-from scoring.runs import Finding
+from scoring.robustness import AxisResult, VariantResult
+from scoring.runs import Finding, changes_told
 from scoring.statistics import Bootstrap
 from scoring.time_to_target import StudyResult
 

@@ -23,6 +23,7 @@ from scoring.evaluations import STEP_COLUMN, TIME_COLUMN
 from scoring.leaderboard import build_leaderboards
 from scoring.rules import BY_THE_RULES, Layout, find_rules
 from scoring.runs import Target, TrialRun, read_runs
+from scoring.suites import read_suite
 from scoring.time_to_target import is_readable
 
 if TYPE_CHECKING:
@@ -99,22 +100,30 @@ def time_to_target(
     rules: str = BY_THE_RULES.name,
     targets: str | Path | None = None,
     tuning_ruleset: str | None = None,
+    suite: str | Path | None = None,
 ) -> "pd.DataFrame":
     """The time to target of every study: one row a submission x workload x study.
 
     `runs` as from `load_runs` (rows may be dropped, columns changed). `targets`: a file or name as
-    of `algoperf score --targets`. Columns: pool, submission, workload, base_workload (None unless
-    held-out), study, outcome, time_s (inf where the target was missed, NaN where there is no
-    readable trial), steps (likewise), trial, evaluation. Findings are in `.attrs["findings"]`.
+    of `algoperf score --targets`; `suite`: a file as of its `--suite`. Columns: pool, submission,
+    workload, base_workload (None unless held-out), study, outcome, time_s (inf where the target was
+    missed, NaN where there is no readable trial), steps (likewise), trial, evaluation. Findings are
+    in `.attrs["findings"]`.
 
-    Raises UserError for unknown rules and for targets that cannot be read.
+    Raises UserError for unknown rules, for targets or a suite that cannot be read, and for both.
     """
     import pandas as pd
 
     trials = [_trial(row) for row in runs.to_dict("records")]
     chosen = find_rules(rules)
     benchmark = None if targets is None else find_benchmark(targets)
-    scored, findings = build_leaderboards(trials, chosen, benchmark, tuning_ruleset=tuning_ruleset)
+    scored, findings = build_leaderboards(
+        trials,
+        chosen,
+        benchmark,
+        tuning_ruleset=tuning_ruleset,
+        suite=None if suite is None else read_suite(suite),
+    )
     rows = []
     for board, notes in scored:
         findings += notes

@@ -10,11 +10,14 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from algoperf import spec
 from scoring import rules as scoring_rules
-from scoring.benchmark import BUILT_IN, Benchmark, WorkloadFacts, apply_benchmark
+from scoring.benchmark import Benchmark, apply_benchmark
 from scoring.pools import NOT_RECORDED, Entry, Pool, make_entries, make_pools
+from scoring.recorded import benchmark_of
 from scoring.rules import BY_THE_RULES, CREDITED, Layout, Rules
 from scoring.runs import Finding, Target, TrialRun, check_metrics
+from scoring.suites import HeldOutSuite, apply_suite
 from scoring.time_to_target import REACHED, StudyResult, study_results
 
 Floats = NDArray[np.float64]
@@ -109,14 +112,25 @@ def build_leaderboards(
     benchmark: Benchmark | None = None,
     *,
     tuning_ruleset: str | None = None,
+    suite: HeldOutSuite | None = None,
     held_out: bool = True,
 ) -> tuple[list[tuple[Leaderboard, list[Finding]]], list[Finding]]:
-    """The leaderboard of every pool of the runs, each with its findings; and those on the way."""
+    """The leaderboard of every pool of the runs, each with its findings; and those on the way.
+
+    Which held-out variants count is said by `suite`, else by `benchmark`, else by the runs. Raises
+    UserError where both are given.
+    """
+    if benchmark is not None and suite is not None:
+        raise spec.UserError("targets and a suite both say which held-out variants count: give one")
     findings: list[Finding] = []
     if benchmark is not None:
         runs, findings = apply_benchmark(runs, benchmark, tuning_ruleset)
+    if suite is not None:
+        runs, findings = apply_suite(runs, suite)
     pools, notes = make_pools(runs)
-    boards = [build_leaderboard(pool, rules, benchmark, held_out=held_out) for pool in pools]
+    boards = [
+        build_leaderboard(pool, rules, benchmark, suite=suite, held_out=held_out) for pool in pools
+    ]
     return boards, findings + notes
 
 
@@ -125,16 +139,19 @@ def build_leaderboard(
     rules: Rules = BY_THE_RULES,
     benchmark: Benchmark | None = None,
     *,
+    suite: HeldOutSuite | None = None,
     held_out: bool = True,
 ) -> tuple[Leaderboard, list[Finding]]:
-    """Score a pool over the workloads of `benchmark`, or every one in it that has a target.
+    """Score a pool over the workloads of `benchmark`, or every one in it that has a target and the
+    variants of `suite` whose base has one.
 
-    The studies that count are those that any entry of the pool has on the workload; where a
-    benchmark is given, on any of its workloads, and at least as many as the benchmark asks for. An
-    entry that lacks one has no readable trial there. Without `held_out` the variants do not count.
+    The studies that count are those that any entry of the pool has on the workload, or on its base
+    where nobody has run a variant; where a benchmark is given, on any of its workloads, and at
+    least as many as the benchmark asks for. An entry that lacks one has no readable trial there.
+    Without `held_out` the variants do not count.
     """
     entries, findings = make_entries(pool.runs)
-    counts, more = _benchmark_of(pool) if benchmark is None else (benchmark, [])
+    counts, more = benchmark_of(pool, suite) if benchmark is None else (benchmark, [])
     findings += more + check_metrics(run for run in pool.runs if run.workload in counts.scored)
     ignored = () if held_out else tuple(sorted(counts.variant_of))
     if not held_out:
@@ -156,56 +173,6 @@ def build_leaderboard(
     layout = scoring_rules.make_layout(workloads, counts.base_workloads, counts.variant_of)
     board = _scored(pool, counts, rules, layout, entries, results)
     return dataclasses.replace(board, ignored=ignored), findings
-
-
-def _benchmark_of(pool: Pool) -> tuple[Benchmark, list[Finding]]:
-    """What the runs of a pool say of themselves."""
-    known: dict[str, WorkloadFacts] = {}
-    variant_of: dict[str, str] = {}
-    for run in sorted(pool.runs, key=lambda run: run.workload):
-        if run.target is not None and run.target.validation is not None:
-            known[run.workload] = WorkloadFacts(run.target, run.budget_s)
-            if run.base_workload is not None:
-                variant_of[run.workload] = run.base_workload
-    unknown = sorted(set(pool.workloads) - set(known))
-    findings = []
-    if unknown:
-        path = next(run for run in pool.runs if run.workload == unknown[0]).path.parent
-        has = "has" if len(unknown) == 1 else "have"
-        message = (
-            f"{', '.join(unknown)} {has} no target in {pool.name}: not scored; --targets (a file, "
-            f"{', '.join(BUILT_IN)}) gives targets to runs that record none"
-        )
-        findings.append(Finding(path, message, damage=False))
-    orphans = _orphans(pool, known, variant_of)
-    for name in unknown:
-        run = next(run for run in pool.runs if run.workload == name)
-        if run.base_workload in known and run.base_workload not in variant_of:
-            message = f"{name} has no target: its base {run.base_workload} counts without it"
-            findings.append(Finding(run.path.parent, message, damage=False))
-    kept = {name: base for name, base in variant_of.items() if name not in orphans}
-    facts = {name: fact for name, fact in known.items() if name not in orphans}
-    bases = tuple(name for name in facts if name not in kept)
-    found = [*findings, *orphans.values()]
-    return Benchmark(pool.name, facts, bases, kept, None, 1.0), found
-
-
-def _orphans(
-    pool: Pool, known: Mapping[str, WorkloadFacts], variant_of: Mapping[str, str]
-) -> dict[str, Finding]:
-    """The variants that no base workload can be compared with, and why."""
-    found = {}
-    for name, base in sorted(variant_of.items()):
-        if base in variant_of:
-            why = "is a variant itself"
-        elif base in known:
-            continue
-        else:
-            why = "has no target" if base in pool.workloads else "was not run"
-        path = next(run for run in pool.runs if run.workload == name).path.parent
-        told = f"{name} is a variant of {base}, which {why} in {pool.name}: not scored"
-        found[name] = Finding(path, told)
-    return found
 
 
 def _gaps(benchmark: Benchmark, entries: Sequence[Entry]) -> list[Finding]:
@@ -231,10 +198,9 @@ def _studies(pool: Pool, benchmark: Benchmark, *, declared: bool) -> Mapping[str
         absent = [study for study in range(asked) if study not in every]
         every.update(absent[: max(0, asked - len(every))])
         return dict.fromkeys(benchmark.scored, sorted(every))
-    return {
-        name: sorted({run.study for run in runs if run.workload == name})
-        for name in benchmark.scored
-    }
+    of = {name: {run.study for run in runs if run.workload == name} for name in benchmark.scored}
+    base_of = benchmark.variant_of
+    return {name: sorted(found or of[base_of.get(name, name)]) for name, found in of.items()}
 
 
 def _scored(

@@ -15,6 +15,7 @@ from scoring.oddities import find_oddities
 from scoring.rules import BY_THE_RULES, find_rules
 from scoring.runs import LAYOUT, Finding, TrialRun, find_submissions, read_runs
 from scoring.statistics import METHODS, RESAMPLES
+from scoring.suites import read_suite
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -34,6 +35,7 @@ class Options:
     rules: str = BY_THE_RULES.name
     tuning_ruleset: str | None = None
     targets: str | None = None
+    suite: str | None = None
     held_out: bool = True
     exclude: tuple[str, ...] = ()
     reference: str | None = None
@@ -85,6 +87,7 @@ def make_boards(
             f"unknown tuning ruleset {options.tuning_ruleset!r}; one of: {', '.join(RULESETS)}"
         )
     benchmark = None if options.targets is None else find_benchmark(options.targets)
+    suite = None if options.suite is None else read_suite(options.suite)
     for path in paths:
         if not find_submissions(path):
             raise spec.UserError(f"no runs in {path}; expected {LAYOUT} at any depth below it")
@@ -98,6 +101,7 @@ def make_boards(
         rules,
         benchmark,
         tuning_ruleset=options.tuning_ruleset,
+        suite=suite,
         held_out=options.held_out,
     )
     findings += notes

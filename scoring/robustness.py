@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 
 from scoring.leaderboard import Cell, Leaderboard, Row
-from scoring.runs import Changes
+from scoring.runs import Changes, changes_told
 from scoring.time_to_target import MISSING, REACHED
 
 ALL_AXES = "all"
@@ -128,13 +128,10 @@ def robustness(board: Leaderboard) -> Robustness:
     return Robustness(tuple(found), tuple(axes), unguarded)
 
 
-def changes_told(changes: Changes) -> str:
-    """Changes as text, by axis: 'dropout 0.1, norm_place post'; '' where none is recorded."""
-    return ", ".join(f"{axis} {changes[axis]}" for axis in sorted(changes))
-
-
 def _changes(board: Leaderboard, variant: str) -> Changes:
-    """What the runs of a variant say that it changes; within a pool they agree."""
+    """What a variant changes, by the benchmark or by its runs, which agree within a pool."""
+    if variant in board.benchmark.changes:
+        return board.benchmark.changes[variant]
     runs = (run for run in board.pool.runs if run.workload == variant)
     return next((run.changes for run in runs), {})
 

@@ -319,6 +319,11 @@ def _read_object(path: Path, findings: list[Finding]) -> dict[str, Any]:
     return {}
 
 
+def changes_told(changes: Changes) -> str:
+    """Changes as text, by axis: 'dropout 0.1, norm_place post'; '' where none is recorded."""
+    return ", ".join(f"{axis} {changes[axis]}" for axis in sorted(changes))
+
+
 def is_number(value: object) -> bool:
     """Whether a JSON value is a number of a sane size."""
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300

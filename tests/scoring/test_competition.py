@@ -81,12 +81,13 @@ def scores(runs, suite, with_held_out):
     return total
 
 
-@pytest.mark.parametrize("with_held_out", [True, False])
-def test_the_scores_are_those_of_the_rules_and_of_the_page(
-    unpacked, runs, suite, with_held_out, capsys
-):
-    words = ["score", str(unpacked), "--json", "--resamples", "100"]
-    assert cli.main([*words, *([] if with_held_out else ["--no-held-out"])]) == 0
+@pytest.mark.parametrize(
+    "options", [(), ("--suite", str(DOCS / "variants" / "suite.json")), ("--no-held-out",)]
+)
+def test_the_scores_are_those_of_the_rules_and_of_the_page(unpacked, runs, suite, options, capsys):
+    with_held_out = "--no-held-out" not in options
+    words = ["score", str(unpacked), "--json", "--strict", "--resamples", "100", *options]
+    assert cli.main(words) == 0
     (pool,) = json.loads(capsys.readouterr().out)["pools"]
     given = {entry["submission"]: entry["score"] for entry in pool["submissions"]}
     assert given == pytest.approx(scores(runs, suite, with_held_out), abs=1e-12)
