@@ -108,9 +108,9 @@ def _leaderboard(arguments: argparse.Namespace) -> int:
     failed = workers.run(
         todo, arguments.out, arguments.workers, lambda text: print(text, flush=True)
     )
-    print(
-        f"{len(todo)} studies in {arguments.out}; score them with: algoperf score {arguments.out}"
-    )
+    by_suite = [] if arguments.suite is None else ["--suite", arguments.suite]
+    score = shlex.join(["algoperf", "score", str(arguments.out), *by_suite])
+    print(f"{len(todo)} studies in {arguments.out}; score them with: {score}")
     return TRIAL_FAILED if failed else DONE
 
 

@@ -145,3 +145,18 @@ def test_a_framework_that_there_is_not(capsys):
 
     assert cli.main(["campaign", "--workload", "digits", "--frameworks", "jax,tensorflow"]) == 2
     assert "unknown framework 'tensorflow' (one of: jax, pytorch)" in capsys.readouterr().err
+
+
+def test_a_leaderboard_of_a_suite_is_to_be_scored_by_it(runs, tmp_path, capsys):
+    from algoperf import cli
+
+    target = {"mini": {"builtin": {"validation": 0.97, "provenance": "by hand"}}}
+    drawn = {"base": "digits", "changes": {"width": 2.0}, "targets": target}
+    path = tmp_path / "my suite.json"
+    path.write_text(json.dumps({"format": 1, "variants": {"digits_d0": drawn}}))
+    words = ["--workload", "digits,digits_d0", "--suite", str(path), "--tuning-ruleset", "self"]
+    words += ["--submissions", "nadamw", "--frameworks", "jax", "--seeds", "1"]
+    out = str(tmp_path / "out")
+    assert cli.main(["campaign", *words, "--out", out]) == 0
+    told = capsys.readouterr().out.splitlines()[-1]
+    assert told.endswith(f"score them with: algoperf score {out} --suite '{path}'")
