@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from algoperf.backends import FRAMEWORKS
+from algoperf.json_values import is_finite_number
 from algoperf.spec import UserError
 
 Scalar = int | float | bool | str | None
@@ -258,7 +259,7 @@ def _checked_name(name: Any, where: str) -> str:
 
 
 def _number(at: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if not is_finite_number(value):
         raise UserError(f"{at} is {_kind(value)}; give a finite number")
     return float(value)
 
@@ -266,7 +267,7 @@ def _number(at: str, value: Any) -> float:
 def _scalar(at: str, value: Any) -> Scalar:
     if value is None or isinstance(value, bool | str):
         return value
-    if not isinstance(value, int | float) or not math.isfinite(value):
+    if not is_finite_number(value):
         raise UserError(
             f"{at} is {_kind(value)}; give a finite number, a string, true, false or null"
         )

@@ -2,12 +2,12 @@
 
 import dataclasses
 import json
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from algoperf import workload
+from algoperf.json_values import is_finite_number
 from algoperf.spec import UserError
 from algoperf.variants import axes
 from algoperf.workload import Target, Variant
@@ -61,17 +61,11 @@ def _variant(where: str, name: str, given: Any) -> tuple[str, Variant]:
         }
         for by_source in targets.values():
             for target in by_source.values():
-                _check_number(target.validation)
+                if not is_finite_number(target.validation):
+                    raise ValueError(f"validation is {target.validation!r}")
     except (AttributeError, TypeError, ValueError) as error:
         raise UserError(
             f'{where}/targets: expected {{scale: {{data: {{"validation": number, "provenance": '
             f"text}}}}}} ({error})"
         ) from error
     return base, Variant(changes, targets)
-
-
-def _check_number(value: Any) -> None:
-    """Raise ValueError for what is no finite number; `json` reads NaN and Infinity too."""
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not (is_number and math.isfinite(value)):
-        raise ValueError(f"validation is {value!r}")

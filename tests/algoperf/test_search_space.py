@@ -208,6 +208,8 @@ MISTAKES = [
     ({"lr": {**RANGE, "min": "0.1"}}, "space.json: lr: min is '0.1'; give a finite number"),
     ({"lr": {**RANGE, "max": True}}, "space.json: lr: max is true; give a finite number"),
     ({"lr": {**RANGE, "max": None}}, "space.json: lr: max is null; give a finite number"),
+    ({"lr": {**RANGE, "max": 10**309}}, f"lr: max is {10**309}; give a finite number"),
+    ([{"lr": 10**309}], f"point 1: lr is {10**309}; give a finite number, a string"),
     (
         '{"lr": {"min": 1, "max": Infinity, "scaling": "log"}}',
         "lr: max is inf; give a finite number",
