@@ -60,7 +60,7 @@ class Job:
         words = ["run", "--workload", self.workload, "--submission", self.submission]
         words += ["--framework", self.framework, "--seed", str(self.seed), "--until", self.until]
         words += ["--max-steps", str(self.steps), "--eval-every-steps", str(self.eval_every_steps)]
-        words += ["--experiment", self.experiment, "--out", str(out), *_suite(self.suite)]
+        words += ["--experiment", self.experiment, "--out", str(out), *suite_words(self.suite)]
         if self.factor != 1:
             words += ["--search-space", str(self._write_point(out))]
         return words
@@ -119,7 +119,7 @@ class Entry:
         words += ["--framework", self.framework, "--tuning-ruleset", self.ruleset]
         words += ["--trials", str(self.trials), "--studies", str(self.study + 1)]
         words += ["--seed", str(self.seed), "--experiment", self.experiment, "--out", str(out)]
-        return [*words, *_suite(self.suite)]
+        return [*words, *suite_words(self.suite)]
 
     def folder(self, out: Path, trial: int) -> Path:
         """Where a trial of it is, counted from 1."""
@@ -147,7 +147,8 @@ class Entry:
         """`algoperf run` itself goes on where it was interrupted."""
 
 
-def _suite(path: str | None) -> list[str]:
+def suite_words(path: str | None) -> list[str]:
+    """The words of a command line that name a suite."""
     return [] if path is None else ["--suite", path]
 
 

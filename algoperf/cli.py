@@ -108,9 +108,8 @@ def _leaderboard(arguments: argparse.Namespace) -> int:
     failed = workers.run(
         todo, arguments.out, arguments.workers, lambda text: print(text, flush=True)
     )
-    by_suite = [] if arguments.suite is None else ["--suite", arguments.suite]
-    score = shlex.join(["algoperf", "score", str(arguments.out), *by_suite])
-    print(f"{len(todo)} studies in {arguments.out}; score them with: {score}")
+    words = ["algoperf", "score", str(arguments.out), *campaign.suite_words(arguments.suite)]
+    print(f"{len(todo)} studies in {arguments.out}; score them with: {shlex.join(words)}")
     return TRIAL_FAILED if failed else DONE
 
 

@@ -32,8 +32,8 @@ class Benchmark:
     """The base workloads that a score averages over, and the held-out variants that guard them.
 
     `variant_of` maps a held-out variant to its base workload. `studies` is how many studies the
-    benchmark asks for; None where it does not say. `changes` holds what variants change, where that
-    is known otherwise than by their runs.
+    benchmark asks for; None where it does not say. `changes` holds what variants change that
+    nobody has run; of the others their runs tell.
     """
 
     name: str

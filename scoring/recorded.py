@@ -5,7 +5,7 @@ from pathlib import Path
 
 from scoring.benchmark import BUILT_IN, Benchmark, WorkloadFacts
 from scoring.pools import Pool
-from scoring.runs import Finding
+from scoring.runs import Changes, Finding
 from scoring.suites import HeldOutSuite
 
 
@@ -19,7 +19,13 @@ def benchmark_of(pool: Pool, suite: HeldOutSuite | None = None) -> tuple[Benchma
             if run.base_workload is not None:
                 variant_of[run.workload] = run.base_workload
     unknown = sorted(set(pool.workloads) - set(known))
-    findings = [] if suite is None else _add_unrun(pool, suite, known, variant_of)
+    changes: dict[str, Changes] = {}
+    findings: list[Finding] = []
+    if suite is not None:
+        unrun, findings = _unrun(pool, suite, known)
+        known |= unrun
+        variant_of |= {name: suite.variants[name][0] for name in unrun}
+        changes = {name: suite.changes(name) for name in unrun}
     if unknown:
         path = next(run for run in pool.runs if run.workload == unknown[0]).path.parent
         has = "has" if len(unknown) == 1 else "have"
@@ -38,35 +44,29 @@ def benchmark_of(pool: Pool, suite: HeldOutSuite | None = None) -> tuple[Benchma
     facts = {name: fact for name, fact in known.items() if name not in orphans}
     bases = tuple(name for name in facts if name not in kept)
     found = [*findings, *orphans.values()]
-    changes = {} if suite is None else {name: suite.changes(name) for name in kept}
     return Benchmark(pool.name, facts, bases, kept, None, 1.0, changes), found
 
 
-def _add_unrun(
-    pool: Pool,
-    suite: HeldOutSuite,
-    known: dict[str, WorkloadFacts],
-    variant_of: dict[str, str],
-) -> list[Finding]:
-    """Add the variants of a suite that nobody in the pool has run, whose bases then count for
-    nobody; those that cannot be counted are findings.
+def _unrun(
+    pool: Pool, suite: HeldOutSuite, known: Mapping[str, WorkloadFacts]
+) -> tuple[dict[str, WorkloadFacts], list[Finding]]:
+    """The variants of a suite that nobody in the pool has run, whose bases so count for nobody;
+    those that cannot be counted are findings.
     """
-    findings = []
+    found, findings = {}, []
     for name, (base, _) in suite.variants.items():
         if name in pool.workloads:
             continue
         target = suite.target(name, pool.settings)
+        if base in known and target is not None:
+            found[name] = WorkloadFacts(target, known[base].budget_s)
+            continue
+        why = f"it has no target there for {pool.name}: {base} counts without it"
         if base not in known:
             why = f"{base} was not run or has no target in {pool.name}"
-        elif target is None:
-            why = f"it has no target there for {pool.name}: {base} counts without it"
-        else:
-            known[name] = WorkloadFacts(target, known[base].budget_s)
-            variant_of[name] = base
-            continue
         told = f"{name} is not counted: {why}"
         findings.append(Finding(Path(suite.given), told, damage=False))
-    return findings
+    return found, findings
 
 
 def _orphans(

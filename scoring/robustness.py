@@ -129,11 +129,11 @@ def robustness(board: Leaderboard) -> Robustness:
 
 
 def _changes(board: Leaderboard, variant: str) -> Changes:
-    """What a variant changes, by the benchmark or by its runs, which agree within a pool."""
-    if variant in board.benchmark.changes:
-        return board.benchmark.changes[variant]
+    """What a variant changes by its runs, which agree within a pool; by the benchmark where nobody
+    has run it.
+    """
     runs = (run for run in board.pool.runs if run.workload == variant)
-    return next((run.changes for run in runs), {})
+    return next((run.changes for run in runs), board.benchmark.changes.get(variant, {}))
 
 
 def _variant_result(row: Row, variant: str, base: str, changes: Changes) -> VariantResult:

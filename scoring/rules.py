@@ -204,20 +204,22 @@ def credit_reasons(
 
     ratios_SB = credited_ratios(medians_SW, layout, rules)
     alone_SB = credited_ratios(medians_SW, dataclasses.replace(layout, variants=()), rules)
-    failed_of: list[dict[int, int]] = [{} for _ in medians_SW]  # place of a base: its variant
-    for column, place in layout.variants:
-        passed_S = _passed(times_SW[:, column], base_SB[:, place])
-        for failed, passed in zip(failed_of, passed_S.tolist(), strict=True):
-            if not passed:
-                failed.setdefault(place, column)
+    passed_S = {
+        column: _passed(times_SW[:, column], base_SB[:, place]) for column, place in layout.variants
+    }
     reasons = []
     for submission in range(len(medians_SW)):
         row = []
         for place, column in enumerate(layout.base):
+            failed = [
+                variant
+                for variant, of in layout.variants
+                if of == place and not passed_S[variant][submission]
+            ]
             if np.isfinite(ratios_SB[submission, place]):
                 row.append(CREDITED)
-            elif np.isfinite(alone_SB[submission, place]) and place in failed_of[submission]:
-                row.append(f"held-out: {why_not(submission, failed_of[submission][place])}")
+            elif np.isfinite(alone_SB[submission, place]) and failed:
+                row.append(f"held-out: {why_not(submission, failed[0])}")
             else:
                 row.append(why_not(submission, column))
         reasons.append(row)

@@ -73,8 +73,8 @@ def _as_of(held_out: HeldOutSuite, run: TrialRun) -> tuple[TrialRun | None, list
     """
     name, given, path = run.workload, held_out.given, run.submission_folder
     base, changes = held_out.variants[name][0], held_out.changes(name)
-    is_of, has = run.base_workload or base, dict(run.changes) or dict(changes)
-    if is_of != base or has != dict(changes):
+    is_of, has = run.base_workload or base, run.changes or changes
+    if is_of != base or has != changes:
         told = f"{name} is {is_of} with {changes_told(has)} by its runs, {base} with "
         told += f"{changes_told(changes)} by {given}: left out"
         return None, [Finding(path, told)]
@@ -83,9 +83,8 @@ def _as_of(held_out: HeldOutSuite, run: TrialRun) -> tuple[TrialRun | None, list
         told = f"{name} records no changes: taken to be those of {given}"
         findings.append(Finding(path, told, damage=False))
     target = held_out.target(name, run.pool)
-    goal = None if target is None else target.validation
-    ran_to = None if run.target is None else run.target.validation
-    if target is not None and goal is not None and ran_to is not None and ran_to != goal:
+    goal, ran_to = (None if each is None else each.validation for each in (target, run.target))
+    if target is not None and goal is not None and ran_to not in (None, goal):
         told = f"{name} was run to {ran_to:g} and is scored by the {goal:g} of {given}"
         is_easier = (ran_to < goal) == target.higher_is_better
         told += ", before which it may have stopped" if is_easier else ""

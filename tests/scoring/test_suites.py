@@ -21,16 +21,26 @@ def entry(base="digits", changes=WIDE, validation=0.9, scale="mini"):
 
 
 @pytest.fixture
-def score(tmp_path):
-    """`score(digits_d0=entry(), ...)` -> (the pool of the JSON, findings) by a suite of those."""
+def by_suite(tmp_path):
+    """`by_suite({"digits_d0": entry()}, code, ...)` -> what scoring by a suite of those prints."""
 
-    def make(code=0, **variants):
+    def make(variants, code=0, **options):
         path = tmp_path / "suite.json"
         path.write_text(json.dumps({"format": 1, "variants": variants}))
         console = Console(file=io.StringIO(), width=100_000, color_system=None)
-        options = Options(as_json=True, suite=str(path), resamples=100, strict=bool(code))
-        assert score_command([tmp_path / "runs"], console, options) == code
-        document = json.loads(console.file.getvalue())
+        asked = Options(suite=str(path), resamples=100, strict=bool(code), **options)
+        assert score_command([tmp_path / "runs"], console, asked) == code
+        return console.file.getvalue()
+
+    return make
+
+
+@pytest.fixture
+def score(by_suite):
+    """`score(digits_d0=entry(), ...)` -> (the pool of the JSON, findings) by a suite of those."""
+
+    def make(code=0, **variants):
+        document = json.loads(by_suite(variants, code, as_json=True))
         (pool,) = document["pools"]
         return pool, [finding["message"] for finding in document["findings"]]
 
@@ -78,13 +88,9 @@ def test_a_variant_that_nobody_ran_counts_for_nobody(score, bases, tmp_path):
     assert scoring.score(times, held_out=False)["score"].tolist() == pytest.approx([1.0, 2 / 3])
 
 
-def test_a_page_is_made_of_a_variant_that_nobody_ran(bases, tmp_path):
-    path = tmp_path / "suite.json"
-    path.write_text(json.dumps({"format": 1, "variants": {"digits_d0": entry()}}))
-    console = Console(file=io.StringIO(), width=120, color_system=None)
-    options = Options(out=tmp_path / "out", suite=str(path), resamples=100)
-    assert score_command([tmp_path / "runs"], console, options) == 0
-    assert "digits_d0: digits with width 2.0." in console.file.getvalue()
+def test_a_page_is_made_of_a_variant_that_nobody_ran(by_suite, bases, tmp_path):
+    text = by_suite({"digits_d0": entry()}, out=tmp_path / "out")
+    assert "digits_d0: digits with width 2.0." in text
     assert "digits_d0" in (tmp_path / "out" / "report.html").read_text()
 
 
@@ -160,12 +166,8 @@ def test_what_a_suite_cannot_say_of_a_pool_is_told(score, bases, on_variant):
     ]
 
 
-def test_a_suite_and_targets_exclude_each_other(bases, tmp_path):
-    path = tmp_path / "suite.json"
-    path.write_text(json.dumps({"format": 1, "variants": {"digits_d0": entry()}}))
-    options = Options(suite=str(path), targets="algoperf-0.6")
+def test_a_suite_and_targets_exclude_each_other(by_suite, bases):
     with pytest.raises(UserError, match="give one"):
-        score_command([tmp_path / "runs"], Console(file=io.StringIO()), options)
-    path.write_text(json.dumps({"format": 1, "variants": {}}))
+        by_suite({"digits_d0": entry()}, targets="algoperf-0.6")
     with pytest.raises(UserError, match=r"suite\.json: no variants; --no-held-out scores"):
-        score_command([tmp_path / "runs"], Console(), Options(suite=str(path)))
+        by_suite({})
