@@ -12,7 +12,8 @@ from typing import Any
 
 from algoperf import spec
 from scoring import algoperf_facts as facts
-from scoring.runs import Changes, Finding, Target, TrialRun, grouped, is_number
+from scoring.runs import is_number
+from scoring.trials import Changes, Finding, Target, TrialRun, grouped
 
 RULESETS = ("external", "self")
 BUILT_IN = tuple(f"algoperf-{version}" for version in facts.BUDGETS_S)

@@ -19,9 +19,9 @@ from scoring import profiles
 from scoring.analysis import Analysis
 from scoring.leaderboard import Cell, Leaderboard, Row
 from scoring.robustness import AxisResult, VariantResult
-from scoring.runs import Finding, changes_told
 from scoring.statistics import Bootstrap
 from scoring.time_to_target import StudyResult
+from scoring.trials import Finding, changes_told
 
 SCORES = (
     "submission score score_low score_high rank rank_low rank_high p_first steps_score"

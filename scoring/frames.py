@@ -22,9 +22,10 @@ from scoring.benchmark import find_benchmark
 from scoring.evaluations import STEP_COLUMN, TIME_COLUMN
 from scoring.leaderboard import build_leaderboards
 from scoring.rules import BY_THE_RULES, Layout, find_rules
-from scoring.runs import Target, TrialRun, read_runs
+from scoring.runs import read_runs
 from scoring.suites import read_suite
 from scoring.time_to_target import is_readable
+from scoring.trials import Target, TrialRun
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -16,9 +16,10 @@ from scoring.benchmark import Benchmark, apply_benchmark
 from scoring.pools import NOT_RECORDED, Entry, Pool, make_entries, make_pools
 from scoring.recorded import benchmark_of
 from scoring.rules import BY_THE_RULES, CREDITED, Layout, Rules
-from scoring.runs import Finding, Target, TrialRun, check_metrics
+from scoring.runs import check_metrics
 from scoring.suites import HeldOutSuite, apply_suite
 from scoring.time_to_target import REACHED, StudyResult, study_results
+from scoring.trials import Finding, Target, TrialRun
 
 Floats = NDArray[np.float64]
 

@@ -6,8 +6,8 @@ import numpy as np
 
 from scoring.evaluations import STEP_COLUMN, TIME_COLUMN
 from scoring.pools import Entry
-from scoring.runs import Finding, TrialRun, grouped
 from scoring.time_to_target import ended_early, is_readable, time_to_target
+from scoring.trials import Finding, TrialRun, grouped
 
 SPREAD = 2.0  # times the fastest step of an entry on a workload
 

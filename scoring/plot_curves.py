@@ -10,8 +10,8 @@ from scoring import palette
 from scoring import plot_style as style
 from scoring.evaluations import TIME_COLUMN
 from scoring.leaderboard import Leaderboard, Row
-from scoring.runs import Target, TrialRun
 from scoring.time_to_target import Crossing, is_readable
+from scoring.trials import Target, TrialRun
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from scoring.runs import Finding, TrialRun, grouped
+from scoring.trials import Finding, TrialRun, grouped
 
 Runs = Sequence[TrialRun]
 

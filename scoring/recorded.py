@@ -5,8 +5,8 @@ from pathlib import Path
 
 from scoring.benchmark import BUILT_IN, Benchmark, WorkloadFacts
 from scoring.pools import Pool
-from scoring.runs import Changes, Finding
 from scoring.suites import HeldOutSuite
+from scoring.trials import Changes, Finding
 
 
 def benchmark_of(pool: Pool, suite: HeldOutSuite | None = None) -> tuple[Benchmark, list[Finding]]:

@@ -13,9 +13,10 @@ from scoring.benchmark import RULESETS, find_benchmark
 from scoring.leaderboard import Leaderboard, build_leaderboards
 from scoring.oddities import find_oddities
 from scoring.rules import BY_THE_RULES, find_rules
-from scoring.runs import LAYOUT, Finding, TrialRun, find_submissions, read_runs
+from scoring.runs import LAYOUT, find_submissions, read_runs
 from scoring.statistics import METHODS, RESAMPLES
 from scoring.suites import read_suite
+from scoring.trials import Finding, TrialRun
 
 if TYPE_CHECKING:
     from rich.console import Console

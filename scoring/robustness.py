@@ -9,8 +9,8 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 
 from scoring.leaderboard import Cell, Leaderboard, Row
-from scoring.runs import Changes, changes_told
 from scoring.time_to_target import MISSING, REACHED
+from scoring.trials import Changes, changes_told
 
 ALL_AXES = "all"
 NOT_RECORDED = "not recorded"

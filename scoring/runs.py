@@ -4,10 +4,9 @@ The layout is <submission>/study_<k>/<workload>_<framework>/trial_<j>/, at any d
 is trusted: what is missing or damaged becomes a Finding, and what can still be read is used.
 """
 
-import dataclasses
 import json
 import re
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -15,9 +14,8 @@ from typing import Any
 import numpy as np
 
 from algoperf import spec
-from scoring.evaluations import STEP_COLUMN, TIME_COLUMN, Rows, read_evaluations
-
-Changes = Mapping[str, str | float | bool]
+from scoring.evaluations import STEP_COLUMN, TIME_COLUMN, read_evaluations
+from scoring.trials import Changes, Finding, Target, TrialRun
 
 LAYOUT = "<submission>/study_<k>/<workload>_<framework>/trial_<j>"
 
@@ -28,72 +26,6 @@ _STUDY = re.compile(f"study_{_NUMBER}")
 _WORKLOAD = re.compile(r"(.+)_(jax|pytorch)")
 _TRIAL = re.compile(f"trial_{_NUMBER}")
 _FLAGS = re.compile(f"flags_{_NUMBER}\\.json")
-
-
-@dataclasses.dataclass(frozen=True)
-class Finding:
-    """Something about a file or folder that the reader of a score should know.
-
-    `damage` is False for what is odd but whole: nothing was left out or guessed because of it.
-    """
-
-    path: Path
-    message: str
-    damage: bool = True
-
-    def __str__(self) -> str:
-        return f"{self.path}: {self.message}"
-
-
-@dataclasses.dataclass(frozen=True)
-class Target:
-    """The metric that decides; `validation` is None where the run had nothing to reach."""
-
-    metric: str
-    higher_is_better: bool
-    validation: float | None
-
-    @property
-    def column(self) -> str:
-        """The column of `TrialRun.rows` that is compared with the target."""
-        return f"validation/{self.metric}"
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class TrialRun:
-    """One trial folder.
-
-    `rows` maps a column of eval_measurements.csv to its values, one an evaluation, NaN where a
-    value is empty or unreadable. `base_workload` is None unless the workload is a held-out variant
-    of it; `changes` then holds what the variant changes, values by axis ({}: not recorded).
-    `status` is None where the trial was killed (or AlgoPerf wrote the folder). `pool` holds the
-    settings that must agree before results are pooled; {} where none are recorded. `flags` say what
-    the run saw the submission do that it should not (docs/trust.md).
-    """
-
-    submission: str
-    experiment: str
-    study: int
-    workload: str
-    framework: str
-    trial: int
-    path: Path
-    rows: Rows
-    target: Target | None
-    budget_s: float | None
-    base_workload: str | None
-    status: str | None
-    scoreable: bool
-    pool: Mapping[str, Any]
-    data_fingerprint: str | None
-    hyperparameters: Mapping[str, Any]
-    flags: tuple[str, ...] = ()
-    changes: Changes = dataclasses.field(default_factory=dict)
-
-    @property
-    def submission_folder(self) -> Path:
-        """The folder that holds the studies; it, not its name, identifies a submission."""
-        return self.path.parents[2]
 
 
 def read_runs(*paths: str | Path) -> tuple[list[TrialRun], list[Finding]]:
@@ -145,16 +77,6 @@ def check_metrics(runs: Iterable[TrialRun]) -> list[Finding]:
             message = f"has {told} of {column}: such a value never meets a target"
             findings.append(Finding(path, message, damage=run.status != "diverged"))
     return findings
-
-
-def grouped(
-    runs: Iterable[TrialRun], key: Callable[[TrialRun], Hashable]
-) -> Iterable[list[TrialRun]]:
-    """The runs of each key, in order of first appearance."""
-    groups: dict[Hashable, list[TrialRun]] = {}
-    for run in runs:
-        groups.setdefault(key(run), []).append(run)
-    return groups.values()
 
 
 def find_submissions(path: str | Path) -> list[Path]:
@@ -317,11 +239,6 @@ def _read_object(path: Path, findings: list[Finding]) -> dict[str, Any]:
         return value
     findings.append(Finding(path, f"holds a JSON {type(value).__name__}, not an object"))
     return {}
-
-
-def changes_told(changes: Changes) -> str:
-    """Changes as text, by axis: 'dropout 0.1, norm_place post'; '' where none is recorded."""
-    return ", ".join(f"{axis} {changes[axis]}" for axis in sorted(changes))
 
 
 def is_number(value: object) -> bool:

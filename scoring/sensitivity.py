@@ -13,8 +13,8 @@ from scoring import rules as scoring_rules
 from scoring.evaluations import TIME_COLUMN
 from scoring.leaderboard import Leaderboard
 from scoring.rules import Layout
-from scoring.runs import Target, TrialRun
 from scoring.time_to_target import EARLY, is_readable, study_results, time_to_target
+from scoring.trials import Target, TrialRun
 
 Floats = NDArray[np.float64]
 

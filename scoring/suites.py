@@ -10,7 +10,7 @@ from typing import Any
 
 from algoperf import spec, workload
 from algoperf.variants import suite
-from scoring.runs import Changes, Finding, Target, TrialRun, changes_told
+from scoring.trials import Changes, Finding, Target, TrialRun, changes_told
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

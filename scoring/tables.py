@@ -9,7 +9,7 @@ from scoring.analysis import Summary
 from scoring.leaderboard import Cell, Leaderboard
 from scoring.pools import Entry
 from scoring.robustness import ALL_AXES, Robustness
-from scoring.runs import Finding
+from scoring.trials import Finding
 
 if TYPE_CHECKING:
     from rich.console import Group

@@ -12,7 +12,7 @@ import numpy as np
 
 from scoring.evaluations import STEP_COLUMN, TIME_COLUMN, Rows
 from scoring.rules import Rules
-from scoring.runs import Target, TrialRun
+from scoring.trials import Target, TrialRun
 
 REACHED = "reached"
 MISSING = "missing"

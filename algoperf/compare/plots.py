@@ -16,7 +16,7 @@ from algoperf.compare.document import Comparison, Row, Spread
 from algoperf.compare.measures import CLOCK, Trial
 from scoring import palette, plot_curves
 from scoring import plot_style as style
-from scoring.runs import Target
+from scoring.trials import Target
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

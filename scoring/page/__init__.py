@@ -15,7 +15,7 @@ from typing import Any
 from scoring.analysis import Analysis
 from scoring.page import charts, content
 from scoring.page.svg import Markup
-from scoring.runs import Finding
+from scoring.trials import Finding
 
 TITLE = "AlgoPerf scores"
 COVERAGE_NOTE = (

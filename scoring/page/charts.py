@@ -19,8 +19,8 @@ from scoring.page import texts
 from scoring.page.svg import UNITS, Frame, Markup, broken_line, element, line
 from scoring.plot_curves import HUGE, limits
 from scoring.plot_profile import dodge
-from scoring.runs import Target, TrialRun
 from scoring.time_to_target import time_to_target
+from scoring.trials import Target, TrialRun
 
 Floats = NDArray[np.float64]
 

@@ -10,8 +10,8 @@ from scoring.page import charts, texts, uncertainty
 from scoring.page.machines import machines
 from scoring.plot_profile import studies_told
 from scoring.rules import CREDITED
-from scoring.runs import Finding, TrialRun
 from scoring.time_to_target import MISSING, REACHED, StudyResult
+from scoring.trials import Finding, TrialRun
 
 OUTCOMES = {MISSING: "no logs", "budget": "over the budget"}
 ARROW = "\N{RIGHTWARDS ARROW}"

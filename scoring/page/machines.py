@@ -14,7 +14,7 @@ from typing import Any
 from scoring.leaderboard import Leaderboard
 from scoring.page.texts import foreign
 from scoring.pools import Entry
-from scoring.runs import TrialRun
+from scoring.trials import TrialRun
 
 TRIALS_TRIED = 5
 FACTS = ("accelerators", "processor", "system", "driver", "Python", "packages", "code version")

@@ -5,7 +5,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from scoring.runs import Target
+from scoring.trials import Target
 
 NONE = "\N{EM DASH}"
 TIMES = "\N{MULTIPLICATION SIGN}"

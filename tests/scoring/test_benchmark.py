@@ -6,7 +6,8 @@ import pytest
 
 from algoperf import spec
 from scoring.benchmark import apply_benchmark, find_benchmark
-from scoring.runs import Target, read_runs
+from scoring.runs import read_runs
+from scoring.trials import Target
 
 THEIRS = {
     "benchmark_version": "0.5",

@@ -12,7 +12,7 @@ import pytest
 from scoring.analysis import analyse, summarise
 from scoring.page import COVERAGE_NOTE, machines, render, svg, texts, write_page
 from scoring.report import Options, make_boards
-from scoring.runs import Finding
+from scoring.trials import Finding
 
 NAMESPACE = "http://www.w3.org/2000/svg"
 HOSTILE_NAME = '"><img src=x onerror=alert(1)>'

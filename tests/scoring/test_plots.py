@@ -16,7 +16,7 @@ from scoring.analysis import BAND_TAUS, analyse, summarise
 from scoring.palette import COLOURS
 from scoring.plot_curves import limits, plot_curves
 from scoring.plot_profile import dodge, plot_profile
-from scoring.runs import Target
+from scoring.trials import Target
 
 NO_TARGET = {"metric": "accuracy", "higher_is_better": True, "validation": None}
 KINDS = ("performance_profile", "rank_intervals", "speedups", "training_curves")

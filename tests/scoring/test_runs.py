@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from algoperf import spec
-from scoring.runs import Target, check_metrics, find_submissions, read_runs
+from scoring.runs import check_metrics, find_submissions, read_runs
+from scoring.trials import Target
 
 
 def test_everything_of_a_trial(tmp_path, make_trial):

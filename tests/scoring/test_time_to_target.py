@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from scoring.rules import AS_PUBLISHED, BY_THE_RULES, median_over_studies
-from scoring.runs import Target, read_runs
+from scoring.runs import read_runs
 from scoring.time_to_target import Miss, study_results, time_to_target
+from scoring.trials import Target
 
 HIGHER = Target("accuracy", higher_is_better=True, validation=0.9)
 LOWER = Target("loss", higher_is_better=False, validation=0.5)
