@@ -2,7 +2,7 @@
 
 import sys
 
-from algoperf import cli
+from algoperf.cli import commands
 
 if __name__ == "__main__":
-    sys.exit(cli.main())
+    sys.exit(commands.main())

@@ -3,14 +3,22 @@
 A backend brings the few functions (`Ops`) that its arrays do not have as methods.
 """
 
+import enum
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
-
-if TYPE_CHECKING:
-    from algoperf import spec
+from typing import Any, NamedTuple
 
 Array = Any
+
+
+class LossType(enum.Enum):
+    """The training loss of a workload."""
+
+    SOFTMAX_CROSS_ENTROPY = 0
+    SIGMOID_CROSS_ENTROPY = 1
+    MEAN_SQUARED_ERROR = 2
+    CTC_LOSS = 3
+    MEAN_ABSOLUTE_ERROR = 4
 
 
 class Ops(NamedTuple):
@@ -25,7 +33,7 @@ class Ops(NamedTuple):
 
 
 def per_example(
-    loss_type: "spec.LossType", labels: Any, logits: Any, label_smoothing: float, ops: Ops
+    loss_type: LossType, labels: Any, logits: Any, label_smoothing: float, ops: Ops
 ) -> Array:
     """The unmasked loss of each example.
 
@@ -36,19 +44,19 @@ def per_example(
     labels (labels_BN, paddings_BN), 1 where padded, blank 0.
     """
     smooth = label_smoothing
-    match loss_type.name:
-        case "SOFTMAX_CROSS_ENTROPY":
+    match loss_type:
+        case LossType.SOFTMAX_CROSS_ENTROPY:
             loss = ops.cross_entropy(logits, labels)
             if isinstance(smooth, float | int) and not smooth:  # may be a traced value
                 return loss
             return (1 - smooth) * loss - smooth * ops.log_softmax(logits).mean(-1)
-        case "SIGMOID_CROSS_ENTROPY":
+        case LossType.SIGMOID_CROSS_ENTROPY:
             return ops.softplus(logits) - logits * (labels * (1 - smooth) + smooth / 2)
-        case "MEAN_SQUARED_ERROR":
+        case LossType.MEAN_SQUARED_ERROR:
             return _mean_of_rows((logits - labels) ** 2)
-        case "MEAN_ABSOLUTE_ERROR":
+        case LossType.MEAN_ABSOLUTE_ERROR:
             return _mean_of_rows(abs(logits - labels))
-        case "CTC_LOSS":
+        case LossType.CTC_LOSS:
             return ops.ctc(*logits, *labels)
     raise AssertionError(loss_type)
 

@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from algoperf import losses
+from algoperf.errors import UserError as UserError  # part of the contract, as is the loss type
+from algoperf.losses import LossType as LossType
 
 # Type names that published submissions use in annotations. A tensor is a jax.Array or a
 # torch.Tensor.
@@ -35,16 +37,6 @@ InitOptimizerFn = Callable[..., OptimizerState]
 UpdateParamsFn = Callable[..., UpdateReturn]
 DataSelectionFn = Callable[..., dict[str, Tensor]]
 PrepareForEvalFn = Callable[..., UpdateReturn]
-
-
-class LossType(enum.Enum):
-    """The training loss of a workload."""
-
-    SOFTMAX_CROSS_ENTROPY = 0
-    SIGMOID_CROSS_ENTROPY = 1
-    MEAN_SQUARED_ERROR = 2
-    CTC_LOSS = 3
-    MEAN_ABSOLUTE_ERROR = 4
 
 
 class ForwardPassMode(enum.Enum):
@@ -76,10 +68,6 @@ class ParameterType(enum.Enum):
 
 class TrainingCompleteError(Exception):
     """Raised by `update_params` to end training early; one last evaluation follows."""
-
-
-class UserError(ValueError):
-    """A user's mistake: one line that names what was given, what is allowed, and what to do."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,7 +5,7 @@ and `performance_profile` (arrays). The command is `scoring.report`; docs/scorin
 """
 
 from scoring.frames import bootstrap, load_runs, ratios, score, time_to_target
-from scoring.profiles import performance_profile
+from scoring.rules.profiles import performance_profile
 
 __all__ = [
     "bootstrap",

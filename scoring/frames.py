@@ -16,16 +16,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from scoring import rules as scoring_rules
-from scoring import statistics
-from scoring.benchmark import find_benchmark
-from scoring.evaluations import STEP_COLUMN, TIME_COLUMN
-from scoring.leaderboard import build_leaderboards
-from scoring.rules import BY_THE_RULES, Layout, find_rules
-from scoring.runs import read_runs
-from scoring.suites import read_suite
-from scoring.time_to_target import is_readable
-from scoring.trials import Target, TrialRun
+from scoring.analysis import statistics
+from scoring.analysis.leaderboard import build_leaderboards
+from scoring.benchmarks.benchmark import find_benchmark
+from scoring.benchmarks.suites import read_suite
+from scoring.reading.evaluations import STEP_COLUMN, TIME_COLUMN
+from scoring.reading.runs import read_runs
+from scoring.reading.trials import Target, TrialRun
+from scoring.rules import rules as scoring_rules
+from scoring.rules.rules import BY_THE_RULES, Layout, find_rules
+from scoring.rules.time_to_target import is_readable
 
 if TYPE_CHECKING:
     import pandas as pd

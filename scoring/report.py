@@ -6,17 +6,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from algoperf import spec
-from scoring import export, tables
-from scoring.analysis import Analysis, Summary, analyse, summarise
-from scoring.benchmark import RULESETS, find_benchmark
-from scoring.leaderboard import Leaderboard, build_leaderboards
-from scoring.oddities import find_oddities
-from scoring.rules import BY_THE_RULES, find_rules
-from scoring.runs import LAYOUT, find_submissions, read_runs
-from scoring.statistics import METHODS, RESAMPLES
-from scoring.suites import read_suite
-from scoring.trials import Finding, TrialRun
+from algoperf import errors
+from scoring.analysis.analysis import Analysis, Summary, analyse, summarise
+from scoring.analysis.leaderboard import Leaderboard, build_leaderboards
+from scoring.analysis.oddities import find_oddities
+from scoring.analysis.statistics import METHODS, RESAMPLES
+from scoring.benchmarks.benchmark import RULESETS, find_benchmark
+from scoring.benchmarks.suites import read_suite
+from scoring.output import export, tables
+from scoring.reading.runs import LAYOUT, find_submissions, read_runs
+from scoring.reading.trials import Finding, TrialRun
+from scoring.rules.rules import BY_THE_RULES, find_rules
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -84,18 +84,18 @@ def make_boards(
     """The leaderboards of every pool below `paths`, and every finding on the way there."""
     rules = find_rules(options.rules)
     if options.tuning_ruleset not in (None, *RULESETS):
-        raise spec.UserError(
+        raise errors.UserError(
             f"unknown tuning ruleset {options.tuning_ruleset!r}; one of: {', '.join(RULESETS)}"
         )
     benchmark = None if options.targets is None else find_benchmark(options.targets)
     suite = None if options.suite is None else read_suite(options.suite)
     for path in paths:
         if not find_submissions(path):
-            raise spec.UserError(f"no runs in {path}; expected {LAYOUT} at any depth below it")
+            raise errors.UserError(f"no runs in {path}; expected {LAYOUT} at any depth below it")
     runs, findings = read_runs(*paths)
     if not runs:
         given = ", ".join(str(path) for path in paths)
-        raise spec.UserError(f"no trials in {given}; expected {LAYOUT} at any depth below it")
+        raise errors.UserError(f"no trials in {given}; expected {LAYOUT} at any depth below it")
     runs = exclude(runs, options.exclude)
     scored, notes = build_leaderboards(
         runs,
@@ -121,7 +121,7 @@ def exclude(runs: Sequence[TrialRun], names: Sequence[str]) -> list[TrialRun]:
     known_with_experiment = {f"{run.experiment}/{run.submission}" for run in runs}
     for name in names:
         if name not in known | known_with_experiment:
-            raise spec.UserError(
+            raise errors.UserError(
                 f"no submission {name!r} to exclude; one of: {', '.join(sorted(known))}"
             )
     kept = [
@@ -130,7 +130,7 @@ def exclude(runs: Sequence[TrialRun], names: Sequence[str]) -> list[TrialRun]:
         if not {run.submission, f"{run.experiment}/{run.submission}"} & set(names)
     ]
     if not kept:
-        raise spec.UserError("every submission is excluded: nothing is left to score")
+        raise errors.UserError("every submission is excluded: nothing is left to score")
     return kept
 
 
@@ -161,8 +161,8 @@ def _write_all(
     findings: Sequence[Finding],
     options: Options,
 ) -> list[Path]:
-    from scoring import plots
-    from scoring.page import write_page
+    from scoring.output import plots
+    from scoring.output.page import write_page
 
     out = options.out
     assert out is not None
@@ -174,7 +174,7 @@ def _write_all(
             written += plots.write_plots(analysis, out, slug)
         written.append(write_page(analyses, findings, options.command, out / "report.html"))
     except OSError as error:
-        raise spec.UserError(
+        raise errors.UserError(
             f"cannot write to {out} ({error.strerror}); give --out a folder that can be written"
         ) from error
     return written

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from algoperf import cli
+from algoperf.cli import commands
 
 TIMES = {
     "accumulated_submission_time",
@@ -20,7 +20,7 @@ def written(folder: Path, framework: str, seed: int) -> list[dict[str, str]]:
     """The text of every evaluation and training scalar of one run, but for the times."""
     words = ["run", "--workload", "digits", "--submission", "nadamw", "--framework", framework]
     words += ["--seed", str(seed), "--max-steps", "45", "--eval-every-steps", "15"]
-    assert cli.main([*words, "--out", str(folder)]) == 0
+    assert commands.main([*words, "--out", str(folder)]) == 0
     rows = []
     for name in ("eval_measurements.csv", "measurements.csv"):
         (path,) = folder.rglob(name)

@@ -14,8 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from algoperf import preservation, run_log, writing
-from algoperf.checkpoint import Checkpoints
+from algoperf.run_folder import run_log, writing
+from algoperf.run_folder.checkpoint import Checkpoints
+from algoperf.trial import preservation
 
 pytestmark = pytest.mark.slow
 STEPS = 24

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from algoperf import cli, run_log
+from algoperf.cli import commands
+from algoperf.run_folder import run_log
 
 SUBMISSIONS = ("adamw", "momentum", "nadamw")
 STUDIES, TRIALS = (0, 1), (1, 2)
@@ -47,7 +48,7 @@ def runs(tmp_path_factory):
     out = tmp_path_factory.mktemp("whole") / "runs"
     for submission in SUBMISSIONS:
         words = ["run", "--workload", "digits", "--submission", submission, "--framework", "jax"]
-        assert cli.main([*words, "--studies", "2", "--trials", "2", "--out", str(out)]) == 0
+        assert commands.main([*words, "--studies", "2", "--trials", "2", "--out", str(out)]) == 0
         like = out / "mini-builtin" / submission / "study_0/digits_jax/trial_1"
         for study in STUDIES:
             for trial in TRIALS:
@@ -81,7 +82,7 @@ def median_time_s(out: Path, submission: str, workload: str) -> float:
 @pytest.mark.slow
 def test_table_and_profile(runs, capsys, tmp_path):
     capsys.readouterr()
-    assert cli.main(["score", str(runs), "--json", "--out", str(tmp_path / "scores")]) == 0
+    assert commands.main(["score", str(runs), "--json", "--out", str(tmp_path / "scores")]) == 0
     scored = json.loads(capsys.readouterr().out)
     (pool,) = [each for each in scored["pools"] if each["pool"] == "mini-builtin"]
     shown = {entry["submission"]: entry for entry in pool["submissions"]}
@@ -128,10 +129,10 @@ def check_profile(folder, ratios):
 @pytest.mark.slow
 def test_other_data_and_another_scale_are_pools_of_their_own(runs, capsys):
     capsys.readouterr()
-    assert cli.main(["score", str(runs), "--json"]) == 0
+    assert commands.main(["score", str(runs), "--json"]) == 0
     pools = json.loads(capsys.readouterr().out)["pools"]
     assert sorted(len(pool["submissions"]) for pool in pools) == [1, 1, 3]
-    assert cli.main(["score", str(runs / "mini-builtin"), "--json"]) == 0
+    assert commands.main(["score", str(runs / "mini-builtin"), "--json"]) == 0
     (alone,) = json.loads(capsys.readouterr().out)["pools"]
     (big,) = [pool for pool in pools if len(pool["submissions"]) == 3]
     assert [entry["score"] for entry in alone["submissions"]] == [

@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from algoperf import cli, memory, run_log, supervision
+from algoperf.cli import commands
+from algoperf.machine import memory, supervision
+from algoperf.run_folder import run_log
 
 # A full form, in PyTorch, that does what its hyperparameter `fault` says, in its steps.
 FAULTY = """
@@ -199,13 +201,13 @@ def test_an_endless_loop_is_ended_by_the_watchdog(tmp_path, capsys, monkeypatch)
     monkeypatch.setattr(supervision, "FACTOR", 0.0)
     monkeypatch.setattr(supervision, "ALLOWANCE_S", 1.0)
     command = words(tmp_path, *write(tmp_path, ["hang"]))
-    assert cli.main(command) == 1
+    assert commands.main(command) == 1
     result = run_log.read_result(trial_folder(tmp_path))
     assert result["status"] == "failed"
     cause = "time-out: no end 1 s of wall time after the start, for a budget of 15 s"
     assert result["error"] == {"cause": cause, "outside": False, "traceback": ""}
     assert f"failed after 0 steps: {cause}" in capsys.readouterr().out
-    assert cli.main(command) == 1
+    assert commands.main(command) == 1
     assert "done before (failed), skipped" in capsys.readouterr().err
 
 
@@ -222,7 +224,7 @@ def test_two_starters_and_a_killed_one(tmp_path, capsys):
     try:
         wait_until(lambda: rows.is_file() and rows.read_bytes().count(b"\n") >= 4)
         before = rows.read_bytes()
-        assert cli.main(command) == 2
+        assert commands.main(command) == 2
         assert capsys.readouterr().err.splitlines()[-1] == (
             f"algoperf: {rows.parent}: another process works on this trial; wait for it, or use "
             "another --out"
@@ -237,7 +239,7 @@ def test_two_starters_and_a_killed_one(tmp_path, capsys):
     assert kept.startswith(before)
     assert run_log.read_result(rows.parent) is None
     (tmp_path / "enough").touch()
-    assert cli.main(command) == 0
+    assert commands.main(command) == 0
     assert "goes on from step" in capsys.readouterr().err
     measured = run_log.evaluations(rows.parent)
     assert [row["global_step"] for row in measured] == list(range(1, 41))

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from safetensors import numpy
 
-from algoperf import cli, run_log
+from algoperf.cli import commands
+from algoperf.run_folder import run_log
 
 TOPICS = ("coast storm", "goal match", "price market", "chip orbit")
 
@@ -42,7 +43,7 @@ def folders(tmp_path_factory):
 def test_pretrained_in_jax_and_tuned_in_pytorch(folders, tmp_path, capsys):
     model = folders / "model"
     run = words_of("lm", "jax", folders / "text", tmp_path, "--save-model", model)
-    assert cli.main(run) == 0
+    assert commands.main(run) == 0
     assert sorted(path.name for path in model.iterdir()) == [
         "config.json",
         "model.safetensors",
@@ -50,7 +51,7 @@ def test_pretrained_in_jax_and_tuned_in_pytorch(folders, tmp_path, capsys):
         "tokenizer_config.json",
     ]
     tune = words_of("ag_news", "pytorch", folders / "news", tmp_path, "--pretrained", model)
-    assert cli.main(tune) == 0
+    assert commands.main(tune) == 0
     folder = run_log.trial_folder(tmp_path, "mini-folder", "nadamw", 0, "ag_news", "pytorch", 1)
     flags = json.loads((folder / "flags_0.json").read_text())
     assert flags["pretrained"] == str(model)
@@ -63,7 +64,7 @@ def test_pretrained_in_jax_and_tuned_in_pytorch(folders, tmp_path, capsys):
     numpy.save_file(tensors, model / "model.safetensors")
     (folder / "result.json").unlink()
     capsys.readouterr()
-    assert cli.main(tune) == 2
+    assert commands.main(tune) == 2
     assert "pretrained_hash" in capsys.readouterr().err
 
 
@@ -76,6 +77,6 @@ def test_pretrained_in_jax_and_tuned_in_pytorch(folders, tmp_path, capsys):
 )
 def test_what_cannot_be_saved_is_said_before_the_run(tmp_path, capsys, workload, more, named):
     words = ["run", "--workload", workload, "--submission", "nadamw", *more]
-    assert cli.main([*words, "--save-model", str(tmp_path / "model")]) == 2
+    assert commands.main([*words, "--save-model", str(tmp_path / "model")]) == 2
     assert named in capsys.readouterr().err
     assert not (tmp_path / "model").exists()

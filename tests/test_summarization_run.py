@@ -5,9 +5,11 @@ import json
 
 import pytest
 
-from algoperf import cli, run_log
+from algoperf.cli import commands
+from algoperf.run_folder import run_log
 from algoperf.workload import Generation
-from workloads import rouge, xsum
+from workloads import xsum
+from workloads.metrics import rouge
 
 
 @pytest.mark.slow
@@ -15,7 +17,7 @@ from workloads import rouge, xsum
 def test_a_short_run_of_xsum(tmp_path, capsys, framework):
     words = ["--workload", "xsum", "--submission", "nadamw", "--framework", framework]
     words += ["--max-steps", "2", "--eval-every-steps", "1", "--out", str(tmp_path)]
-    assert cli.main(["run", *words]) == 0
+    assert commands.main(["run", *words]) == 0
     folder = run_log.trial_folder(tmp_path, "mini-builtin", "nadamw", 0, "xsum", framework, 1)
     with (folder / "eval_measurements.csv").open(newline="") as file:
         first, last = csv.DictReader(file)

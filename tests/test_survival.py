@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from algoperf import resources, run_log
-from algoperf.checkpoint import Checkpoints
+from algoperf.machine import resources
+from algoperf.run_folder import run_log
+from algoperf.run_folder.checkpoint import Checkpoints
 
 ROOT = Path(__file__).resolve().parents[1]
 SUBMISSIONS = {"jax": str(ROOT / "submissions" / "template_full.py"), "pytorch": "adamw"}

@@ -7,10 +7,11 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from algoperf import spec
-from algoperf.computation import USUAL, Computation
-from algoperf.generation import GenerationSettings
-from algoperf.workload import Data, Scale, WorkloadDefinition, choose
+from algoperf import errors, spec
+from algoperf.backends.computation import USUAL, Computation
+from algoperf.backends.generation import GenerationSettings
+from algoperf.errors import choose
+from algoperf.workload import Data, Scale, WorkloadDefinition
 
 FRAMEWORKS = {"jax": ("jax", "flax", "optax"), "pytorch": ("torch",)}
 MODULES = {"jax": "jax_backend", "pytorch": "torch_backend"}
@@ -119,7 +120,7 @@ def check_installed(framework: str) -> None:
     choose("framework", framework, list(FRAMEWORKS))
     missing = [name for name in FRAMEWORKS[framework] if importlib.util.find_spec(name) is None]
     if missing:
-        raise spec.UserError(
+        raise errors.UserError(
             f"framework {framework!r} is not installed (missing: {', '.join(missing)}); "
             f"install it with: pip install 'algoperf[{'jax' if framework == 'jax' else 'torch'}]'"
         )

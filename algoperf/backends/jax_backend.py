@@ -14,14 +14,14 @@ from flax import linen as nn
 from flax import traverse_util
 from jax.sharding import NamedSharding
 
-from algoperf import generation, jax_sharding_utils, parameters, spec, trainable
-from algoperf.backends import jax_tuning, shared
+from algoperf import errors, jax_sharding_utils, spec
+from algoperf.backends import generation, jax_tuning, shared
+from algoperf.backends.computation import Computation
 from algoperf.backends.jax_computation import TYPES, cast, checkpointed_blocks
 from algoperf.backends.jax_decoding import JaxDecoder
 from algoperf.backends.jax_losses import OPS
 from algoperf.backends.jax_optimizer_form import OptimizerForm
-from algoperf.computation import Computation
-from algoperf.workload import Data, Scale, WorkloadDefinition
+from algoperf.workload import Data, Scale, WorkloadDefinition, parameters, trainable
 
 FROZEN = "frozen"
 
@@ -29,8 +29,8 @@ FROZEN = "frozen"
 class JaxWorkload(spec.Workload):
     """A flax model bound to its workload's facts; parameters are nested dicts of arrays.
 
-    Of a technique (see `algoperf.trainable`) the parameters are what trains; what is frozen is the
-    model state's `FROZEN`, which a step returns as it came.
+    Of a technique (see `algoperf.workload.trainable`) the parameters are what trains; what is
+    frozen is the model state's `FROZEN`, which a step returns as it came.
     """
 
     ops = OPS
@@ -237,7 +237,7 @@ class JaxBackend:
         """Shard the batch over the local devices along its first axis."""
         rows = len(next(iter(batch.values())))
         if rows % len(self._devices):
-            raise spec.UserError(
+            raise errors.UserError(
                 f"a batch of {rows} does not divide over {len(self._devices)} devices; "
                 "choose a multiple with --batch-size"
             )

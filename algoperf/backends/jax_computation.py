@@ -1,4 +1,6 @@
-"""A run's precision, loss scaling and activation checkpointing (`algoperf.computation`) in JAX."""
+"""A run's precision, loss scaling and activation checkpointing (`algoperf.backends.computation`) in
+JAX.
+"""
 
 import contextlib
 import functools
@@ -9,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from algoperf.computation import is_block
+from algoperf.backends.computation import is_block
 
 TYPES = {"float32": jnp.float32, "bf16": jnp.bfloat16, "fp16": jnp.float16}
 FIRST_SCALE, GROWTH, BACKOFF, GROWTH_STEPS = 2.0**16, 2.0, 0.5, 2000

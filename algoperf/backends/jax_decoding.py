@@ -1,8 +1,9 @@
-"""The `Decoder` of `algoperf.generation` around a flax encoder-decoder.
+"""The `Decoder` of `algoperf.backends.generation` around a flax encoder-decoder.
 
 The model has the methods `encode(source_BS)`, `empty_cache(rows, length)`, `step(token_N, position,
-cache, sources)` and `logits_at(target_NT, position, sources)`, as workloads/bart_jax.py. A step is
-compiled once for a batch size, source length, limit and number of beams; the position is traced.
+cache, sources)` and `logits_at(target_NT, position, sources)`, as workloads/parts/bart_jax.py. A
+step is compiled once for a batch size, source length, limit and number of beams; the position is
+traced.
 
 Shapes: B sources, W beams of a source, N = B x W rows of a step, C candidates, S source tokens,
 T generated tokens, V vocabulary.
@@ -16,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from algoperf.generation import Step
+from algoperf.backends.generation import Step
 
 BLOCK = 64  # logits whose maximum is looked at first
 

@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from algoperf import spec
+from algoperf import errors, spec
 from algoperf.backends import shared
+from algoperf.backends.computation import Computation
 from algoperf.backends.jax_computation import LossScale, all_finite, choose, first_loss_scale
-from algoperf.computation import Computation
 
 
 class OptimizerForm:
@@ -34,7 +34,7 @@ class OptimizerForm:
         """Make the gradient transformation and return its state."""
         transformation = self._functions.make(workload.parameters, hyperparameters)
         if not isinstance(transformation, optax.GradientTransformation):
-            raise spec.UserError(
+            raise errors.UserError(
                 f"jax_optimizer returned {type(transformation).__name__}, "
                 "not an optax.GradientTransformation"
             )

@@ -1,5 +1,5 @@
-"""What a technique adds to a flax model (see `algoperf.trainable`): it acts on the outputs of
-layers, found by their paths, and the model knows nothing of it.
+"""What a technique adds to a flax model (see `algoperf.workload.trainable`): it acts on the outputs
+of layers, found by their paths, and the model knows nothing of it.
 
 Shapes: B batch, T tokens, P virtual tokens, D width of a layer's output.
 """
@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from algoperf.trainable import Trainable
+from algoperf.workload.trainable import Trainable
 
 Layer = Mapping[str, Any]  # the parameters of a layer, with those of what was added below
 

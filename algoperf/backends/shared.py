@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from algoperf import parameters, spec, trainable
-from algoperf.workload import Data, Scale, WorkloadDefinition
+from algoperf import spec
+from algoperf.workload import Data, Scale, WorkloadDefinition, parameters, trainable
 
 InitialStd = Callable[[str, tuple[int, ...]], float]
 

@@ -11,14 +11,14 @@ import numpy as np
 import torch
 from torch import nn
 
-from algoperf import generation, parameters, spec, trainable
-from algoperf.backends import shared, torch_tuning
+from algoperf import spec
+from algoperf.backends import generation, shared, torch_tuning
+from algoperf.backends.computation import Computation
 from algoperf.backends.torch_computation import autocast, checkpoint_blocks
 from algoperf.backends.torch_decoding import TorchDecoder
 from algoperf.backends.torch_losses import OPS
 from algoperf.backends.torch_optimizer_form import OptimizerForm
-from algoperf.computation import Computation
-from algoperf.workload import Data, Scale, WorkloadDefinition
+from algoperf.workload import Data, Scale, WorkloadDefinition, parameters, trainable
 
 LEAVES = {
     nn.Embedding: "embedding",
@@ -48,8 +48,8 @@ class TorchWorkload(spec.Workload):
     """A PyTorch module bound to its workload's facts; the module itself is the
     parameter container.
 
-    Of a technique (see `algoperf.trainable`) the module's parameters are what trains, and what is
-    frozen are buffers.
+    Of a technique (see `algoperf.workload.trainable`) the module's parameters are what trains, and
+    what is frozen are buffers.
     """
 
     ops = OPS

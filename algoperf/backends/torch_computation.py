@@ -1,4 +1,4 @@
-"""A run's precision and activation checkpointing (`algoperf.computation`) in PyTorch."""
+"""A run's precision and activation checkpointing (`algoperf.backends.computation`) in PyTorch."""
 
 import contextlib
 import functools
@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from algoperf.computation import is_block
+from algoperf.backends.computation import is_block
 
 TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 

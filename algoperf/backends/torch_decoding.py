@@ -1,7 +1,7 @@
-"""The `Decoder` of `algoperf.generation` around a PyTorch encoder-decoder.
+"""The `Decoder` of `algoperf.backends.generation` around a PyTorch encoder-decoder.
 
 The module has `encode(source_BS)`, `empty_cache(rows, length)`, `step(token_N, position, cache,
-sources)` and `logits_at(target_NT, position, sources)`, as workloads/bart_torch.py.
+sources)` and `logits_at(target_NT, position, sources)`, as workloads/parts/bart_torch.py.
 
 Shapes: B sources, W beams of a source, N = B x W rows of a step, C candidates, S source tokens,
 T generated tokens, V vocabulary.
@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from algoperf.generation import Step
+from algoperf.backends.generation import Step
 
 BLOCKS = 64  # of the logits; their maxima are looked at first
 

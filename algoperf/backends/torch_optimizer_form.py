@@ -5,9 +5,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from algoperf import spec
+from algoperf import errors, spec
 from algoperf.backends import shared
-from algoperf.computation import Computation
+from algoperf.backends.computation import Computation
 
 
 class OptimizerForm:
@@ -30,7 +30,7 @@ class OptimizerForm:
         made = self._functions.make(workload.parameters, hyperparameters)
         optimizer, scheduler = made if isinstance(made, tuple) else (made, None)
         if not callable(getattr(optimizer, "step", None)):
-            raise spec.UserError(
+            raise errors.UserError(
                 f"torch_optimizer returned {type(made).__name__}, "
                 "not a torch.optim.Optimizer or (optimizer, scheduler)"
             )

@@ -1,5 +1,6 @@
-"""What a technique adds to a PyTorch model, and what it freezes (see `algoperf.trainable`). It acts
-on the outputs of layers by hooks, and the model knows nothing of it.
+"""What a technique adds to a PyTorch model, and what it freezes (see
+`algoperf.workload.trainable`). It acts on the outputs of layers by hooks, and the model knows
+nothing of it.
 
 Shapes: B batch, T tokens, P virtual tokens, D width of a layer's output.
 """
@@ -13,8 +14,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from algoperf import parameters
-from algoperf.trainable import Shapes, Trainable
+from algoperf.workload import parameters
+from algoperf.workload.trainable import Shapes, Trainable
 
 
 def _lora(layer: Any, hidden: torch.Tensor, output: torch.Tensor, scale: float) -> torch.Tensor:

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from algoperf.data.duplicates import normalise
-from algoperf.spec import UserError
+from algoperf.data.report.duplicates import normalise
+from algoperf.errors import UserError
 from algoperf.workload import Data, Scale, WorkloadDefinition
 
 TRAIN = "train"

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from algoperf.spec import UserError
+from algoperf.errors import UserError
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

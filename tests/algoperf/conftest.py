@@ -8,12 +8,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from algoperf import command_arguments, run_log, spec
-from algoperf.clock import Ledger
-from algoperf.compare import measures, plots, request
-from algoperf.goal import Goal, Limits
-from algoperf.trial import Trial
-from algoperf.trial_parts import Functions
+from algoperf import spec
+from algoperf.cli import compare_command
+from algoperf.cli.parser import parser as make_parser
+from algoperf.experiments.compare import measures, plots, request
+from algoperf.run_folder import run_log
+from algoperf.trial.clock import Ledger
+from algoperf.trial.goal import Goal, Limits
+from algoperf.trial.loop import Functions, Trial
 
 
 class FakeClock:
@@ -257,7 +259,7 @@ def undrawn(monkeypatch):
 @pytest.fixture
 def parser():
     """The parser of the command line, which calls nothing."""
-    return command_arguments.parser(collections.defaultdict(lambda: None))
+    return make_parser(collections.defaultdict(lambda: None))
 
 
 @pytest.fixture
@@ -266,7 +268,7 @@ def asked(parser):
 
     def make(out, *words, lengths=("--max-steps", "31", "--eval-every-steps", "10")):
         given = ["compare", "digits", "--out", str(out), "--no-run", *lengths, *words]
-        return request.make(parser.parse_args(given))
+        return request.make(compare_command.make_request(parser.parse_args(given)))
 
     return make
 

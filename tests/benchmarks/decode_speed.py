@@ -117,9 +117,9 @@ def our_writers(setting: Setting, folder: str) -> dict[str, Writer]:
     import torch
     from flax import traverse_util
 
-    from algoperf import generation, parameters, pretrained
-    from algoperf.backends import jax_decoding, torch_backend, torch_decoding
-    from workloads import bart_jax, bart_torch
+    from algoperf.backends import generation, jax_decoding, torch_backend, torch_decoding
+    from algoperf.workload import parameters, pretrained
+    from workloads.parts import bart_jax, bart_torch
 
     values = pretrained.load(("bart",), folder, setting.model)
     params = jax.device_put(traverse_util.unflatten_dict(values, sep="/"))

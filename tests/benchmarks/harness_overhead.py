@@ -27,6 +27,8 @@ from typing import Any
 
 import numpy as np
 
+from algoperf.data.loading import load_data
+
 # (largest ratio, largest difference in microseconds a step), None where there is no limit
 LIMITS = {"ag_news": (1.02, None), "digits": (None, 100.0)}
 BLOCK_STEPS = {"ag_news": 10, "digits": 500}
@@ -75,7 +77,7 @@ class Setting:
 
 def harness_loop(assembled: Any, steps: int) -> Loop:
     """The trial's own loop, with limits that make nothing due within a block."""
-    from algoperf.trial import Limits
+    from algoperf.trial.loop import Limits
 
     trial = assembled.trial
     trial.limits = Limits(budget_s=math.inf, eval_every_s=math.inf, eval_every_steps=steps)
@@ -92,8 +94,8 @@ def torch_loop(setting: Setting, bound: Any, initial: dict[str, np.ndarray]) -> 
     import torch
     from torch.nn import functional
 
-    from algoperf import parameters
     from algoperf.backends.torch_backend import neutral_names
+    from algoperf.workload import parameters
 
     model = setting.definition.build_model("torch", setting.model_settings)
     names = neutral_names(model)
@@ -206,12 +208,15 @@ def measure(
 
 def build(arguments: argparse.Namespace, folder: str) -> tuple[Any, Setting]:
     """Return the assembled trial and what the bare loop shares with it."""
-    from algoperf import assemble, clock, seeds, spec, submission, trial_plan, workload
+    from algoperf import spec
+    from algoperf.submission import loading
+    from algoperf.trial import assemble, clock, plan, seeds
+    from algoperf.workload import catalogue
 
-    path, _ = submission.locate(arguments.submission)
-    definition = workload.find(arguments.workload)
+    path, _ = loading.locate(arguments.submission)
+    definition = catalogue.find(arguments.workload)
     scale = definition.scales[arguments.scale]
-    plan = trial_plan.TrialPlan(
+    plan = plan.TrialPlan(
         workload=definition.name,
         scale=arguments.scale,
         data="builtin",
@@ -226,11 +231,11 @@ def build(arguments: argparse.Namespace, folder: str) -> tuple[Any, Setting]:
     )
     assembled = assemble.assemble(plan, clock.Ledger(), lambda *_, **__: None)
     bound = assembled.trial._workload
-    reference = submission.load(submission.inspect(Path(path)), arguments.framework).module
+    reference = loading.load(loading.inspect(Path(path)), arguments.framework).module
     setting = Setting(
         definition,
         scale,
-        definition.load_data(scale, plan.data),
+        load_data(definition, scale, plan.data),
         reference,
         spec.make_hyperparameters(reference.DEFAULTS),
         spec.TrainingInfo(bound.step_hint, bound.loss_type, bound.max_allowed_runtime_sec),
@@ -297,7 +302,7 @@ def parse() -> argparse.Namespace:
 
 def main() -> int:
     """Measure and report."""
-    from algoperf import hardware
+    from algoperf.machine import hardware
 
     arguments = parse()
     os.environ.update(

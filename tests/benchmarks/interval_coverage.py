@@ -16,9 +16,9 @@ import math
 
 import numpy as np
 
-from scoring.profiles import TAU_MAX
-from scoring.rules import BY_THE_RULES, make_layout, scores
-from scoring.statistics import bootstrap, percentiles
+from scoring.analysis.statistics import bootstrap, percentiles
+from scoring.rules.profiles import TAU_MAX
+from scoring.rules.rules import BY_THE_RULES, make_layout, scores
 
 QUALITY, LEVEL = 0.25, 0.25  # standard deviations of log time over submissions and over cells
 SPREAD, SPREAD_OF_SPREADS = 0.08, math.log(19 / 8) / 1.2816  # median and log-normal sd, see above

@@ -19,8 +19,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from algoperf import campaign, run_log, workload
-from algoperf.workload import WorkloadDefinition
+from algoperf.experiments import campaign
+from algoperf.run_folder import run_log
+from algoperf.workload import WorkloadDefinition, catalogue
 
 SCALE, SOURCE, RULESET = "mini", "builtin", "external"
 NAME = ("workload", "framework", "submission", "study", "trial")
@@ -71,7 +72,7 @@ def pack(runs: Path, path: Path) -> None:
 def unpack(path: Path, runs: Path) -> None:
     """Write the run folders of the file's trials."""
     for line in read(path).values():
-        _write(run_folder(line, runs), line, workload.find(line["workload"]))
+        _write(run_folder(line, runs), line, catalogue.find(line["workload"]))
 
 
 def run_folder(line: dict[str, Any], runs: Path) -> Path:

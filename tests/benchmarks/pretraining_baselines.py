@@ -10,7 +10,8 @@ before.
 
 import numpy as np
 
-from algoperf import workload
+from algoperf.data.loading import load_data
+from algoperf.workload import catalogue
 
 PRIORS = (1, 3, 10, 30, 100)
 
@@ -42,8 +43,8 @@ def perplexities(
 def main() -> None:
     """Print both for both workloads."""
     for name in ("lm", "mlm"):
-        definition = workload.find(name)
-        data = definition.load_data(definition.scales["mini"], "builtin")
+        definition = catalogue.find(name)
+        data = load_data(definition, definition.scales["mini"], "builtin")
         train, validation = (data.splits[split] for split in ("train", "validation"))
         if name == "lm":
             sides = [(rows["inputs"], rows["targets"]) for rows in (train, validation)]

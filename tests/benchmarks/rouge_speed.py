@@ -13,7 +13,7 @@ import time
 
 import numpy as np
 
-from workloads import rouge
+from workloads.metrics import rouge
 
 
 def texts(count, words, vocabulary, draw):

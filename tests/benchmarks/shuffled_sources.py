@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from algoperf import workload
-from algoperf.data import export
+from algoperf.data.report import export
+from algoperf.workload import catalogue
 
 
 def main() -> None:
@@ -22,7 +22,7 @@ def main() -> None:
     parser.add_argument("workload", choices=("xsum", "cnn_dailymail", "samsum"))
     parser.add_argument("out", type=Path, help="an empty or new folder")
     arguments = parser.parse_args()
-    definition = workload.find(arguments.workload)
+    definition = catalogue.find(arguments.workload)
     paths = export.write(definition, definition.scales["mini"], "builtin", "jsonl", arguments.out)
     (train,) = (path for path in paths if path.stem == "train")
     rows = [json.loads(line) for line in train.read_text(encoding="utf-8").splitlines()]

@@ -15,8 +15,11 @@ import operator
 from collections.abc import Callable
 
 from algoperf import workload
-from algoperf.data import batches, sources
+from algoperf.data import batches
+from algoperf.data.formats import sources
+from algoperf.data.loading import load_data
 from algoperf.data.tokenizers import PAD_ID
+from algoperf.workload import catalogue
 
 GRID = [(16, 4, 8), *((window, 1, multiple) for multiple in (8, 4) for window in (4, 16, 64))]
 Next = Callable[[batches.TrainingQueue], dict[str, batches.np.ndarray]]
@@ -46,7 +49,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--long", action="store_true", help="rows as long as at the full scale")
     arguments = parser.parse_args()
-    definition = workload.find(arguments.workload)
+    definition = catalogue.find(arguments.workload)
     kind, source = sources.resolve(definition, definition.scales["mini"], arguments.data)
     scale = definition.scales["mini"].on(kind)
     if arguments.long:
@@ -54,7 +57,7 @@ def main() -> None:
         longer = {key: full.data[key] for key in ("max_source", "max_target")}
         cut = {"buckets": full.buckets, "batch_size": full.batch_size}
         scale = dataclasses.replace(scale, **cut, data={**scale.data, **longer})
-    arrays = definition.load_data(scale, source).splits["train"]
+    arrays = load_data(definition, scale, source).splits["train"]
     rows: list[tuple[str, Next, bool]] = [("full length", next, False), ("buckets", next, True)]
     for window, noise, multiple in GRID:
         name = f"sortish({window}, {noise}, {multiple})"

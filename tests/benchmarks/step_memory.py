@@ -16,8 +16,9 @@ import numpy as np
 import torch
 
 from algoperf import backends, workload
+from algoperf.backends.computation import Computation
 from algoperf.backends.shared import OptimizerFunctions, StepSettings
-from algoperf.computation import Computation
+from algoperf.workload import catalogue
 
 VOCABULARY, CLASSES = 4096, 4
 SEED = (1, 2)
@@ -36,7 +37,7 @@ def main() -> None:
     parser.add_argument("--accumulate", type=int, default=1)
     parser.add_argument("--checkpoint", action="store_true")
     given = parser.parse_args()
-    definition = workload.find("ag_news")
+    definition = catalogue.find("ag_news")
     scale = definition.scales["mini"]
     scale = dataclasses.replace(scale, model={**scale.model, "layers": given.layers})
     generator = np.random.default_rng(0)

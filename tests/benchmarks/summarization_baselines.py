@@ -10,9 +10,9 @@ sources' true summaries: what a model knows that has not read the source.
 import argparse
 import importlib
 
-from workloads import rouge
-from workloads.summarization import BUILTIN_ROWS
-from workloads.summarization_corpus import Row, lead
+from workloads.metrics import rouge
+from workloads.parts.summarization import BUILTIN_ROWS
+from workloads.parts.summarization_corpus import Row, lead
 
 
 def predictions(rows: list[Row]) -> dict[str, list[str]]:

@@ -6,8 +6,8 @@
 time of `Preservation.save` without the trial's own work (arrays, file, checksum, flush to the disk,
 rename), that of reading it back, and its size. (b) What a trial's loop calls at each step to watch
 over it, over `--calls` steps: `Keeper.is_due` and `Keeper.after_step`. (c) A trial of digits from
-start to result, its process included, against the same `algoperf.assemble.run` in a process that
-has everything imported.
+start to result, its process included, against the same `algoperf.trial.assemble.run` in a process
+that has everything imported.
 
 Medians, with the least and the most. The exit code is 1 where the guard takes more than
 `GUARD_LIMIT_US` a step. Use `--out` to choose the disk.
@@ -44,8 +44,8 @@ def show(name: str, values: list[float], unit: str) -> None:
 
 def keeper(folder: Path, backend: Any) -> Any:
     """What saves a trial in this folder."""
-    from algoperf import preservation
-    from algoperf.checkpoint import Checkpoints
+    from algoperf.run_folder.checkpoint import Checkpoints
+    from algoperf.trial import preservation
 
     log = SimpleNamespace(sizes=dict, folder=folder, holds=lambda _: True)
     checkpoints = Checkpoints(folder)
@@ -56,18 +56,20 @@ def keeper(folder: Path, backend: Any) -> Any:
 def full_state(backend: Any) -> Any:
     """ag_news at scale full after `init_optimizer_state` of AdamW and a step without data."""
     import reference_algorithms
-    from algoperf import adapt, spec, submission, workload
-    from algoperf.trial_parts import State
-    from algoperf.workload import Data
+    from algoperf import spec, workload
+    from algoperf.submission import loading
+    from algoperf.trial import adapt
+    from algoperf.trial.loop import State
+    from algoperf.workload import Data, catalogue
 
-    definition = workload.find("ag_news")
+    definition = catalogue.find("ag_news")
     scale = definition.scales["full"]
     rows = {"inputs": np.zeros((64, 128), np.int32), "targets": np.zeros(64, np.int32)}
     model = {"vocab_size": scale.data["vocab_size"], "pad_id": 0}
     data = Data(dict.fromkeys(workload.SPLITS, rows), model=model)
     bound = backend.workload(definition, scale, "hub", data)
-    outline = submission.inspect(reference_algorithms.path("adamw"))
-    loaded = submission.load(outline, backend.name)
+    outline = loading.inspect(reference_algorithms.path("adamw"))
+    loaded = loading.load(outline, backend.name)
     hyperparameters = spec.make_hyperparameters(loaded.module.DEFAULTS)
     functions = adapt.submission_functions(loaded, backend, bound, hyperparameters)
     params, model_state = bound.init_model_fn(backend.random_state((0, 0)))
@@ -88,8 +90,10 @@ def full_state(backend: Any) -> Any:
 
 def checkpoint_cost(backend: Any, out: Path, times: int) -> None:
     """Part (a)."""
-    from algoperf import memory, preservation, state
-    from algoperf.checkpoint import Checkpoints
+    from algoperf.machine import memory
+    from algoperf.run_folder import state
+    from algoperf.run_folder.checkpoint import Checkpoints
+    from algoperf.trial import preservation
 
     bound, kept = full_state(backend)
     trial = SimpleNamespace(state=kept, position=dict)
@@ -108,7 +112,7 @@ def checkpoint_cost(backend: Any, out: Path, times: int) -> None:
 
 def guard_cost(backend: Any, out: Path, calls: int) -> bool:
     """Part (b); return whether it is within its limit."""
-    from algoperf.clock import Ledger
+    from algoperf.trial.clock import Ledger
 
     saves, ledger = keeper(out, backend), Ledger()
 
@@ -125,11 +129,13 @@ def guard_cost(backend: Any, out: Path, calls: int) -> bool:
 def isolation_cost(framework: str, out: Path, times: int, steps: int) -> None:
     """Part (c)."""
     import reference_algorithms
-    from algoperf import assemble, clock, result, study, submission
-    from algoperf.trial_plan import TrialPlan
+    from algoperf.study import study
+    from algoperf.submission import loading
+    from algoperf.trial import assemble, clock, result
+    from algoperf.trial.plan import TrialPlan
 
     path = reference_algorithms.path("adamw")
-    outline = submission.inspect(path)
+    outline = loading.inspect(path)
     numbers = iter(range(1000))
 
     def plan() -> TrialPlan:
@@ -173,7 +179,8 @@ def parse() -> argparse.Namespace:
 
 def main() -> int:
     """Measure and report."""
-    from algoperf import backends, hardware
+    from algoperf import backends
+    from algoperf.machine import hardware
 
     arguments = parse()
     threads = {

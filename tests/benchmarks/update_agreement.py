@@ -17,7 +17,8 @@ import sys
 import numpy as np
 
 import reference_algorithms
-from algoperf import parameters, spec
+from algoperf import spec
+from algoperf.workload import parameters
 
 STEPS = 20
 BOUND = 1e-4

@@ -8,7 +8,8 @@ import pytest
 import update_agreement as runs
 
 import reference_algorithms
-from algoperf import search_space, spec, submission
+from algoperf import errors, spec
+from algoperf.submission import loading, search_space
 
 NAMES = reference_algorithms.names()
 OPTIMIZER_FORMS = [name for name in NAMES if name != "sam"]
@@ -68,7 +69,7 @@ def make(name, framework, point=None):
         spec.Parameter("a/kernel", weight, (2, 3), False, tensors[0]),
         spec.Parameter("a/bias", bias, (2,), False, tensors[1]),
     ]
-    function = submission.function_of(getattr(load(name), f"{framework}_optimizer"))
+    function = loading.function_of(getattr(load(name), f"{framework}_optimizer"))
     point = point or spec.make_hyperparameters(load(name).DEFAULTS)
     return function(params=spec.Parameters(params), hyperparameters=point, info=INFO)
 
@@ -88,7 +89,7 @@ def test_path():
 
 @pytest.mark.parametrize("name", ["adam", "schedules", "parts", "__init__", ""])
 def test_unknown_name(name):
-    with pytest.raises(spec.UserError, match=r"one of: adafactor, adamw, .*, soap\)"):
+    with pytest.raises(errors.UserError, match=r"one of: adafactor, adamw, .*, soap\)"):
         reference_algorithms.path(name)
 
 
@@ -121,11 +122,11 @@ def test_one_framework_never_loads_the_other(framework, other):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_serves_both_frameworks(name):
-    outline = submission.inspect(reference_algorithms.path(name))
+    outline = loading.inspect(reference_algorithms.path(name))
     assert set(outline.frameworks) == {"jax", "pytorch"}
     assert outline.is_full_form == (name == "sam")
     for framework in outline.frameworks:
-        assert submission.load(outline, framework).outline is outline
+        assert loading.load(outline, framework).outline is outline
 
 
 @pytest.mark.parametrize("name", OPTIMIZER_FORMS)
@@ -165,7 +166,7 @@ def test_learning_rate_is_the_schedules(name):
     point = spec.make_hyperparameters(module.DEFAULTS)
     values = vars(module.FIXED) if name in SELF_TUNING else module.DEFAULTS
     warmup_steps = round(values["warmup_factor"] * INFO.step_hint)
-    function = submission.function_of(module.learning_rate)
+    function = loading.function_of(module.learning_rate)
 
     def rate(step):
         return function(step=step, hyperparameters=point, info=INFO) / values["learning_rate"]
@@ -195,7 +196,7 @@ def test_a_missing_library_is_named_with_what_installs_it(name, missing, monkeyp
     if name not in LIBRARIES[missing]:
         make(name, "torch")
         return
-    with pytest.raises(spec.UserError) as error:
+    with pytest.raises(errors.UserError) as error:
         make(name, "torch")
     assert str(error.value) == (
         f"{missing} is not installed; this algorithm needs it: pip install 'algoperf[algorithms]'"

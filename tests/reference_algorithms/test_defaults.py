@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 import reference_algorithms
-from algoperf import assemble, result
-from algoperf.clock import Ledger
-from algoperf.trial_plan import TrialPlan
+from algoperf.trial import assemble, result
+from algoperf.trial.clock import Ledger
+from algoperf.trial.plan import TrialPlan
 
 
 def run(name, framework, folder, workload, **settings):

@@ -80,9 +80,9 @@ def miss(make_trial):
 @pytest.fixture
 def boards(tmp_path):
     """`boards()` -> (leaderboards by pool name, all findings as text) of what was written."""
-    from scoring.leaderboard import build_leaderboard
-    from scoring.pools import make_pools
-    from scoring.runs import read_runs
+    from scoring.analysis.leaderboard import build_leaderboard
+    from scoring.benchmarks.pools import make_pools
+    from scoring.reading.runs import read_runs
 
     def make(*paths):
         runs, findings = read_runs(*(paths or [tmp_path / "runs"]))
@@ -100,7 +100,7 @@ def boards(tmp_path):
 @pytest.fixture
 def analysis(boards):
     """`analysis(reference)` of the only pool that was written."""
-    from scoring.analysis import analyse, summarise
+    from scoring.analysis.analysis import analyse, summarise
 
     def make(reference=None):
         (board,) = boards()[0].values()
@@ -112,9 +112,9 @@ def analysis(boards):
 @pytest.fixture
 def analyses_of():
     """`analyses_of(path, ..., benchmark=None)` -> (an analysis of every pool, all findings)."""
-    from scoring.analysis import analyse, summarise
-    from scoring.leaderboard import build_leaderboards
-    from scoring.runs import read_runs
+    from scoring.analysis.analysis import analyse, summarise
+    from scoring.analysis.leaderboard import build_leaderboards
+    from scoring.reading.runs import read_runs
 
     def make(*paths, benchmark=None):
         runs, findings = read_runs(*paths)
@@ -145,7 +145,7 @@ def quick_slow_lost(tmp_path, reach, miss, analyses_of):
 @pytest.fixture
 def page_of(tmp_path):
     """`page_of((analyses, findings), findings=None)` -> the path of the page written of them."""
-    from scoring.page import write_page
+    from scoring.output.page import write_page
 
     def make(made, findings=None):
         analyses, found = made

@@ -15,16 +15,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from scoring import rules as scoring_rules
-from scoring import sensitivity
-from scoring.benchmark import apply_benchmark, find_benchmark
-from scoring.leaderboard import build_leaderboard
-from scoring.oddities import find_oddities
-from scoring.pools import make_pools
-from scoring.rules import AS_PUBLISHED, BY_THE_RULES
-from scoring.runs import read_runs
-from scoring.statistics import OVER, bootstrap
-from scoring.time_to_target import ended_early, is_readable, time_to_target
+from scoring.analysis import sensitivity
+from scoring.analysis.leaderboard import build_leaderboard
+from scoring.analysis.oddities import find_oddities
+from scoring.analysis.statistics import OVER, bootstrap
+from scoring.benchmarks.benchmark import apply_benchmark, find_benchmark
+from scoring.benchmarks.pools import make_pools
+from scoring.reading.runs import read_runs
+from scoring.rules import rules as scoring_rules
+from scoring.rules.rules import AS_PUBLISHED, BY_THE_RULES
+from scoring.rules.time_to_target import ended_early, is_readable, time_to_target
 
 LOGS = Path(__file__).parents[3] / "shared" / "algoperf_logs"
 SETS = ("v06_external", "v05_self_tuning")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import scoring
-from algoperf import spec
+from algoperf import errors
 
 
 @pytest.fixture
@@ -116,7 +116,7 @@ def test_nothing_in_nothing_out(tmp_path):
     assert (len(runs), len(times), len(scoring.score(times)), len(scoring.bootstrap(times))) == (
         0, 0, 0, 0,
     )  # fmt: skip
-    with pytest.raises(spec.UserError, match="unknown rules"):
+    with pytest.raises(errors.UserError, match="unknown rules"):
         scoring.score(times, rules="fair")
 
 

@@ -7,7 +7,7 @@ import json
 import pytest
 from rich.console import Console
 
-from algoperf import spec
+from algoperf import errors
 from scoring.report import Options, score_command
 
 
@@ -196,7 +196,7 @@ def test_result_that_the_rows_contradict_is_told(tmp_path, miss):
 def test_nothing_to_read_is_the_users_mistake(tmp_path, where):
     (tmp_path / "empty").mkdir()
     (tmp_path / "hollow" / "adamw" / "study_0").mkdir(parents=True)
-    with pytest.raises(spec.UserError) as raised:
+    with pytest.raises(errors.UserError) as raised:
         run([tmp_path / where])
     message = str(raised.value)
     assert where in message
@@ -207,14 +207,14 @@ def test_nothing_to_read_is_the_users_mistake(tmp_path, where):
 def test_one_good_path_does_not_hide_an_empty_one(tmp_path, miss):
     miss()
     (tmp_path / "empty").mkdir()
-    with pytest.raises(spec.UserError, match="empty"):
+    with pytest.raises(errors.UserError, match="empty"):
         run([tmp_path / "runs", tmp_path / "empty"])
 
 
 def test_out_that_cannot_be_written(tmp_path, miss):
     miss()
     (tmp_path / "file").touch()
-    with pytest.raises(spec.UserError, match=r"cannot write to .*file"):
+    with pytest.raises(errors.UserError, match=r"cannot write to .*file"):
         run([tmp_path / "runs"], tmp_path / "file" / "out")
 
 
@@ -259,9 +259,9 @@ def test_rules(tmp_path, competition):
     grid = {"a": (1 + (4 - 80.25 / 40) / 3) / 2, "b": (2 / 3 + 1) / 2, "c": (1 + 2.75 / 3) / 2}
     assert scores(rules="as-published") == pytest.approx(grid, abs=0.006)
     assert scores(rules="as-published")["c"] != pytest.approx(grid["c"], abs=1e-12)
-    with pytest.raises(spec.UserError, match="unknown rules 'fair'; one of: by-the-rules"):
+    with pytest.raises(errors.UserError, match="unknown rules 'fair'; one of: by-the-rules"):
         run([tmp_path], rules="fair")
-    with pytest.raises(spec.UserError, match="unknown tuning ruleset 'none'; one of: external"):
+    with pytest.raises(errors.UserError, match="unknown tuning ruleset 'none'; one of: external"):
         run([tmp_path], tuning_ruleset="none")
 
 
@@ -318,9 +318,9 @@ def test_folders_are_merged_and_submissions_excluded(tmp_path, reach):
     assert order() == ["c", "a", "b"]
     assert order(exclude=("c",)) == ["a", "b"]
     assert order(exclude=("mini-builtin/c", "a")) == ["b"]
-    with pytest.raises(spec.UserError, match="no submission 'd' to exclude; one of: a, b, c"):
+    with pytest.raises(errors.UserError, match="no submission 'd' to exclude; one of: a, b, c"):
         order(exclude=("d",))
-    with pytest.raises(spec.UserError, match="every submission is excluded"):
+    with pytest.raises(errors.UserError, match="every submission is excluded"):
         order(exclude=("a", "b", "c"))
 
 
@@ -330,7 +330,7 @@ def test_reference(tmp_path, reach):
     (pool,) = json.loads(run([tmp_path], as_json=True, reference="b"))["pools"]
     assert [entry["speedup"] for entry in pool["submissions"]] == pytest.approx([2, 1])
     assert pool["submissions"][0]["speedup_reference"] == "b"
-    with pytest.raises(spec.UserError, match="no submission 'z' to refer to; one of: a, b"):
+    with pytest.raises(errors.UserError, match="no submission 'z' to refer to; one of: a, b"):
         run([tmp_path], reference="z")
 
 

@@ -17,7 +17,8 @@ import numpy as np
 import pytest
 
 from algoperf import backends, workload
-from algoperf.workload import Data, WorkloadDefinition
+from algoperf.data.loading import load_data
+from algoperf.workload import Data, WorkloadDefinition, catalogue
 
 TRAIN_ROWS, OTHER_ROWS = 256, 64
 Load = Callable[[WorkloadDefinition, str], Data]
@@ -31,7 +32,7 @@ def mini_data(definition: WorkloadDefinition) -> Data:
     scale = definition.scales["mini"]
     key = str((definition.package, scale.data, scale.row_changes))
     if key not in LOADED:
-        LOADED[key] = definition.load_data(scale, "builtin")
+        LOADED[key] = load_data(definition, scale, "builtin")
     return LOADED[key]
 
 
@@ -106,8 +107,8 @@ class Tiny:
 
 
 def tiny(framework: str, name: str, technique: str | None, *, pads: bool = True) -> Tiny:
-    """ag_news or xsum under a technique (see `algoperf.trainable`)."""
-    definition, rng = workload.find(name), np.random.default_rng(0)
+    """ag_news or xsum under a technique (see `algoperf.workload.trainable`)."""
+    definition, rng = catalogue.find(name), np.random.default_rng(0)
     scale = definition.scales["mini"]
     scale = dataclasses.replace(scale, model={**scale.model, **TINY[name]}, trainable=technique)
     inputs_BT = rng.integers(4, TINY_VOCABULARY, (4, 8), np.int32)
@@ -140,7 +141,7 @@ def load_small() -> Load:
 
 @pytest.fixture(scope="session")
 def load_mini() -> Callable[[str], Data]:
-    return lambda name: mini_data(workload.find(name))
+    return lambda name: mini_data(catalogue.find(name))
 
 
 @pytest.fixture(scope="session")

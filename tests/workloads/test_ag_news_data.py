@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 
 from algoperf import workload
-from algoperf.data import records, tokenizers
-from algoperf.spec import UserError
+from algoperf.data import tokenizers
+from algoperf.data.formats import records
+from algoperf.errors import UserError
+from algoperf.workload import catalogue
 from workloads.ag_news import data as ag_news
 
 REAL = Path(__file__).resolve().parents[3] / "shared" / "data" / "ag_news"
@@ -191,7 +193,7 @@ def test_the_built_in_rows(load_mini) -> None:
         assert arrays["inputs"].min() == 0
         assert arrays["inputs"].max() < 2048
         lengths.add(arrays["inputs"].shape[1])
-    scale = workload.find("ag_news").scales["mini"]
+    scale = catalogue.find("ag_news").scales["mini"]
     assert len(lengths) == 1
     assert max(lengths) <= scale.model["positions"]
     train, validation = (loaded.splits[split]["inputs"] for split in ("train", "validation"))

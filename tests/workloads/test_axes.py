@@ -3,15 +3,17 @@
 import numpy as np
 import pytest
 
-from algoperf import backends, spec, workload
+from algoperf import backends, spec
+from algoperf.data import row_changes
 from algoperf.data.batches import TrainingQueue
-from algoperf.variants import axes, rows
+from algoperf.data.loading import load_data
+from algoperf.workload import axes, catalogue
 
 MODELS = ("digits", "ag_news", "xsum")  # the summarization workloads share one model
 DEPENDENT = [
     (name, axis, value, framework)
     for name in MODELS
-    for axis, values in axes.offered(workload.find(name).scales["mini"]).items()
+    for axis, values in axes.offered(catalogue.find(name).scales["mini"]).items()
     if axes.AXES[axis].alters != "data"
     for framework, chosen in (("pytorch", values), ("jax", values[: name != "xsum"]))
     for value in chosen
@@ -49,7 +51,7 @@ def fresh(model):
 
 @pytest.mark.parametrize(("name", "axis", "value", "framework"), DEPENDENT)
 def test_an_axis_changes_what_it_says(load_small, make_values, name, axis, value, framework):
-    base = workload.find(name)
+    base = catalogue.find(name)
     varied = axes.vary(base, f"{name}_varied", {axis: value}, {})
     told = axes.AXES[axis].alters
     if told in ("logits", "dropout"):
@@ -75,12 +77,12 @@ LENGTHS = {"ag_news": "max_length", "xsum": "max_source"}
 
 @pytest.mark.parametrize("name", MODELS)
 def test_an_axis_of_the_data_changes_the_training_rows_alone(load_mini, name):
-    base = workload.find(name)
+    base = catalogue.find(name)
     scale, data = base.scales["mini"], load_mini(name)
     found = axes.offered(scale)
     for axis in ("train_fraction", "label_noise", "class_imbalance"):
         for value in found.get(axis, ()):
-            changed = rows.change(data, {axis: value})
+            changed = row_changes.change(data, {axis: value})
             assert axes.changed(scale, {axis: value}).row_changes == {axis: value}
             assert changed.fingerprint != data.fingerprint
             assert changed.notes[axis].items() >= {"seed": 0}.items()
@@ -91,10 +93,10 @@ def test_an_axis_of_the_data_changes_the_training_rows_alone(load_mini, name):
 @pytest.mark.parametrize("name", ["ag_news", "xsum"])
 @pytest.mark.parametrize("axis", ["vocabulary", "source_length"])
 def test_an_axis_of_the_tokens_changes_them(load_mini, name, axis):
-    base, data = workload.find(name), load_mini(name)
+    base, data = catalogue.find(name), load_mini(name)
     for value in axes.offered(base.scales["mini"])[axis]:
         varied = axes.vary(base, f"{name}_varied", {axis: value}, {}).scales["mini"]
-        changed = base.load_data(varied, "builtin")
+        changed = load_data(base, varied, "builtin")
         if axis == "vocabulary":
             assert changed.model["vocab_size"] == int(value * data.model["vocab_size"])
             assert changed.splits["train"]["inputs"].max() < changed.model["vocab_size"]

@@ -11,11 +11,11 @@ import pytest
 import torch
 from flax import traverse_util
 
-from algoperf import generation, parameters, pretrained
-from algoperf.backends import jax_decoding, torch_backend, torch_decoding
+from algoperf.backends import generation, jax_decoding, torch_backend, torch_decoding
+from algoperf.backends.generation import Generated, GenerationSettings
 from algoperf.data import tokenizers
-from algoperf.generation import Generated, GenerationSettings
-from workloads import bart_jax, bart_torch
+from algoperf.workload import parameters, pretrained
+from workloads.parts import bart_jax, bart_torch
 
 BART_BASE_PARAMETERS = 139_420_416
 BART_BASE = {

@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 from algoperf import backends, spec, workload
-from workloads import metrics, rouge
+from algoperf.workload import catalogue, registry
+from workloads import metrics
+from workloads.metrics import rouge
 
 TRAIN, EVAL = spec.ForwardPassMode.TRAIN, spec.ForwardPassMode.EVAL
 
@@ -20,8 +22,8 @@ def cases() -> Iterator[Any]:
     the model.
     """
     seen = set()
-    for name in workload.names():
-        definition = workload.find(name)
+    for name in registry.names():
+        definition = catalogue.find(name)
         build = importlib.import_module(f"{definition.package}.model_jax").build
         model = build, str(sorted(definition.scales["mini"].model.items()))
         for framework in backends.FRAMEWORKS:
@@ -61,7 +63,7 @@ class Unit:
 @pytest.fixture(scope="module", params=cases())
 def unit(request, load_small, make_values) -> Unit:
     name, framework = request.param
-    definition = workload.find(name)
+    definition = catalogue.find(name)
     data = load_small(definition, "mini")
     backend = backends.load(framework)
     bound = backend.workload(definition, definition.scales["mini"], "builtin", data)

@@ -3,7 +3,8 @@
 import numpy as np
 from sklearn.datasets import load_digits
 
-from algoperf import workload
+from algoperf.data.loading import load_data
+from algoperf.workload import catalogue
 
 SIZES = {"train": 1000, "validation": 500, "test": 297}
 
@@ -36,8 +37,8 @@ def test_pixels_are_scaled_and_labels_are_digits(load_mini) -> None:
 
 
 def test_the_split_is_seeded(load_mini) -> None:
-    definition = workload.find("digits")
-    again = definition.load_data(definition.scales["mini"], "builtin")
+    definition = catalogue.find("digits")
+    again = load_data(definition, definition.scales["mini"], "builtin")
     assert again.fingerprint == load_mini("digits").fingerprint
     labels = load_digits(return_X_y=True)[1]
     assert (

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from workloads.dropout_jax import Dropout
+from workloads.parts.dropout_jax import Dropout
 
 VALUES = jnp.arange(1.0, 401.0).reshape(4, 100)
 KEY = jax.random.key(3)

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from algoperf import backends, spec, workload
-from algoperf.workload import Data
+from algoperf.workload import Data, catalogue
 
 GPT2_SMALL_PARAMETERS = 124_442_880  # the published body, and a head of 768 x 4
 BLOCK = {
@@ -35,7 +35,7 @@ OUTER = {
     "final_norm/bias": "transformer.ln_f.bias",
     "head/kernel": "score.weight",
 }
-AG_NEWS = workload.find("ag_news")
+AG_NEWS = catalogue.find("ag_news")
 FULL_VOCABULARY = {"vocab_size": 50_257, "pad_id": 50_256}
 # rows of different lengths: padded, not padded at all, a single token; a padding id amid the text
 # is text

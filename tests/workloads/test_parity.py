@@ -17,10 +17,13 @@ import pytest
 import torch
 
 import reference_algorithms
-from algoperf import adapt, backends, parameters, spec, submission, workload
+from algoperf import backends, spec
 from algoperf.backends import shared, torch_backend
 from algoperf.data.batches import TrainingQueue
-from algoperf.variants import axes, draw
+from algoperf.experiments.held_out import draw
+from algoperf.submission import loading
+from algoperf.trial import adapt
+from algoperf.workload import axes, catalogue, parameters, registry
 
 STEPS = 20
 FULL_STEPS = 8  # of a second or more each; and of models whose blocks another case trains
@@ -34,8 +37,8 @@ ADAMW = Path(reference_algorithms.__file__).with_name("adamw.py")
 def cases():
     """Every workload and scale; large ones are slow, or by hand where another has their model."""
     seen = set()
-    for name in workload.names():
-        definition = workload.find(name)
+    for name in registry.names():
+        definition = catalogue.find(name)
         for scale_name, scale in definition.scales.items():
             build = importlib.import_module(f"{definition.package}.model_jax").build
             model = build, str(sorted(scale.model.items()))
@@ -55,14 +58,14 @@ def variant_cases():
     Of techniques those that together have every kind of addition, and one of an encoder-decoder;
     the others are by hand.
     """
-    for name in workload.variant_names():
-        definition = workload.find(name)
+    for name in registry.variant_names():
+        definition = catalogue.find(name)
         is_technique = "trainable" in definition.changes
         is_by_hand = definition.base in SAME_BLOCKS or (is_technique and name not in TECHNIQUES)
         marks = [pytest.mark.exhaustive] if is_by_hand else []
         yield pytest.param((definition, "mini"), id=f"{name}-mini", marks=marks)
-    for name, attempt in itertools.product(workload.names(), range(DRAWN)):
-        base = workload.find(name)
+    for name, attempt in itertools.product(registry.names(), range(DRAWN)):
+        base = catalogue.find(name)
         changes = draw.draw(name, base.scales["mini"], 0, attempt, 1, 3)
         drawn = axes.vary(base, draw.name_of(name, 0, attempt), changes, {})
         told = "-".join(f"{axis}-{value}" for axis, value in changes.items())
@@ -284,7 +287,7 @@ def train(side: Side, batches: list[dict[str, np.ndarray]], rate_factor: float) 
     """The loss before each step of the reference algorithm, and after the last (on the first
     batch).
     """
-    loaded = submission.load(submission.inspect(ADAMW), side.backend.name)
+    loaded = loading.load(loading.inspect(ADAMW), side.backend.name)
     point = {**loaded.module.DEFAULTS, "dropout_rate": 0.0}
     point["learning_rate"] *= rate_factor
     hyperparameters = spec.make_hyperparameters(point)

@@ -6,15 +6,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from algoperf import workload
 from algoperf.data import tokenizers
-from algoperf.spec import UserError
-from algoperf.variants import axes
-from workloads import metrics, plain_text
+from algoperf.errors import UserError
+from algoperf.workload import axes, catalogue, registry
+from workloads import metrics
 from workloads.ag_news import corpus
 from workloads.ag_news import data as ag_news
 from workloads.lm import data as lm
 from workloads.mlm import data as mlm
+from workloads.parts import plain_text
 
 REAL = Path(__file__).resolve().parents[3] / "shared" / "data" / "language_modelling"
 LINES = [f"line {number} of some text" for number in range(400)]
@@ -104,7 +104,7 @@ def test_the_built_in_rows_are_ag_news_text_in_its_tokens(load_mini) -> None:
     data, news = load_mini("lm"), load_mini("ag_news")
     assert data.tokenizer == news.tokenizer
     assert data.model == news.model
-    lm_mini, news_mini = (workload.find(name).scales["mini"] for name in ("lm", "ag_news"))
+    lm_mini, news_mini = (catalogue.find(name).scales["mini"] for name in ("lm", "ag_news"))
     assert {**lm_mini.model, "classes": 4} == news_mini.model
     stream = data.splits["train"]["inputs"].ravel()
     ends = np.flatnonzero(stream == 0)
@@ -195,7 +195,7 @@ def test_real_text_is_read(tmp_path: Path) -> None:
         assert sum(len(text.split()) for text in texts[split]) == words  # as `wc -w` counts
 
 
-@pytest.mark.parametrize("name", workload.names())
+@pytest.mark.parametrize("name", registry.names())
 def test_classes_are_made_rare_only_where_rows_have_one(name) -> None:
-    offered = axes.offered(workload.find(name).scales["mini"])
+    offered = axes.offered(catalogue.find(name).scales["mini"])
     assert ("class_imbalance" in offered) == (name in ("digits", "ag_news"))

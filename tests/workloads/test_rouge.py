@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from workloads import rouge
+from workloads.metrics import rouge
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 SAMPLES = {

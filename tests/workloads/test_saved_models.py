@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 import torch
 
-from algoperf import backends, pretrained, spec, workload
+from algoperf import backends, spec, workload
 from algoperf.data import tokenizers
-from algoperf.spec import UserError
-from algoperf.workload import Data
+from algoperf.errors import UserError
+from algoperf.workload import Data, catalogue, pretrained
 
 FRAMEWORKS = ("jax", "pytorch")
 DECODER = {"vocab_size": 90, "positions": 16, "width": 32, "layers": 2, "heads": 4}
@@ -38,7 +38,7 @@ CLASSES = {
 @functools.cache
 def bound(name: str, framework: str) -> Any:
     """A workload over a model of the small settings."""
-    definition = workload.find(name)
+    definition = catalogue.find(name)
     mini = definition.scales["mini"]
     scale = dataclasses.replace(mini, model={"style": mini.model["style"], **SMALL[name]})
     data = Data(dict.fromkeys(workload.SPLITS, batch(name)))
@@ -46,7 +46,7 @@ def bound(name: str, framework: str) -> Any:
 
 
 def settings(name: str) -> dict[str, Any]:
-    return {"style": workload.find(name).scales["mini"].model["style"], **SMALL[name]}
+    return {"style": catalogue.find(name).scales["mini"].model["style"], **SMALL[name]}
 
 
 def batch(name: str) -> dict[str, np.ndarray]:
@@ -100,7 +100,7 @@ def no_progress() -> None:
 
 
 def save(name: str, folder: Path, values: Any, tokenizer: str | None = None) -> None:
-    form = workload.find(name).pretrained[0]
+    form = catalogue.find(name).pretrained[0]
     pretrained.Trained(form, settings(name), values, tokenizer).save(folder)
 
 
@@ -109,7 +109,7 @@ def test_transformers_gives_the_logits_of_what_we_save(name, make_values, tmp_pa
     values = make_values(shapes(name))
     save(name, tmp_path, values)
     expected = reference_logits(name, load_reference(name, tmp_path))
-    again = workload.find(name).load_pretrained(str(tmp_path), settings(name))
+    again = pretrained.load(catalogue.find(name).pretrained, str(tmp_path), settings(name))
     assert set(again) == set(values)
     for key, value in values.items():
         np.testing.assert_array_equal(again[key], value, err_msg=key)
@@ -122,7 +122,7 @@ def random_reference(name: str) -> Any:
     """Transformers' model of the small settings, by its own constructor."""
     import transformers
 
-    written = pretrained.format_of(workload.find(name).pretrained[0]).config(settings(name))
+    written = pretrained.format_of(catalogue.find(name).pretrained[0]).config(settings(name))
     config = transformers.AutoConfig.for_model(**written)
     if name == "mlm":
         config.type_vocab_size = 2  # the second of which is never used
@@ -139,7 +139,7 @@ def test_we_give_the_logits_of_what_transformers_saves(name, tmp_path: Path) -> 
     reference = random_reference(name)
     reference.save_pretrained(tmp_path)
     expected = reference_logits(name, reference)
-    values = workload.find(name).load_pretrained(str(tmp_path), settings(name))
+    values = pretrained.load(catalogue.find(name).pretrained, str(tmp_path), settings(name))
     assert set(values) == set(shapes(name))
     for framework in FRAMEWORKS:
         found = first_logits(name, framework, values)
@@ -150,7 +150,9 @@ def test_ag_news_starts_from_a_language_model_and_draws_its_head(make_values, tm
     """And both frameworks start at the same function, whichever wrote it."""
     trunk = make_values(shapes("lm"))
     save("lm", tmp_path, trunk)
-    values = workload.find("ag_news").load_pretrained(str(tmp_path), settings("ag_news"))
+    values = pretrained.load(
+        catalogue.find("ag_news").pretrained, str(tmp_path), settings("ag_news")
+    )
     assert set(values) == set(shapes("ag_news")) - {"head/kernel"} == set(trunk)
     ours, theirs = (first_logits("ag_news", framework, values) for framework in FRAMEWORKS)
     assert np.abs(ours - theirs).max() <= 1e-5 * np.abs(ours).max()
@@ -162,7 +164,7 @@ def test_a_summarizer_starts_from_a_masked_language_model(make_values, tmp_path:
     values = make_values(shapes("mlm"))
     save("mlm", tmp_path, values)
     longer = {**settings("xsum"), "positions": 20}
-    found = workload.find("xsum").load_pretrained(str(tmp_path), longer)
+    found = pretrained.load(catalogue.find("xsum").pretrained, str(tmp_path), longer)
     expected = {key for key in shapes("xsum") if not key.startswith("decoder/")}
     assert set(found) == expected
     for key in expected - {"encoder/position/embedding"}:
@@ -176,24 +178,28 @@ def test_a_summarizer_starts_from_a_masked_language_model(make_values, tmp_path:
 def test_positions_that_are_not_needed_are_left(make_values, tmp_path: Path) -> None:
     values = make_values(shapes("lm"))
     save("lm", tmp_path, values)
-    found = workload.find("lm").load_pretrained(str(tmp_path), {**settings("lm"), "positions": 10})
+    found = pretrained.load(
+        catalogue.find("lm").pretrained, str(tmp_path), {**settings("lm"), "positions": 10}
+    )
     table = values["position/embedding"]
     np.testing.assert_array_equal(found["position/embedding"], table[:10])
     with pytest.raises(UserError, match=r"another model: its n_positions 16, not 17$"):
-        workload.find("lm").load_pretrained(str(tmp_path), {**settings("lm"), "positions": 17})
+        pretrained.load(
+            catalogue.find("lm").pretrained, str(tmp_path), {**settings("lm"), "positions": 17}
+        )
 
 
 def test_another_kind_of_model_is_refused(make_values, tmp_path: Path) -> None:
     save("mlm", tmp_path, make_values(shapes("mlm")))
     with pytest.raises(UserError, match=r"its model_type 'roberta', not 'gpt2'$"):
-        workload.find("lm").load_pretrained(str(tmp_path), settings("lm"))
+        pretrained.load(catalogue.find("lm").pretrained, str(tmp_path), settings("lm"))
     (tmp_path / "config.json").write_text("[]")
     with pytest.raises(UserError, match=r"config\.json: expected an object, found list$"):
-        workload.find("lm").load_pretrained(str(tmp_path), settings("lm"))
+        pretrained.load(catalogue.find("lm").pretrained, str(tmp_path), settings("lm"))
 
 
 def test_a_variant_with_other_layers_is_not_saved() -> None:
-    style = workload.find("lm_post_ln").scales["mini"].model["style"]
+    style = catalogue.find("lm_post_ln").scales["mini"].model["style"]
     with pytest.raises(UserError, match="variant whose layers differ from GPT-2's"):
         pretrained.check_saved("gpt2", None, {"style": style})
 
@@ -201,7 +207,7 @@ def test_a_variant_with_other_layers_is_not_saved() -> None:
 @pytest.mark.parametrize("framework", ["jax", "pytorch"])
 def test_lora_is_saved_in_the_kernels_and_a_prompt_is_not_saved(framework, load_small) -> None:
     def bound(name):
-        definition = workload.find(name)
+        definition = catalogue.find(name)
         data = load_small(definition, "mini")
         scale = definition.scales["mini"]
         made = backends.load(framework).workload(definition, scale, "builtin", data)
@@ -217,7 +223,7 @@ def test_lora_is_saved_in_the_kernels_and_a_prompt_is_not_saved(framework, load_
 @pytest.mark.parametrize("name", sorted(SMALL))
 def test_what_has_other_parameters_is_not_saved(name) -> None:
     """As where a technique adds more than the published model has."""
-    form, made = workload.find(name).pretrained[0], settings(name)
+    form, made = catalogue.find(name).pretrained[0], settings(name)
     whole = dict.fromkeys(shapes(name))
     pretrained.check_saved(form, types.SimpleNamespace(folded_names=whole), made)
     more = types.SimpleNamespace(folded_names={**whole, "prompt/embedding": None})
@@ -237,21 +243,21 @@ def test_the_tokenizer_goes_along(make_values, tmp_path: Path) -> None:
     theirs = AutoTokenizer.from_pretrained(tmp_path)
     assert theirs(texts[1])["input_ids"] == made.encode(texts[1]).ids
     assert theirs.pad_token == "<pad>"
-    mini = workload.find("ag_news").scales["mini"]
-    taken = workload.find("ag_news").starting_from(str(tmp_path), mini)
+    mini = catalogue.find("ag_news").scales["mini"]
+    taken = pretrained.starting_from(catalogue.find("ag_news"), str(tmp_path), mini)
     assert taken.data["vocab_size"] == 90  # the weights', not what the tokenizer has
     ours, end_id = tokenizers.of_decoder(taken.data["tokenizer"], "builtin", [], 90)
     assert ours.to_str() == made.to_str()
     assert end_id == 0
-    full = workload.find("ag_news").scales["full"]
-    assert workload.find("ag_news").starting_from(str(tmp_path), full) is full
+    full = catalogue.find("ag_news").scales["full"]
+    assert pretrained.starting_from(catalogue.find("ag_news"), str(tmp_path), full) is full
 
 
 def test_weights_without_a_tokenizer_do_not_fit_a_scale_that_trains_one(tmp_path: Path) -> None:
-    definition = workload.find("ag_news")
+    definition = catalogue.find("ag_news")
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "gpt2", "vocab_size": 90}))
     with pytest.raises(UserError, match=r"no tokenizer\.json beside the weights"):
-        definition.starting_from(str(tmp_path), definition.scales["mini"])
+        pretrained.starting_from(definition, str(tmp_path), definition.scales["mini"])
     (tmp_path / "tokenizer.json").write_text("{}")
     with pytest.raises(UserError, match=r"tokenizer\.json: not a tokenizer"):
         tokenizers.of_decoder(str(tmp_path), "builtin", [], 90)
@@ -260,10 +266,10 @@ def test_weights_without_a_tokenizer_do_not_fit_a_scale_that_trains_one(tmp_path
         tokenizers.of_decoder(str(tmp_path), "builtin", [], 90)
     (tmp_path / "config.json").write_text(json.dumps({"vocab_size": "many"}))
     with pytest.raises(UserError, match=r"vocab_size is 'many', expected a whole number"):
-        definition.starting_from(str(tmp_path), definition.scales["mini"])
-    digits = workload.find("digits")
+        pretrained.starting_from(definition, str(tmp_path), definition.scales["mini"])
+    digits = catalogue.find("digits")
     with pytest.raises(UserError, match="digits has no pretrained weights to start from"):
-        digits.starting_from(str(tmp_path), digits.scales["mini"])
+        pretrained.starting_from(digits, str(tmp_path), digits.scales["mini"])
 
 
 def test_a_folder_of_something_else_is_not_written_into(make_values, tmp_path: Path) -> None:

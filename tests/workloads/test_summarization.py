@@ -11,9 +11,10 @@ import pytest
 
 from algoperf import workload
 from algoperf.data import tokenizers
-from algoperf.spec import UserError
-from workloads import summarization
+from algoperf.errors import UserError
+from algoperf.workload import catalogue
 from workloads.cnn_dailymail.data import CORPUS as CNN_DAILYMAIL
+from workloads.parts import summarization
 from workloads.samsum.data import CORPUS as SAMSUM
 from workloads.xsum.data import CORPUS as XSUM
 
@@ -164,7 +165,7 @@ def test_the_hubs_are_pinned() -> None:
 @pytest.mark.parametrize("name", CORPORA)
 def test_the_built_in_rows(load_mini, name: str) -> None:
     data = load_mini(name)
-    scale = workload.find(name).scales["mini"]
+    scale = catalogue.find(name).scales["mini"]
     assert {split: len(arrays["targets"]) for split, arrays in data.splits.items()} == {
         "train": 16_000,
         "validation": 1_000,
@@ -186,14 +187,14 @@ def test_the_built_in_rows(load_mini, name: str) -> None:
 
 @pytest.mark.parametrize("name", CORPORA)
 def test_the_full_scale_is_bart_base(name: str) -> None:
-    scale = workload.find(name).scales["full"]
+    scale = catalogue.find(name).scales["full"]
     assert scale.model["positions"] == 1024 >= scale.data["max_source"]
     assert scale.data["vocab_size"] == 50265
     assert scale.default_source == "hub"
 
 
 def test_initial_values_are_bart_s_at_bart_s_width() -> None:
-    definition = workload.find("xsum")
+    definition = catalogue.find("xsum")
     for scale, kernel in (("full", 0.02), ("mini", 0.0489898)):  # 0.02 sqrt(768 / 128)
         settings = definition.scales[scale].model
         std = definition.initial_std("encoder/block_0/up/kernel", (1, 1), settings)
@@ -214,7 +215,7 @@ REAL_ROWS = {"xsum": [625, 100, 130], "cnn_dailymail": [167, 50, 162], "samsum":
 def test_the_real_samples(name: str) -> None:
     """Against the files read by nothing but gzip and json, and lengths as words."""
     folder, corpus = SHARED / name, CORPORA[name]
-    scale = workload.find(name).scales["mini"].on("folder")
+    scale = catalogue.find(name).scales["mini"].on("folder")
     data = summarization.load(corpus, str(folder), **scale.data)
     assert data.text is not None
     for split, file, rows in zip(workload.SPLITS, REAL_FILES[name], REAL_ROWS[name], strict=True):
@@ -246,12 +247,12 @@ def test_the_real_samples(name: str) -> None:
 @pytest.mark.parametrize("name", CORPORA)
 def test_real_rows_have_room_at_mini(name: str) -> None:
     """Ten times what the built-in sources need is common; these keep 128 and 64 tokens."""
-    mini = workload.find(name).scales["mini"]
+    mini = catalogue.find(name).scales["mini"]
     assert mini.on("builtin") is mini
     for kind in ("folder", "hub"):
         real = mini.on(kind)
         assert real.generation is not None
         assert (real.data["max_source"], real.data["max_target"]) == real.buckets[-1] == (128, 64)
         assert (real.model["positions"], real.generation.max_new_tokens) == (128, 64)
-    full = workload.find(name).scales["full"]
+    full = catalogue.find(name).scales["full"]
     assert full.on("hub") is full

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from rouge_score import rouge_scorer
 
-from workloads import summarization_corpus as shared
-from workloads.summarization import BUILTIN_ROWS
+from workloads.parts import summarization_corpus as shared
+from workloads.parts.summarization import BUILTIN_ROWS
 
 ROWS = {"train": 1500, "validation": 400, "test": 100}
 NAMES = ("xsum", "cnn_dailymail", "samsum")

@@ -13,7 +13,7 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from algoperf.data import tokenizers
-from algoperf.spec import UserError
+from algoperf.errors import UserError
 
 TEXTS = ["the cat sat", "the dog sat on the cat", "", "naïve café — 東京", "a  b\n\tc"] * 20
 DIGEST_PROGRAM = """

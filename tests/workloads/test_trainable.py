@@ -12,11 +12,14 @@ import pytest
 import torch
 
 import reference_algorithms
-from algoperf import adapt, run_log, spec, state, submission
-from algoperf.generation import GenerationSettings
-from algoperf.older.jax_device_axis import DeviceAxis
-from algoperf.older.workload import OlderWorkload
-from algoperf.trial_parts import State
+from algoperf import spec
+from algoperf.backends.generation import GenerationSettings
+from algoperf.run_folder import run_log, state
+from algoperf.submission import loading
+from algoperf.submission.older.jax_device_axis import DeviceAxis
+from algoperf.submission.older.workload import OlderWorkload
+from algoperf.trial import adapt
+from algoperf.trial.loop import State
 
 FRAMEWORKS = ("jax", "pytorch")
 TYPES = spec.ParameterType
@@ -61,7 +64,7 @@ class Run:
     def __init__(self, model: Any, algorithm: str = "adamw") -> None:
         path = Path(reference_algorithms.__file__).with_name(f"{algorithm}.py")
         self.model, backend = model, model.backend
-        loaded = submission.load(submission.inspect(path), backend.name)
+        loaded = loading.load(loading.inspect(path), backend.name)
         point = spec.make_hyperparameters(dict(loaded.module.DEFAULTS or {}))
         self._functions = adapt.submission_functions(loaded, backend, model.bound, point)
         backend.seed((0, 0))

@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import nn
 
-from algoperf import parameters, pretrained
+from algoperf.workload import parameters, pretrained
 
 pytestmark = pytest.mark.slow  # transformers and peft take their time to be imported
 FRAMEWORKS = ("jax", "pytorch")

@@ -4,7 +4,7 @@ classification head.
 
 from algoperf import spec
 from algoperf.workload import Scale, Target, Variant, WorkloadDefinition
-from workloads import gpt2
+from workloads.parts import gpt2
 
 TECHNIQUES = ("lora", "prompt", "adapters", "frozen_embeddings", "head")
 

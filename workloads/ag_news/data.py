@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from algoperf.data import records, sources, tokenizers
-from algoperf.spec import UserError
+from algoperf.data import tokenizers
+from algoperf.data.formats import records, sources
+from algoperf.errors import UserError
 from algoperf.workload import SPLITS, Data
 
 HUB = ("fancyzhx/ag_news", "eb185aade064a813bc0b7f42de02595523103ca4")

@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from workloads.dropout_jax import Dropout
-from workloads.gpt2_jax import Decoder
-from workloads.style import scaled
+from workloads.parts.dropout_jax import Dropout
+from workloads.parts.gpt2_jax import Decoder
+from workloads.parts.style import scaled
 
 
 class Classifier(Decoder):

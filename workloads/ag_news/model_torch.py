@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from workloads.gpt2_torch import Decoder
-from workloads.style import scaled
+from workloads.parts.gpt2_torch import Decoder
+from workloads.parts.style import scaled
 
 
 class Classifier(Decoder):

@@ -1,7 +1,7 @@
 """CNN/DailyMail (See et al. 2017): the highlights of a news article, a line each, by BART."""
 
 from algoperf.workload import Target, Variant
-from workloads.summarization_facts import Size, define
+from workloads.parts.summarization_facts import Size, define
 
 WORKLOAD = define(
     name="cnn_dailymail",

@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from algoperf.data.records import Hub
+from algoperf.data.formats.records import Hub
 from algoperf.workload import Data
-from workloads import summarization
 from workloads.cnn_dailymail import generator
+from workloads.parts import summarization
 
 CORPUS = summarization.Corpus(
     hub=Hub("abisee/cnn_dailymail", "96df5e686bee6baa90b8bee7c28b81fa3fa6223d", "3.0.0"),

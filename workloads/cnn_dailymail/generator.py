@@ -15,7 +15,7 @@ article also names subjects of whom nothing new was said, of the same kinds as i
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from workloads.summarization_corpus import (
+from workloads.parts.summarization_corpus import (
     DAYS,
     PEOPLE,
     PLACES,
@@ -25,7 +25,7 @@ from workloads.summarization_corpus import (
     spoil,
     words,
 )
-from workloads.summarization_corpus import generate as generate_rows
+from workloads.parts.summarization_corpus import generate as generate_rows
 
 FACTS, HIGHLIGHTS, SCENES, DISTRACTORS = 4, 3, 2, 1
 

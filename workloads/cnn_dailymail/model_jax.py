@@ -1,3 +1,3 @@
-"""BART in flax (see `workloads.bart_jax`)."""
+"""BART in flax (see `workloads.parts.bart_jax`)."""
 
-from workloads.bart_jax import build as build
+from workloads.parts.bart_jax import build as build

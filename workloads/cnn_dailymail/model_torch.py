@@ -1,3 +1,3 @@
-"""BART in PyTorch (see `workloads.bart_torch`)."""
+"""BART in PyTorch (see `workloads.parts.bart_torch`)."""
 
-from workloads.bart_torch import build as build
+from workloads.parts.bart_torch import build as build

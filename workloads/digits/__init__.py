@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from algoperf import spec
-from algoperf.parameters import fan_in
 from algoperf.workload import Scale, Target, Variant, WorkloadDefinition
-from workloads.style import Style
+from algoperf.workload.parameters import fan_in
+from workloads.parts.style import Style
 
 STYLE = Style(activation="relu", norm="none")
 

@@ -5,9 +5,9 @@ import functools
 import jax
 from flax import linen as nn
 
-from workloads.dropout_jax import Dropout
-from workloads.style import Style, scaled
-from workloads.style_jax import activate, norm
+from workloads.parts.dropout_jax import Dropout
+from workloads.parts.style import Style, scaled
+from workloads.parts.style_jax import activate, norm
 
 
 class Perceptron(nn.Module):

@@ -6,8 +6,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from workloads.style import Style, scaled
-from workloads.style_torch import activate, norm
+from workloads.parts.style import Style, scaled
+from workloads.parts.style_torch import activate, norm
 
 INPUTS = 64
 

@@ -2,7 +2,7 @@
 
 from algoperf import spec
 from algoperf.workload import Scale, Target, Variant, WorkloadDefinition
-from workloads import gpt2
+from workloads.parts import gpt2
 
 WORKLOAD = WorkloadDefinition(
     name="lm",

@@ -2,7 +2,7 @@
 
 from algoperf.data import tokenizers
 from algoperf.workload import Data
-from workloads import plain_text
+from workloads.parts import plain_text
 
 
 def load(source: str, max_length: int, vocab_size: int, tokenizer: str, seed: int = 0) -> Data:

@@ -7,8 +7,8 @@ Shapes: B batch, T tokens, D width, V vocabulary.
 import torch
 from torch.nn import functional
 
-from workloads.gpt2_torch import Decoder
-from workloads.style import scaled
+from workloads.parts.gpt2_torch import Decoder
+from workloads.parts.style import scaled
 
 
 class LanguageModel(Decoder):

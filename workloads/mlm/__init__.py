@@ -2,8 +2,8 @@
 
 from algoperf import spec
 from algoperf.workload import Scale, Target, Variant, WorkloadDefinition
-from workloads.style import ROBERTA
-from workloads.summarization_facts import BART_BASE, MINI, initial_std
+from workloads.parts.style import ROBERTA
+from workloads.parts.summarization_facts import BART_BASE, MINI, initial_std
 
 SIZES = ("width", "encoder_layers", "heads", "feed_forward")  # an encoder-decoder's encoder
 

@@ -10,9 +10,9 @@ import numpy as np
 
 from algoperf.data import tokenizers
 from algoperf.data.tokenizers import BART_SPECIAL, BEGIN_ID, END_ID, MASK, PAD_ID
-from algoperf.spec import UserError
+from algoperf.errors import UserError
 from algoperf.workload import SPLITS, Data
-from workloads import plain_text
+from workloads.parts import plain_text
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

@@ -6,9 +6,9 @@ Shapes: B batch, T tokens, D width, V vocabulary.
 import jax
 from flax import linen as nn
 
-from workloads.bart_jax import Stack
-from workloads.style import TransformerStyle, scaled
-from workloads.style_jax import norm
+from workloads.parts.bart_jax import Stack
+from workloads.parts.style import TransformerStyle, scaled
+from workloads.parts.style_jax import norm
 
 
 class Bias(nn.Module):

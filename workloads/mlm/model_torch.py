@@ -7,10 +7,10 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from workloads.bart_torch import Stack
-from workloads.style import TransformerStyle, scaled
-from workloads.style_torch import norm
-from workloads.transformer_torch import padding_mask
+from workloads.parts.bart_torch import Stack
+from workloads.parts.style import TransformerStyle, scaled
+from workloads.parts.style_torch import norm
+from workloads.parts.transformer_torch import padding_mask
 
 
 class Bias(nn.Module):

@@ -1,7 +1,7 @@
 """SAMSum (Gliwa et al. 2019): what people said in a chat, told in the third person, by BART."""
 
 from algoperf.workload import Target, Variant
-from workloads.summarization_facts import Size, define
+from workloads.parts.summarization_facts import Size, define
 
 WORKLOAD = define(
     name="samsum",

@@ -12,8 +12,8 @@ each deed in other words, and leaves out the rest of the chat, a relative's deed
 
 from collections.abc import Mapping
 
-from workloads.summarization_corpus import Facts, Picker, Row, spoil, words
-from workloads.summarization_corpus import generate as generate_rows
+from workloads.parts.summarization_corpus import Facts, Picker, Row, spoil, words
+from workloads.parts.summarization_corpus import generate as generate_rows
 
 WOMEN = words("""
     Ilka, Tessaly, Orla, Venna, Maribeth, Sunniva, Dagny, Petra, Liora, Runa, Calista, Bryony,

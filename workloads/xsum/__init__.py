@@ -1,7 +1,7 @@
 """XSum (Narayan et al. 2018): one sentence that says what a news article is about, by BART."""
 
 from algoperf.workload import Target, Variant
-from workloads.summarization_facts import Size, define
+from workloads.parts.summarization_facts import Size, define
 
 WORKLOAD = define(
     name="xsum",

@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from algoperf.data.records import Hub
+from algoperf.data.formats.records import Hub
 from algoperf.workload import Data
-from workloads import summarization
+from workloads.parts import summarization
 from workloads.xsum import generator
 
 CORPUS = summarization.Corpus(

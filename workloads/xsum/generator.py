@@ -12,8 +12,17 @@ to it. Sentences come in random order.
 
 from collections.abc import Mapping
 
-from workloads.summarization_corpus import DAYS, PEOPLE, PLACES, Facts, Picker, Row, spoil, words
-from workloads.summarization_corpus import generate as generate_rows
+from workloads.parts.summarization_corpus import (
+    DAYS,
+    PEOPLE,
+    PLACES,
+    Facts,
+    Picker,
+    Row,
+    spoil,
+    words,
+)
+from workloads.parts.summarization_corpus import generate as generate_rows
 
 NUMBERS = words("""
     two, three, four, five, six, seven, eight, nine, ten, eleven, twelve""")

@@ -1,0 +1,147 @@
+"""`algoperf compare`: run what is missing, read what has ended, show and write it."""
+
+import argparse
+import contextlib
+import dataclasses
+import json
+import shlex
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from algoperf.cli import run_arguments, summary
+from algoperf.cli.argument_types import Parser
+from algoperf.errors import UserError
+from algoperf.experiments.compare import document, plots, request, tables
+from algoperf.experiments.compare.document import Comparison
+from algoperf.run_folder import run_log
+from algoperf.study.executors import local
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+DONE, RUN_FAILED = 0, 1
+# What every run is given by the comparison itself, or cannot share with the others.
+OWN_OPTIONS = frozenset(
+    f"--{name}"
+    for name in (
+        *("workload", "submission", "framework", "scale", "data", "pretrained", "batch-size"),
+        *("seed", "studies", "trials", "trial-range", "max-steps", "eval-every-steps", "until"),
+        *("experiment", "out", "json", "skip-bad-rows", "suite", "save-model"),
+    )
+)
+
+
+def run(
+    arguments: argparse.Namespace, command: str, console: "Console", note: Callable[[str], None]
+) -> int:
+    """Do what is asked, and return the exit code: 1 where a run failed.
+
+    `note` is told how the runs go. Raises UserError for a mistake in what was asked.
+    """
+    asked = request.make(make_request(arguments))
+    if arguments.dry_run:
+        for line in _listed(asked):
+            console.print(line, soft_wrap=True)
+        return DONE
+    with _writing(asked.out):
+        asked.out.mkdir(parents=True, exist_ok=True)
+    failed = 0
+    if not arguments.no_run:
+        failed = local.run(asked.runs, asked.out, arguments.workers, note, asked.threads)
+    found = document.make(asked)
+    with _writing(asked.out):
+        written = _write(found, command)
+    if arguments.json:
+        console.print(json.dumps(_plain(found, command), indent=2), soft_wrap=True)
+    else:
+        _show(found, console)
+        console.print(f"written: {', '.join(map(str, written))}", soft_wrap=True)
+    return RUN_FAILED if failed else DONE
+
+
+def make_request(arguments: argparse.Namespace) -> request.CompareRequest:
+    """Return what the arguments of `algoperf compare` ask for. Raises UserError for a mistake in
+    `--run-options`.
+    """
+    words = ["--workload", arguments.workload, "--submission", arguments.submission]
+    parser = Parser(prog="algoperf run")
+    run_arguments.declare(parser)
+    own = run_arguments.request(parser.parse_args([*words, *_run_options(arguments.run_options)]))
+    return request.CompareRequest(
+        run=dataclasses.replace(
+            own,
+            seed=arguments.seed,
+            scale=arguments.scale,
+            data=arguments.data,
+            pretrained=arguments.pretrained,
+            skip_bad_rows=arguments.skip_bad_rows,
+        ),
+        techniques=arguments.techniques,
+        frameworks=arguments.frameworks,
+        batch_sizes=arguments.batch_sizes,
+        trials=arguments.trials,
+        max_steps=arguments.max_steps,
+        eval_every_steps=arguments.eval_every_steps,
+        target=arguments.target,
+        workers=arguments.workers,
+        threads=arguments.threads,
+        out=arguments.out,
+        may_run=not arguments.no_run,
+    )
+
+
+def _run_options(text: str) -> list[str]:
+    """The words of --run-options; none may be among what the comparison itself gives."""
+    try:
+        words = shlex.split(text)
+    except ValueError as error:
+        raise UserError(f"--run-options {text!r}: {error}") from error
+    for word in words:
+        if word.partition("=")[0] in OWN_OPTIONS:
+            raise UserError(
+                f"--run-options: {word} cannot be given for all runs; see: algoperf compare --help"
+            )
+    return words
+
+
+def _listed(asked: request.ComparePlan) -> list[str]:
+    lines = []
+    for each in asked.runs:
+        state = "done  " if each.has_ended(asked.out) else "to run"
+        lines.append(f"{state} {shlex.join(['algoperf', *each.command(asked.out)])}")
+    to_run = sum(line.startswith("to run") for line in lines)
+    return [*lines, f"{len(lines)} runs, {to_run} to run, {asked.threads} threads each"]
+
+
+@contextlib.contextmanager
+def _writing(out: Path) -> Iterator[None]:
+    """A folder that takes no files is the user's to mend."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"--out {out}: {error.strerror}; give another folder") from error
+
+
+def _plain(found: Comparison, command: str) -> object:
+    return summary.finite(document.to_json(found, command))
+
+
+def _write(found: Comparison, command: str) -> list[Path]:
+    out = found.plan.out
+    paths = [out / "compare.csv", out / "compare.json"]
+    document.write_csv(found, paths[0])
+    run_log.write_json(paths[1], _plain(found, command))
+    return paths + plots.write(found, out)
+
+
+def _show(found: Comparison, console: "Console") -> None:
+    for line in tables.heading(found):
+        console.print(line, soft_wrap=True)
+    if found.machines:
+        for table in tables.tables(found):
+            console.print(table)
+        for line in tables.legend(found):
+            console.print(line, soft_wrap=True)
+    for note in found.notes:
+        console.print(f"note: {note}", soft_wrap=True)

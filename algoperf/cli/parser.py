@@ -1,0 +1,261 @@
+"""The arguments of every subcommand, and what `--help` says of them."""
+
+import argparse
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from algoperf import __version__
+from algoperf.cli import compare_arguments as compare_arguments
+from algoperf.cli import run_arguments
+from algoperf.cli import variants_arguments as variant_arguments
+from algoperf.cli.argument_types import Parser, add_rows, numbers, positive, seed, words
+
+Command = Callable[[argparse.Namespace], int]
+EPILOG = (
+    "exit codes: 0 done (target reached or not), 1 a trial or a check failed (score --strict: "
+    "damaged logs), 2 a mistake in what was asked, 74 a run folder takes no more (a full disk), 75 "
+    "stopped by a signal and saved"
+)
+
+
+def parser(functions: Mapping[str, Command]) -> argparse.ArgumentParser:
+    """Return the parser; what it parses has `command`, one of the functions by subcommand."""
+    root = Parser(
+        prog="algoperf",
+        description="Measure how fast training algorithms train neural networks, in JAX and in "
+        "PyTorch.",
+        epilog=EPILOG,
+    )
+    root.add_argument("--version", action="version", version=f"algoperf {__version__}")
+    commands = root.add_subparsers(required=True, metavar="COMMAND")
+    _add_run(commands, functions["run"])
+    _add_score(commands, functions["score"])
+    listing = _add(commands, "workloads", functions["workloads"], "list the workloads, or show one")
+    listing.add_argument(
+        "name", nargs="?", help="show this workload's scales, targets and baselines"
+    )
+    listing.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    _add_campaign(commands, functions["campaign"])
+    _add_data(commands, functions["data"])
+    algorithms = _add(
+        commands, "submissions", functions["submissions"], "list the reference algorithms"
+    )
+    algorithms.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    _add_check(commands, functions["check"])
+    variants = _add(
+        commands, "variants", functions["variants"], "held-out variants: draw, screen, seal, verify"
+    )
+    variant_arguments.declare(variants)
+    compare = _add(
+        commands,
+        "compare",
+        functions["compare"],
+        "fine-tuning techniques, frameworks or batch sizes side by side: quality, time to target "
+        "and cost in one table and two plots (docs/compare.md)",
+    )
+    compare_arguments.declare(compare)
+    return root
+
+
+def _add(commands: Any, name: str, function: Any, help_text: str) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name, help=help_text, description=help_text[0].upper() + help_text[1:] + ".", epilog=EPILOG
+    )
+    parser.add_argument("--debug", action="store_true", help="show the traceback of a mistake")
+    parser.set_defaults(command=function)
+    return parser
+
+
+def _add_run(commands: Any, function: Command) -> None:
+    run = _add(
+        commands,
+        "run",
+        function,
+        "train a workload with a submission and measure its time to target",
+    )
+    run_arguments.declare(run)
+
+
+def _add_score(commands: Any, function: Command) -> None:
+    score = _add(
+        commands,
+        "score",
+        function,
+        "time to target, performance profiles, scores and their uncertainty; docs/scoring.md "
+        "explains the numbers",
+    )
+    add = score.add_argument
+    add("paths", nargs="+", metavar="PATH", help="folders that hold runs, at any depth")
+    add(
+        "--rules",
+        choices=("by-the-rules", "as-published"),
+        default="by-the-rules",
+        help="as-published gives the AlgoPerf leaderboards' numbers (default: %(default)s)",
+    )
+    add(
+        "--targets",
+        metavar="FILE",
+        help="workloads, targets and budgets to score by: AlgoPerf's workload_targets.json, this "
+        "library's form, algoperf-0.5 or algoperf-0.6 (default: what the runs record)",
+    )
+    add(
+        "--tuning-ruleset",
+        choices=("external", "self"),
+        help="sets the budgets of --targets (default: what the runs record, else AlgoPerf's folder "
+        "name, else external)",
+    )
+    add(
+        "--suite",
+        metavar="FILE",
+        help="the suite of held-out variants that count, with their targets, run or not (default: "
+        "all that were run)",
+    )
+    add(
+        "--no-held-out",
+        action="store_true",
+        help="score the base workloads alone; without it both scores are shown",
+    )
+    add(
+        "--exclude",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="leave a submission out (NAME or EXPERIMENT/NAME; may be repeated)",
+    )
+    add(
+        "--reference",
+        metavar="NAME",
+        help="whose times the speed-ups are over (default: baseline, nadamw, or the best)",
+    )
+    add(
+        "--interval",
+        choices=("pooled", "percentile"),
+        default="pooled",
+        help="how 95 %% intervals are estimated (default: %(default)s)",
+    )
+    add(
+        "--resamples",
+        type=positive,
+        default=10_000,
+        metavar="N",
+        help="competitions to draw (default: %(default)s)",
+    )
+    add("--out", type=Path, metavar="DIR", help="write CSV files, plots and report.html there")
+    add("--json", action="store_true", help="print JSON instead of tables")
+    add("--strict", action="store_true", help="exit with 1 where logs are damaged or incomplete")
+
+
+def _add_data(commands: Any, function: Command) -> None:
+    data = _add(
+        commands,
+        "data",
+        function,
+        "facts of the rows that a run would train on: lengths, duplicates, leakage, labels; or, "
+        "with export, these rows as files",
+    )
+    data.usage = "algoperf data [export] WORKLOAD [options]"
+    add = data.add_argument
+    add(
+        "words",
+        nargs="+",
+        metavar="WORKLOAD",
+        help="a name from `algoperf workloads`; after the word export, its rows are written to "
+        "--out, a file for each split, as --data FOLDER reads them",
+    )
+    add_rows(data)
+    add("--format", choices=("jsonl", "parquet"), help="of exported files (default: jsonl)")
+    add(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="facts: also write facts.json and lengths.png there; export: where the files go",
+    )
+    add("--json", action="store_true", help="print the facts as JSON instead of tables")
+
+
+def _add_check(commands: Any, function: Command) -> None:
+    check = _add(
+        commands,
+        "check",
+        function,
+        "check in a few steps that a submission honours the contract; docs/check.md explains the "
+        "lines",
+    )
+    add = check.add_argument
+    add("submission", help="a Python file, its folder, or a name from `algoperf submissions`")
+    add("--framework", help="jax or pytorch (default: each that the submission serves)")
+    add(
+        "--workloads",
+        type=words,
+        default=["digits", "ag_news"],
+        metavar="NAMES",
+        help="names from `algoperf workloads`, with commas (default: digits,ag_news)",
+    )
+    add("--seed", type=seed, default=0, help="seed of all runs (default: 0)")
+    add("--json", action="store_true", help="print the verdicts as JSON")
+
+
+def _add_campaign(commands: Any, function: Command) -> None:
+    campaign = _add(
+        commands,
+        "campaign",
+        function,
+        "many runs: of one workload, counted in steps, to set or check its target; or, with "
+        "--tuning-ruleset, the studies of a leaderboard",
+    )
+    add = campaign.add_argument
+    add(
+        "--workload",
+        required=True,
+        help="a name from `algoperf workloads`; with --tuning-ruleset several, with commas",
+    )
+    add("--suite", metavar="FILE", help="the file that has held-out variants among the workloads")
+    add(
+        "--tuning-ruleset",
+        choices=("external", "self"),
+        help="run --trials trials of each study to their targets or budgets, for `algoperf score`; "
+        "--seeds is then how many studies",
+    )
+    add(
+        "--trials",
+        type=positive,
+        default=3,
+        help="of a study, with --tuning-ruleset external (default: 3)",
+    )
+    add(
+        "--submissions",
+        type=words,
+        default=[],
+        help="reference algorithms, with commas (default: all)",
+    )
+    add("--frameworks", type=words, default=["jax", "pytorch"], help="default: jax,pytorch")
+    add("--seeds", type=positive, default=3, help="runs of each, seeds from 0 (default: 3)")
+    add(
+        "--learning-rate-factors",
+        type=numbers,
+        default=[1.0],
+        help="multiples of the default rate (default: 1)",
+    )
+    add("--steps", type=positive, help="length of each run (default: the workload's step hint)")
+    add(
+        "--until",
+        choices=("validation", "end"),
+        default="end",
+        help="end at the target, or show the whole curve (default)",
+    )
+    add("--eval-every-steps", type=positive, default=20, help="default: 20")
+    add(
+        "--targets",
+        type=numbers,
+        default=[],
+        help="values to count reached runs for (default: the workload's)",
+    )
+    add("--workers", type=positive, default=2, help="one-thread processes at a time (default: 2)")
+    add(
+        "--out",
+        type=Path,
+        default=Path("campaign"),
+        metavar="DIR",
+        help="run folders and curves.csv (default: campaign)",
+    )

@@ -1,0 +1,199 @@
+"""The arguments of `algoperf run`."""
+
+import argparse
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from algoperf.backends.computation import PRECISIONS
+from algoperf.cli.argument_types import add_rows, positive, seconds, seed
+from algoperf.study.request import DEFAULT_OUT, RULESETS, UNTIL, RunRequest
+
+
+def declare(run: argparse.ArgumentParser) -> None:
+    """Add the arguments to the subcommand's parser."""
+    add = run.add_argument
+    add("--workload", required=True, help="a name from `algoperf workloads`")
+    add(
+        "--suite",
+        metavar="FILE",
+        help="the file of `algoperf variants sample` that has the workload, a held-out variant",
+    )
+    add("--submission", required=True, help="a Python file, or a name from `algoperf submissions`")
+    add(
+        "--framework",
+        help="jax or pytorch (default: the one that the submission serves; jax if both)",
+    )
+    add_rows(run)
+    add(
+        "--drop-duplicates",
+        action="store_true",
+        help="leave training rows out that repeat, or that another split has as well",
+    )
+    add(
+        "--balance",
+        action="store_true",
+        help="leave training rows out until every class has as many",
+    )
+    add(
+        "--pretrained",
+        metavar="FOLDER|NAME",
+        help="start from saved weights: a folder of --save-model or of transformers, or a name on "
+        "the hub (docs/pretraining.md)",
+    )
+    add(
+        "--save-model",
+        type=Path,
+        metavar="DIR",
+        help="at the end, write the evaluated parameters as transformers does, for --pretrained or "
+        "its from_pretrained; of one trial",
+    )
+    add(
+        "--tuning-ruleset",
+        choices=RULESETS,
+        help="external: 5 trials a study, each at a point drawn from the search space; "
+        "self: no point, budget x 1.5 "
+        "(default: one trial at the submission's DEFAULTS)",
+    )
+    add(
+        "--search-space",
+        metavar="FILE",
+        help="AlgoPerf's JSON: ranges, feasible points, or a list of points",
+    )
+    add(
+        "--trials",
+        type=positive,
+        help="trials a study (default: 1; with --tuning-ruleset external 5)",
+    )
+    add(
+        "--studies",
+        type=positive,
+        default=1,
+        help="studies, each with points and seeds of its own (default: 1)",
+    )
+    add(
+        "--trial-range",
+        metavar="FIRST:LAST",
+        help="run only these trials of each study, counted from 1",
+    )
+    add(
+        "--seed",
+        type=seed,
+        default=0,
+        help="seed of everything; every trial derives its own (default: 0)",
+    )
+    add(
+        "--batch-size",
+        type=positive,
+        help="rows a step (default: the submission's, else the workload's)",
+    )
+    add("--compile", action="store_true", help="torch.compile the model (JAX always compiles)")
+    _declare_computation(add)
+    add(
+        "--max-steps",
+        type=positive,
+        help="end after so many steps, whatever the time; such a run is marked not scoreable "
+        "(default: none, and the step hint where there is no target)",
+    )
+    add(
+        "--eval-every-steps",
+        type=positive,
+        help="evaluate by steps, not by time: reproducible bit for bit",
+    )
+    add(
+        "--checkpoint-every-s",
+        type=seconds,
+        default=300.0,
+        metavar="S",
+        help="save the trial after each evaluation, and whenever so many seconds of wall time have "
+        "passed; off the clock (default: 300)",
+    )
+    add(
+        "--no-checkpoint",
+        dest="checkpoints",
+        action="store_false",
+        help="save nothing, and go on from nothing",
+    )
+    add(
+        "--keep-going",
+        action="store_true",
+        help="go on where a loss or a parameter is not finite, for submissions that recover "
+        "(default: the trial ends as diverged)",
+    )
+    add(
+        "--retry-failed",
+        action="store_true",
+        help="run trials that failed again, whatever the cause (those that a signal from outside "
+        "ended are anyhow)",
+    )
+    add(
+        "--until",
+        choices=UNTIL,
+        default="validation",
+        help="stop at the validation target, or (AlgoPerf's older rule) when the test "
+        "target is met too, or go on "
+        "past the target to --max-steps",
+    )
+    add(
+        "--experiment",
+        metavar="NAME",
+        help="folder of the runs below --out (default: SCALE-DATA, "
+        "and the precision where it is not float32)",
+    )
+    add(
+        "--out",
+        type=Path,
+        default=DEFAULT_OUT,
+        metavar="DIR",
+        help="where run folders go (default: runs)",
+    )
+    add(
+        "--carbon",
+        action="store_true",
+        help="add the energy and the CO2 equivalent that codecarbon measures or estimates, offline "
+        "(extra carbon; docs/resources.md)",
+    )
+    add(
+        "--carbon-country",
+        metavar="CODE",
+        help="whose electricity the CO2 is of, as USA, DEU or IND (default: the world average)",
+    )
+    add(
+        "--wandb",
+        action="store_true",
+        help="log each trial to Weights & Biases too (extra wandb); WANDB_MODE=offline needs no "
+        "account (docs/resources.md)",
+    )
+    add("--json", action="store_true", help="print the results as JSON")
+
+
+def request(parsed: argparse.Namespace) -> RunRequest:
+    """Return what the parsed arguments ask for; each is named as its field."""
+    names = [field.name for field in dataclasses.fields(RunRequest)]
+    return RunRequest(**{name: getattr(parsed, name) for name in names})
+
+
+def _declare_computation(add: Callable[..., Any]) -> None:
+    """Add the arguments of `algoperf.backends.computation`."""
+    add(
+        "--precision",
+        choices=PRECISIONS,
+        default="float32",
+        help="of the forward and backward pass; parameters and optimizer stay float32; fp16 scales "
+        "the loss (default: float32; docs/techniques.md)",
+    )
+    add(
+        "--accumulate",
+        type=positive,
+        default=1,
+        metavar="N",
+        help="compute each batch in N parts and add up their gradients: the same update with less "
+        "memory (default: 1)",
+    )
+    add(
+        "--checkpoint-activations",
+        action="store_true",
+        help="compute each block anew in the backward pass instead of keeping what is inside: the "
+        "same update with less memory",
+    )

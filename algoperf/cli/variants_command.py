@@ -1,0 +1,64 @@
+"""`algoperf variants`: what each action does."""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+from algoperf.errors import UserError
+from algoperf.experiments.held_out import sample, seal
+from algoperf.run_folder import run_log
+from algoperf.workload import axes, catalogue, registry
+
+Say = Callable[[str], None]
+DONE, NOT_VERIFIED = 0, 1
+
+
+def run(arguments: argparse.Namespace, say: Say) -> int:
+    """Do what is asked, and return the exit code: 1 where a suite is not what was committed to."""
+    match arguments.action:
+        case "axes":
+            _list_axes(say)
+        case "sample":
+            _sample(arguments, say)
+        case "seal":
+            say(seal.seal(arguments.suite, _salt(arguments)))
+        case "verify":
+            if not seal.verify(arguments.suite, _salt(arguments), arguments.commitment):
+                say(f"{arguments.suite} is not what the commitment was made of")
+                return NOT_VERIFIED
+            say(f"{arguments.suite} is what the commitment was made of")
+    return DONE
+
+
+def _list_axes(say: Say) -> None:
+    width = max(map(len, axes.AXES))
+    for name, axis in axes.AXES.items():
+        values = ", ".join(map(str, axis.values))
+        say(f"{name:{width}}  {values}  ({axis.summary}; changes {axis.alters})")
+
+
+def _sample(arguments: argparse.Namespace, say: Say) -> None:
+    names = [catalogue.find(name).name for name in arguments.workloads or registry.names()]
+    variants = [name for name in names if name not in registry.names()]
+    if variants:
+        raise UserError(f"--workloads: {variants[0]} is a variant itself; give base workloads")
+    fewest, most = arguments.axes
+    request = sample.Request(arguments.seed, names, arguments.per_workload, fewest, most)
+    if arguments.dry_run:
+        for line in sample.drawn(request):
+            say(line)
+        return
+    for option, path in (("--out", arguments.out), ("--curves", arguments.curves)):
+        if path is not None and not path.resolve().parent.is_dir():
+            raise UserError(f"{option} {path}: there is no folder {path.parent}")
+    sampler = sample.Sampler(request, arguments.runs, arguments.workers, say, arguments.curves)
+    document = sampler.suite()
+    run_log.write_json(arguments.out, document)
+    for line in sample.table(document):
+        say(line)
+    say(f"written: {arguments.out}; run it with: algoperf run --suite {arguments.out} ...")
+
+
+def _salt(arguments: argparse.Namespace) -> Path:
+    given: Path | None = arguments.salt
+    return given or arguments.suite.with_name(f"{arguments.suite.name}.salt")

@@ -1,0 +1,1 @@
+"""What rows are like: facts, duplicates, plots, and rows as files."""

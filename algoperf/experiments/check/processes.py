@@ -1,0 +1,186 @@
+"""From a submission to its verdicts: data made once, a process for each framework."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from algoperf import backends, workload
+from algoperf.data.formats import sources
+from algoperf.data.loading import load_data
+from algoperf.errors import UserError
+from algoperf.experiments.check import verdicts
+from algoperf.experiments.check.verdicts import Report, Verdict
+from algoperf.machine import hardware, own_code
+from algoperf.submission import loading
+from algoperf.workload import catalogue
+
+WORKLOADS = ("digits", "ag_news")
+ROWS = 256
+CHILD = "algoperf.experiments.check.child"
+LIMIT_S = 900.0
+POLL_S = 0.2
+
+
+def check(
+    given: str,
+    framework: str | None = None,
+    names: Sequence[str] = WORKLOADS,
+    seed: int = 0,
+    emit: Callable[[Verdict], None] = lambda verdict: None,
+) -> list[Verdict]:
+    """Return the verdicts on a submission (a path, a folder or a name), each also given to `emit`
+    when it is there. Raises UserError for a mistake in what was asked.
+    """
+    if not names:
+        raise UserError("--workloads names no workload; give names with commas")
+    path, _ = loading.locate(given)
+    definitions = [catalogue.find(name) for name in names]
+    if framework is not None:
+        backends.check_installed(framework)
+    found: list[Verdict] = []
+
+    def keep(verdict: Verdict) -> None:
+        found.append(verdict)
+        emit(verdict)
+
+    try:
+        outline = loading.inspect(path)
+    except UserError as error:
+        report = Report(framework or "", "", (verdicts.LOADS,), keep)
+        report.failed(verdicts.LOADS, str(error))
+        return found
+    served = outline.frameworks
+    if framework is not None:
+        served = (loading.choose_framework(outline, framework),)
+    with tempfile.TemporaryDirectory() as scratch:
+        prepared = [prepare(definition, Path(scratch)) for definition in definitions]
+        for each in served:
+            run([request(path, each, prepared, seed)], Path(scratch), keep)
+    return found
+
+
+def request(
+    path: Path, framework: str, prepared: Sequence[Mapping[str, Any]], seed: int = 0
+) -> dict[str, Any]:
+    """What a process is asked: a file, a framework, and workloads as `prepare` has them."""
+    return {
+        "submission": str(path),
+        "framework": framework,
+        "workloads": list(prepared),
+        "seed": seed,
+    }
+
+
+def prepare(definition: workload.WorkloadDefinition, folder: Path) -> dict[str, Any]:
+    """The first training rows of a workload in a file, for the processes of both frameworks."""
+    scale_name = "mini" if "mini" in definition.scales else next(iter(definition.scales))
+    scale = definition.scales[scale_name]
+    kind, source = sources.resolve(definition, scale, None)
+    data = load_data(definition, scale.on(kind), source)
+    train = data.splits["train"]
+    rows = folder / f"{definition.name}.npz"
+    first: dict[str, Any] = {name: array[:ROWS] for name, array in train.items()}
+    np.savez(rows, **first)
+    return {
+        "name": definition.name,
+        "scale": scale_name,
+        "source": source,
+        "source_kind": kind,
+        "rows": str(rows),
+        "model": dict(data.model),
+        "num_train_examples": len(train["targets"]),
+    }
+
+
+def run(
+    requests: Sequence[Mapping[str, Any]], folder: Path, keep: Callable[[Verdict], None]
+) -> None:
+    """Have one process answer requests of one framework, one after the other, in a folder that
+    holds their files; hand on the verdicts. A check in which the process ends fails, what comes
+    after it is skipped.
+    """
+    files = []
+    for asked in requests:
+        stem = f"{len(list(folder.glob('*.jsonl')))}-{asked['framework']}"
+        files += [folder / f"{stem}.json", folder / f"{stem}.jsonl"]
+        files[-2].write_text(json.dumps(asked), "utf-8")
+        files[-1].touch()
+    said: list[list[Verdict]] = [[] for _ in requests]
+    ended = ""
+    for told in _run_child(files, folder):
+        ended = told  # at last, how it ended
+        for verdicts_said, lines in zip(said, files[1::2], strict=True):
+            complete = lines.read_text("utf-8").rpartition("\n")[0].splitlines()
+            for line in complete[len(verdicts_said) :]:
+                verdicts_said.append(Verdict(**json.loads(line)))
+                keep(verdicts_said[-1])
+    for asked, verdicts_said in zip(requests, said, strict=True):
+        for verdict in _unsaid(asked, verdicts_said, ended):
+            keep(verdict)
+
+
+def _unsaid(asked: Mapping[str, Any], said: Sequence[Verdict], ended: str) -> Iterator[Verdict]:
+    """Verdicts in place of those that a process did not come to."""
+    # `imports` is judged last, so it is not what the process was at when it ended.
+    places = [("", check) for check in verdicts.OF_A_FRAMEWORK if check != verdicts.IMPORTS]
+    for each in asked["workloads"]:
+        places += [(each["name"], check) for check in verdicts.OF_A_WORKLOAD]
+    places.append(("", verdicts.IMPORTS))
+    status = verdicts.FAILED
+    for name, check in places:
+        if not any((name, check) == (verdict.workload, verdict.check) for verdict in said):
+            yield Verdict(asked["framework"], name, check, status, ended)
+            status = verdicts.SKIPPED
+
+
+def _run_child(files: Sequence[Path], folder: Path) -> Iterator[str]:
+    """Run the process; say now and then, and at last, how it is. What a submission prints goes to
+    standard error.
+    """
+    settings = {
+        # Bit for bit: accelerators have operations whose order of summation varies.
+        "CUDA_VISIBLE_DEVICES": "",
+        "JAX_PLATFORMS": "cpu",
+        # Most of the time is JAX's compilation of the same update, once for each fresh copy.
+        "JAX_COMPILATION_CACHE_DIR": str(folder / "compiled"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+    }
+    process = subprocess.Popen(
+        [*own_code.program(CHILD, "*sys.argv[1:]"), *map(str, files)],
+        stdin=subprocess.DEVNULL,
+        stdout=sys.stderr.fileno() if _has_descriptor() else subprocess.DEVNULL,
+        env={**hardware.thread_environment(), **os.environ, **settings},
+    )
+    ends_at_s = time.monotonic() + LIMIT_S * len(files) / 2
+    try:
+        while process.poll() is None and time.monotonic() < ends_at_s:
+            yield "running"
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(POLL_S)
+        code = process.poll()
+    finally:
+        process.kill()
+        process.wait()
+    if code is None:
+        yield f"the process was still busy after {LIMIT_S:g} s for each framework"
+    elif code < 0:
+        yield f"the process was ended by {signal.Signals(-code).name}"
+    else:
+        yield f"the process ended with exit code {code}"
+
+
+def _has_descriptor() -> bool:
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        return sys.stderr.fileno() >= 0
+    return False

@@ -1,0 +1,37 @@
+"""Variants drawn by seed: the same on every machine and with every version of every library, as a
+hash and nothing else decides.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+from algoperf.workload import Scale, axes
+from algoperf.workload.axes import Changes
+
+
+def name_of(base: str, seed: int, attempt: int) -> str:
+    """The name under which a draw is run."""
+    return f"{base}_s{seed}_{attempt}"
+
+
+def draw(base: str, scale: Scale, seed: int, attempt: int, fewest: int, most: int) -> Changes:
+    """Return the changes of one draw: of `fewest` to `most` axes, each number equally likely, axes
+    and values equally likely among those that the scale offers.
+    """
+    offered = axes.offered(scale)
+
+    def pick(purpose: str, choices: Sequence[Any]) -> Any:
+        return choices[_number(f"{seed}/{base}/{attempt}/{purpose}") % len(choices)]
+
+    count = pick("axes", range(fewest, min(most, len(offered)) + 1))
+    left, changes = sorted(offered), {}
+    for place in range(count):
+        axis = pick(f"axis {place}", left)
+        left.remove(axis)
+        changes[axis] = pick(f"value {place}", offered[axis])
+    return changes
+
+
+def _number(text: str) -> int:
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8])

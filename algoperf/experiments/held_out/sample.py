@@ -1,0 +1,251 @@
+"""From a seed to a suite: draw, screen, set targets; every run by a resumable campaign."""
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from algoperf.errors import UserError
+from algoperf.experiments.campaign import Job
+from algoperf.experiments.held_out import draw, screening
+from algoperf.experiments.held_out.curves import CurveBook
+from algoperf.experiments.held_out.screening import Curve, Grid
+from algoperf.run_folder import run_log
+from algoperf.study.executors import local
+from algoperf.workload import WorkloadDefinition, catalogue, suite
+from algoperf.workload.axes import Changes
+
+SCALE, SOURCE = "mini", "builtin"
+SCREENED_IN = "pytorch"
+TARGETS_IN = ("jax", "pytorch")
+MOST_DRAWS = 20  # of a workload, for each variant that is wanted
+EVALUATIONS = 10  # of a run
+Say = Callable[[str], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """What is asked for: `per_workload` variants of each workload, of `fewest` to `most` axes."""
+
+    seed: int
+    workloads: Sequence[str]
+    per_workload: int
+    fewest: int = 1
+    most: int = 3
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What decides the suite, as its file has it."""
+        constants = {
+            "baseline": screening.BASELINE,
+            "learning_rate_factors": list(screening.FACTORS),
+            "screening_seeds": screening.SCREENING_SEEDS,
+            "target_seeds": screening.TARGET_SEEDS,
+            "regret": screening.REGRET,
+            "loss_falls_to": screening.LOSS_FALLS_TO,
+            "step_share": screening.STEP_SHARE,
+        }
+        return {"seed": self.seed, "axes": [self.fewest, self.most], **constants}
+
+
+def draws(request: Request, base: WorkloadDefinition) -> list[tuple[str, Changes]]:
+    """All draws of a workload that may be screened, (name, changes), each combination once."""
+    found: dict[str, Changes] = {}
+    scale = base.scales[SCALE]
+    for attempt in range(request.per_workload * MOST_DRAWS):
+        changes = draw.draw(base.name, scale, request.seed, attempt, request.fewest, request.most)
+        if changes not in found.values():
+            found[draw.name_of(base.name, request.seed, attempt)] = changes
+    return list(found.items())
+
+
+def drawn(request: Request) -> list[str]:
+    """Lines: as many draws of each workload as are wanted, before any screening."""
+    return [
+        f"{name}: {_told(changes)}"
+        for base in map(catalogue.find, request.workloads)
+        for name, changes in draws(request, base)[: request.per_workload]
+    ]
+
+
+class Sampler:
+    """Runs what screening needs below a folder and keeps it: nothing is run twice.
+
+    `curves`, if given, is a file that keeps the curves as well: what it holds is not run either.
+    """
+
+    def __init__(
+        self, request: Request, folder: Path, workers: int, say: Say, curves: Path | None = None
+    ) -> None:
+        self._request, self._folder, self._workers, self._say = request, folder, workers, say
+        self._book = CurveBook(curves)
+        self._candidates = folder / f"candidates-{request.seed}.json"
+        self._bases = {name: catalogue.find(name) for name in request.workloads}
+        self._draws = {name: draws(request, base) for name, base in self._bases.items()}
+
+    def suite(self) -> dict[str, Any]:
+        """Return the document of the suite. Raises UserError where a run fails for another reason
+        than training.
+        """
+        self._folder.mkdir(parents=True, exist_ok=True)
+        drawn = {
+            name: {"base": base, "changes": dict(changes)}
+            for base, found in self._draws.items()
+            for name, changes in found
+        }
+        run_log.write_json(self._candidates, {"format": suite.FORMAT, "variants": drawn})
+        accepted: dict[str, Any] = {}
+        rejected: list[dict[str, Any]] = []
+        bases: dict[str, Any] = {}
+        for name, base in self._bases.items():
+            usual = self._grid(base, name, None)
+            bases[name] = {"levels": screening.told(usual)}
+            wanted = self._request.per_workload
+            for variant, changes in self._draws[name]:
+                if wanted == 0:
+                    break
+                reason, entry = self._screen(base, variant, changes, usual)
+                self._say(f"{variant} {dict(changes)}: {reason or 'accepted'}")
+                if reason is None:
+                    accepted[variant] = entry
+                    wanted -= 1
+                else:
+                    rejected.append({"name": variant, **entry, "reason": reason})
+            if wanted:
+                raise UserError(
+                    f"{name}: {len(self._draws[name])} draws gave "
+                    f"{self._request.per_workload - wanted} of {self._request.per_workload} "
+                    "variants; ask for fewer, or for another range of --axes"
+                )
+        return {
+            "format": suite.FORMAT,
+            "settings": self._request.settings,
+            "bases": bases,
+            "variants": accepted,
+            "rejected": rejected,
+        }
+
+    def _screen(
+        self, base: WorkloadDefinition, variant: str, changes: Changes, usual: Grid
+    ) -> tuple[str | None, dict[str, Any]]:
+        """Return why the draw is rejected, or None, and its entry in the suite."""
+        path = str(self._candidates)
+        grid = self._grid(base, variant, path, seeds=1)
+        reason = screening.why_not_at_once(grid, usual)
+        if reason is None:
+            grid = self._grid(base, variant, path)
+            reason = screening.why_not(grid, usual)
+        entry = {
+            "base": base.name,
+            "changes": dict(changes),
+            "levels": screening.told(grid),
+        }
+        if reason is not None:
+            return reason, entry
+        hint = base.scales[SCALE].step_hint
+        factor = screening.best_factor(grid)
+        jobs = [
+            self._job(base, variant, framework, seed, factor, path)
+            for seed in range(screening.TARGET_SEEDS)
+            for framework in TARGETS_IN
+        ]
+        sign = 1 if base.higher_is_better else -1
+        self._run(base, jobs)
+        value = screening.target(self._curves(base, jobs), hint)
+        baselines = base.scales[SCALE].targets[SOURCE].baselines.values()
+        beaten = max((sign * baseline for baseline in baselines), default=-math.inf)
+        if value <= beaten:
+            return f"no target: {value:g} is no better than the base's baseline {beaten:g}", entry
+        provenance = (
+            f"{screening.BASELINE}, learning rate x {factor:g}: {len(jobs) - 1} of {len(jobs)} "
+            f"runs within {screening.STEP_SHARE:g} of the step hint of {hint}"
+        )
+        target = {"validation": sign * value, "provenance": provenance}
+        return None, {**entry, "targets": {SCALE: {SOURCE: target}}}
+
+    def _grid(
+        self,
+        base: WorkloadDefinition,
+        name: str,
+        path: str | None,
+        seeds: int = screening.SCREENING_SEEDS,
+    ) -> Grid:
+        jobs = {
+            factor: [
+                self._job(base, name, SCREENED_IN, seed, factor, path) for seed in range(seeds)
+            ]
+            for factor in screening.FACTORS
+        }
+        # Seed by seed, so that an early end leaves something of each factor.
+        self._run(base, [job for row in zip(*jobs.values(), strict=True) for job in row])
+        return {factor: self._curves(base, own) for factor, own in jobs.items()}
+
+    def _job(
+        self,
+        base: WorkloadDefinition,
+        name: str,
+        framework: str,
+        seed: int,
+        factor: float,
+        path: str | None,
+    ) -> Job:
+        hint = base.scales[SCALE].step_hint
+        every = max(1, hint // EVALUATIONS)
+        return Job(name, screening.BASELINE, framework, seed, factor, hint, every, suite=path)
+
+    def _changes(self, base: WorkloadDefinition, job: Job) -> Changes:
+        return dict(self._draws[base.name]).get(job.workload, {})
+
+    def _run(self, base: WorkloadDefinition, jobs: Sequence[Job]) -> None:
+        todo = [job for job in jobs if self._book.find(job, self._changes(base, job)) is None]
+        try:
+            local.run(todo, self._folder, self._workers, self._say)
+        finally:  # what has ended, should the others not
+            self._book.add(
+                [
+                    (job, self._changes(base, job), _curve(base, job.folder(self._folder)))
+                    for job in todo
+                    if job.has_ended(self._folder)
+                ]
+            )
+
+    def _curves(self, base: WorkloadDefinition, jobs: Sequence[Job]) -> list[Curve]:
+        return [
+            self._book.find(job, self._changes(base, job)) or _curve(base, job.folder(self._folder))
+            for job in jobs
+        ]
+
+
+def _curve(base: WorkloadDefinition, folder: Path) -> Curve:
+    result = run_log.read_result(folder)
+    if result is None or result["status"] == "failed":
+        cause = "it has no result" if result is None else result["error"]["cause"]
+        raise UserError(f"{folder}: a screening run failed ({cause})")
+    sign = 1 if base.higher_is_better else -1
+    rows = run_log.evaluations(folder)
+    metric = f"validation/{base.target_metric}"
+    return Curve(
+        [int(row["global_step"]) for row in rows],
+        [sign * row[metric] for row in rows],
+        [row["validation/loss"] for row in rows],
+        is_finite=result["status"] != "diverged",
+    )
+
+
+def table(document: Mapping[str, Any]) -> list[str]:
+    """Lines: every draw of a suite that was screened, and what came of it."""
+    lines = []
+    for name, entry in document["variants"].items():
+        target = entry["targets"][SCALE][SOURCE]
+        lines.append(
+            f"accepted {name}: {_told(entry['changes'])}; target {target['validation']:g} "
+            f"({target['provenance']})"
+        )
+    for entry in document["rejected"]:
+        lines.append(f"rejected {entry['name']}: {_told(entry['changes'])}; {entry['reason']}")
+    return lines
+
+
+def _told(changes: Changes) -> str:
+    return ", ".join(f"{axis} {value}" for axis, value in changes.items())

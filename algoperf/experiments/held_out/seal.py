@@ -1,0 +1,58 @@
+"""Commitments to a suite: what an organiser publishes before submissions close, and what proves
+afterwards that the suite was this one.
+
+The commitment is HMAC-SHA256 of the file's bytes under a random salt of 32 bytes (RFC 2104), so
+that nobody can try likely suites against it; the salt is published with the suite.
+"""
+
+import hashlib
+import hmac
+import secrets
+from pathlib import Path
+
+from algoperf.errors import UserError
+
+SALT_BYTES = 32
+
+
+def seal(path: Path, salt_path: Path) -> str:
+    """Return the commitment to a file, under a new salt that is written to `salt_path`.
+
+    Raises UserError where the file cannot be read or there is a salt already.
+    """
+    content = _read(path)
+    salt = secrets.token_hex(SALT_BYTES)
+    try:
+        with salt_path.open("x") as file:
+            file.write(salt + "\n")
+    except FileExistsError as error:
+        raise UserError(
+            f"{salt_path} is there already: {path} was sealed; verify it, or remove the salt"
+        ) from error
+    except OSError as error:
+        raise UserError(f"{salt_path}: cannot be written ({error.strerror})") from error
+    return _commitment(content, salt)
+
+
+def verify(path: Path, salt_path: Path, commitment: str) -> bool:
+    """Return whether the file is, byte for byte, what the commitment was made of."""
+    content, salt = _read(path), _read(salt_path)
+    try:
+        made = _commitment(content, salt.decode().strip())
+    except ValueError as error:
+        raise UserError(f"{salt_path}: no salt of {SALT_BYTES} bytes as hexadecimal") from error
+    return hmac.compare_digest(made.encode(), commitment.strip().lower().encode())
+
+
+def _commitment(content: bytes, salt: str) -> str:
+    key = bytes.fromhex(salt)
+    if len(key) != SALT_BYTES:
+        raise ValueError(salt)
+    return hmac.new(key, content, hashlib.sha256).hexdigest()
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from error

@@ -1,0 +1,1 @@
+"""Files that stay whole, whatever ends the process that writes them."""

@@ -1,0 +1,338 @@
+"""What a submission keeps between steps, as named arrays and JSON, and back; nothing is pickled.
+
+`to_arrays(tree)` gives `(arrays, structure)`: NumPy arrays of NumPy's own types by name, and a JSON
+value that says how they hang together. `restore(arrays, structure, fresh)` gives the tree again.
+`fresh` is the same tree newly initialised; from it comes what is no data: functions, classes, the
+types of named tuples and dataclasses, the nodes of JAX pytrees, the objects that load a state.
+
+A tree is made of arrays (JAX, PyTorch, NumPy), numbers, strings, None, dicts, lists, tuples,
+deques, named tuples, dataclasses, registered JAX pytrees, the random generators of PyTorch, NumPy
+and Python, objects with `state_dict` and `load_state_dict` (PyTorch's optimizers, schedulers and
+modules), other objects by their attributes where these are all that they hold, and functions,
+classes and workloads, which are taken from `fresh`. For anything else `to_arrays` raises UserError,
+which names the place.
+
+No framework is imported: a tree holds JAX or PyTorch values only where they are loaded already.
+"""
+
+import collections
+import copy
+import dataclasses
+import math
+import sys
+import types
+from typing import Any
+
+import numpy as np
+
+from algoperf.errors import UserError
+from algoperf.run_folder import state_kinds as kinds
+
+Arrays = dict[str, np.ndarray]
+Structure = dict[str, Any]  # a JSON object
+ABSENT: Any = object()
+SAVED = (
+    "arrays, numbers, strings, None, dicts, lists, tuples, deques, dataclasses, JAX pytrees, "
+    "functions, random generators, and objects with state_dict and load_state_dict, or with "
+    "attributes that can be saved"
+)
+SEQUENCES: dict[str, Any] = {"list": list, "tuple": tuple, "deque": collections.deque}
+DICTS = (dict, collections.OrderedDict, collections.Counter)
+UNSIGNED = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64}
+
+
+def to_arrays(tree: Any, name: str = "state") -> tuple[Arrays, Structure]:
+    """Return (arrays by name, structure), copies that later steps leave alone; `name` starts the
+    arrays' names and the places in messages. The tree stays as it is.
+    """
+    writer = _Writer()
+    structure = writer.node(tree, name)
+    return writer.arrays, structure
+
+
+def restore(arrays: Arrays, structure: Structure, fresh: Any, name: str = "state") -> Any:
+    """Return the tree; raise UserError where `fresh` is of another kind than what was saved.
+
+    PyTorch's tensors and objects of `fresh` are filled in place where they fit, so that what refers
+    to a module's parameters still does. Other tensors are made anew.
+    """
+    return _Reader(arrays).value(structure, fresh, name)
+
+
+class _Writer:
+    def __init__(self) -> None:
+        self.arrays: Arrays = {}
+        self._inside: set[int] = set()  # the objects that are being written
+
+    def node(self, value: Any, at: str) -> Structure:
+        """The structure of one value; its arrays are kept."""
+        for write in (self._plain, self._array, self._container, self._random, self._object):
+            found = write(value, at)
+            if found is not None:
+                return found
+        if kinds.is_static(value):
+            return {"kind": "static", "label": kinds.label(value)}
+        has_attributes = hasattr(value, "__dict__") and not isinstance(value, types.ModuleType)
+        if has_attributes and not kinds.hides(value):
+            return self._instance(value, at)
+        raise UserError(
+            f"{at} is {kinds.article(value)}, which cannot be saved; a state holds {SAVED}"
+        )
+
+    def _plain(self, value: Any, at: str) -> Structure | None:
+        if type(value) is float and not math.isfinite(value):
+            return {"kind": "float", "value": repr(value)}
+        if value is None or type(value) in (bool, int, float, str):
+            return {"kind": "value", "value": value}
+        return None
+
+    def _array(self, value: Any, at: str) -> Structure | None:
+        if isinstance(value, np.ndarray | np.generic):
+            kind = "numpy" if isinstance(value, np.ndarray) else "scalar"
+            return {"kind": kind, **self._keep(np.array(value), at)}
+        if kinds.is_kind(value, "torch", "Tensor"):
+            return self._tensor(value, at)
+        if kinds.is_kind(value, "torch", "Generator"):
+            return {"kind": "generator", **self._keep(value.get_state().numpy().copy(), at)}
+        if not kinds.is_kind(value, "jax", "Array"):
+            return None
+        jax: Any = sys.modules["jax"]
+        if jax.dtypes.issubdtype(value.dtype, jax.dtypes.prng_key):
+            kept = self._keep(np.array(jax.random.key_data(value)), at)
+            return {"kind": "jax key", "generator": str(jax.random.key_impl(value)), **kept}
+        return {"kind": "jax", "weak": bool(value.weak_type), **self._keep(np.array(value), at)}
+
+    def _tensor(self, value: Any, at: str) -> Structure:
+        torch: Any = sys.modules["torch"]
+        if value.layout is not torch.strided:
+            raise UserError(f"{at} is a {value.layout} tensor, which cannot be saved")
+        flat = value.detach().cpu().contiguous()
+        dtype = str(value.dtype).removeprefix("torch.")
+        if dtype == "bfloat16" or dtype.startswith("float8"):  # NumPy has no such types
+            flat = flat.view(torch.int16 if dtype == "bfloat16" else torch.uint8)
+        kept = self._keep(flat.numpy().copy(), at)
+        device, gradient = value.device.type, bool(value.requires_grad)
+        return {"kind": "torch", **kept, "dtype": dtype, "device": device, "gradient": gradient}
+
+    def _keep(self, array: np.ndarray, at: str) -> Structure:
+        if array.dtype.hasobject or array.dtype.names is not None:
+            raise UserError(f"{at} is an array of {array.dtype}, which cannot be saved")
+        while at in self.arrays:  # a key may hold the separator
+            at += "'"
+        dtype = array.dtype
+        self.arrays[at] = array if dtype.isbuiltin != 2 else array.view(UNSIGNED[dtype.itemsize])
+        return {"array": at, "dtype": dtype.name}
+
+    def _container(self, value: Any, at: str) -> Structure | None:
+        kind = type(value).__qualname__
+        if isinstance(value, dict):
+            keys = [
+                [self._key(key, at), self.node(each, f"{at}/{key}")] for key, each in value.items()
+            ]
+            return {"kind": "dict", "type": kind, "items": keys}
+        if kinds.is_named_tuple(value):
+            pairs = zip(value._fields, value, strict=True)
+            return {"kind": "named tuple", "type": kind, "items": self._all(pairs, at)}
+        if type(value) is collections.deque:
+            items = self._all(enumerate(value), at)
+            return {"kind": kind, "most": value.maxlen, "items": items}
+        if type(value) in (list, tuple):
+            return {"kind": kind, "items": self._all(enumerate(value), at)}
+        found = kinds.children(value)
+        if found is not None:
+            return {"kind": "pytree", "type": kind, "items": self._all(enumerate(found[0]), at)}
+        if dataclasses.is_dataclass(value) and not isinstance(value, type):
+            named = (
+                (field.name, getattr(value, field.name)) for field in dataclasses.fields(value)
+            )
+            return {"kind": "dataclass", "type": kind, "items": self._all(named, at)}
+        return None
+
+    def _all(self, named: Any, at: str) -> list[Structure]:
+        return [self.node(value, f"{at}/{name}") for name, value in named]
+
+    def _key(self, key: Any, at: str) -> Structure:
+        simple = key is None or type(key) in (bool, int, float, str)
+        if not simple and not (type(key) is tuple and all(type(part) is not tuple for part in key)):
+            raise UserError(
+                f"{at} is a dict with {kinds.article(key)} as a key, which cannot be saved"
+            )
+        return (
+            self.node(key, f"{at} (a key)")
+            if simple
+            else {"kind": "tuple", "items": [self._key(part, at) for part in key]}
+        )
+
+    def _random(self, value: Any, at: str) -> Structure | None:
+        found = kinds.generator_state(value)
+        if found is None:
+            return None
+        return {"kind": "random", "type": kinds.label(value), "state": self.node(found, at)}
+
+    def _object(self, value: Any, at: str) -> Structure | None:
+        loads = all(
+            callable(getattr(value, name, None)) for name in ("state_dict", "load_state_dict")
+        )
+        if not loads or isinstance(value, type):
+            return None
+        return {
+            "kind": "object",
+            "type": type(value).__qualname__,
+            "state": self.node(value.state_dict(), at),
+        }
+
+    def _instance(self, value: Any, at: str) -> Structure:
+        if id(value) in self._inside:
+            raise UserError(
+                f"{at} is {kinds.article(value)} that holds itself, which cannot be saved"
+            )
+        self._inside.add(id(value))
+        attributes = [[name, self.node(each, f"{at}/{name}")] for name, each in vars(value).items()]
+        self._inside.discard(id(value))
+        return {"kind": "instance", "type": type(value).__qualname__, "items": attributes}
+
+
+class _Reader:
+    def __init__(self, arrays: Arrays) -> None:
+        self._arrays = arrays
+        self._filled: dict[int, str] = {}  # address of a tensor that was filled -> its array
+
+    def value(self, node: Structure, fresh: Any, at: str) -> Any:
+        """The value of a node, beside its counterpart in the fresh tree (or `ABSENT`)."""
+        kind = node["kind"]
+        if kind == "value":
+            return node["value"]
+        if kind == "float":
+            return float(node["value"])
+        if kind == "static":
+            self._expect(
+                fresh is not ABSENT and kinds.label(fresh) == node["label"], node, fresh, at
+            )
+            return fresh
+        if kind == "object":
+            self._expect(hasattr(fresh, "load_state_dict"), node, fresh, at)
+            saved = self.value(node["state"], fresh.state_dict(), at)
+            fresh.load_state_dict(saved)
+            if kinds.is_kind(fresh, "torch.optim", "Optimizer"):
+                _keep_types(fresh, saved["state"])
+            return fresh
+        if kind == "random":
+            self._expect(kinds.label(fresh) == node["type"], node, fresh, at)
+            kinds.set_generator_state(fresh, self.value(node["state"], ABSENT, at))
+            return fresh
+        return self._array(node, fresh, at) if "array" in node else self._container(node, fresh, at)
+
+    def _expect(self, fits: bool, node: Structure, fresh: Any, at: str) -> None:
+        if not fits:
+            what = node.get("type", node.get("label", node["kind"]))
+            now = "absent" if fresh is ABSENT else kinds.article(fresh)
+            raise UserError(f"{at} was saved as {what}, but is {now} after initialisation")
+
+    def _array(self, node: Structure, fresh: Any, at: str) -> Any:
+        array = self._arrays[node["array"]]
+        if node["kind"] == "torch":
+            return self._tensor(node, array, fresh)
+        array = array.copy() if array.dtype.name == node["dtype"] else array.view(node["dtype"])
+        if node["kind"] == "numpy":
+            return array
+        if node["kind"] == "scalar":
+            return array[()]
+        if node["kind"] == "generator":
+            self._expect(hasattr(fresh, "set_state"), node, fresh, at)
+            fresh.set_state(sys.modules["torch"].from_numpy(array))
+            return fresh
+        return _jax_array(node, array, fresh)
+
+    def _tensor(self, node: Structure, array: np.ndarray, fresh: Any) -> Any:
+        torch: Any = sys.modules["torch"]
+        dtype = getattr(torch, node["dtype"])
+        made = torch.from_numpy(array.copy()).view(dtype)
+        if kinds.is_kind(fresh, "torch", "Tensor") and (fresh.shape, fresh.dtype) == (
+            made.shape,
+            dtype,
+        ):
+            # Tensors that began as one may have parted since: only equal values share a place.
+            before = self._filled.setdefault(fresh.data_ptr(), node["array"])
+            if self._arrays[before].tobytes() == array.tobytes() and fresh.is_contiguous():
+                with torch.no_grad():
+                    fresh.copy_(made)
+                return fresh
+        made = made.to(node["device"])
+        return made.requires_grad_() if node["gradient"] else made
+
+    def _container(self, node: Structure, fresh: Any, at: str) -> Any:
+        kind, items = node["kind"], node["items"]
+        if kind == "dict":
+            return self._dict(node, fresh, at)
+        if kind in SEQUENCES:
+            old = list(fresh) if isinstance(fresh, list | tuple | collections.deque) else []
+            padded = [*old[: len(items)], *[ABSENT] * (len(items) - len(old))]
+            values = self._all(items, list(zip(range(len(items)), padded, strict=True)), at)
+            return SEQUENCES[kind](values, **({"maxlen": node["most"]} if kind == "deque" else {}))
+        self._expect(type(fresh).__qualname__ == node["type"], node, fresh, at)
+        if kind == "named tuple":
+            return type(fresh)(*self._all(items, list(zip(fresh._fields, fresh, strict=True)), at))
+        if kind == "instance":
+            old = vars(fresh)
+            names = [(name, old.get(name, ABSENT)) for name, _ in items]
+            values = self._all([item for _, item in items], names, at)
+            old.clear()
+            old.update(zip([name for name, _ in items], values, strict=True))
+            return fresh
+        if kind == "pytree":
+            found = kinds.children(fresh)
+            assert found is not None
+            children, definition = found
+            self._expect(len(children) == len(items), node, fresh, at)
+            return definition.unflatten(self._all(items, list(enumerate(children)), at))
+        made = copy.copy(fresh)
+        named = [(field.name, getattr(fresh, field.name)) for field in dataclasses.fields(fresh)]
+        for (name, _), value in zip(named, self._all(items, named, at), strict=True):
+            object.__setattr__(made, name, value)
+        return made
+
+    def _all(self, items: list[Structure], named: list[tuple[Any, Any]], at: str) -> list[Any]:
+        return [
+            self.value(item, old, f"{at}/{name}")
+            for item, (name, old) in zip(items, named, strict=True)
+        ]
+
+    def _dict(self, node: Structure, fresh: Any, at: str) -> Any:
+        old = fresh if isinstance(fresh, dict) else {}
+        values = {}
+        for key_node, item in node["items"]:
+            key = self.value(key_node, ABSENT, at)
+            values[key] = self.value(item, old.get(key, ABSENT), f"{at}/{key}")
+        for known in DICTS:
+            if known.__qualname__ == node["type"]:
+                return known(values)
+        self._expect(type(fresh).__qualname__ == node["type"], node, fresh, at)
+        made = copy.copy(fresh)  # a defaultdict keeps its factory
+        made.clear()
+        made.update(values)
+        return made
+
+
+def _keep_types(optimizer: Any, saved: Any) -> None:
+    """Give an optimizer the saved tensors of another type than their parameter's, which
+    `load_state_dict` casts to that. `saved` is by the parameter's number.
+    """
+    torch: Any = sys.modules["torch"]
+    parameters = [each for group in optimizer.param_groups for each in group["params"]]
+    for number, parameter in enumerate(parameters):
+        now = optimizer.state.get(parameter, {})
+        for name, value in saved.get(number, {}).items():
+            if isinstance(value, torch.Tensor) and value.dtype != now[name].dtype:
+                now[name] = value.to(now[name].device)
+
+
+def _jax_array(node: Structure, array: np.ndarray, fresh: Any) -> Any:
+    """The array, placed as the fresh one is."""
+    jax: Any = sys.modules["jax"]
+    if node["kind"] == "jax key":
+        return jax.random.wrap_key_data(array, impl=node["generator"])
+    # A Python number makes a weakly typed array; NumPy's makes one that promotes others.
+    made = jax.numpy.array(array.item() if node["weak"] and array.ndim == 0 else array)
+    if kinds.is_kind(fresh, "jax", "Array") and fresh.shape == made.shape and fresh.committed:
+        return jax.device_put(made, fresh.sharding)
+    return made

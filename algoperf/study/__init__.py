@@ -1,0 +1,1 @@
+"""Trials times studies, and where they run."""

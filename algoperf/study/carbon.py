@@ -1,0 +1,223 @@
+"""`--carbon`: the energy of a trial and what it emits, by codecarbon, offline.
+
+codecarbon measures the whole machine, other programs included. Where it has no sensor it estimates
+from constants, which is said with each figure; no score reads any of it.
+"""
+
+import contextlib
+import importlib
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from algoperf.errors import UserError
+from algoperf.run_folder import run_log, writing
+from algoperf.study import companions
+from algoperf.trial.plan import TrialPlan
+
+OPTION = "--carbon"
+WORLD = "world average"
+ESTIMATE = "estimate"
+# codecarbon's modes of measuring a processor that read a sensor.
+CPU_SENSORS = {
+    "intel_rapl": "RAPL",
+    "windows_emi": "Windows Energy Meter Interface (RAPL)",
+    "intel_power_gadget": "Intel Power Gadget",
+}
+PARTS = ("cpu", "gpu", "ram")
+PROCESSES = "processes"
+
+
+class Carbon:
+    """Follows each trial with a tracker of codecarbon's, in the starter's process.
+
+    What it found is kept in the run folder, for each process that a trial ran in: they add up.
+    """
+
+    name = OPTION
+
+    def __init__(self, country: str | None = None) -> None:
+        self._country = country
+        self._tracker: Any = None
+        self._folder = Path()
+        self._earlier: list[dict[str, Any]] = []
+        self._last: Any = None  # codecarbon's data, as it was told last
+
+    def begin(self, plan: TrialPlan, folder: Path) -> None:
+        """Start measuring; a first reading here, since it loads what the later ones need."""
+        self._folder, self._earlier, self._last = folder, [], None
+        self._tracker = _tracker(self._country, folder, self)
+        self._tracker.start()
+        self._tracker.flush()
+        if self._last is None:  # codecarbon swallows its own exceptions
+            raise RuntimeError("codecarbon measured nothing")
+
+    def event(self, event: dict[str, Any]) -> None:
+        """At the start see what earlier processes took; at evaluations keep what this one took."""
+        if event["event"] == "start":
+            kept = run_log.read_json(self._folder / run_log.CARBON) or {}
+            self._earlier = kept.get(PROCESSES, [])
+        elif event["event"] == "evaluation":
+            self._tracker.flush()
+            self._keep()
+
+    def end(self, result: dict[str, Any] | None) -> dict[str, Any]:
+        """Stop measuring; the figures of all the trial's processes together."""
+        self._tracker.stop()
+        if not self._folder.is_dir() or run_log.read_flags(self._folder) is None:
+            return {}  # a user's mistake, which leaves no trial
+        self._keep()
+        return {"carbon": total([*self._earlier, self._now()])}
+
+    def out(self, total: Any, delta: Any) -> None:
+        """As codecarbon's output: it hands its data over where it would write a file."""
+        self._last = total
+
+    def exit(self) -> None:
+        """As codecarbon's output: it stops."""
+
+    def _keep(self) -> None:
+        with writing.into(self._folder):
+            kept = {PROCESSES: [*self._earlier, self._now()]}
+            run_log.write_json(self._folder / run_log.CARBON, kept)
+
+    def _now(self) -> dict[str, Any]:
+        return figures(self._last, sensors(self._tracker._hardware), self._country or WORLD)
+
+
+def check(country: str | None) -> None:
+    """Raise UserError where codecarbon is not installed, or does not know the country."""
+    companions.need(OPTION, "codecarbon", "carbon")
+    if country is None:
+        return
+    known = importlib.import_module("codecarbon.input").DataSource().get_global_energy_mix_data()
+    if country not in known:
+        raise UserError(
+            f"--carbon-country {country!r}: codecarbon does not know it; expected a code of three "
+            f"letters, as USA, DEU or IND (or leave it out, for the {WORLD})"
+        )
+
+
+def _tracker(country: str | None, folder: Path, output: Carbon) -> Any:
+    """A tracker that writes no file and asks no network, whatever codecarbon's own settings say."""
+    codecarbon = importlib.import_module("codecarbon")
+    logging.getLogger("codecarbon").setLevel(logging.ERROR)
+    average_g = None
+    if country is None:
+        source = importlib.import_module("codecarbon.input").DataSource()
+        average_g = source.get_carbon_intensity_per_source_data()["world_average"]
+    return codecarbon.OfflineEmissionsTracker(
+        country_iso_code=country,
+        country_2letter_iso_code=None,
+        region=None,
+        cloud_provider=None,
+        cloud_region=None,
+        force_carbon_intensity_g_co2e_kwh=average_g,
+        electricitymaps_api_token="",
+        emissions_endpoint=None,
+        output_methods=[],
+        output_handlers=[output],
+        output_dir=str(folder),
+        tracking_mode="machine",
+        allow_multiple_runs=True,
+        log_level="error",
+        pue=1.0,
+        wue=0.0,
+    )
+
+
+def sensors(hardware: Sequence[Any]) -> dict[str, str]:
+    """What codecarbon reads each part by: a sensor, or 'estimate: ...'."""
+    found = {}
+    for each in hardware:
+        match type(each).__name__:
+            case "CPU":
+                estimate = f"{ESTIMATE}: {_cpu_estimate(each)}"
+                found["cpu"] = CPU_SENSORS.get(each._mode, estimate)
+            case "GPU":
+                found["gpu"] = "NVML"
+                with contextlib.suppress(AttributeError, IndexError):
+                    if "AMD" in type(each.devices.devices[0]).__name__.upper():
+                        found["gpu"] = "AMD SMI"
+            case "RAM":
+                found["ram"] = f"{ESTIMATE}: by the size of memory"
+            case "AppleSiliconChip":
+                found[each.chip_part.lower()] = "powermetrics"
+            case "Raspberry":
+                found[each.chip_part.lower()] = "the board's power controller"
+    return {part: found[part] for part in PARTS if part in found}
+
+
+def _cpu_estimate(cpu: Any) -> str:
+    kind = "an unknown processor's" if getattr(cpu, "_is_generic_tdp", False) else "the"
+    power = f"{kind} design power of {cpu._tdp:g} W"
+    if cpu._mode == "cpu_load":
+        return f"by load and {power}"
+    return f"a constant share of {power}" if cpu._mode == "constant" else f"{cpu._mode}, {power}"
+
+
+def figures(data: Any, sensors: dict[str, str], country: str) -> dict[str, Any]:
+    """One process's figures of codecarbon's data: kWh, kg of CO2 equivalent, seconds."""
+    parts = {part: float(getattr(data, f"{part}_energy")) for part in sensors}
+    return {
+        "energy_kwh": float(data.energy_consumed),
+        "estimated_kwh": sum(parts[part] for part in sensors if is_estimate(sensors[part])),
+        "co2_kg": float(data.emissions),
+        "measured_s": float(data.duration),
+        "energy_kwh_by_part": parts,
+        "sensors": sensors,
+        "country": country,
+        "codecarbon": data.codecarbon_version,
+    }
+
+
+def is_estimate(sensor: str) -> bool:
+    """Whether what `sensors` names is no sensor."""
+    return sensor.startswith(ESTIMATE)
+
+
+def total(processes: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """What the result says: the processes' figures added up, and what they were read by.
+
+    `is_estimate` where no sensor was read at all; `estimated_kwh` is the part of the energy that no
+    sensor read; `grid_g_per_kwh` the grams of CO2 equivalent that a kWh was taken to emit.
+    """
+    names = ("energy_kwh", "estimated_kwh", "co2_kg", "measured_s")
+    summed: dict[str, Any] = {name: sum(each[name] for each in processes) for name in names}
+    by_part = {}
+    for part in PARTS:
+        of_part = [each["energy_kwh_by_part"].get(part) for each in processes]
+        if any(value is not None for value in of_part):
+            by_part[part] = sum(value or 0.0 for value in of_part)
+    read_by = {
+        part: " and ".join(sorted({each["sensors"].get(part, "nothing") for each in processes}))
+        for part in by_part
+    }
+    every = [sensor for each in processes for sensor in each["sensors"].values()]
+    energy_kwh = summed["energy_kwh"]
+    return {
+        **summed,
+        "energy_kwh_by_part": by_part,
+        "sensors": read_by,
+        "is_estimate": all(is_estimate(sensor) for sensor in every),
+        "country": " and ".join(sorted({each["country"] for each in processes})),
+        "grid_g_per_kwh": 1000 * summed["co2_kg"] / energy_kwh if energy_kwh > 0 else None,
+        "scope": "the whole machine, other programs included",
+        "source": f"codecarbon {processes[-1]['codecarbon']}, offline",
+    }
+
+
+def line(carbon: dict[str, Any]) -> str:
+    """The figures in one line, called an estimate where they are one."""
+    energy_kwh, estimated_kwh = carbon["energy_kwh"], carbon["estimated_kwh"]
+    kind = "an estimate, no sensor was read" if carbon["is_estimate"] else "measured"
+    if not carbon["is_estimate"] and estimated_kwh > 0 and energy_kwh > 0:
+        kind += f", but for {estimated_kwh / energy_kwh:.0%} of it"
+    read_by = "; ".join(f"{part}: {sensor}" for part, sensor in carbon["sensors"].items())
+    grid = carbon["grid_g_per_kwh"] or 0.0
+    return (
+        f"energy: {energy_kwh:.3g} kWh ({kind}; {read_by}), {1000 * carbon['co2_kg']:.3g} g CO2 "
+        f"equivalent at {grid:.0f} g/kWh ({carbon['country']}); the whole machine for "
+        f"{carbon['measured_s']:.1f} s"
+    )

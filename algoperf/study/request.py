@@ -1,0 +1,170 @@
+"""What a run is asked to be, before anything is looked up or loaded."""
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from algoperf.backends.computation import PRECISIONS
+from algoperf.errors import UserError, choose
+
+RULESETS = ("external", "self")
+UNTIL = ("validation", "test", "end")
+SCALE = "mini"  # where none is given
+DEFAULT_OUT = Path("runs")
+
+
+@dataclasses.dataclass(frozen=True)
+class RunRequest:
+    """What `algoperf run` and `algoperf.run` are asked; each field is an option of the command.
+
+    The option of a field is its name with dashes: `max_steps` is `--max-steps`. Two differ:
+    `checkpoints=False` is `--no-checkpoint`, and `out` is a path.
+
+    Attributes:
+        workload: A name from `algoperf workloads`, or a variant's.
+        submission: A Python file, a folder with a `submission.py`, or a reference algorithm's name.
+        framework: 'jax' or 'pytorch'; None for the one that the submission serves, jax if both.
+        scale: The size of model and data, a name among the workload's scales.
+        data: 'builtin', 'hub' or a folder; None for the scale's own source.
+        skip_bad_rows: Count rows that cannot be read, and go on.
+        drop_duplicates: Leave out training rows that repeat, or that another split has too.
+        balance: Leave out training rows until every class has as many.
+        pretrained: A folder of saved weights, or a name on the hub, to start from.
+        save_model: A folder for the trained model; of one trial.
+        tuning_ruleset: 'external' (points are drawn, 5 trials a study), 'self' (no point, budget
+            x 1.5), or None: one trial at the submission's DEFAULTS.
+        search_space: A file in AlgoPerf's JSON form, in place of the submission's own space.
+        trials: Trials a study; None for 1, or under the external ruleset 5.
+        studies: Studies, each with points and seeds of its own.
+        trial_range: 'FIRST:LAST', counted from 1: run only these trials of each study.
+        seed: The seed of everything; every trial derives its own.
+        batch_size: Rows a step; None for the submission's, else the workload's.
+        compile: Compile the PyTorch model (JAX always compiles).
+        precision: Of the forward and backward pass, one of `computation.PRECISIONS`.
+        accumulate: In how many parts each batch is computed.
+        checkpoint_activations: Recompute each block in the backward pass.
+        max_steps: End after so many steps, whatever the time; such a run is not scoreable.
+        eval_every_steps: Evaluate by steps instead of by seconds of submission time.
+        checkpoint_every_s: Save the trial whenever so many seconds of wall time have passed.
+        checkpoints: Whether trials are saved at all.
+        keep_going: Go on where a loss or a parameter is not finite.
+        retry_failed: Run trials again that failed.
+        until: Stop at the 'validation' target, the 'test' target too, or at the 'end'.
+        experiment: The folder of the runs below `out`; None for SCALE-DATA[-PRECISION].
+        out: Where run folders go.
+        carbon: Add the energy and CO2 that codecarbon measures or estimates.
+        carbon_country: Whose electricity the CO2 is of, three letters.
+        wandb: Log each trial to Weights & Biases too.
+        suite: A file that has held-out variants, where the workload is one of them.
+
+    Raises:
+        UserError: A value can be no value of its field. What a field names (a workload, a file) is
+            looked up later, by `run_plan.make`.
+    """
+
+    workload: str
+    submission: str
+    framework: str | None = None
+    scale: str = SCALE
+    data: str | None = None
+    skip_bad_rows: bool = False
+    drop_duplicates: bool = False
+    balance: bool = False
+    pretrained: str | None = None
+    save_model: Path | None = None
+    tuning_ruleset: str | None = None
+    search_space: str | None = None
+    trials: int | None = None
+    studies: int = 1
+    trial_range: str | None = None
+    seed: int = 0
+    batch_size: int | None = None
+    compile: bool = False
+    precision: str = "float32"
+    accumulate: int = 1
+    checkpoint_activations: bool = False
+    max_steps: int | None = None
+    eval_every_steps: int | None = None
+    checkpoint_every_s: float = 300.0
+    checkpoints: bool = True
+    keep_going: bool = False
+    retry_failed: bool = False
+    until: str = "validation"
+    experiment: str | None = None
+    out: Path = DEFAULT_OUT
+    carbon: bool = False
+    carbon_country: str | None = None
+    wandb: bool = False
+    suite: str | None = None
+
+    def __post_init__(self) -> None:
+        for name, check in _CHECKS.items():
+            value = getattr(self, name)
+            if value is not None or name in _NEEDED:
+                check(name, value)
+
+    def words(self) -> list[str]:
+        """Return the arguments of `algoperf run` that ask for the same, without the word `run`.
+
+        Flags come first, then workload, submission and seed, and every other option whose value is
+        not the default.
+        """
+        flags: list[str] = []
+        options: list[str] = []
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            option = f"--{field.name.replace('_', '-')}"
+            if field.name == "checkpoints":
+                flags += [] if value else ["--no-checkpoint"]
+            elif isinstance(field.default, bool):
+                flags += [option] if value else []
+            elif value != field.default or field.name in _ALWAYS_TOLD:
+                options += [option, f"{value:g}" if isinstance(value, float) else str(value)]
+        return flags + options
+
+
+_NEEDED = frozenset({"workload", "submission", "studies", "seed", "accumulate", "out"})
+_ALWAYS_TOLD = frozenset({"workload", "submission", "seed"})
+
+
+def _text(name: str, value: Any) -> None:
+    if not isinstance(value, str) or not value:
+        raise UserError(f"{name} is {value!r}, expected a text")
+
+
+def _whole(least: int) -> Callable[[str, Any], None]:
+    def check(name: str, value: Any) -> None:
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise UserError(f"{name} is {value!r}, expected a whole number of at least {least}")
+
+    return check
+
+
+def _seconds(name: str, value: Any) -> None:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not 0 < value < math.inf:
+        raise UserError(f"{name} is {value!r}, expected a number of seconds above 0")
+
+
+def _one_of(*allowed: str) -> Callable[[str, Any], None]:
+    return lambda name, value: (choose(name, value, allowed), None)[1]
+
+
+def _path(name: str, value: Any) -> None:
+    if not isinstance(value, Path):
+        raise UserError(f"{name} is {value!r}, expected a path")
+
+
+_CHECKS: Mapping[str, Callable[[str, Any], None]] = {
+    **dict.fromkeys(("workload", "submission", "framework", "scale", "data"), _text),
+    **dict.fromkeys(("trials", "studies", "batch_size", "accumulate"), _whole(1)),
+    **dict.fromkeys(("max_steps", "eval_every_steps"), _whole(1)),
+    "seed": _whole(0),
+    "checkpoint_every_s": _seconds,
+    "tuning_ruleset": _one_of(*RULESETS),
+    "precision": _one_of(*PRECISIONS),
+    "until": _one_of(*UNTIL),
+    **dict.fromkeys(("out", "save_model"), _path),
+}

@@ -1,0 +1,162 @@
+"""From what was asked to the trials that are run."""
+
+import dataclasses
+import os
+from pathlib import Path
+
+from algoperf import backends, errors, workload
+from algoperf.data.formats import sources
+from algoperf.errors import UserError
+from algoperf.study import carbon, study, wandb_run
+from algoperf.study.companions import Companion, Companions
+from algoperf.study.request import RunRequest
+from algoperf.submission import loading, search_space
+from algoperf.trial.plan import TrialPlan
+from algoperf.workload import catalogue, pretrained
+
+
+@dataclasses.dataclass(frozen=True)
+class RunPlan:
+    """What `algoperf run` will do: a trial's plan, which of them to run, and what to say before."""
+
+    trial: TrialPlan
+    outline: loading.Outline
+    chosen: study.Slice
+    notes: tuple[str, ...]
+    companions: Companions
+
+
+def make(request: RunRequest, command: str = "", show_progress: bool = False) -> RunPlan:
+    """Look up what was asked for, before any framework is loaded.
+
+    Args:
+        request: What was asked.
+        command: The command line, for the runs' meta data.
+        show_progress: Whether trials tell where they are twice a second.
+
+    Raises:
+        UserError: It cannot be run; one line says why.
+    """
+    _check_one_process()
+    definition = catalogue.find(request.workload, request.suite)
+    if request.until == "end" and request.max_steps is None:
+        raise UserError("--until end needs --max-steps, which is then the only end")
+    scale_name = errors.choose(
+        f"scale of {definition.name}", request.scale, list(definition.scales)
+    )
+    kind, source = sources.resolve(definition, definition.scales[scale_name], request.data)
+    path, found = loading.locate(request.submission)
+    outline = loading.inspect(path)
+    framework = loading.choose_framework(outline, request.framework)
+    backends.check_installed(framework)
+    ruleset = request.tuning_ruleset or "none"
+    size = study.check_search_space(outline, ruleset, request.search_space)
+    chosen = study.choose_slice(ruleset, request.trials, request.studies, request.trial_range, size)
+    chosen_by = ""
+    if not request.framework:
+        chosen_by = " (the one that it serves)" if len(outline.frameworks) == 1 else " (default)"
+    notes = [f"submission: {found} ({path}), framework: {framework}{chosen_by}"]
+    notes += loading.notes(outline, framework)
+    if outline.self_tunes and ruleset == "none" and request.search_space is None:
+        ruleset = "self"
+        notes.append(f"submission {outline.name}: it has no search space, so it runs self-tuning")
+    if definition.scales[scale_name].trainable is not None and not request.pretrained:
+        notes.append(
+            f"{definition.name}: what does not train stays at its random first values; give "
+            "--pretrained to start from a trained model"
+        )
+    if request.search_space is not None:
+        notes += filter(None, [search_space.repeated_text(Path(request.search_space))])
+    trial = TrialPlan(
+        workload=definition.name,
+        scale=scale_name,
+        data=source,
+        source_kind=kind,
+        framework=framework,
+        submission=str(path),
+        out=str(request.out.resolve()),
+        experiment=study.check_name(
+            request.experiment or default_experiment(scale_name, kind, request.precision)
+        ),
+        study=0,
+        trial=1,
+        seed=request.seed,
+        tuning_ruleset=ruleset,
+        search_space=None
+        if request.search_space is None
+        else str(Path(request.search_space).resolve()),
+        batch_size=request.batch_size,
+        compile=request.compile and framework == "pytorch",
+        pretrained=_pretrained(request.pretrained),
+        save_model=_save_model(request.save_model, definition, chosen),
+        precision=request.precision,
+        accumulate=request.accumulate,
+        checkpoint_activations=request.checkpoint_activations,
+        suite=None if request.suite is None else str(Path(request.suite).resolve()),
+        base_workload=definition.base,
+        changes=dict(definition.changes),
+        skip_bad_rows=request.skip_bad_rows,
+        drop_duplicates=request.drop_duplicates,
+        balance=request.balance,
+        keep_going=request.keep_going,
+        checkpoints=request.checkpoints,
+        checkpoint_every_s=request.checkpoint_every_s,
+        max_steps=request.max_steps,
+        eval_every_steps=request.eval_every_steps,
+        until=request.until,
+        show_progress=show_progress,
+        command=command,
+    )
+    trial.computation.check_form(is_full_form=outline.is_full_form)
+    return RunPlan(trial, outline, chosen, tuple(notes), _companions(request))
+
+
+def _pretrained(given: str | None) -> str | None:
+    """A folder's whole path, so that the run folder says which it was; a name as it is."""
+    is_folder = given is not None and Path(given).is_dir()
+    return str(Path(given or "").resolve()) if is_folder else given
+
+
+def _save_model(
+    given: Path | None, definition: workload.WorkloadDefinition, chosen: study.Slice
+) -> str | None:
+    """The folder that the model is saved in; UserError where that cannot be."""
+    if given is None:
+        return None
+    if not definition.pretrained:
+        raise UserError(f"--save-model: {definition.name} has no model that transformers knows")
+    if chosen.count != 1:
+        raise UserError(
+            f"--save-model takes the model of one trial, and these are {chosen.count}; choose one "
+            "with --trial-range N:N and --studies 1"
+        )
+    pretrained.check_target(given)
+    return str(given.resolve())
+
+
+def default_experiment(scale: str, source_kind: str, precision: str) -> str:
+    """The folder of runs for which none is named: one for each scale, data and precision."""
+    return "-".join([scale, source_kind, *([] if precision == "float32" else [precision])])
+
+
+def _companions(request: RunRequest) -> Companions:
+    """What goes along with the trials. The energy first: W&B sends it with the result."""
+    if request.carbon_country is not None and not request.carbon:
+        raise UserError("--carbon-country goes with --carbon")
+    found: list[Companion] = []
+    if request.carbon:
+        carbon.check(request.carbon_country)
+        found.append(carbon.Carbon(request.carbon_country))
+    if request.wandb:
+        wandb_run.check()
+        found.append(wandb_run.WandbRun())
+    return Companions(found)
+
+
+def _check_one_process() -> None:
+    processes = os.environ.get("WORLD_SIZE", "1")
+    if "LOCAL_RANK" in os.environ and processes != "1":
+        raise UserError(
+            f"started as one of {processes} processes by torchrun or the like; a trial trains in "
+            "one process here: start it without"
+        )

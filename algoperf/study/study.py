@@ -1,0 +1,312 @@
+"""Trials times studies: each trial in a process of its own, one after the other; what is done is
+skipped.
+"""
+
+import contextlib
+import dataclasses
+import json
+import os
+import re
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from algoperf.errors import UserError
+from algoperf.machine import hardware, memory, own_code, processor_time, resources, supervision
+from algoperf.run_folder import run_log, writing
+from algoperf.study.companions import Companions
+from algoperf.submission import loading, search_space, submission_source
+from algoperf.trial import choices
+from algoperf.trial.plan import ANSWERED, TrialPlan
+from algoperf.workload import catalogue
+
+EXTERNAL_TRIALS = 5
+GRACE_S = 5.0  # for a trial's process to end after its result
+Observe = Callable[[TrialPlan, dict[str, Any]], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Slice:
+    """Which trials of which studies: studies from 0, trials from `first` to `last`,
+    counted from 1.
+    """
+
+    studies: int
+    first: int
+    last: int
+
+    @property
+    def count(self) -> int:
+        """How many trials these are."""
+        return self.studies * (self.last - self.first + 1)
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        """(study, trial) in the order in which they run."""
+        return (
+            (study, trial)
+            for study in range(self.studies)
+            for trial in range(self.first, self.last + 1)
+        )
+
+
+def choose_slice(
+    ruleset: str, trials: int | None, studies: int, trial_range: str | None, space_size: int | None
+) -> Slice:
+    """The trials to run; `trial_range` FIRST:LAST (inclusive, from 1) cuts a piece out
+    of a study.
+    """
+    count = trials if trials is not None else EXTERNAL_TRIALS if ruleset == "external" else 1
+    if trials is None and space_size is not None:
+        count = min(count, space_size)
+    if space_size is not None and count > space_size:
+        raise UserError(f"--trials {count}: the search space lists only {space_size} points")
+    if trial_range is None:
+        return Slice(studies, 1, count)
+    first, colon, last = trial_range.partition(":")
+    if not (colon and first.isdigit() and last.isdigit() and 1 <= int(first) <= int(last) <= count):
+        raise UserError(f"--trial-range {trial_range!r}: expected FIRST:LAST within 1:{count}")
+    return Slice(studies, int(first), int(last))
+
+
+def check_name(experiment: str) -> str:
+    """Return the experiment's name if it can be a folder's, below --out."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", experiment):
+        raise UserError(f"--experiment {experiment!r}: expected letters, digits, '.', '_' and '-'")
+    return experiment
+
+
+def check_search_space(outline: loading.Outline, ruleset: str, given: str | None) -> int | None:
+    """Read the search space that a run will use, if it can be read without running the submission.
+
+    Return how many points it lists; None where points are drawn.
+    """
+    if given is not None and ruleset == "self":
+        raise UserError("--search-space with --tuning-ruleset self: self-tuning draws no points")
+    if given is not None:
+        return search_space.read(given).size
+    if ruleset != "external":
+        return None
+    space = search_space.beside(outline.path, outline.search_space)
+    return space.size if space is not None else None
+
+
+def run(
+    base: TrialPlan,
+    outline: loading.Outline,
+    chosen: Slice,
+    observe: Observe,
+    retry_failed: bool = False,
+    companions: Companions | None = None,
+) -> list[dict[str, Any]]:
+    """Run the trials that have no result yet, and those that an outside cause ended, with
+    `retry_failed` all that failed; return every trial's result.
+
+    `observe(plan, event)` is told what happens, `event["event"]` being one of skip, note, start,
+    progress, evaluation, result. `companions` go along with each trial. Raises UserError for a
+    mistake that only the trial's process can see, `supervision.InterruptedRunError` where the run
+    was asked to stop, and `writing.UnwritableError` where a run folder takes no more.
+    """
+    settings = _known_settings(base, outline)
+    companions = companions or Companions()
+    base = dataclasses.replace(base, followed=bool(companions))
+    results = []
+    for study, trial in chosen:
+        plan = dataclasses.replace(base, study=study, trial=trial)
+        folder = run_log.trial_folder(
+            plan.out_folder,
+            plan.experiment,
+            outline.name,
+            study,
+            plan.workload,
+            plan.framework,
+            trial,
+        )
+        run_log.check_same_configuration(folder, settings)
+        done = _lasting_result(folder, retry_failed)
+        if done is None:
+            with supervision.locked(folder):
+                done = _lasting_result(folder, retry_failed)  # another process may have ended it
+                if done is None:
+                    with writing.into(folder):
+                        (folder / run_log.RESULT).unlink(missing_ok=True)
+                    results.append(_accompanied(plan, folder, settings, observe, companions))
+                    continue
+        observe(plan, {"event": "skip", "folder": str(folder), "result": done})
+        results.append(done)
+    return results
+
+
+def _lasting_result(folder: Path, retry_failed: bool) -> dict[str, Any] | None:
+    """The result of a trial that is not to be run (again)."""
+    result = run_log.read_result(folder)
+    if result is None or result["status"] != "failed":
+        return result
+    is_outside = (result.get("error") or {}).get("outside", False)
+    return None if retry_failed or is_outside else result
+
+
+def _known_settings(plan: TrialPlan, outline: loading.Outline) -> dict[str, Any]:
+    """The part of a trial's flags that needs neither the data nor the submission's code."""
+    return {
+        **asked_settings(plan, outline),
+        "versions": hardware.versions(),
+        "hardware": hardware.describe(),
+    }
+
+
+def asked_settings(plan: TrialPlan, outline: loading.Outline) -> dict[str, Any]:
+    """The part of a trial's flags that is the same on every machine that has the submission."""
+    space = None if plan.search_space is None else search_space.read(plan.search_space).digest
+    definition = catalogue.find(plan.workload, plan.suite)
+    scale = definition.scales[plan.scale].on(plan.source_kind)
+    return {
+        **plan.settings(),
+        "target": choices.goal(plan, definition, scale).flags(),
+        "submission": outline.name,
+        "submission_hash": submission_source.source_hash(outline.path),
+        "search_space": space,
+    }
+
+
+def _accompanied(
+    plan: TrialPlan,
+    folder: Path,
+    settings: dict[str, Any],
+    observe: Observe,
+    companions: Companions,
+) -> dict[str, Any]:
+    """Run a trial with what goes along."""
+
+    def say(text: str) -> None:
+        observe(plan, {"event": "note", "text": text})
+
+    def observe_all(plan: TrialPlan, event: dict[str, Any]) -> None:
+        observe(plan, event)
+        companions.event(event, say)
+
+    result = None
+    companions.begin(plan, folder, say)
+    try:
+        result = _run_trial(plan, folder, settings, observe_all)
+    finally:
+        companions.end(result, folder, say)
+    return result
+
+
+def _run_trial(
+    plan: TrialPlan, folder: Path, settings: dict[str, Any], observe: Observe
+) -> dict[str, Any]:
+    process = subprocess.Popen(
+        own_code.program("algoperf.trial.process"),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env={**hardware.thread_environment(), **os.environ},
+        process_group=0,  # with what it forks
+    )
+    killed_before, waited_for_s = memory.oom_kills(), processor_time.waited_for_s()
+    watchdog = supervision.Watchdog(process.kill)
+    result = None
+    try:
+        with supervision.stopping(process):
+            result = _watch(process, plan, observe, watchdog)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(None if result is None else GRACE_S)
+    finally:
+        watchdog.stop()
+        supervision.end(process)
+    if result is None and process.returncode == supervision.INTERRUPTED:
+        raise supervision.InterruptedRunError(str(folder))
+    if result is None:
+        result = run_log.read_result(folder)  # it died after it was written
+    if result is None:
+        error = supervision.cause_of_death(process.returncode, _rose(killed_before))
+        if watchdog.cause is not None:
+            error = {"cause": watchdog.cause, "outside": False}
+        with writing.into(folder):
+            cpu_s = processor_time.waited_for_s() - waited_for_s
+            result = _died(plan, folder, settings, error, cpu_s)
+        observe(plan, {"event": "result", "result": result})
+    return result
+
+
+def _rose(oom_kills_before: int | None) -> bool | None:
+    now = memory.oom_kills()
+    return None if oom_kills_before is None or now is None else now > oom_kills_before
+
+
+def _watch(
+    process: "subprocess.Popen[bytes]",
+    plan: TrialPlan,
+    observe: Observe,
+    watchdog: supervision.Watchdog,
+) -> dict[str, Any] | None:
+    """Pass on what the trial's process tells; return its result, if it has one."""
+    for event in _events(process, plan):
+        if event["event"] == "user_error":
+            error = UserError(event["text"])
+            error.add_note(event["traceback"])
+            raise error
+        if event["event"] == "unwritable":
+            raise writing.UnwritableError(event["text"])
+        if event["event"] == "start":
+            watchdog.limit(event["budget_s"])
+        observe(plan, event)
+        if plan.followed and event["event"] in ANSWERED:
+            _answer(process)
+        if event["event"] == "result":
+            result: dict[str, Any] = event["result"]
+            return result  # what the submission left running may hold the pipe open
+    return None
+
+
+def _events(process: "subprocess.Popen[bytes]", plan: TrialPlan) -> Iterator[dict[str, Any]]:
+    assert process.stdin is not None
+    try:
+        process.stdin.write(plan.to_json().encode() + b"\n")
+        process.stdin.flush()
+    except BrokenPipeError:
+        return
+    for line in supervision.lines(process):
+        try:
+            event = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(event, dict) and "event" in event:
+            yield event
+
+
+def _answer(process: "subprocess.Popen[bytes]") -> None:
+    assert process.stdin is not None
+    with contextlib.suppress(BrokenPipeError):  # it has ended, which is seen elsewhere
+        process.stdin.write(b"\n")
+        process.stdin.flush()
+
+
+def _died(
+    plan: TrialPlan, folder: Path, settings: dict[str, Any], error: dict[str, Any], cpu_s: float
+) -> dict[str, Any]:
+    """The result of a trial whose process ended without one, after `cpu_s` seconds of processor
+    time: written here, from what its folder holds.
+    """
+    last = (run_log.evaluations(folder) or [{}])[-1]
+    flags = run_log.read_flags(folder)
+    if flags is None:  # it died while the submission's file was being imported
+        flags = run_log.with_hashes(settings)
+        run_log.TrialLog(folder, (), ()).begin(flags, {"command": plan.command}, None)
+    result = {
+        **flags,
+        "study": plan.study,
+        "trial": plan.trial,
+        "status": "failed",
+        "scoreable": plan.max_steps is None,
+        "steps": int(last.get("global_step", 0)),
+        "time_to_target_s": None,
+        "steps_to_target": None,
+        "final": {name: value for name, value in last.items() if "/" in name},
+        "ledger": {"submission_s": last.get("accumulated_submission_time")},
+        "resources": resources.without_result(cpu_s),
+        "error": {**error, "traceback": ""},
+    }
+    run_log.write_json(folder / run_log.RESULT, result)
+    return result

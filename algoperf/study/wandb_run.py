@@ -1,0 +1,132 @@
+"""`--wandb`: each trial as a run of Weights & Biases, written from what its run folder holds.
+
+The W&B folder is inside the run folder. A trial that is gone on with stays the same W&B run; steps
+that the run has already are not sent again.
+"""
+
+import importlib
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from algoperf.errors import UserError
+from algoperf.run_folder import run_log
+from algoperf.study import companions
+from algoperf.trial.plan import TrialPlan
+
+OPTION = "--wandb"
+PROJECT = "algoperf"
+FINISH_S = 120.0  # how long the end of a run may take to upload
+ID, SENT = "id", "sent"
+# What is sent, each with the last step of it: the scalars of a step come after an evaluation there.
+SCALARS, EVALUATIONS = "training", "evaluations"
+
+
+class WandbRun:
+    """Follows each trial with a run of W&B's, in the starter's process."""
+
+    name = OPTION
+
+    def __init__(self) -> None:
+        self._run: Any = None
+        self._plan: TrialPlan | None = None
+        self._folder = Path()
+        self._sent: dict[str, int] = {}
+        self._end = 0  # of the training scalars that were read, in bytes
+
+    def begin(self, plan: TrialPlan, folder: Path) -> None:
+        """Load W&B and start its service, before anything is timed."""
+        importlib.import_module("wandb").setup()
+        self._run, self._plan, self._folder = None, plan, folder
+        self._sent, self._end = dict.fromkeys((SCALARS, EVALUATIONS), -1), 0
+
+    def event(self, event: dict[str, Any]) -> None:
+        """Send what the run folder has of it."""
+        if event["event"] == "start":
+            self._start()
+        elif event["event"] == "evaluation":
+            self._send_scalars()
+            values = {**event["metrics"], "submission_clock_s": event["clock_s"]}
+            self._send(EVALUATIONS, event["step"], values)
+            self._keep()
+
+    def end(self, result: dict[str, Any] | None) -> dict[str, Any]:
+        """Send the result, and end the W&B run; one without a result can be gone on with."""
+        if self._run is None:
+            return {}
+        if run_log.read_flags(self._folder) is None:  # a user's mistake, which leaves no trial
+            self._run.finish(exit_code=1)
+            shutil.rmtree(self._folder / run_log.WANDB, ignore_errors=True)
+            return {}
+        self._send_scalars()
+        self._keep()
+        if result is not None:
+            told = {key: value for key, value in result.items() if value is not None}
+            self._run.summary.update(told)
+        failed = result is None or result["status"] == "failed"
+        self._run.finish(exit_code=int(failed))
+        return {}
+
+    def _start(self) -> None:
+        plan, folder = self._plan, self._folder
+        assert plan is not None
+        wandb = importlib.import_module("wandb")
+        flags = run_log.read_flags(folder) or {}
+        before = run_log.read_json(folder / run_log.WANDB_RUN) or {}
+        self._sent |= before.get(SENT, {})
+        where = f"study {plan.study} trial {plan.trial}"
+        self._run = wandb.init(
+            project=wandb.setup().settings.project or PROJECT,
+            id=before.get(ID),
+            resume="allow" if before else None,
+            name=f"{flags.get('submission')} {plan.workload} {plan.framework} {where}",
+            group=plan.experiment,
+            config=flags,
+            dir=str(folder),
+            reinit="create_new",
+            settings=_settings(wandb),
+        )
+        self._keep()
+
+    def _send_scalars(self) -> None:
+        """Send the training scalars that are new in the run folder."""
+        rows, self._end = run_log.scalars(self._folder, self._end)
+        for row in rows:
+            step = int(row.pop("global_step"))
+            self._send(SCALARS, step, {f"training/{name}": row[name] for name in row})
+
+    def _send(self, kind: str, step: int, values: Mapping[str, float]) -> None:
+        """Send values of a step, unless an earlier process of the trial did."""
+        if step > self._sent[kind]:
+            self._run.log(values, step=step)
+            self._sent[kind] = step
+
+    def _keep(self) -> None:
+        (self._folder / run_log.WANDB).mkdir(exist_ok=True)
+        kept = {ID: self._run.id, SENT: self._sent}
+        run_log.write_json(self._folder / run_log.WANDB_RUN, kept)
+
+
+def _settings(wandb: Any) -> Any:
+    """Nothing that measures the machine or reads the user's files beside the run."""
+    return wandb.Settings(
+        console="off",
+        silent=True,
+        disable_git=True,
+        save_code=False,
+        finish_timeout=FINISH_S,
+        x_disable_stats=True,
+        x_disable_machine_info=True,
+        x_save_requirements=False,
+    )
+
+
+def check() -> None:
+    """Raise UserError where W&B is not installed, or is to send and has no account to send to."""
+    companions.need(OPTION, "wandb", "wandb")
+    wandb = importlib.import_module("wandb")
+    if wandb.setup().settings.mode == "online" and not wandb.login(prompt=False, verify=False):
+        raise UserError(
+            f"{OPTION}: W&B has no account here; run `wandb login`, or set WANDB_MODE=offline"
+        )

@@ -1,0 +1,282 @@
+"""Search spaces in AlgoPerf's JSON, and the tuning points drawn from them.
+
+A space is an object, name -> {"min", "max", "scaling"} or {"feasible_points"}, or a list of points
+that are used in order. Points of an object come from a scrambled Halton sequence (Owen 2017, "A
+randomized Halton algorithm in R"), one sequence a study.
+"""
+
+import dataclasses
+import hashlib
+import json
+import keyword
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from algoperf.backends import FRAMEWORKS
+from algoperf.errors import UserError, is_finite_number
+
+Scalar = int | float | bool | str | None
+Point = dict[str, Scalar]
+FILE_NAME = "tuning_search_space.json"  # beside a submission; AlgoPerf's name
+FORM = (
+    'give an object, name -> {"min", "max", "scaling"} or {"feasible_points"}, or a list of points'
+)
+SCALINGS = ("linear", "log")
+
+
+@dataclasses.dataclass(frozen=True)
+class Interval:
+    """The values from `low` to `high`, uniform in the value or (log) in its logarithm."""
+
+    low: float
+    high: float
+    log: bool
+
+    def at(self, share: float) -> float:
+        """Return the value below which `share` of the interval lies."""
+        if not self.log:
+            return self.low + share * (self.high - self.low)
+        value = math.exp(math.log(self.low) + share * math.log(self.high / self.low))
+        return min(max(value, self.low), self.high)  # the exponential may round past an end
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """A few values, equally likely."""
+
+    values: tuple[Scalar, ...]
+
+    def at(self, share: float) -> Scalar:
+        """Return the value at that share of the list."""
+        return self.values[min(int(share * len(self.values)), len(self.values) - 1)]
+
+
+@dataclasses.dataclass(frozen=True)
+class SearchSpace:
+    """Either `dimensions` to draw from, by name, or `points` to be used in order."""
+
+    where: str
+    dimensions: Mapping[str, Interval | Choice]
+    points: tuple[Point, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The hyperparameters that every point has."""
+        return tuple(self.points[0] if self.points else self.dimensions)
+
+    @property
+    def digest(self) -> str:
+        """The same for the same space, however its file orders and spells it: 16 hex digits."""
+        content = {name: dataclasses.asdict(self.dimensions[name]) for name in self.dimensions}
+        text = json.dumps([content, self.points], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    @property
+    def size(self) -> int | None:
+        """How many points there are; None where any number can be drawn."""
+        return len(self.points) or None
+
+
+def read(path: str | Path) -> SearchSpace:
+    """Read a search space from a JSON file."""
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not UTF-8 text"
+        raise UserError(f"search space {path}: {reason}; give a JSON file") from error
+    return parse(text, str(path))
+
+
+def file_of(submission: Path) -> Path | None:
+    """`FILE_NAME` beside a submission's file, or, where its folder is one framework's (`jax`,
+    `pytorch`), in the folder above, which both share.
+    """
+    folders = [submission.parent]
+    if submission.parent.name in FRAMEWORKS:
+        folders.append(submission.parent.parent)
+    files = (folder / FILE_NAME for folder in folders)
+    return next((file for file in files if file.is_file()), None)
+
+
+def beside(submission: Path, literal: Any) -> SearchSpace | None:
+    """The space that belongs to a submission file: its `file_of`, or its SEARCH_SPACE."""
+    file = file_of(submission)
+    if file is not None:
+        return read(file)
+    return None if literal is None else parse(literal, f"SEARCH_SPACE in {submission}")
+
+
+def repeated_text(file: Path | None) -> str:
+    """What to say of names that a file gives more than once in an object, of which JSON's readers
+    keep the last; '' where there is none, or no JSON.
+    """
+    repeated: set[str] = set()
+
+    def note(pairs: list[tuple[str, Any]]) -> None:
+        names = [name for name, _ in pairs]
+        repeated.update(name for name in names if names.count(name) > 1)
+
+    if file is None:
+        return ""
+    try:
+        json.loads(file.read_text(encoding="utf-8"), object_pairs_hook=note)
+    except (OSError, ValueError):  # reading it for the trial says so
+        return ""
+    names = ", ".join(sorted(repeated))
+    return f"{file.name} gives {names} more than once; the last counts" if names else ""
+
+
+def parse(text_or_object: Any, where: str) -> SearchSpace:
+    """Return the space that JSON text, or its object, describes; `where` names it in messages."""
+    content = text_or_object
+    if isinstance(content, str):
+        content = _load(content, where)
+    if not isinstance(content, Mapping | list | tuple):
+        raise UserError(f"search space {where} is {_kind(content)}; {FORM}")
+    if not content:
+        raise UserError(f"search space {where} is empty; {FORM}")
+    if isinstance(content, Mapping):
+        return SearchSpace(
+            where, {name: _dimension(name, content[name], where) for name in content}
+        )
+    return SearchSpace(where, {}, _points(content, where))
+
+
+def point(space: SearchSpace, seed: int, study: int, trial_index: int) -> Point:
+    """Return the hyperparameters of one trial; `study` and `trial_index` count from 0.
+
+    A drawn point depends on these four arguments and nothing else, so a study may be cut into
+    slices at will. Entry k of a list is point k in every study.
+    """
+    if space.points:
+        if trial_index >= len(space.points):
+            raise UserError(
+                f"search space {space.where} lists {len(space.points)} points, none for trial "
+                f"{trial_index + 1}; run at most {len(space.points)} trials a study"
+            )
+        return dict(space.points[trial_index])
+    shares = _halton(len(space.dimensions), [seed, study, _fingerprint(space)], trial_index)
+    by_name = dict(zip(sorted(space.dimensions), shares, strict=True))
+    return {name: values.at(by_name[name]) for name, values in space.dimensions.items()}
+
+
+def _halton(dimensions: int, entropy: list[int], index: int) -> list[float]:
+    """Point `index` of the scrambled Halton sequence that `entropy` seeds, in [0, 1)."""
+    import numpy as np
+    from scipy.stats import qmc
+
+    sequence = qmc.Halton(dimensions, scramble=True, rng=np.random.default_rng(entropy))
+    sequence.fast_forward(index)
+    return [float(share) for share in sequence.random(1)[0]]
+
+
+def _fingerprint(space: SearchSpace) -> int:
+    """A number that is the same for the same space however its file orders and spells it."""
+    content = {name: dataclasses.asdict(space.dimensions[name]) for name in space.dimensions}
+    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).digest()
+    return int.from_bytes(digest[:8], "big")
+
+
+def _load(text: str, where: str) -> Any:
+    if not text.strip():
+        raise UserError(f"search space {where} is empty; {FORM}")
+
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        at = f"{where}:{error.lineno}:{error.colno}"
+        raise UserError(f"search space {at}: not JSON ({error.msg}); {FORM}") from error
+
+
+def _dimension(name: str, given: Any, where: str) -> Interval | Choice:
+    at = f"search space {where}: {_checked_name(name, where)}"
+    if not isinstance(given, Mapping):
+        raise UserError(
+            f"{at} is {_kind(given)}; "
+            'give {"min", "max", "scaling"}, or {"feasible_points": [value, ...]}'
+        )
+    allowed = ("feasible_points",) if "feasible_points" in given else ("min", "max", "scaling")
+    for key in given:
+        if key not in allowed:
+            raise UserError(f"{at}: unknown key {key!r}; allowed here: {', '.join(allowed)}")
+    for key in allowed:
+        if key not in given:
+            raise UserError(
+                f"{at}: {key} is missing; give min, max and scaling, or feasible_points"
+            )
+    return _choice(at, given["feasible_points"]) if len(allowed) == 1 else _interval(at, given)
+
+
+def _choice(at: str, values: Any) -> Choice:
+    if not isinstance(values, list | tuple) or not values:
+        raise UserError(
+            f"{at}: feasible_points is {_kind(values)}; give a list of at least one value"
+        )
+    return Choice(tuple(_scalar(f"{at}: a feasible point", value) for value in values))
+
+
+def _interval(at: str, given: Mapping[str, Any]) -> Interval:
+    low, high = (_number(f"{at}: {key}", given[key]) for key in ("min", "max"))
+    if given["scaling"] not in SCALINGS:
+        allowed = " or ".join(SCALINGS)
+        raise UserError(f"{at}: unknown scaling {given['scaling']!r}; give {allowed}")
+    if low > high:
+        raise UserError(f"{at}: min {low:g} is greater than max {high:g}; swap them")
+    log = given["scaling"] == "log"
+    if log and low <= 0:
+        raise UserError(
+            f"{at}: min {low:g} with log scaling; give a min above 0, or scaling linear"
+        )
+    return Interval(low, high, log)
+
+
+def _points(entries: list[Any] | tuple[Any, ...], where: str) -> tuple[Point, ...]:
+    for position, entry in enumerate(entries, 1):
+        at = f"search space {where}: point {position}"
+        if not isinstance(entry, Mapping) or not entry:
+            raise UserError(f"{at} is {_kind(entry)}; give an object, name -> value")
+        if differing := sorted(set(entry) ^ set(entries[0])):
+            raise UserError(
+                f"{at} and point 1 differ in {', '.join(map(str, differing))}; "
+                "give every point the same names"
+            )
+        for name, value in entry.items():
+            _scalar(f"{at}: {_checked_name(name, where)}", value)
+    return tuple(dict(entry) for entry in entries)
+
+
+def _checked_name(name: Any, where: str) -> str:
+    usable = isinstance(name, str) and name.isidentifier() and not keyword.iskeyword(name)
+    if not usable or name.startswith("_"):
+        raise UserError(
+            f"search space {where}: {name!r} cannot name a hyperparameter; "
+            "give a Python identifier that starts with a letter and is no keyword"
+        )
+    return str(name)
+
+
+def _number(at: str, value: Any) -> float:
+    if not is_finite_number(value):
+        raise UserError(f"{at} is {_kind(value)}; give a finite number")
+    return float(value)
+
+
+def _scalar(at: str, value: Any) -> Scalar:
+    if value is None or isinstance(value, bool | str):
+        return value
+    if not is_finite_number(value):
+        raise UserError(
+            f"{at} is {_kind(value)}; give a finite number, a string, true, false or null"
+        )
+    return value
+
+
+def _kind(value: Any) -> str:
+    """What a value is, in JSON's words."""
+    if isinstance(value, Mapping):
+        return "an object" if value else "an empty object"
+    if isinstance(value, list | tuple):
+        return "a list" if value else "an empty list"
+    return repr(value) if isinstance(value, str | float) else json.dumps(value, default=repr)

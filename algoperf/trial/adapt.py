@@ -1,0 +1,96 @@
+"""A submission as the training loop calls it: in the full form, whichever form it has."""
+
+import functools
+from typing import Any
+
+from algoperf import backends, errors, spec
+from algoperf.backends.shared import OptimizerFunctions, StepSettings
+from algoperf.submission import loading, older
+from algoperf.trial.loop import Functions
+
+RECORD_EVERY_STEPS = 10
+
+
+def check_all_read(outline: loading.Outline, hyperparameters: Any) -> None:
+    """Raise UserError for a hyperparameter that neither the library nor the submission reads."""
+    if hyperparameters is None or outline.is_full_form:
+        return
+    for name in spec.unread(hyperparameters):
+        raise errors.UserError(
+            f"submission {outline.path}: nobody reads hyperparameter {name!r}; "
+            f"the library itself reads: {', '.join(loading.LIBRARY_NAMES)}"
+        )
+
+
+def submission_functions(
+    loaded: loading.Submission,
+    backend: backends.Backend,
+    bound: spec.Workload,
+    hyperparameters: Any,
+) -> Functions:
+    """The submission in the full form, whichever form it has."""
+    given = loaded.functions
+    is_own = functools.partial(loading.is_own, loaded.outline)
+    if loaded.outline.is_full_form:
+        update = given["update_params"]
+        settle = older.settling(loaded.contract, backend.settle)
+
+        def init_optimizer_state(**arguments: Any) -> Any:
+            return settle(given["init_optimizer_state"](**arguments))
+
+        return Functions(
+            init_optimizer_state,
+            update,
+            given.get("data_selection", _next_batch),
+            given.get("prepare_for_eval"),
+            wants_train_state="train_state" in update.takes,
+            logs_scalars=loaded.logs_scalars,
+            selects_data="data_selection" in given,
+            is_own=is_own,
+        )
+    info = spec.TrainingInfo(bound.step_hint, bound.loss_type, bound.max_allowed_runtime_sec)
+    make = given[loading.OPTIMIZER_FUNCTIONS[backend.name]]
+    rate = given.get("learning_rate")
+    own_eval_params = given.get("eval_params")
+    settings = {
+        name: getattr(hyperparameters, name)
+        for name in ("grad_clip", "label_smoothing", "dropout_rate")
+        if hasattr(hyperparameters, name)
+    }
+    _ = getattr(hyperparameters, "batch_size", None)  # read by `choose_batch_size`
+
+    def learning_rate(step: int) -> float | None:
+        return None if rate is None else rate(step=step, hyperparameters=hyperparameters, info=info)
+
+    def eval_params(params: Any, optimizer_state: Any) -> Any:
+        assert own_eval_params is not None
+        return own_eval_params(
+            params=params,
+            optimizer_state=optimizer_state,
+            hyperparameters=hyperparameters,
+            info=info,
+        )
+
+    form = backend.optimizer_form(
+        OptimizerFunctions(
+            lambda params, hyperparameters: make(
+                params=params, hyperparameters=hyperparameters, info=info
+            ),
+            eval_params,
+            learning_rate,
+            RECORD_EVERY_STEPS,
+        ),
+        StepSettings(**settings),
+    )
+    return Functions(
+        loading.function_of(form.init_optimizer_state),
+        loading.function_of(form.update_params),
+        given.get("data_selection", _next_batch),
+        eval_params=None if own_eval_params is None else form.eval_params,
+        selects_data="data_selection" in given,
+        is_own=is_own,
+    )
+
+
+def _next_batch(input_queue: Any, **_: Any) -> Any:
+    return next(input_queue)

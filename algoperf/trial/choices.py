@@ -1,0 +1,158 @@
+"""What a plan, a submission and a workload decide together: point, batch size, goal,
+limits, flags.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from algoperf import errors, workload
+from algoperf.data import batches
+from algoperf.machine import hardware
+from algoperf.submission import loading, search_space, submission_source
+from algoperf.trial.goal import Goal, Limits
+from algoperf.trial.plan import TrialPlan
+
+SELF_TUNING_BUDGET_FACTOR = 1.5
+
+
+def tuning_point(plan: TrialPlan, loaded: loading.Submission) -> Mapping[str, Any] | None:
+    """The trial's hyperparameters: drawn, or the defaults, or none at all."""
+    module = loaded.module
+    space = None
+    if plan.search_space is not None:
+        space = search_space.read(plan.search_space)
+    elif plan.tuning_ruleset == "external" or loaded.outline.is_full_form:
+        space = search_space.beside(loaded.outline.path, getattr(module, "SEARCH_SPACE", None))
+    defaults = getattr(module, "DEFAULTS", None)
+    if plan.tuning_ruleset == "external" or (
+        plan.search_space is not None and plan.tuning_ruleset == "none"
+    ):
+        if space is None:
+            raise errors.UserError(
+                f"submission {loaded.outline.path} has no search space; give "
+                "--search-space FILE, a "
+                "tuning_search_space.json beside it, or SEARCH_SPACE in it"
+            )
+        drawn = search_space.point(space, plan.seed, plan.study, plan.trial - 1)
+        return drawn if loaded.outline.is_full_form else {**(defaults or {}), **drawn}
+    if not loaded.outline.is_full_form:
+        return dict(defaults or {})
+    if plan.tuning_ruleset == "self":
+        return None
+    if isinstance(defaults, Mapping):
+        return dict(defaults)
+    return None if space is None else search_space.point(space, plan.seed, plan.study, 0)
+
+
+def choose_batch_size(
+    plan: TrialPlan,
+    loaded: loading.Submission,
+    point: Mapping[str, Any] | None,
+    scale: workload.Scale,
+) -> tuple[int, str]:
+    """Return (batch size, note): the command line's, the point's, the submission's (for the
+    workload, or for the base of a variant), or the workload's own.
+    """
+    if plan.batch_size is not None:
+        return plan.batch_size, ""
+    if point is not None and "batch_size" in point and not loaded.outline.is_full_form:
+        return int(point["batch_size"]), ""
+    own = loaded.functions.get("get_batch_size")
+    if own is None:
+        return scale.batch_size, ""
+    reason = ""
+    for name in filter(None, (plan.workload, plan.base_workload)):
+        try:
+            size = int(own(workload_name=name))
+        except (
+            Exception
+        ) as error:  # published tables raise whatever they like for a name that they do not know
+            reason = reason or f"get_batch_size does not know {name} ({type(error).__name__})"
+        else:
+            return size, f"{reason}; its {size} for {name} is taken" if reason else ""
+    return scale.batch_size, f"{reason}; the workload's own batch size {scale.batch_size} is taken"
+
+
+def goal(plan: TrialPlan, definition: workload.WorkloadDefinition, scale: workload.Scale) -> Goal:
+    """Return what the trial has to reach."""
+    target = scale.targets.get(plan.source_kind)
+    return Goal(
+        definition.target_metric,
+        definition.higher_is_better,
+        target.validation if target else None,
+        target.test if target else None,
+        plan.until,
+    )
+
+
+def _budget_s(plan: TrialPlan, scale: workload.Scale) -> float:
+    factor = SELF_TUNING_BUDGET_FACTOR if plan.tuning_ruleset == "self" else 1.0
+    return scale.budget_s * factor
+
+
+def limits(plan: TrialPlan, scale: workload.Scale) -> Limits:
+    """Return when the trial evaluates and ends."""
+    # A limit in steps takes the place of the one in time, so that it means the same on any machine.
+    budget_s = _budget_s(plan, scale) if plan.max_steps is None else math.inf
+    max_steps = plan.max_steps
+    if max_steps is None and plan.source_kind not in scale.targets:
+        max_steps = scale.step_hint  # nothing to reach: that is the end
+    return Limits(budget_s, scale.eval_every_s, plan.eval_every_steps, max_steps, plan.keep_going)
+
+
+def flags(
+    plan: TrialPlan,
+    loaded: loading.Submission,
+    fingerprint: str,
+    batch_size: int,
+    goal: Goal,
+    scale: workload.Scale,
+) -> dict[str, Any]:
+    """Return the whole configuration, as `flags_<n>.json` holds it."""
+    space = None if plan.search_space is None else search_space.read(plan.search_space).digest
+    return {
+        **plan.settings(),
+        "submission": loaded.outline.name,
+        "submission_path": plan.submission,
+        "submission_hash": submission_source.source_hash(loaded.outline.path),
+        "data_fingerprint": fingerprint,
+        "search_space": space,
+        "batch_size": batch_size,
+        "study": plan.study,
+        "trial": plan.trial,
+        "target": goal.flags(),
+        "budget_s": _budget_s(plan, scale),
+        "step_hint": scale.step_hint,
+        "versions": hardware.versions(),
+        "hardware": hardware.describe(),
+    }
+
+
+def meta(
+    plan: TrialPlan, flags: Mapping[str, Any], data: workload.Data, scale: workload.Scale
+) -> dict[str, Any]:
+    """Return what `meta_data_<n>.json` holds: our names, and AlgoPerf's for its readers."""
+    rows = {split: batches.row_count(data.splits[split]) for split in workload.SPLITS}
+    machine, target = flags["hardware"], flags["target"]
+    accelerators = machine["accelerators"]
+    return {
+        "versions": flags["versions"],
+        "hardware": machine,
+        "data": {**data.notes, "rows": rows},
+        "command": plan.command,
+        "workload.target_metric_name": target["metric"],
+        "workload.validation_target_value": target["validation"],
+        "workload.test_target_value": target["test"],
+        "workload.max_allowed_runtime_sec": scale.budget_s,
+        "workload.eval_period_time_sec": scale.eval_every_s,
+        "workload.step_hint": scale.step_hint,
+        **{f"workload.num_{split}_examples": count for split, count in rows.items()},
+        "cpu_model_name": machine["cpu"],
+        "cpu_count": machine["threads"],
+        "gpu_model_name": accelerators[0] if accelerators else None,
+        "gpu_count": len(accelerators),
+        "os_platform": machine["system"],
+        "python_version": flags["versions"]["python"],
+        "rng_seed": plan.seed,
+    }

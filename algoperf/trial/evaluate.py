@@ -1,0 +1,180 @@
+"""One pass over one split: metric values, with every row counted once."""
+
+import time
+from typing import Any
+
+import numpy as np
+
+from algoperf import spec
+from algoperf.backends import Backend
+from algoperf.backends.generation import GenerationSettings
+from algoperf.data import batches
+from algoperf.data.tokenizers import PAD_ID
+from algoperf.trial import evaluate_text
+from algoperf.workload import SPLITS, Arrays, Data, Scale, WorkloadDefinition
+from workloads import metrics
+
+
+def evaluate(
+    backend: Backend,
+    workload: spec.Workload,
+    definition: WorkloadDefinition,
+    arrays: Arrays,
+    batch_size: int,
+    params: Any,
+    model_state: Any,
+) -> dict[str, float]:
+    """Return 'loss' (the mean over rows, or tokens), the workload's metrics, and 'num_examples'.
+
+    Losses and predictions are fetched row by row and summed in float64, so the result depends on
+    neither the batch size nor the padding of the last batch.
+    """
+    rows = batches.row_count(arrays)
+    outputs = [
+        backend.predict(workload, params, model_state, backend.place(batch))
+        for batch in batches.once(arrays, min(batch_size, rows))
+    ]
+    losses, predictions = (
+        np.concatenate(parts)[:rows] for parts in zip(*backend.fetch(outputs), strict=True)
+    )
+    weights = np.asarray(arrays.get("weights", np.ones(losses.shape)), np.float64)
+    values = {"loss": float((losses.astype(np.float64) * weights).sum() / weights.sum())}
+    for name in definition.metrics:
+        metric = getattr(metrics, name)
+        if name in metrics.OF_LOSS:
+            values[name] = metric(values["loss"])
+        else:
+            values[name] = metric(predictions, arrays["targets"], weights)
+    values["num_examples"] = float(rows)
+    return values
+
+
+def mean_token_loss(
+    backend: Backend,
+    workload: spec.Workload,
+    arrays: Arrays,
+    batch_size: int,
+    buckets: batches.Buckets | None,
+    params: Any,
+    model_state: Any,
+) -> dict[str, float]:
+    """Return 'loss', the mean over the tokens that count, and 'num_examples'."""
+    total = count = 0.0
+    for batch in batches.once(arrays, batch_size, buckets):
+        placed = backend.place(batch)
+        losses_BT, _ = backend.fetch(backend.predict(workload, params, model_state, placed))
+        total += float((losses_BT.astype(np.float64) * batch["weights"]).sum())
+        count += float(batch["weights"].sum(dtype=np.float64))
+    return {"loss": total / count, "num_examples": float(batches.row_count(arrays))}
+
+
+class Evaluator:
+    """Evaluates any split of a run's data; training is looked at on its first few rows only.
+
+    Where the workload generates text, the loss is the mean over tokens, and ROUGE is measured on
+    validation and test: greedily on a fixed subset of rows, or with `whole` on all rows by beam
+    search. `written` is what was generated last.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        workload: spec.Workload,
+        definition: WorkloadDefinition,
+        data: Data,
+        scale: Scale,
+    ) -> None:
+        self._backend = backend
+        self._workload = workload
+        self._definition = definition
+        self._scale = scale
+        self._text = data.text
+        self._splits = dict(data.splits)
+        self._splits["train"] = {
+            key: array[: scale.eval_train_rows] for key, array in data.splits["train"].items()
+        }
+        self._buckets: dict[str, batches.Buckets | None] = {
+            split: batches.make_buckets(arrays, scale.buckets, PAD_ID)
+            for split, arrays in self._splits.items()
+        }
+        self._batch_size = scale.eval_batch_size
+        self.inference_s_per_example: float | None = None  # of the last pass over validation
+        self.written: evaluate_text.Written | None = None
+
+    def warm_up(self, params: Any, model_state: Any) -> None:
+        """Compile what evaluation needs, so that no evaluation is timed with its compilation."""
+        seen = set()
+        for split in SPLITS:
+            size, buckets = self._size(split), self._buckets[split]
+            for batch in batches.once(self._splits[split], size, buckets):
+                shapes = tuple(array.shape for array in batch.values())
+                if shapes not in seen:
+                    seen.add(shapes)
+                    placed = self._backend.place(batch)
+                    self._backend.fetch(
+                        self._backend.predict(self._workload, params, model_state, placed)
+                    )
+                if buckets is None:
+                    break  # every batch has the same shapes
+            if self._definition.generates_text and split == "validation":
+                self._write(split, params, model_state, whole=False)
+                self.written = None
+
+    def _size(self, split: str) -> int:
+        return min(self._batch_size, batches.row_count(self._splits[split]))
+
+    def __call__(
+        self, split: str, params: Any, model_state: Any, *, whole: bool = False
+    ) -> dict[str, float]:
+        """Return the metrics of a split (see `evaluate`)."""
+        started_at_s = time.perf_counter()
+        if self._definition.generates_text:
+            values = mean_token_loss(
+                self._backend,
+                self._workload,
+                self._splits[split],
+                self._size(split),
+                self._buckets[split],
+                params,
+                model_state,
+            )
+            if split != "train":
+                values |= self._write(split, params, model_state, whole=whole)
+        else:
+            values = evaluate(
+                self._backend,
+                self._workload,
+                self._definition,
+                self._splits[split],
+                self._size(split),
+                params,
+                model_state,
+            )
+        if split == "validation":
+            elapsed_s = time.perf_counter() - started_at_s
+            self.inference_s_per_example = elapsed_s / values["num_examples"]
+        return values
+
+    def _write(self, split: str, params: Any, model_state: Any, *, whole: bool) -> dict[str, float]:
+        generation = self._scale.generation
+        assert generation is not None
+        assert self._text is not None
+        count = batches.row_count(self._splits[split])
+        self.written = evaluate_text.write(
+            self._backend,
+            self._workload,
+            params,
+            model_state,
+            split=split,
+            rows=evaluate_text.subset(count, count if whole else generation.eval_rows),
+            arrays=self._splits[split],
+            buckets=self._buckets[split],
+            batch_size=self._size(split),
+            text=self._text,
+            settings=GenerationSettings(
+                generation.max_new_tokens,
+                generation.beams if whole else 1,
+                generation.length_penalty,
+            ),
+        )
+        return self.written.metrics

@@ -1,0 +1,104 @@
+"""What one trial is asked to do: plain values that travel to its process as JSON, and
+nothing else.
+"""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from algoperf.backends.computation import Computation
+
+ANSWERED = frozenset({"start", "evaluation"})  # where a followed trial waits, off the clock
+
+
+@dataclasses.dataclass(frozen=True)
+class TrialPlan:
+    """One trial of one study. `study` counts from 0, `trial` from 1, as in the run folder."""
+
+    workload: str
+    scale: str
+    data: str  # 'builtin', 'hub' or a folder's path
+    source_kind: str  # 'builtin', 'hub' or 'folder'
+    framework: str
+    submission: str  # the file's path
+    out: str
+    experiment: str
+    study: int
+    trial: int
+    seed: int
+    tuning_ruleset: str = "none"
+    search_space: str | None = None
+    batch_size: int | None = None
+    compile: bool = False
+    precision: str = "float32"
+    accumulate: int = 1
+    checkpoint_activations: bool = False
+    pretrained: str | None = None
+    save_model: str | None = None  # the folder that the trained model goes into
+    suite: str | None = None  # the file that has the workload, where that is a drawn variant
+    base_workload: str | None = None  # what the workload is a variant of,
+    changes: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # and in what it differs
+    skip_bad_rows: bool = False
+    drop_duplicates: bool = False
+    balance: bool = False
+    keep_going: bool = False
+    checkpoints: bool = True
+    checkpoint_every_s: float = 300.0
+    max_steps: int | None = None
+    eval_every_steps: int | None = None
+    until: str = "validation"
+    show_progress: bool = False
+    followed: bool = False  # the starter answers what it was told; the trial waits for that
+    command: str = ""
+
+    @property
+    def out_folder(self) -> Path:
+        """The folder that holds the experiments."""
+        return Path(self.out)
+
+    @property
+    def computation(self) -> Computation:
+        """How the trial computes."""
+        return Computation(self.precision, self.accumulate, self.checkpoint_activations)
+
+    def settings(self) -> dict[str, Any]:
+        """What all trials of one folder must share, as far as the plan says it; part of the run's
+        flags.
+        """
+        return {
+            "workload": self.workload,
+            "scale": self.scale,
+            "data": self.source_kind,
+            "data_source": self.data,
+            "framework": self.framework,
+            "seed": self.seed,
+            "tuning_ruleset": self.tuning_ruleset,
+            "batch_size_given": self.batch_size,
+            "compile": self.compile,
+            "max_steps": self.max_steps,
+            "eval_every_steps": self.eval_every_steps,
+            "until": self.until,
+            "precision": self.precision,
+            **self._choices(),
+        }
+
+    def _choices(self) -> dict[str, Any]:
+        """What sets a run apart from the usual one, where it was asked for."""
+        names = (
+            *("pretrained", "skip_bad_rows", "drop_duplicates", "balance", "keep_going"),
+            *("base_workload", "changes", "checkpoint_activations"),
+        )
+        chosen = {name: getattr(self, name) for name in names}
+        chosen["accumulate"] = self.accumulate if self.accumulate > 1 else None
+        return {name: value for name, value in chosen.items() if value}
+
+    def to_json(self) -> str:
+        """One line of JSON."""
+        return json.dumps(dataclasses.asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> "TrialPlan":
+        """The inverse of `to_json`."""
+        return cls(**json.loads(text))

@@ -1,0 +1,168 @@
+"""The process of one trial: a plan comes in on standard input, events go out on standard output, a
+line of JSON each.
+
+The process dies with the one that started it, however that ends: the kernel signals it where it can
+(Linux), and a thread waits for the end of standard input, which the starter holds open.
+"""
+
+import contextlib
+import ctypes
+import json
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+from algoperf.machine.supervision import INTERRUPTED
+from algoperf.run_folder import writing
+from algoperf.trial.clock import Ledger
+
+if TYPE_CHECKING:
+    from algoperf.trial.loop import Trial
+
+ORPHANED = 113  # exit code of a process whose starter is gone
+PATIENCE_S = 60.0  # for an answer of the starter
+_PR_SET_PDEATHSIG = 1
+
+
+class Answers:
+    """What the starter says to events that are answered: a byte each, on standard input."""
+
+    def __init__(self) -> None:
+        self._count = threading.Semaphore(0)
+
+    def add(self, count: int) -> None:
+        """So many came."""
+        self._count.release(count)
+
+    def wait(self) -> None:
+        """Take one, or give up: a starter that is slow delays a trial and no more."""
+        self._count.acquire(timeout=PATIENCE_S)
+
+
+class Events:
+    """The way to the starter; mute in a process that the submission forked."""
+
+    def __init__(self, stream: TextIO, answers: Answers | None = None) -> None:
+        self._stream = stream
+        self._answers = Answers() if answers is None else answers
+        self._process_id = os.getpid()
+        self.answered: frozenset[str] = frozenset()  # which events wait for an answer
+
+    def send(self, event: str, **values: Any) -> None:
+        """Tell an event, with its values."""
+        if os.getpid() != self._process_id:
+            return
+        with contextlib.suppress(BrokenPipeError):  # the starter is gone; so is this, in a moment
+            self._stream.write(json.dumps({"event": event, **values}) + "\n")
+        if event in self.answered:
+            self._answers.wait()
+
+
+def main() -> int:
+    """Run one trial; 0 if it has a result, 1 if a user's mistake was reported instead,
+    `INTERRUPTED` if it was asked to stop, `writing.UNWRITABLE` if its folder took no more.
+    """
+    started_at_s = time.perf_counter()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the starter takes it, and ends this process
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(128 + 15) if stop.is_set() else stop.set())
+    line = sys.stdin.readline()
+    answers = Answers()
+    _die_with_parent(answers)
+    events = Events(os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1), answers)
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what a submission prints is no event
+    from algoperf.errors import UserError
+
+    try:
+        return _run(line, Ledger(started_at_s=started_at_s), events, stop)
+    except UserError as error:
+        events.send("user_error", text=str(error), traceback=traceback.format_exc())
+        return 1
+    except writing.UnwritableError as error:
+        events.send("unwritable", text=str(error))
+        return writing.UNWRITABLE
+
+
+def _run(line: str, ledger: Ledger, events: "Events", asked: threading.Event) -> int:
+    trial: Trial | None = None
+
+    def report(event: str, metrics: dict[str, float] | None = None, **values: Any) -> None:
+        position = {} if trial is None else snapshot(trial)
+        events.send(
+            event, **values, **position, **({} if metrics is None else {"metrics": metrics})
+        )
+
+    with ledger.set_up.running():
+        from algoperf.run_folder import state_kinds
+        from algoperf.trial import assemble, result
+        from algoperf.trial.plan import ANSWERED, TrialPlan
+
+        plan = TrialPlan.from_json(line)
+        events.answered = ANSWERED if plan.followed else frozenset()
+        state_kinds.seed_generators(plan.seed)
+        assembled = assemble.assemble(plan, ledger, report, asked.is_set)
+        trial = assembled.trial
+        report(
+            "start",
+            budget_s=trial.limits.budget_s,
+            target=assembled.flags["target"],
+            folder=str(assembled.log.folder),
+        )
+    stop = _report_every(0.5, lambda: report("progress")) if plan.show_progress else None
+    try:
+        assemble.run(assembled)
+    finally:
+        if stop is not None:
+            stop.set()
+    if trial.interrupted:
+        return INTERRUPTED
+    ended = result.of(assembled)
+    assembled.log.result(ended)
+    if plan.save_model is not None:
+        report("note", text=assembled.save_model(Path(plan.save_model)))
+    with contextlib.suppress(OSError):  # the trial has its result; a file that stays does no harm
+        assembled.checkpoints.clear()
+    report("result", result=ended)
+    return 0
+
+
+def snapshot(trial: "Trial") -> dict[str, Any]:
+    """Where a trial is; read by another thread, without touching the device."""
+    return {
+        "step": trial.state.step,
+        "clock_s": trial.ledger.submission.elapsed_s,
+        "loss": trial.last_loss,
+    }
+
+
+def _report_every(period_s: float, report: Callable[[], None]) -> threading.Event:
+    from algoperf.machine import processor_time
+
+    stop = threading.Event()
+
+    def loop() -> None:
+        while not stop.wait(period_s):
+            report()
+
+    thread = threading.Thread(target=loop, daemon=True, name="progress")
+    processor_time.own_threads.add(thread)
+    thread.start()
+    return stop
+
+
+def _die_with_parent(answers: Answers) -> None:
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+
+    def wait_for_end() -> None:
+        while answered := os.read(0, 4096):
+            answers.add(len(answered))
+        os._exit(ORPHANED)
+
+    threading.Thread(target=wait_for_end, daemon=True, name="parent watch").start()

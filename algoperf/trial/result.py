@@ -1,0 +1,67 @@
+"""What `result.json` holds of a trial that has ended."""
+
+from typing import Any
+
+from algoperf.trial import seeds
+from algoperf.trial.assemble import Assembled
+from algoperf.trial.loop import Trial
+
+EXAMPLES = 3  # generated texts that the result shows
+
+
+def of(assembled: Assembled) -> dict[str, Any]:
+    """Return the result as plain values."""
+    trial, flags = assembled.trial, assembled.flags
+    evaluations = trial.evaluations
+    reached = trial.status == "reached"
+    misses = evaluations[:-1] if reached else evaluations
+    totals = trial.ledger.totals()
+    trained_s = trial.ledger.submission.elapsed_s - (trial.ledger.first_step_s or 0.0)
+    steps = trial.state.step
+    resources = assembled.meter.report(totals["wall_s"] or 0.0)
+    buckets, written = assembled.buckets, assembled.evaluator.written
+    return {
+        **{
+            key: flags[key]
+            for key in ("workload", "framework", "submission", "study", "trial", "target")
+        },
+        **{key: flags[key] for key in ("budget_s", "step_hint", "batch_size", "config_hash")},
+        "seed": seeds.trial_seed(assembled.plan.seed, assembled.plan.study, assembled.plan.trial),
+        "status": trial.status,
+        "scoreable": assembled.plan.max_steps is None and flags["target"]["validation"] is not None,
+        "steps": steps,
+        "time_to_target_s": evaluations[-1][1] if reached else None,
+        "steps_to_target": evaluations[-1][0] if reached else None,
+        "last_miss": {"step": misses[-1][0], "time_s": misses[-1][1]} if misses else None,
+        "best": _best(trial),
+        "final": evaluations[-1][2] if evaluations else {},
+        "ledger": totals,
+        "samples_per_s": (steps - 1) * assembled.batch_size / trained_s
+        if trained_s > 0 and steps > 1
+        else None,
+        "real_token_share": None if buckets is None else buckets.real_share,
+        "examples": [] if written is None else written.rows()[:EXAMPLES],
+        "inference_s_per_example": assembled.evaluator.inference_s_per_example,
+        "parameters": assembled.parameters,
+        "parameters_crc32": _checksum(assembled),
+        "not_finite": trial.not_finite.seen,
+        **{name: resources[name] for name in ("peak_process_bytes", "peak_device_bytes")},
+        "resources": resources,
+        "error": trial.error,
+        "flags": assembled.guard.flags,
+    }
+
+
+def _checksum(assembled: Assembled) -> int | None:
+    """Of the last parameters; None of a trial that failed, whose step may have used them up."""
+    trial = assembled.trial
+    return None if trial.status == "failed" else assembled.backend.checksum(trial.state.params)
+
+
+def _best(trial: Trial) -> dict[str, float]:
+    column = f"validation/{trial.goal.metric}"
+    best: dict[str, float] = {}
+    for step, elapsed_s, metrics in trial.evaluations:
+        if trial.goal.is_better(metrics[column], best.get(column)):
+            best = {column: metrics[column], "step": step, "time_s": elapsed_s}
+    return best

@@ -1,0 +1,25 @@
+"""What is trained, as data; these names are what the module of a workload imports."""
+
+from algoperf.workload.definition import (
+    SPLITS,
+    Arrays,
+    Data,
+    Generation,
+    Scale,
+    Target,
+    Text,
+    Variant,
+    WorkloadDefinition,
+)
+
+__all__ = [
+    "SPLITS",
+    "Arrays",
+    "Data",
+    "Generation",
+    "Scale",
+    "Target",
+    "Text",
+    "Variant",
+    "WorkloadDefinition",
+]

@@ -1,0 +1,268 @@
+"""The axes along which a variant may differ from its base workload.
+
+An axis is an entry of `AXES`: what it changes, the values that may be drawn, and how a scale of a
+workload is changed. Where a scale has nothing of the kind, or has that value already, the change is
+None and the axis is not offered there. A change of the model is a field of its style
+(`workloads.parts.style`), which a line of each framework's model reads.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from algoperf.errors import UserError, choose
+from algoperf.workload import Scale, Target, WorkloadDefinition, trainable
+
+Value = Any  # a string, a number or a boolean
+Changes = Mapping[str, Value]  # by axis
+Change = Callable[[Scale, Any], Scale | None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Axis:
+    """One way to differ. `alters` is what is never the same as the base's: 'logits' (of the same
+    parameters), 'parameters' (their names or shapes), 'initial values', 'dropout' (the logits of
+    training) or 'data'. `values` are those that may be drawn; where `is_drawn` is false a suite may
+    name the axis, but none is drawn, and `parse` raises UserError for what is no value of it.
+    """
+
+    summary: str
+    alters: str
+    values: tuple[Value, ...]
+    change: Change
+    is_drawn: bool = True
+    parse: Callable[[Any], Any] | None = None
+
+
+def _with_model(scale: Scale, **settings: Any) -> Scale:
+    return dataclasses.replace(scale, model={**scale.model, **settings})
+
+
+def _style(field: str) -> Change:
+    def change(scale: Scale, value: Value) -> Scale | None:
+        style: Any = scale.model.get("style")
+        if getattr(style, field, value) == value:
+            return None
+        return _with_model(scale, style=dataclasses.replace(style, **{field: value}))
+
+    return change
+
+
+def _activation(scale: Scale, value: str) -> Scale | None:
+    style: Any = scale.model.get("style")
+    if style is not None and style.activation.startswith(value):
+        return None  # GELU's two forms differ by less than a variant should
+    return _style("activation")(scale, value)
+
+
+def _times(*names: str) -> Change:
+    """The model's sizes of those names, as far as it has them, times the value."""
+
+    def change(scale: Scale, factor: float) -> Scale | None:
+        sizes = {name: scale.model[name] * factor for name in names if name in scale.model}
+        if not sizes or any(size != int(size) or size < 1 for size in sizes.values()):
+            return None
+        return _with_model(scale, **{name: int(size) for name, size in sizes.items()})
+
+    return change
+
+
+def _vocabulary(scale: Scale, factor: float) -> Scale | None:
+    if scale.data.get("tokenizer") != "trained":
+        return None
+    size = int(scale.data["vocab_size"] * factor)
+    return dataclasses.replace(scale, data={**scale.data, "vocab_size": size})
+
+
+def _source_length(scale: Scale, factor: float) -> Scale | None:
+    if "max_length" in scale.data:
+        length = int(scale.data["max_length"] * factor)
+        return dataclasses.replace(scale, data={**scale.data, "max_length": length})
+    if not scale.buckets:
+        return None
+    buckets = tuple((int(source * factor), target) for source, target in scale.buckets)
+    data = {**scale.data, "max_source": buckets[-1][0]}
+    return dataclasses.replace(scale, buckets=buckets, data=data)
+
+
+def _untied(scale: Scale, value: bool) -> Scale | None:
+    changed = _style("ties_embeddings")(scale, value)
+    return changed and dataclasses.replace(changed, output_layer="head")
+
+
+def _field(name: str) -> Change:
+    def change(scale: Scale, value: Value) -> Scale | None:
+        if getattr(scale, name) == value:
+            return None
+        return dataclasses.replace(scale, **{name: value})
+
+    return change
+
+
+def _rows(name: str, only_classes: bool = False) -> Change:
+    def change(scale: Scale, value: Value) -> Scale | None:
+        if only_classes and "classes" not in scale.model:
+            return None
+        return dataclasses.replace(scale, row_changes={**scale.row_changes, name: value})
+
+    return change
+
+
+def _trainable(scale: Scale, value: str) -> Scale | None:
+    chosen = trainable.parse(value)
+    if chosen.technique not in scale.techniques:
+        return None
+    changed = dataclasses.replace(scale, trainable=value)
+    virtual = chosen.settings.get("tokens", 0)
+    if virtual == 0:
+        return changed
+    left = scale.model["positions"] - virtual
+    if left <= 0:
+        raise UserError(
+            f"trainable {value!r}: the model has {scale.model['positions']} positions, for virtual "
+            "tokens and text together"
+        )
+    length = min(scale.data["max_length"], left)
+    return dataclasses.replace(changed, data={**scale.data, "max_length": length})
+
+
+AXES: Mapping[str, Axis] = {
+    "activation": Axis(
+        "of hidden layers; glu gates them by a layer more",
+        "logits",
+        ("relu", "gelu", "silu", "tanh", "glu"),
+        _activation,
+    ),
+    "norm": Axis("layer norm or RMS norm", "logits", ("layer", "rms"), _style("norm")),
+    "norm_place": Axis(
+        "before each layer or after its sum", "logits", ("pre", "post"), _style("norm_place")
+    ),
+    "last_norm": Axis(
+        "false leaves the last norm out", "logits", (False,), _style("has_last_norm")
+    ),
+    "attention_temperature": Axis(
+        "divides attention scores", "logits", (0.5, 1.6, 4.0), _style("attention_temperature")
+    ),
+    "embedding_scale": Axis(
+        "multiplies tokens' embeddings", "logits", (0.25, 4.0), _style("embedding_scale")
+    ),
+    "position_scale": Axis(
+        "multiplies positions' embeddings", "logits", (0.25, 4.0), _style("position_scale")
+    ),
+    "output_scale": Axis("multiplies logits", "logits", (0.25, 4.0), _style("output_scale")),
+    "residual_scale": Axis(
+        "multiplies what a layer adds", "logits", (0.5, 2.0), _style("residual_scale")
+    ),
+    "tied_embeddings": Axis("false: an output layer of its own", "parameters", (False,), _untied),
+    "initial_scale": Axis(
+        "multiplies weights' first values", "initial values", (0.5, 2.0), _field("initial_scale")
+    ),
+    "width": Axis("factor", "parameters", (0.5, 2.0), _times("width", "feed_forward")),
+    "depth": Axis(
+        "factor",
+        "parameters",
+        (0.5, 2.0),
+        _times("depth", "layers", "encoder_layers", "decoder_layers"),
+    ),
+    "heads": Axis("factor, at the same width", "logits", (0.5, 2.0), _times("heads")),
+    "dropout": Axis("the default rate", "dropout", (0.1, 0.3), _field("dropout_rate")),
+    "vocabulary": Axis("factor, where the tokenizer is trained", "data", (0.2, 0.3), _vocabulary),
+    "source_length": Axis("factor: what is longer is cut", "data", (0.4, 0.6), _source_length),
+    "train_fraction": Axis("of the training rows", "data", (0.25, 0.5), _rows("train_fraction")),
+    "label_noise": Axis(
+        "share of training rows with another row's target",
+        "data",
+        (0.05, 0.2),
+        _rows("label_noise"),
+    ),
+    "class_imbalance": Axis(
+        "rows of the rarest class over the commonest's",
+        "data",
+        (0.1, 0.3),
+        _rows("class_imbalance", only_classes=True),
+    ),
+    "trainable": Axis(
+        "which parameters train: never drawn, settings may follow (docs/fine_tuning.md)",
+        "parameters",
+        tuple(trainable.TECHNIQUES),
+        _trainable,
+        is_drawn=False,
+        parse=trainable.parse,
+    ),
+}
+
+
+def changed(scale: Scale, changes: Changes) -> Scale | None:
+    """Return the scale with all changes; None where one of them changes nothing there."""
+    result: Scale | None = scale
+    for name, value in changes.items():
+        if result is not None:
+            result = AXES[name].change(result, value)
+    if result is None or result.real is None:
+        return result
+    return dataclasses.replace(result, real=changed(result.real, changes))
+
+
+def offered(scale: Scale) -> dict[str, tuple[Value, ...]]:
+    """Return the values that change the scale, by axis, of the axes that are drawn and have any."""
+    found = {
+        name: tuple(value for value in axis.values if changed(scale, {name: value}) is not None)
+        for name, axis in AXES.items()
+        if axis.is_drawn
+    }
+    return {name: values for name, values in found.items() if values}
+
+
+def check(where: str, changes: Any) -> Changes:
+    """Return changes that a file gives, if every axis and value is in the table.
+
+    Raises UserError, which begins with `where`, for others.
+    """
+    if not isinstance(changes, Mapping) or not changes:
+        raise UserError(f"{where}: expected an object of axes and values with at least one axis")
+    for name, value in changes.items():
+        try:
+            axis = AXES[choose("axis", str(name), list(AXES))]
+            if axis.parse is not None:
+                axis.parse(value)
+                continue
+        except UserError as error:
+            raise UserError(f"{where}: {error}") from error
+        allowed = axis.values
+        if not any(type(value) is type(each) and value == each for each in allowed):
+            raise UserError(
+                f"{where}: {name} is {value!r}, expected one of {', '.join(map(str, allowed))}"
+            )
+    return changes
+
+
+def vary(
+    base: WorkloadDefinition,
+    name: str,
+    changes: Changes,
+    targets: Mapping[str, Mapping[str, Target]],
+) -> WorkloadDefinition:
+    """Return the variant of a workload, at the scales where every change changes something.
+
+    Budgets are the base's (AlgoPerf's rule); `targets` by scale and source of data are its own.
+    Raises UserError where that is no scale.
+    """
+    scales = {}
+    for scale_name, scale in base.scales.items():
+        varied = changed(scale, changes)
+        if varied is not None:
+            own = targets.get(scale_name, {})
+            real = varied.real and dataclasses.replace(varied.real, targets=own)
+            scales[scale_name] = dataclasses.replace(varied, targets=own, real=real)
+    if not scales:
+        raise UserError(f"{name}: {base.name} has nothing that {dict(changes)} would change")
+    told = ", ".join(f"{axis} {value}" for axis, value in changes.items())
+    return dataclasses.replace(
+        base,
+        name=name,
+        summary=f"{base.name} with {told}",
+        scales=scales,
+        base=base.name,
+        changes=dict(changes),
+        variants={},
+    )

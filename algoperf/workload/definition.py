@@ -1,0 +1,207 @@
+"""A workload's facts as data: nothing here loads rows, weights or a framework."""
+
+import dataclasses
+import functools
+import hashlib
+import importlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from algoperf import spec
+
+SPLITS = ("train", "validation", "test")
+Arrays = Mapping[str, np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+    """What a run has to reach on the validation split, for one scale on one source of data.
+
+    `test` is the metric's value on the test split that AlgoPerf's older rule asks for. `baselines`
+    are trivial methods' values of the same metric on the same split, `ceiling` the best value
+    possible (known where the data is generated). `provenance` says how the number was found.
+    """
+
+    validation: float
+    provenance: str
+    test: float | None = None
+    ceiling: float | None = None
+    baselines: Mapping[str, float] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Generation:
+    """How text is generated in evaluation.
+
+    While training, `eval_rows` rows of a split (a fixed seeded subset) greedily; at the end of a
+    run, the whole split by beam search with `beams`. `max_new_tokens` bounds a row's length.
+    """
+
+    max_new_tokens: int
+    eval_rows: int
+    beams: int = 4
+    length_penalty: float = 1.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Scale:
+    """One size of a workload: model and data settings, and what a run of it may cost.
+
+    `budget_s` and `eval_every_s` are seconds of submission time; `step_hint` is the number of steps
+    that a well-tuned baseline needs; `eval_train_rows` is how many training rows each evaluation
+    looks at. `buckets` are the (source, target) lengths that batches of text are cut to, ascending;
+    () leaves all rows at their full length. `generation` says how text is generated. `real` is the
+    same size for rows from the hub or a folder, where those are longer than the built-in ones.
+
+    What variants change: weights' first values are multiplied by `initial_scale`; `row_changes` are
+    those of `algoperf.data.row_changes`; `output_layer` is the model's, where it is not the
+    workload's; `trainable` says what trains (`algoperf.workload.trainable`), by one of the
+    `techniques` that make sense for the model, with its settings.
+    """
+
+    model: Mapping[str, Any]
+    data: Mapping[str, Any]
+    default_source: str
+    batch_size: int
+    eval_batch_size: int
+    eval_train_rows: int
+    step_hint: int
+    budget_s: float
+    eval_every_s: float
+    dropout_rate: float = 0.0
+    buckets: tuple[tuple[int, int], ...] = ()
+    generation: Generation | None = None
+    targets: Mapping[str, Target] = dataclasses.field(
+        default_factory=dict
+    )  # by source of data: 'builtin', 'hub', 'folder'
+    real: "Scale | None" = None
+    initial_scale: float = 1.0
+    row_changes: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    output_layer: str | None = None
+    techniques: tuple[str, ...] = ()
+    trainable: str | None = None
+
+    def on(self, source_kind: str) -> "Scale":
+        """The scale for rows of that kind: 'builtin', 'hub' or 'folder'."""
+        return self.real if self.real is not None and source_kind != "builtin" else self
+
+
+@dataclasses.dataclass(frozen=True)
+class Text:
+    """What a generated row of tokens is read and judged by.
+
+    `decode` turns lists of token ids into texts; `sources` and `references` are the rows' texts by
+    split, in the order of the arrays.
+    """
+
+    decode: Callable[[Sequence[Sequence[int]]], list[str]]
+    sources: Mapping[str, Sequence[str]]
+    references: Mapping[str, Sequence[str]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """The rows of a run: for each split arrays of equal length, among them 'inputs' and 'targets'.
+
+    `model` holds model settings that only the data knows. `notes` go into the run's meta data.
+    `text` is there where the workload generates text. `tokenizer` is the JSON of the tokenizer, as
+    the `tokenizers` library writes it, where it is no published one.
+    """
+
+    splits: Mapping[str, Arrays]
+    model: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    notes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    text: Text | None = None
+    tokenizer: str | None = None
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 over names, types, shapes and bytes of every array, the first 16 hex digits."""
+        digest = hashlib.sha256()
+        for split in sorted(self.splits):
+            for key, array in sorted(self.splits[split].items()):
+                digest.update(f"{split}/{key}:{array.dtype.str}:{array.shape}".encode())
+                digest.update(np.ascontiguousarray(array).tobytes())
+        return digest.hexdigest()[:16]
+
+
+@dataclasses.dataclass(frozen=True)
+class Variant:
+    """A named change of a workload: values by axis (`algoperf.workload.axes`), and its targets by
+    scale and source of data.
+    """
+
+    changes: Mapping[str, Any]
+    targets: Mapping[str, Mapping[str, Target]] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class WorkloadDefinition:
+    """The facts of one workload; everything that differs between workloads is a field here.
+
+    `package` is the import path of its folder, which holds `data.py` with `load(source,
+    **scale.data)`, and `model_jax.py` and `model_torch.py` with `build(**model)`.
+    `initial_std(name, shape, model)` is the standard deviation of a weight's normal initial value,
+    for a parameter path and its shape in JAX's layout; biases start at 0 and norm scales at 1.
+    `metrics` names functions of `workloads.metrics`; `target_metric` is one of them. `sources` are
+    of 'builtin', 'hub', 'folder'. A workload that generates text feeds the model (inputs, targets)
+    and judges what it generates; its metrics are those of `workloads.metrics.rouge`. `pretrained`
+    are the formats of saved weights (`algoperf.workload.pretrained.FORMATS`) that its models start
+    from; they are saved in the first. `variants` are found as workloads, `<name>_<variant>`; such a
+    definition has its `base`'s name and its `changes`.
+    """
+
+    name: str
+    package: str
+    summary: str
+    loss_type: spec.LossType
+    target_metric: str
+    higher_is_better: bool
+    metrics: tuple[str, ...]
+    scales: Mapping[str, Scale]
+    sources: tuple[str, ...]
+    output_layer: str
+    initial_std: Callable[[str, tuple[int, ...], Mapping[str, Any]], float]
+    generates_text: bool = False
+    pretrained: tuple[str, ...] = ()
+    variants: Mapping[str, Variant] = dataclasses.field(default_factory=dict)
+    base: str | None = None
+    changes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    @property
+    def measured(self) -> tuple[str, ...]:
+        """What an evaluation gives for a split, beside 'num_examples'."""
+        length = ("generated_tokens",) if self.generates_text else ()
+        return ("loss", *self.metrics, *length)
+
+    def import_measures(self) -> None:
+        """Import what measures a run of it, so that it is there before a submission is."""
+        measures = "workloads.metrics.rouge" if self.generates_text else "workloads.metrics"
+        for name in (measures, f"{self.package}.data"):
+            importlib.import_module(name)
+
+    def build_model(self, framework: str, settings: Mapping[str, Any]) -> Any:
+        """Return the flax or PyTorch module; `framework` is the suffix of its file,
+        jax or torch.
+        """
+        return importlib.import_module(f"{self.package}.model_{framework}").build(**settings)
+
+    def facts(self, scale: Scale, source: str, data: Data) -> dict[str, Any]:
+        """What `spec.Workload` is made of, for one scale on one source of data."""
+        target = scale.targets.get(source)
+        return {
+            "name": self.name,
+            "loss_type": self.loss_type,
+            "step_hint": scale.step_hint,
+            "budget_s": scale.budget_s,
+            "eval_every_s": scale.eval_every_s,
+            "num_train_examples": len(data.splits["train"]["targets"]),
+            "target_metric_name": self.target_metric,
+            "validation_target": target.validation if target else None,
+            "test_target": target.test if target else None,
+            "output_layer": scale.output_layer or self.output_layer,
+            "dropout_rate": scale.dropout_rate,
+            "feeds_targets": self.generates_text,
+        }

@@ -1,0 +1,108 @@
+"""What is odd in whole logs: nothing to mend here, but the reader of a score should know."""
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from scoring.benchmarks.pools import Entry
+from scoring.reading.evaluations import STEP_COLUMN, TIME_COLUMN
+from scoring.reading.trials import Finding, TrialRun, grouped
+from scoring.rules.time_to_target import ended_early, is_readable, time_to_target
+
+SPREAD = 2.0  # times the fastest step of an entry on a workload
+
+
+def find_oddities(entries: Iterable[Entry]) -> list[Finding]:
+    """What runs were flagged for, clocks that go back, ties that folder order would decide, uneven
+    step times and trials.
+    """
+    findings = []
+    for entry in entries:
+        for runs in grouped(entry.runs, lambda run: run.workload):
+            readable = [run for run in runs if is_readable(run)]
+            for message in (
+                *_flagged(runs),
+                *_clocks(readable),
+                *_early(readable),
+                *_step_times(readable),
+                *_ties(readable),
+                *_trial_counts(runs),
+            ):
+                path = entry.runs[0].submission_folder
+                text = f"{entry.label} on {runs[0].workload}: {message}"
+                findings.append(Finding(path, text, damage=False))
+    return findings
+
+
+def _flagged(runs: Iterable[TrialRun]) -> list[str]:
+    """What the runs saw the submission do that it should not."""
+    names: dict[str, list[str]] = {}
+    for run in runs:
+        for text in run.flags:
+            names.setdefault(text, []).append(_name(run))
+    return [f"FLAGGED in {', '.join(found)}: {text}" for text, found in names.items()]
+
+
+def _clocks(runs: Iterable[TrialRun]) -> list[str]:
+    back = [_name(run) for run in runs if (np.diff(run.rows[TIME_COLUMN]) < 0).any()]
+    return [f"the submission time goes back in {', '.join(back)}"] if back else []
+
+
+def _early(runs: Iterable[TrialRun]) -> list[str]:
+    """Trials that nobody stopped and that have no result, short of both target and budget."""
+    shares = [
+        float(run.rows[TIME_COLUMN][-1] / run.budget_s)
+        for run in runs
+        if run.status is None
+        and run.budget_s is not None
+        and run.target is not None
+        and not time_to_target(run.rows, run.target, run.budget_s).reached
+        and ended_early(run)
+    ]
+    if not shares:
+        return []
+    trials = "1 trial" if len(shares) == 1 else f"{len(shares)} trials"
+    return [f"{trials} ended early without the target, at {100 * max(shares):.2g} % of the budget"]
+
+
+def _step_times(runs: Iterable[TrialRun]) -> list[str]:
+    """Seconds a step at the end of each trial, compared over trials."""
+    times_s = []
+    for run in runs:
+        if STEP_COLUMN in run.rows and len(run.rows[STEP_COLUMN]) > 1:
+            step, time_s = run.rows[STEP_COLUMN][-1], run.rows[TIME_COLUMN][-1]
+            if step > 0 and np.isfinite(time_s / step) and time_s > 0:
+                times_s.append(float(time_s / step))
+    if not times_s or max(times_s) < SPREAD * min(times_s):
+        return []
+    low, high = min(times_s), max(times_s)
+    return [f"step times differ {high / low:.1f} times between trials ({low:.3g} to {high:.3g} s)"]
+
+
+def _ties(runs: Iterable[TrialRun]) -> list[str]:
+    """Studies whose earliest evaluation that meets the target is shared by trials of other times.
+
+    The reference's code takes the first of them in the order of its folders.
+    """
+    tied = []
+    for of_study in grouped(runs, lambda run: run.study):
+        hits = [time_to_target(run.rows, run.target) for run in of_study if run.target is not None]
+        reached = [hit for hit in hits if hit.evaluation is not None]
+        first = min((hit.evaluation for hit in reached if hit.evaluation is not None), default=None)
+        if len({hit.time_s for hit in reached if hit.evaluation == first}) > 1:
+            tied.append(f"study_{of_study[0].study}")
+    if not tied:
+        return []
+    return [f"trials of {', '.join(tied)} meet the target at one evaluation with different times"]
+
+
+def _trial_counts(runs: Iterable[TrialRun]) -> list[str]:
+    counts = {of_study[0].study: len(of_study) for of_study in grouped(runs, lambda run: run.study)}
+    if len(set(counts.values())) <= 1:
+        return []
+    told = ", ".join(f"study_{study}: {count}" for study, count in sorted(counts.items()))
+    return [f"studies have different numbers of trials ({told})"]
+
+
+def _name(run: TrialRun) -> str:
+    return f"study_{run.study}/trial_{run.trial}"

@@ -1,0 +1,181 @@
+"""How the scores depend on what a benchmark happens to choose: pool, target, trials, aggregation.
+
+Legend: S submissions, W workloads, B base workloads, N studies, K trials of a study.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scoring.analysis.leaderboard import Leaderboard
+from scoring.reading.evaluations import TIME_COLUMN
+from scoring.reading.trials import Target, TrialRun
+from scoring.rules import rules as scoring_rules
+from scoring.rules.rules import Layout
+from scoring.rules.time_to_target import EARLY, is_readable, study_results, time_to_target
+
+Floats = NDArray[np.float64]
+
+# Changes of the target, as shares of its value; negative is easier.
+TARGET_CHANGES = (-0.05, -0.02, -0.01, -0.005, -0.002, 0.0, 0.002, 0.005, 0.01)
+TRIAL_DRAWS = 200
+
+
+def leave_one_workload_out(board: Leaderboard) -> Mapping[str, Floats]:
+    """The scores (S,) without each base workload and its variant."""
+    return {
+        name: scoring_rules.scores(board.times_SWN, without_base(board.layout, place), board.rules)
+        for place, name in enumerate(board.benchmark.base_workloads)
+        if len(board.layout.base) > 1
+    }
+
+
+def without_base(layout: Layout, place: int) -> Layout:
+    """The layout less its base workload number `place` and that one's variants."""
+    base = (*layout.base[:place], *layout.base[place + 1 :])
+    variants = tuple((column, of - (of > place)) for column, of in layout.variants if of != place)
+    return dataclasses.replace(layout, base=base, variants=variants)
+
+
+def leave_one_submission_out(board: Leaderboard) -> Floats:
+    """Scores (S, S) of the columns without the submission of the row, which itself has NaN."""
+    count = len(board.rows)
+    table = np.full((count, count), np.nan)
+    for place in range(count):
+        others = [other for other in range(count) if other != place]
+        table[place, others] = scoring_rules.scores(
+            board.times_SWN[others], board.layout, board.rules
+        )
+    return table
+
+
+def aggregations(board: Leaderboard) -> Mapping[str, Floats]:
+    """The scores (S,) by the median, the mean and the best over studies."""
+
+    def over(reduce: Callable[[Floats], Floats]) -> Floats:
+        present = ~np.isnan(board.times_SWN)
+        reduced_SW = np.where(present.any(axis=-1), reduce(board.times_SWN), np.nan)
+        ratios_SB = scoring_rules.credited_ratios(reduced_SW, board.layout, board.rules)
+        return scoring_rules.mean_credit(ratios_SB, board.rules)
+
+    def mean(times_SWN: Floats) -> Floats:
+        count_SW = np.maximum((~np.isnan(times_SWN)).sum(axis=-1), 1)
+        return np.asarray(np.where(np.isnan(times_SWN), 0.0, times_SWN).sum(axis=-1) / count_SW)
+
+    def best(times_SWN: Floats) -> Floats:
+        absent_last = np.where(np.isnan(times_SWN), np.inf, times_SWN)
+        return np.asarray(absent_last.min(axis=-1, initial=np.inf))
+
+    return {
+        "median": over(scoring_rules.median_over_studies),
+        "mean": over(mean),
+        "best": over(best),
+    }
+
+
+def trials_needed(board: Leaderboard, draws: int = TRIAL_DRAWS, seed: int = 0) -> Floats:
+    """The expected score when every study keeps k of its trials at random, (K, S), k from 1.
+
+    K is the most trials that a study has; a study with fewer keeps what it has. Averaged over
+    `draws` random orders of the trials; with all of them it is the score itself.
+    """
+    times_SWNK, studies_SWN = trial_times(board)
+    generator = np.random.default_rng(seed)
+    # Absent trials go last, so that k counts trials that were run.
+    order = generator.random((draws, *times_SWNK.shape)) + 2.0 * np.isnan(times_SWNK)
+    present = np.where(np.isnan(times_SWNK), np.inf, times_SWNK)
+    shuffled = np.take_along_axis(present[None], order.argsort(axis=-1), axis=-1)
+    best = np.minimum.accumulate(shuffled, axis=-1)
+    best = np.where(studies_SWN[..., None], best, np.nan)
+    scores_KRS = scoring_rules.scores(np.moveaxis(best, -1, 0), board.layout, board.rules)
+    return np.asarray(scores_KRS.mean(axis=1), np.float64)
+
+
+def trial_times(board: Leaderboard) -> tuple[Floats, NDArray[np.bool_]]:
+    """Each trial's time to target, (S, W, N, K): inf is a miss, NaN no trial; and which studies
+    count, (S, W, N)."""
+    lists = [
+        [
+            [
+                [_time_s(board, run) for run in row.entry.runs if _is_of(run, name, result.study)]
+                for result in row.cells[name].studies
+            ]
+            for name in board.layout.workloads
+        ]
+        for row in board.rows
+    ]
+    most = max((len(trials) for of in lists for cell in of for trials in cell), default=1)
+    times_SWNK = np.full((*board.times_SWN.shape, max(1, most)), np.nan)
+    for s, of in enumerate(lists):
+        for w, cell in enumerate(of):
+            for n, trials in enumerate(cell):
+                times_SWNK[s, w, n, : len(trials)] = trials
+    return times_SWNK, ~np.isnan(board.times_SWN)
+
+
+def _is_of(run: TrialRun, workload: str, study: int) -> bool:
+    return run.workload == workload and run.study == study and is_readable(run)
+
+
+def _time_s(board: Leaderboard, run: TrialRun) -> float:
+    budget_s = run.budget_s if board.rules.budgets else None
+    return np.inf if run.target is None else time_to_target(run.rows, run.target, budget_s).time_s
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class TargetSweep:
+    """Scores with every target changed by a share of its value; negative changes are easier.
+
+    `unknown` counts, for each change, the trials that stopped (at their own target, or early)
+    before they could show whether they reach the changed one; they count as missed.
+    """
+
+    changes: tuple[float, ...]
+    scores_CS: Floats
+    unknown: tuple[int, ...]
+
+
+def target_sweep(board: Leaderboard, changes: tuple[float, ...] = TARGET_CHANGES) -> TargetSweep:
+    """Score the logged curves against easier and harder targets."""
+    scores, unknown = [], []
+    for change in changes:
+        times: list[list[list[float]]] = []
+        stopped = 0
+        for row in board.rows:
+            times.append([])
+            for name in board.layout.workloads:
+                runs = [
+                    dataclasses.replace(run, target=_changed(run.target, change))
+                    for run in row.entry.runs
+                    if run.workload == name and run.target is not None
+                ]
+                results = study_results(
+                    runs, [result.study for result in row.cells[name].studies], board.rules
+                )
+                times[-1].append([result.time_s for result in results])
+                if change > 0:
+                    stopped += sum(_is_unknown(run) for run in runs)
+        times_SWN = scoring_rules.study_array(times, board.rules)
+        scores.append(scoring_rules.scores(times_SWN, board.layout, board.rules))
+        unknown.append(stopped)
+    return TargetSweep(tuple(changes), np.array(scores), tuple(unknown))
+
+
+def _changed(target: Target | None, change: float) -> Target | None:
+    if target is None or target.validation is None:
+        return target
+    sign = 1 if target.higher_is_better else -1
+    return dataclasses.replace(
+        target, validation=target.validation + sign * change * abs(target.validation)
+    )
+
+
+def _is_unknown(run: TrialRun) -> bool:
+    """Whether a trial stopped before nine tenths of its budget without meeting its target."""
+    if run.target is None or not is_readable(run) or not len(run.rows[TIME_COLUMN]):
+        return False
+    if time_to_target(run.rows, run.target, run.budget_s).reached:
+        return False
+    return run.budget_s is None or bool(run.rows[TIME_COLUMN][-1] < EARLY * run.budget_s)

@@ -1,0 +1,133 @@
+"""Speed-up over a reference submission: a companion of the score that no other entry can move.
+
+The geometric mean over base workloads of (reference's median time / submission's median time), as
+the AlgoPerf documentation proposes under "Alternative scores". Held-out variants play no part.
+
+Legend: R resamples, S submissions, W workloads, B base workloads.
+"""
+
+import dataclasses
+
+import numpy as np
+from numpy.typing import NDArray
+
+from algoperf import errors
+from scoring.analysis.leaderboard import Leaderboard
+from scoring.analysis.pooled_model import fit, t_quantile
+from scoring.analysis.statistics import pooled_medians, why_not_estimable
+from scoring.rules import rules as scoring_rules
+
+Floats = NDArray[np.float64]
+
+RESAMPLES = 2_000
+USUAL_REFERENCES = ("baseline", "nadamw")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Speedups:
+    """Speed-ups over `reference`; above 1 is faster.
+
+    `by_workload_SB` is NaN where both sides missed the target, or one did and no budget is known;
+    the mean leaves those out. `censored_SB` is '<=' where the submission missed (its time is at
+    least the budget), '>=' where the reference did, '' where neither. `interval` is (S, 2), NaN
+    where it is not estimable.
+    """
+
+    reference: str
+    mean_S: Floats
+    interval: Floats
+    by_workload_SB: Floats
+    censored_SB: tuple[tuple[str, ...], ...]
+
+    def note(self, place: int) -> str:
+        """What was censored or left out for the submission at `place`, '' where nothing was."""
+        marks = self.censored_SB[place]
+        counts = (
+            (marks.count("<="), "missed by it"),
+            (marks.count(">="), f"missed by {self.reference}"),
+            (int(np.isnan(self.by_workload_SB[place]).sum()), "left out"),
+        )
+        return ", ".join(f"{count} {what}" for count, what in counts if count)
+
+
+def choose_reference(labels: list[str], given: str | None) -> str:
+    """The given label; without one a usual baseline, else the first (best) of `labels`.
+
+    Raises UserError for a label that is not there.
+    """
+    if given is None:
+        return next((name for name in USUAL_REFERENCES if name in labels), labels[0])
+    if given not in labels:
+        raise errors.UserError(f"no submission {given!r} to refer to; one of: {', '.join(labels)}")
+    return given
+
+
+def speedups(board: Leaderboard, reference: str, *, seed: int = 0) -> Speedups:
+    """Speed-ups of every entry over the one labelled `reference`.
+
+    The interval is exp(log mean +- t standard deviations) over fresh competitions drawn from the
+    pooled model (see `scoring.analysis.statistics`).
+    """
+    place = board.labels.index(reference)
+    budgets_B = np.array([_budget_s(board, name) for name in board.benchmark.base_workloads])
+    medians_SB = scoring_rules.base_columns(
+        scoring_rules.median_over_studies(board.times_SWN), board.layout
+    )
+    logs_SB = _log_ratios(medians_SB, medians_SB[place], budgets_B)
+    mean_S = _mean(logs_SB)
+    interval = np.full((len(mean_S), 2), np.nan)
+    if not why_not_estimable(board.times_SWN, board.layout, "studies"):
+        model = fit(board.times_SWN)
+        drawn_RSW = pooled_medians(model, RESAMPLES, np.random.default_rng(seed))
+        drawn_RSB = scoring_rules.base_columns(drawn_RSW, board.layout)
+        drawn_RS = _mean(_log_ratios(drawn_RSB, drawn_RSB[:, place, None], budgets_B))
+        spread_S = _spread(drawn_RS)
+        half_S1 = t_quantile(model.freedom) * spread_S[:, None]
+        interval = np.exp(mean_S[:, None] + half_S1 * [-1, 1])
+    marks = tuple(
+        tuple(
+            _mark(own, of_reference, logs)
+            for own, of_reference, logs in zip(row, medians_SB[place], log_row, strict=True)
+        )
+        for row, log_row in zip(medians_SB, logs_SB, strict=True)
+    )
+    return Speedups(reference, np.exp(mean_S), interval, np.exp(logs_SB), marks)
+
+
+def _budget_s(board: Leaderboard, workload: str) -> float:
+    """The budget of the pool's runs of a workload in seconds, NaN where none has one."""
+    budgets_s = [run.budget_s for run in board.pool.runs if run.workload == workload]
+    return max((budget_s for budget_s in budgets_s if budget_s is not None), default=np.nan)
+
+
+def _log_ratios(own: Floats, reference: Floats, budgets_B: Floats) -> Floats:
+    """log(reference / own), a miss counted at the budget; NaN where both missed."""
+    missed = ~np.isfinite(own) & ~np.isfinite(reference)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        own = np.where(np.isfinite(own), own, budgets_B)
+        reference = np.where(np.isfinite(reference), reference, budgets_B)
+        logs = np.log(reference) - np.log(own)
+    return np.where(missed | ~np.isfinite(logs), np.nan, logs)
+
+
+def _mean(logs: Floats) -> Floats:
+    """The mean over the last axis of what is not NaN; NaN where nothing is."""
+    known = ~np.isnan(logs)
+    count = known.sum(axis=-1)
+    total = np.where(known, logs, 0.0).sum(axis=-1)
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+
+
+def _spread(values_RS: Floats) -> Floats:
+    """The standard deviation over resamples, less those in which nothing could be compared."""
+    mean_S = _mean(values_RS.T)
+    squares_RS = (values_RS - mean_S) ** 2
+    count_S = (~np.isnan(values_RS)).sum(axis=0)
+    variance_S = np.nansum(squares_RS, axis=0) / np.maximum(count_S - 1, 1)
+    return np.where(count_S > 1, np.sqrt(variance_S), np.nan)
+
+
+def _mark(own: float, reference: float, log_ratio: float) -> str:
+    if np.isnan(log_ratio) or (np.isfinite(own) and np.isfinite(reference)):
+        return ""
+    return ">=" if np.isfinite(own) else "<="

@@ -1,0 +1,1 @@
+"""Workloads, targets and budgets to score by."""

@@ -1,0 +1,281 @@
+"""Leaderboards as JSON and as CSV files; docs/scoring.md describes the columns.
+
+A value that does not exist (a target not reached, an interval that is not estimable) is null in
+JSON and empty in CSV.
+"""
+
+import csv
+import dataclasses
+import json
+import math
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scoring.analysis.analysis import Analysis
+from scoring.analysis.leaderboard import Cell, Leaderboard, Row
+from scoring.analysis.robustness import AxisResult, VariantResult
+from scoring.analysis.statistics import Bootstrap
+from scoring.reading.trials import Finding, changes_told
+from scoring.rules import profiles
+from scoring.rules.time_to_target import StudyResult
+
+SCORES = (
+    "submission score score_low score_high rank rank_low rank_high p_first steps_score"
+    " base_score workloads_reached workloads speedup speedup_low speedup_high speedup_reference"
+    " speedup_note rules pool experiment framework flagged_trials"
+)
+TIMES = (
+    "submission workload study outcome time_s steps trial evaluation last_miss_time_s"
+    " last_miss_steps credit pool"
+)
+PROFILE = "submission tau share_of_workloads pool"
+ROBUSTNESS = (
+    "submission variant base changes outcome base_time_s time_s slowdown base_steps steps"
+    " steps_slowdown pool"
+)
+ROBUSTNESS_AXES = "submission axis variants bases_reached reached slowdown steps_slowdown pool"
+
+
+def to_json(analyses: Sequence[Analysis], findings: Sequence[Finding]) -> dict[str, Any]:
+    """Everything as JSON values."""
+    return {
+        "pools": [_pool_json(analysis) for analysis in analyses if analysis.board.targets],
+        "findings": findings_json(findings),
+    }
+
+
+def findings_json(findings: Sequence[Finding]) -> list[dict[str, Any]]:
+    """Findings as JSON values, in the order in which they were made."""
+    return [
+        {"path": str(finding.path), "message": finding.message, "damage": finding.damage}
+        for finding in findings
+    ]
+
+
+def _pool_json(analysis: Analysis) -> dict[str, Any]:
+    board = analysis.board
+    taus = profiles.profile_taus(board.ratios)
+    shares_ST = profiles.performance_profile(board.ratios, taus)
+    return {
+        "pool": board.pool.name,
+        "benchmark": board.benchmark.name,
+        "rules": board.rules.name,
+        "settings": dict(board.pool.settings),
+        "workloads": {name: dataclasses.asdict(target) for name, target in board.targets.items()},
+        "held_out": dict(board.benchmark.variant_of),
+        "submissions": [
+            _scores(analysis, place)
+            | {
+                "workloads": {name: _cell_json(cell) for name, cell in row.cells.items()},
+                "profile": {"tau": taus.tolist(), "share": shares.tolist()},
+            }
+            for place, (row, shares) in enumerate(zip(board.rows, shares_ST, strict=True))
+        ],
+        "intervals": {over: _interval_json(board, one) for over, one in analysis.resampled.items()},
+        "sensitivity": _sensitivity_json(analysis),
+        "robustness": {
+            "variants": [
+                _variant_values(each) | {"changes": dict(each.changes)}
+                for each in analysis.robustness.variants
+            ],
+            "axes": [_axis_values(each) for each in analysis.robustness.axes],
+            "bases_without_a_variant": list(analysis.robustness.unguarded),
+        },
+    }
+
+
+def _variant_values(one: VariantResult) -> dict[str, Any]:
+    """The columns of robustness.csv, less the pool."""
+    return {
+        "submission": one.label,
+        "variant": one.variant,
+        "base": one.base,
+        "changes": changes_told(one.changes),
+        "outcome": one.outcome,
+        "base_time_s": finite(one.base_time_s),
+        "time_s": finite(one.time_s),
+        "slowdown": finite(one.slowdown),
+        "base_steps": whole(one.base_steps),
+        "steps": whole(one.steps),
+        "steps_slowdown": finite(one.steps_slowdown),
+    }
+
+
+def _axis_values(one: AxisResult) -> dict[str, Any]:
+    """The columns of robustness_axes.csv, less the pool."""
+    values = {"submission" if name == "label" else name: value for name, value in vars(one).items()}
+    return {name: finite(value) for name, value in values.items()}
+
+
+def _scores(analysis: Analysis, place: int) -> dict[str, Any]:
+    """The columns of scores.csv, of the entry at `place`."""
+    board, studies, speedups = analysis.board, analysis.studies, analysis.speedups
+    row: Row = board.rows[place]
+    score_low, score_high = studies.score_interval[place].tolist()
+    rank_low, rank_high = studies.rank_interval[place].tolist()
+    speedup_low, speedup_high = speedups.interval[place].tolist()
+    values = {
+        "submission": row.entry.label,
+        "score": row.score,
+        "score_low": score_low,
+        "score_high": score_high,
+        "rank": row.rank,
+        "rank_low": whole(rank_low),
+        "rank_high": whole(rank_high),
+        "p_first": float(studies.p_first[place]),
+        "steps_score": row.steps_score,
+        "base_score": row.base_score,
+        "workloads_reached": row.workloads_reached,
+        "workloads": len(board.targets),
+        "speedup": float(speedups.mean_S[place]),
+        "speedup_low": speedup_low,
+        "speedup_high": speedup_high,
+        "speedup_reference": speedups.reference,
+        "speedup_note": speedups.note(place),
+        "rules": board.rules.name,
+        "pool": board.pool.name,
+        "experiment": row.entry.experiment,
+        "framework": row.entry.framework,
+        "flagged_trials": row.entry.flagged_trials,
+    }
+    return {name: finite(value) for name, value in values.items()}
+
+
+def _cell_json(cell: Cell) -> dict[str, Any]:
+    return {
+        "median_time_s": finite(cell.median_time_s),
+        "median_steps": whole(cell.median_steps),
+        "ratio": finite(cell.ratio),
+        "credit": cell.credit,
+        "studies_reached": cell.studies_reached,
+        "studies": [_study_values(result) for result in cell.studies],
+    }
+
+
+def _study_values(result: StudyResult) -> dict[str, Any]:
+    crossing = result.crossing
+    return {
+        "study": result.study,
+        "outcome": result.outcome,
+        "time_s": finite(crossing.time_s),
+        "steps": whole(crossing.step),
+        "trial": result.trial,
+        "evaluation": crossing.evaluation,
+        "last_miss_time_s": crossing.last_miss and finite(crossing.last_miss.time_s),
+        "last_miss_steps": crossing.last_miss and whole(crossing.last_miss.step),
+    }
+
+
+def _interval_json(board: Leaderboard, one: Bootstrap) -> dict[str, Any]:
+    return {
+        "method": one.method,
+        "not_estimable": one.not_estimable,
+        "score": _by_label(board, one.score_interval),
+        "rank": _by_label(board, one.rank_interval),
+        "p_first": _by_label(board, one.p_first),
+        "p_beats": {
+            label: _by_label(board, row)
+            for label, row in zip(board.labels, one.p_beats, strict=True)
+        },
+    }
+
+
+def _sensitivity_json(analysis: Analysis) -> dict[str, Any]:
+    board = analysis.board
+    return {
+        "without_workload": {
+            name: _by_label(board, scores) for name, scores in analysis.without_workload.items()
+        },
+        "without_submission": {
+            label: _by_label(board, scores)
+            for label, scores in zip(board.labels, analysis.without_submission_SS, strict=True)
+        },
+        "studies_by": {
+            name: _by_label(board, scores) for name, scores in analysis.aggregations.items()
+        },
+        "trials": [_by_label(board, scores) for scores in analysis.trials_KS],
+        "target_changes": [
+            {"change": change, "unknown_trials": unknown, "scores": _by_label(board, scores)}
+            for change, unknown, scores in zip(
+                analysis.targets.changes,
+                analysis.targets.unknown,
+                analysis.targets.scores_CS,
+                strict=True,
+            )
+        ],
+    }
+
+
+def _by_label(board: Leaderboard, values: NDArray[np.float64]) -> dict[str, Any]:
+    return {
+        label: [finite(end) for end in value] if isinstance(value, list) else finite(value)
+        for label, value in zip(board.labels, values.tolist(), strict=True)
+    }
+
+
+def finite(value: Any) -> Any:
+    """The value; None where it is a number that is not finite."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def whole(value: float) -> float | int | None:
+    """Whole numbers as int (a median of two may lie between); None where not finite."""
+    return int(value) if value.is_integer() else finite(value)
+
+
+def write_files(analyses: Sequence[Analysis], findings: Sequence[Finding], out: Path) -> list[Path]:
+    """Write the CSV files and findings.json; return their paths."""
+    headers = {
+        "scores": SCORES,
+        "time_to_target": TIMES,
+        "profile": PROFILE,
+        "robustness": ROBUSTNESS,
+        "robustness_axes": ROBUSTNESS_AXES,
+    }
+    rows: dict[str, list[Sequence[Any]]] = {name: [] for name in headers}
+    for analysis in analyses:
+        if not analysis.board.targets:
+            continue  # curves only
+        for name, of_pool in _rows(analysis).items():
+            rows[name] += of_pool
+    listed = out / "findings.json"
+    text = json.dumps(findings_json(findings), indent=2)
+    listed.write_text(f"{text}\n", encoding="utf-8")
+    written = [_write(out / f"{name}.csv", header, rows[name]) for name, header in headers.items()]
+    return [*written, listed]
+
+
+def _rows(analysis: Analysis) -> dict[str, list[Sequence[Any]]]:
+    """The rows of one pool by the file that they go to."""
+    board, name = analysis.board, analysis.board.pool.name
+    taus = profiles.profile_taus(board.ratios).tolist()
+    shares_ST = profiles.performance_profile(board.ratios, np.array(taus)).tolist()
+    found = analysis.robustness
+    return {
+        "scores": [list(_scores(analysis, place).values()) for place in range(len(board.rows))],
+        "time_to_target": [
+            [row.entry.label, workload, *_study_values(result).values(), cell.credit, name]
+            for row in board.rows
+            for workload, cell in row.cells.items()
+            for result in cell.studies
+        ],
+        "profile": [
+            [label, tau, share, name]
+            for label, shares in zip(board.labels, shares_ST, strict=True)
+            for tau, share in zip(taus, shares, strict=True)
+        ],
+        "robustness": [[*_variant_values(each).values(), name] for each in found.variants],
+        "robustness_axes": [[*_axis_values(each).values(), name] for each in found.axes],
+    }
+
+
+def _write(path: Path, header: str, rows: Iterable[Sequence[Any]]) -> Path:
+    with path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(header.split())
+        writer.writerows(rows)
+    return path

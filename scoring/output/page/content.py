@@ -1,0 +1,199 @@
+"""What the page says of one leaderboard: ranking, workloads and their trials, as finished texts."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from scoring.analysis.analysis import Analysis
+from scoring.analysis.leaderboard import Cell, Leaderboard, Row
+from scoring.output.page import charts, texts, uncertainty
+from scoring.output.page.machines import machines
+from scoring.output.plot_profile import studies_told
+from scoring.reading.trials import Finding, TrialRun
+from scoring.rules.rules import CREDITED
+from scoring.rules.time_to_target import MISSING, REACHED, StudyResult
+
+OUTCOMES = {MISSING: "no logs", "budget": "over the budget"}
+ARROW = "\N{RIGHTWARDS ARROW}"
+
+
+def pool(analysis: Analysis, number: int) -> dict[str, Any]:
+    """Everything about one pool; `number` tells its anchors from those of other pools."""
+    board = analysis.board
+    return {
+        "id": f"pool-{number}",
+        "title": board.title,
+        "benchmark": board.benchmark.name,
+        "rules": board.rules.name,
+        "studies": studies_told(analysis),
+        "labels": board.labels,
+        "not_estimable": analysis.studies.not_estimable,
+        "method": analysis.studies.method,
+        "reference": analysis.speedups.reference,
+        "held_out": len(board.benchmark.variant_of),
+        "ignored": texts.plural(len(board.ignored), "held-out variant") if board.ignored else "",
+        "robustness": _robustness(analysis) if analysis.robustness.variants else None,
+        "rows": [_row(analysis, place) for place in range(len(board.rows))],
+        "profile": charts.profile_chart(analysis),
+        "panels": charts.curve_panels(board),
+        "speedups": uncertainty.speedup_table(analysis),
+        "workloads": [_workload(board, name) for name in board.layout.workloads],
+        "uncertainty": uncertainty.tables(analysis),
+        "sensitivity": uncertainty.sensitivity_tables(analysis),
+        "machines": machines(board),
+    }
+
+
+def _row(analysis: Analysis, place: int) -> dict[str, Any]:
+    board, of_studies = analysis.board, analysis.studies
+    row = board.rows[place]
+    ends = of_studies.score_interval[place].tolist()
+    speedups = analysis.speedups
+    return {
+        "rank": row.rank,
+        "label": row.entry.label,
+        "flagged": _flagged(row),
+        "score": texts.score(row.score),
+        "interval": texts.interval(ends),
+        "bar": charts.interval_bar(row.score, ends, place),
+        "ranks": texts.rank_interval(of_studies.rank_interval[place].tolist()),
+        "p_first": texts.probability(float(of_studies.p_first[place])),
+        "reached": f"{row.workloads_reached}/{len(board.targets)}",
+        "speedup": texts.factor(float(speedups.mean_S[place])),
+        "is_reference": row.entry.label == speedups.reference,
+        "speedup_interval": texts.interval(speedups.interval[place].tolist(), 2),
+        "speedup_note": speedups.note(place),
+        "steps_score": texts.score(row.steps_score),
+        "base_score": texts.score(row.base_score),
+    }
+
+
+def _robustness(analysis: Analysis) -> dict[str, Any]:
+    """The table of axes, and every variant with each submission's times."""
+    found, places = analysis.robustness, {x: n for n, x in enumerate(analysis.board.labels)}
+    return {
+        "axes": uncertainty.axis_table(analysis),
+        "variants": [
+            {
+                "name": name,
+                "what": texts.foreign(of_variant[0].what),
+                "entries": [
+                    {
+                        "place": places[one.label],
+                        "label": one.label,
+                        "base": texts.count(one.base_time_s),
+                        "time": texts.count(one.time_s),
+                        "slowdown": texts.slowdown(one.slowdown),
+                        "steps_slowdown": texts.slowdown(one.steps_slowdown),
+                        "outcome": one.outcome,
+                        "reached": one.outcome == REACHED,
+                    }
+                    for one in of_variant
+                ],
+            }
+            for name, of_variant in found.by_variant.items()
+        ],
+    }
+
+
+def _flagged(row: Row) -> dict[str, Any] | None:
+    """What the mark of a flagged submission says; None of one that is not."""
+    entry = row.entry
+    if not entry.flags:
+        return None
+    trials = texts.plural(len(entry.runs), "trial")
+    return {
+        "told": f"flagged in {entry.flagged_trials} of {trials}",
+        "what": [texts.foreign(text) for text in entry.flags],
+    }
+
+
+def _workload(board: Leaderboard, name: str) -> dict[str, Any]:
+    """One workload's drill-down: what was asked, every study, and the chosen trials."""
+    facts = board.benchmark.workloads[name]
+    budgets_s = [run.budget_s for run in board.pool.runs if run.workload == name]
+    budget_s = max((limit for limit in budgets_s if limit is not None), default=facts.budget_s)
+    cells = [(place, row, row.cells[name]) for place, row in enumerate(board.rows)]
+    reached = sum(math.isfinite(cell.median_time_s) for _, _, cell in cells)
+    return {
+        "name": name,
+        "variant_of": board.benchmark.variant_of.get(name),
+        "metric": facts.target.metric,
+        "goal": texts.goal(facts.target),
+        "budget": None if budget_s is None else texts.count(budget_s),
+        "reached": f"{reached} of {texts.plural(len(cells), 'submission')}",
+        "entries": [_entry(place, row, cell) for place, row, cell in cells],
+        "chosen": [of for row in board.rows if (of := _chosen(row, name))],
+    }
+
+
+def _entry(place: int, row: Row, cell: Cell) -> dict[str, Any]:
+    return {
+        "place": place,
+        "label": row.entry.label,
+        "median": texts.count(cell.median_time_s),
+        "median_steps": texts.count(cell.median_steps),
+        "ratio": texts.factor(cell.ratio),
+        "credit": cell.credit or "held-out variant",
+        "credited": cell.credit == CREDITED,
+        "studies": [_study(result) for result in cell.studies],
+    }
+
+
+def _study(result: StudyResult) -> dict[str, Any]:
+    """One study; `bracket` says between which evaluations the target was met, or the last one."""
+    before = result.crossing.last_miss
+    reached = result.outcome == REACHED
+    bracket = texts.NONE
+    if before is not None:
+        bracket = texts.count(before.time_s)
+        after = texts.count(result.crossing.time_s)
+        bracket = f"{bracket} {ARROW} {after}" if reached else f"{bracket} {ARROW} never"
+    return {
+        "study": result.study,
+        "outcome": OUTCOMES.get(result.outcome, result.outcome),
+        "reached": reached,
+        "time": texts.count(result.crossing.time_s),
+        "steps": texts.count(result.crossing.step),
+        "trial": texts.NONE if result.trial is None else result.trial,
+        "bracket": bracket,
+    }
+
+
+def _chosen(row: Row, workload: str) -> dict[str, Any] | None:
+    """The hyperparameters of the trials that a submission's studies rest on, as one table."""
+    trials = {(result.study, result.trial) for result in row.cells[workload].studies}
+    runs = [
+        run
+        for run in row.entry.runs
+        if run.workload == workload and (run.study, run.trial) in trials
+    ]
+    if not runs:
+        return None
+    runs.sort(key=lambda run: run.study)
+    names = dict.fromkeys(name for run in runs for name in run.hyperparameters)
+    return {
+        "label": row.entry.label,
+        "trials": [f"study {run.study}, trial {run.trial}" for run in runs],
+        "rows": [{"name": name, "of": [_value(run, name) for run in runs]} for name in names],
+    }
+
+
+def _value(run: TrialRun, name: str) -> str:
+    known = run.hyperparameters
+    return texts.foreign(known[name]) if name in known else texts.NONE
+
+
+def findings(found: Sequence[Finding]) -> dict[str, Any]:
+    """Findings with equal messages together: what is damaged first, then what is odd."""
+    kinds = []
+    for damage, title in ((True, "Damage"), (False, "Remarks")):
+        groups: dict[str, list[str]] = {}
+        for finding in found:
+            if finding.damage == damage:
+                groups.setdefault(finding.message, []).append(str(finding.path))
+        total = sum(map(len, groups.values()))
+        told = f"{texts.plural(total, 'finding')} of {texts.plural(len(groups), 'kind')}"
+        listed = [{"message": message, "paths": paths} for message, paths in groups.items()]
+        kinds.append({"title": title, "told": told, "groups": listed})
+    return {"count": len(found), "kinds": kinds}

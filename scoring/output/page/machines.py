@@ -1,0 +1,116 @@
+"""On what the submissions ran, as far as one trial of each records it.
+
+Two sets of keys are known: this library's (algoperf/machine/hardware.py) and AlgoPerf's. Nothing in
+the files is trusted, and what cannot be read is not recorded.
+"""
+
+import collections
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from scoring.analysis.leaderboard import Leaderboard
+from scoring.benchmarks.pools import Entry
+from scoring.output.page.texts import foreign
+from scoring.reading.trials import TrialRun
+
+TRIALS_TRIED = 5
+FACTS = ("accelerators", "processor", "system", "driver", "Python", "packages", "code version")
+HARDWARE = FACTS[:2]
+_FILES = (re.compile(r"flags_([0-9]{1,9})\.json"), re.compile(r"meta_data_([0-9]{1,9})\.json"))
+
+
+def machines(board: Leaderboard) -> dict[str, Any]:
+    """The facts of each submission, best first, and whether they tell of different hardware."""
+    found = [_of_entry(row.entry) for row in board.rows]
+    differing = [name for name in HARDWARE if len({of[name] for _, of in found if name in of}) > 1]
+    recorded = [name for name in FACTS if any(name in of for _, of in found)]
+    return {
+        "facts": recorded,
+        "rows": [
+            {"label": row.entry.label, "trial": trial, "of": [of.get(name) for name in recorded]}
+            for row, (trial, of) in zip(board.rows, found, strict=True)
+        ],
+        "differing": differing,
+    }
+
+
+def _of_entry(entry: Entry) -> tuple[str, dict[str, str]]:
+    """The first trial that records anything, and what it does."""
+    for run in entry.runs[:TRIALS_TRIED]:
+        facts = _of_trial(run)
+        if facts:
+            return f"study {run.study}, {run.workload}, trial {run.trial}", facts
+    return "", {}
+
+
+def _of_trial(run: TrialRun) -> dict[str, str]:
+    known: dict[str, Any] = {}
+    for pattern in _FILES:
+        known |= _newest(run.path, pattern)
+    facts = _of_algoperf(known) | _of_own(known.get("hardware"), known.get("versions"))
+    return {name: foreign(facts[name]) for name in FACTS if facts.get(name)}
+
+
+def _newest(folder: Path, pattern: re.Pattern[str]) -> dict[str, Any]:
+    try:
+        numbered = [
+            (int(match[1]), path)
+            for path in folder.iterdir()
+            if (match := pattern.fullmatch(path.name))
+        ]
+        value = json.loads(max(numbered)[1].read_bytes()) if numbered else {}
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _of_own(hardware: Any, versions: Any) -> dict[str, str]:
+    facts: dict[str, str] = {}
+    if isinstance(hardware, Mapping):
+        names = hardware.get("accelerators")
+        if isinstance(names, list):
+            counts = collections.Counter(str(name) for name in names)
+            told = ", ".join(
+                f"{count} \N{MULTIPLICATION SIGN} {of}" for of, count in counts.items()
+            )
+            facts["accelerators"] = told or "none"
+        threads = hardware.get("threads")
+        told = f", {threads} threads" if isinstance(threads, int) else ""
+        facts["processor"] = f"{_text(hardware, 'cpu')}{told}" if _text(hardware, "cpu") else ""
+        facts["system"] = _text(hardware, "system")
+    if isinstance(versions, Mapping):
+        facts["Python"] = _text(versions, "python")
+        facts["packages"] = ", ".join(
+            f"{name} {version}" for name, version in versions.items() if name != "python"
+        )
+    return facts
+
+
+def _of_algoperf(known: Mapping[str, Any]) -> dict[str, str]:
+    facts = {
+        "system": _text(known, "os_platform"),
+        "driver": _text(known, "gpu_driver"),
+        "Python": _text(known, "python_version"),
+        "code version": _text(known, "git_commit_hash")[:12],
+    }
+    for name, count, of in (
+        ("accelerators", "gpu_count", "gpu_model_name"),
+        ("processor", "cpu_count", "cpu_model_name"),
+    ):
+        if _text(known, of) and name == "accelerators":
+            number = (
+                f"{_text(known, count)} \N{MULTIPLICATION SIGN} " if _text(known, count) else ""
+            )
+            facts[name] = number + _text(known, of)
+        elif _text(known, of):
+            number = f", {_text(known, count)} threads" if _text(known, count) else ""
+            facts[name] = _text(known, of) + number
+    return facts
+
+
+def _text(known: Mapping[str, Any], key: str) -> str:
+    value = known.get(key)
+    return foreign(value) if isinstance(value, str | int | float) else ""

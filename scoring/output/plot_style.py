@@ -1,0 +1,150 @@
+"""What the plots share: settings of matplotlib, lines, and text that can always be drawn.
+
+Names in a plot come from folders that nobody has checked. `plain` makes any of them drawable: no
+mathematics in dollar signs, no glyph that the font lacks, no name wider than its place.
+"""
+
+import bisect
+import functools
+import unicodedata
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from scoring.output import palette
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.font_manager import FontProperties
+
+FONT = "DejaVu Sans"  # comes with matplotlib, so that every machine draws the same
+SETTINGS: dict[Any, Any] = {
+    "font.family": FONT,
+    "text.parse_math": False,
+    "axes.formatter.use_mathtext": False,
+    "svg.fonttype": "none",  # text stays text: small files that can be searched
+    "svg.hashsalt": "algoperf",
+    "hatch.linewidth": 0.6,
+}
+DPI = 150
+PAD_IN = 0.07
+WIDEST_IN = 2.6  # of a name, at LABEL_POINTS
+TITLE_POINTS, LABEL_POINTS, SMALL_POINTS = 12.0, 10.0, 8.0
+CUT_AT = 200  # characters of a name that are looked at, from its two ends
+
+
+def context() -> AbstractContextManager[None]:
+    """matplotlib's own defaults and SETTINGS for a while, whatever the user's settings are."""
+    import matplotlib as mpl
+
+    defaults: dict[Any, Any] = {
+        name: value
+        for name, value in dict.items(mpl.rcParamsDefault)
+        if not name.startswith("backend")
+    }
+    return mpl.rc_context(defaults | SETTINGS)
+
+
+def new_figure(width_in: float, height_in: float) -> "Figure":
+    """A figure that makes room for its labels and its legend."""
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    layout = ConstrainedLayoutEngine(h_pad=PAD_IN, w_pad=PAD_IN)
+    return Figure(figsize=(width_in, height_in), layout=layout)
+
+
+def save(figure: "Figure", stem: Path) -> list[Path]:
+    """Write `figure` as <stem>.png and <stem>.svg; equal figures give equal files."""
+    paths = [stem.with_name(f"{stem.name}.{kind}") for kind in ("png", "svg")]
+    engine = figure.get_layout_engine()
+    if engine is not None:
+        engine.execute(figure)  # once, and not again for each file
+        figure.set_layout_engine("none")
+    figure.savefig(paths[0], dpi=DPI)
+    figure.savefig(paths[1], metadata={"Date": None})
+    return paths
+
+
+def plain(text: str, widest_in: float = WIDEST_IN, points: float = LABEL_POINTS) -> str:
+    """`text` as it can be drawn: characters without a glyph escaped, the middle left out (…) where
+    it would be wider than `widest_in`."""
+    composed = unicodedata.normalize("NFC", _cut(text, CUT_AT))
+    told = "".join(
+        character if _drawable(character) else character.encode("unicode_escape").decode("ascii")
+        for character in composed
+    )
+    if inches(told, points) <= widest_in:
+        return told
+    kept = bisect.bisect_right(
+        range(len(told)), widest_in, key=lambda count: inches(_cut(told, count), points)
+    )
+    return _cut(told, max(1, kept - 1))
+
+
+def inches(text: str, points: float = LABEL_POINTS) -> float:
+    """How wide a line of text is."""
+    from matplotlib.textpath import text_to_path
+
+    width, _, _ = text_to_path.get_text_width_height_descent(text, _font(points), ismath=False)
+    return float(width) / 72
+
+
+def widest(texts: Sequence[str], points: float = LABEL_POINTS) -> float:
+    """How wide the widest of some lines of text is, in inches."""
+    return max((inches(text, points) for text in texts), default=0.0)
+
+
+def _cut(text: str, count: int) -> str:
+    """At most `count` characters of a text, from both ends, and an ellipsis for the rest."""
+    if len(text) <= count:
+        return text
+    tail = count // 3
+    return f"{text[: count - tail]}…{text[len(text) - tail :]}"
+
+
+def _drawable(character: str) -> bool:
+    """Whether a character has a glyph of its own; marks that pile up on another have not."""
+    is_mark = unicodedata.category(character) in ("Mn", "Me")
+    return character.isprintable() and not is_mark and ord(character) in _glyphs()
+
+
+@functools.cache
+def _glyphs() -> frozenset[int]:
+    """The characters that the font can draw."""
+    from matplotlib.font_manager import findfont, get_font
+
+    return frozenset(get_font(findfont(_font(LABEL_POINTS))).get_charmap())
+
+
+@functools.cache
+def _font(points: float) -> "FontProperties":
+    from matplotlib.font_manager import FontProperties
+
+    return FontProperties(family=FONT, size=points)
+
+
+def line(index: int, *, rounds_only: bool = False) -> dict[str, Any]:
+    """Colour and dashes of submission number `index`, best first."""
+    dashes = palette.dashes(index, rounds_only=rounds_only)
+    return {
+        "color": palette.colour(index),
+        "linestyle": (0, dashes) if dashes else "solid",
+    }
+
+
+def small_print(figure: "Figure", *sentences: str) -> None:
+    """What the reader should know, below everything else."""
+    told = "\n".join(sentence for sentence in sentences if sentence)
+    if told:
+        figure.supxlabel(
+            told, x=0.01, ha="left", multialignment="left", fontsize=SMALL_POINTS, color="#444444"
+        )
+
+
+def tidy(axes: "Axes") -> None:
+    """No frame at the top and at the right, and a faint grid."""
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(alpha=0.25, linewidth=0.6)

@@ -1,0 +1,232 @@
+"""Submissions beside each other: rank intervals, and speed-ups over the reference.
+
+Legend: S submissions, B base workloads.
+"""
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scoring.analysis.analysis import Analysis
+from scoring.output import palette
+from scoring.output import plot_style as style
+from scoring.output.plot_profile import studies_told
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Floats = NDArray[np.float64]
+
+MOST_TICKS = 12
+BAR_POINTS = 10.0
+BAR_END = 0.2  # of a rank, by which a bar is longer at each end, so that one of one rank is seen
+LEAST_SPAN, MOST_SPAN = 1.0, 3.0  # of the colours on each side of 1, in powers of two
+CELL_IN = (0.82, 0.46)
+HEADING_POINTS, SLANT = 9.0, 35.0  # of the workloads above the cells
+GAP = 0.12  # between the workloads and the mean, in cells
+
+
+def plot_ranks(analysis: Analysis) -> "Figure":
+    """Rank, rank interval and probability of being first of every submission, best at the top."""
+    board, studies = analysis.board, analysis.studies
+    labels = [style.plain(label) for label in board.labels]
+    count = len(labels)
+    width_in = 4.2 + style.widest(labels) + min(5.0, 0.3 * count)
+    figure = style.new_figure(width_in, 1.9 + 0.32 * count)
+    axes = figure.subplots()
+    interval = studies.rank_interval
+    for place, row in enumerate(board.rows):
+        colour = palette.colour(place)
+        if not np.isnan(interval[place]).any():
+            low, high = interval[place]
+            ends = low - BAR_END, high + BAR_END
+            axes.hlines(place, *ends, color=colour, linewidth=BAR_POINTS, alpha=0.4, zorder=2)
+        axes.plot(row.rank, place, "o", color=colour, markersize=7, zorder=3)
+    axes.set(xlim=(0.5, count + 0.5), ylim=(count - 0.5, -0.5), xlabel="rank")
+    axes.set_yticks(range(count), labels)
+    axes.set_xticks(range(1, count + 1, -(-count // MOST_TICKS)))
+    title = style.plain(board.title, width_in - 1.0, style.TITLE_POINTS)
+    figure.suptitle(f"{title}: rank", fontsize=style.TITLE_POINTS)
+    style.tidy(axes)
+    if studies.not_estimable:
+        reason = style.plain(studies.not_estimable, 4.5, style.SMALL_POINTS)
+        style.small_print(figure, f"Rank intervals are not estimable: {reason}.")
+        return figure
+    _probabilities(axes, studies.p_first)
+    style.small_print(
+        figure,
+        "Dot: rank. Bar: where 95 % of the ranks lie in fresh competitions",
+        f"with {studies_told(analysis)}; a short one is a single rank.",
+    )
+    return figure
+
+
+def _probabilities(axes: "Axes", p_first_S: Floats) -> None:
+    """A column of text at the right."""
+    across = axes.get_yaxis_transform()
+    for place, p_first in enumerate(p_first_S.tolist()):
+        axes.text(1.06, place, percent(p_first), transform=across, va="center", ha="left")
+    axes.annotate(
+        "probability of\nbeing first",
+        (1.06, 1.0),
+        (0, 6),
+        xycoords="axes fraction",
+        textcoords="offset points",
+        ha="left",
+        va="bottom",
+        fontsize=style.SMALL_POINTS,
+    )
+
+
+def percent(share: float) -> str:
+    """A share in whole per cent; what is rounded to none or to all is told as '<1 %', '>99 %'."""
+    rounded = round(100 * share)
+    if rounded == 0 and share > 0:
+        return "<1 %"
+    return ">99 %" if rounded == 100 and share < 1 else f"{rounded} %"
+
+
+def plot_speedups(analysis: Analysis) -> "Figure":
+    """A heat map, submission x base workload, and the geometric mean as its last column."""
+    board, told = analysis.board, analysis.speedups
+    labels = [style.plain(label) for label in board.labels]
+    names = [style.plain(name, 2.0, HEADING_POINTS) for name in board.benchmark.base_workloads]
+    values = np.column_stack([told.by_workload_SB, told.mean_S])
+    count, across = values.shape
+    headings = [*names, "geometric mean"]
+    slanted_in = style.widest(headings, HEADING_POINTS)
+    figure = style.new_figure(
+        max(5.8, 0.5 + style.widest(labels) + CELL_IN[0] * (across + GAP) + 0.4 * slanted_in),
+        2.2 + np.sin(np.radians(SLANT)) * slanted_in + CELL_IN[1] * count,
+    )
+    axes = figure.subplots()
+    lefts = np.arange(across) + GAP * (np.arange(across) == across - 1)
+    _cells(axes, lefts, values, [[*marks, ""] for marks in told.censored_SB])
+    for place, column in np.argwhere(np.isnan(values)).tolist():
+        _hatched(axes, lefts[column], place, why_unknown(analysis, place, column))
+    axes.set(xlim=(0, across + GAP), ylim=(count, 0))
+    axes.set_yticks(np.arange(count) + 0.5, labels)
+    axes.tick_params(length=0, labeltop=True, labelbottom=False)
+    axes.set_xticks(lefts + 0.5, headings, fontsize=HEADING_POINTS)
+    for label in axes.get_xticklabels():
+        label.set(rotation=SLANT, ha="left", va="baseline", rotation_mode="anchor")
+    axes.spines[:].set_visible(False)
+    title = style.plain(board.title, 4.0, style.TITLE_POINTS)
+    reference = style.plain(told.reference, 3.0, style.TITLE_POINTS)
+    figure.suptitle(f"{title}\nspeed-up over {reference}", fontsize=style.TITLE_POINTS)
+    _colour_bar(figure, axes, _span(values))
+    style.small_print(
+        figure,
+        "≤: the submission missed the target, its time is at least the budget. "
+        "≥: the reference did.",
+        "The mean takes these at their bounds and leaves out hatched cells.",
+    )
+    return figure
+
+
+def why_unknown(analysis: Analysis, place: int, column: int) -> str:
+    """Why the speed-up of a submission on a base workload is not a number."""
+    board = analysis.board
+    if column == len(board.benchmark.base_workloads):
+        return "none"
+    name = board.benchmark.base_workloads[column]
+    own = board.rows[place].cells.get(name)
+    other = board.rows[board.labels.index(analysis.speedups.reference)].cells.get(name)
+    reached = [cell is not None and np.isfinite(cell.median_time_s) for cell in (own, other)]
+    return "not\nknown" if any(reached) else "missed\nby both"
+
+
+def _span(values: Floats) -> float:
+    """How many powers of two the colours reach on each side of 1."""
+    with np.errstate(divide="ignore"):
+        logs = np.abs(np.log2(values[~np.isnan(values)]))
+    return float(np.clip(logs.max(initial=0.0), LEAST_SPAN, MOST_SPAN))
+
+
+def _cells(axes: "Axes", lefts: Floats, values: Floats, marks: list[list[str]]) -> None:
+    """Coloured cells with their numbers."""
+    span = _span(values)
+    with np.errstate(divide="ignore"):
+        logs = np.clip(np.log2(values), -span, span)
+    edges = np.arange(len(values) + 1)
+    workloads = len(lefts) - 1
+    for columns in (slice(0, workloads), slice(workloads, None)):
+        if lefts[columns].size:
+            mesh = axes.pcolormesh(
+                [*lefts[columns], lefts[columns][-1] + 1],
+                edges,
+                np.ma.masked_invalid(logs[:, columns]),
+                cmap="PuOr",
+                vmin=-span,
+                vmax=span,
+                edgecolors="white",
+                linewidth=1.5,
+            )
+    for place, column in np.argwhere(~np.isnan(values)).tolist():
+        axes.text(
+            lefts[column] + 0.5,
+            place + 0.5,
+            number(values[place, column], marks[place][column]),
+            ha="center",
+            va="center",
+            fontsize=10,
+            fontweight="bold" if column == workloads else "normal",
+            color=ink(mesh.to_rgba(logs[place, column])),
+        )
+
+
+def ink(rgba: Iterable[float]) -> str:
+    """Black or white, whichever has the higher contrast (WCAG 2) on a colour."""
+    red, green, blue = (
+        part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4
+        for part in list(rgba)[:3]
+    )
+    luminance = 0.2126 * red + 0.7152 * green + 0.0722 * blue
+    return "black" if (luminance + 0.05) ** 2 > 1.05 * 0.05 else "white"
+
+
+def number(value: float, mark: str) -> str:
+    """A speed-up with its censoring mark, e.g. '≤0.25'."""
+    sign = {"<=": "≤", ">=": "≥"}.get(mark, "")
+    if value < 0.095:
+        return f"{sign}{value:#.2g}"
+    return f"{sign}{value:.2f}" if value < 99.995 else f"{sign}{value:.3g}"
+
+
+def _hatched(axes: "Axes", left: float, place: int, why: str) -> None:
+    from matplotlib.patches import Rectangle
+
+    axes.add_patch(
+        Rectangle(
+            (left + 0.012, place + 0.022),
+            0.976,
+            0.956,
+            facecolor="#EBEBEB",
+            edgecolor="#BDBDBD",
+            hatch="///",
+            linewidth=0,
+        )
+    )
+    axes.text(
+        left + 0.5,
+        place + 0.5,
+        why,
+        ha="center",
+        va="center",
+        fontsize=7,
+        color="#333333",
+        bbox={"facecolor": "#EBEBEB", "edgecolor": "none", "pad": 1.0},
+    )
+
+
+def _colour_bar(figure: "Figure", axes: "Axes", span: float) -> None:
+    powers = np.arange(-np.floor(span), np.floor(span) + 1).tolist()
+    bar = figure.colorbar(
+        axes.collections[0], ax=axes, location="bottom", shrink=0.6, aspect=35, pad=0.03
+    )
+    bar.set_ticks(powers, labels=[f"{2.0**power:.3g}" for power in powers])
+    bar.outline.set_visible(False)
+    bar.set_label("times as fast as the reference (log scale)", fontsize=9)

@@ -1,0 +1,275 @@
+"""Leaderboards as tables for the screen."""
+
+import itertools
+import math
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from scoring.analysis.analysis import Summary
+from scoring.analysis.leaderboard import Cell, Leaderboard
+from scoring.analysis.robustness import ALL_AXES, Robustness
+from scoring.benchmarks.pools import Entry
+from scoring.reading.trials import Finding
+
+if TYPE_CHECKING:
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+MAX_DETAIL_ROWS = 60
+MAX_FINDINGS = 20
+MAX_VARIANTS_TOLD = 20
+EXPENDABLE = ("P(1st)", "rank", "speed-up")  # where the screen is narrow
+LABEL_WIDTH = 20  # a longer name is folded before a column is left out
+LEFT = ("submission", "workload", "credit", "axis", "variant", "outcome")
+
+
+def to_table(summary: Summary, width: int) -> "Group":
+    """The ranking with what it rests on, and the time to target on every workload.
+
+    Columns of the ranking that do not fit into `width` characters are left out, and named.
+    """
+    from rich.console import Group
+    from rich.text import Text
+
+    ranking, left_out = _ranking(summary, width)
+    shown: list[Table | Text] = [ranking]
+    shown += [Text(line, style="dim") for line in _notes(summary)]
+    if left_out:
+        line = f"Too wide for this screen: {', '.join(left_out)} (--out DIR and --json have all)."
+        shown.append(Text(line, style="dim"))
+    for table, what in _details(summary):
+        if table.row_count > MAX_DETAIL_ROWS:
+            shown.append(Text(f"{what}: --out DIR or --json.", style="dim"))
+        else:
+            shown.append(table)
+    shown += [Text(line, style="dim") for line in _robustness_notes(summary)]
+    return Group(*shown)
+
+
+def _details(summary: Summary) -> Iterable[tuple["Table", str]]:
+    """The tables below the ranking, and what each holds, for where it is too long to show."""
+    yield _detail(summary.board), "Times by workload and study"
+    if summary.robustness.variants:
+        yield _by_axis(summary.robustness), "Robustness by axis"
+        yield _by_variant(summary.robustness), "Robustness by variant"
+
+
+def _ranking(summary: Summary, width: int) -> tuple["Table", Sequence[str]]:
+    """The ranking, and the fewest columns that it lacks to be no wider than `width`."""
+    columns = _ranking_columns(summary)
+    title = f"{summary.board.title} ({summary.board.rules.name})"
+    folded = max(0, max(map(len, columns["submission"]), default=0) - LABEL_WIDTH)
+    for count in range(len(EXPENDABLE) + 1):
+        for left_out in itertools.combinations(EXPENDABLE, count):
+            shown = {name: cells for name, cells in columns.items() if name not in left_out}
+            table = _table(title)
+            _columns(table, *shown)
+            for row in zip(*shown.values(), strict=True):
+                table.add_row(*row)
+            if _width(table) - folded <= width:
+                return table, left_out
+    return table, left_out
+
+
+def _ranking_columns(summary: Summary) -> dict[str, list["Text | str"]]:
+    """The cells of the ranking by column, best entry first."""
+    board, studies, speedups = summary.board, summary.studies, summary.speedups
+    rows = board.rows
+    columns: dict[str, list[Text | str]] = {
+        "#": [str(row.rank) for row in rows],
+        "submission": [_marked(row.entry) for row in rows],
+        "score": [f"{row.score:.4f}" for row in rows],
+        "95 %": [between(ends, ".3f") for ends in studies.score_interval.tolist()],
+        "rank": [between(ends, ".0f") for ends in studies.rank_interval.tolist()],
+        "P(1st)": ["-" if math.isnan(p) else f"{p:.2f}" for p in studies.p_first.tolist()],
+    }
+    if board.benchmark.variant_of:
+        columns["base score"] = [f"{row.base_score:.4f}" for row in rows]
+    columns["reached"] = [f"{row.workloads_reached}/{len(board.targets)}" for row in rows]
+    columns["speed-up"] = [
+        "-" if math.isnan(speedup) else f"{speedup:.2f} ({between(ends, '.2f')})"
+        for speedup, ends in zip(speedups.mean_S.tolist(), speedups.interval.tolist(), strict=True)
+    ]
+    return columns
+
+
+def _width(table: "Table") -> int:
+    """How many characters a table is wide where it may be as wide as it likes."""
+    from rich.console import Console
+
+    return Console(width=10_000).measure(table).maximum
+
+
+def _marked(entry: Entry) -> "Text":
+    """An entry's label, and whether it was flagged."""
+    from rich.text import Text
+
+    mark = (" FLAGGED", "bold red") if entry.flags else ""
+    return Text.assemble(entry.label, mark)
+
+
+def between(ends: Sequence[float], form: str) -> str:
+    """An interval as text: low-high, one number where both are equal, '?' if not estimable."""
+    low, high = (f"{end:{form}}" for end in ends)
+    if math.isnan(ends[0]):
+        return "?"
+    return low if low == high else f"{low}-{high}"
+
+
+def _notes(summary: Summary) -> Iterable[str]:
+    studies, speedups, board = summary.studies, summary.speedups, summary.board
+    if studies.not_estimable:
+        yield f"95 %, rank, P(1st): not estimable ({studies.not_estimable})."
+    else:
+        count = board.times_SWN.shape[-1]
+        yield (
+            f"95 %: interval of the expected score of a competition with {count} studies; rank, "
+            f"P(1st): 95 % of such competitions ({studies.method})."
+        )
+    if board.benchmark.variant_of:
+        yield "Base score: without held-out variants; --no-held-out gives its intervals and ratios."
+    if board.ignored:
+        variants = f"{len(board.ignored)} held-out variant{'' if len(board.ignored) == 1 else 's'}"
+        yield f"Base workloads alone (--no-held-out): {variants} not counted."
+    censored = [
+        f"{label} ({note})"
+        for place, label in enumerate(board.labels)
+        if label != speedups.reference and (note := speedups.note(place))
+    ]
+    yield f"Speed-up: geometric mean over workloads of {speedups.reference}'s time over its own."
+    flagged = [row.entry for row in board.rows if row.entry.flags]
+    if flagged:
+        trials = sum(entry.flagged_trials for entry in flagged)
+        yield (
+            f"FLAGGED: {trials} trial{'' if trials == 1 else 's'} saw the submission do what it "
+            "should not; the findings say what, docs/trust.md what it means."
+        )
+    if censored:
+        yield (f"A miss counts as the budget: {'; '.join(censored)}.")
+
+
+def _detail(board: Leaderboard) -> "Table":
+    from rich.text import Text
+
+    table = _table("Time to target (median over studies)")
+    _columns(table, "workload", "submission", "time s", "steps", "studies", "ratio", "credit")
+    for workload in board.layout.workloads:
+        for row in sorted(board.rows, key=lambda row: row.cells[workload].median_time_s):
+            cell = row.cells[workload]
+            reached = math.isfinite(cell.median_time_s)
+            table.add_row(
+                Text(workload),
+                Text(row.entry.label),
+                seconds(cell.median_time_s),
+                f"{cell.median_steps:,.0f}" if reached else "-",
+                f"{cell.studies_reached}/{len(cell.studies)}",
+                f"{cell.ratio:.3f}" if math.isfinite(cell.ratio) else "-",
+                _credit(workload, cell, board),
+            )
+        table.add_section()
+    return table
+
+
+def _by_axis(found: Robustness) -> "Table":
+    from rich.text import Text
+
+    table = _table("Robustness by axis: held-out variants beside their bases")
+    _columns(table, "axis", "submission", "base reached", "reached", "slow-down", "in steps")
+    for place, one in enumerate(found.axes):
+        if one.axis != found.axes[place - 1].axis:
+            table.add_section()
+        table.add_row(
+            Text(one.axis),
+            Text(one.label),
+            f"{one.bases_reached}/{one.variants}",
+            f"{one.reached}/{one.variants}",
+            times(one.slowdown),
+            times(one.steps_slowdown),
+        )
+    return table
+
+
+def _by_variant(found: Robustness) -> "Table":
+    from rich.text import Text
+
+    table = _table("Robustness by variant (median times over studies)")
+    numbers = ("base s", "variant s", "slow-down", "in steps")
+    _columns(table, "variant", "submission", *numbers, "outcome")
+    for variant, of_variant in found.by_variant.items():
+        for one in of_variant:
+            table.add_row(
+                Text(variant),
+                Text(one.label),
+                seconds(one.base_time_s),
+                seconds(one.time_s),
+                times(one.slowdown),
+                times(one.steps_slowdown),
+                one.outcome,
+            )
+        table.add_section()
+    return table
+
+
+def _robustness_notes(summary: Summary) -> Iterable[str]:
+    found = summary.robustness
+    if not found.variants:
+        return
+    yield (
+        "Slow-down: time on the variant over time on its base; by axis, geometric mean over the "
+        "variants reached beside their base. A variant of several axes counts for each of them; "
+        f"in '{ALL_AXES}' every variant counts once."
+    )
+    if len(found.by_variant) <= MAX_VARIANTS_TOLD:
+        yield from (f"{variant}: {of[0].what}." for variant, of in found.by_variant.items())
+    if found.unguarded:
+        yield f"Without a held-out variant: {', '.join(found.unguarded)}."
+
+
+def times(ratio: float) -> str:
+    """A slow-down as text: 'inf' where the variant was missed, '-' where it is not known."""
+    return "-" if math.isnan(ratio) else f"{ratio:.2f}x" if math.isfinite(ratio) else "inf"
+
+
+def seconds(time_s: float) -> str:
+    """A median time as text, '-' where the target was missed."""
+    return f"{time_s:,.2f}" if math.isfinite(time_s) else "-"
+
+
+def _credit(workload: str, cell: Cell, board: Leaderboard) -> str:
+    if workload in board.benchmark.variant_of:
+        return "held-out"
+    return cell.credit.replace("target missed (median)", "missed")
+
+
+def _table(title: str) -> "Table":
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+    from rich.text import Text
+
+    return Table(title=Text(title), title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+
+
+def _columns(table: "Table", *names: str) -> None:
+    from rich.text import Text
+
+    for name in names:
+        if name in LEFT:
+            table.add_column(Text(name), overflow="fold", min_width=6)
+        else:
+            table.add_column(Text(name), justify="right", no_wrap=True)
+
+
+def finding_lines(findings: Sequence[Finding]) -> list[str]:
+    """Findings for the screen: one line a message, with the first path that it is about."""
+    by_message: dict[str, list[Finding]] = {}
+    for finding in findings:
+        by_message.setdefault(finding.message, []).append(finding)
+    lines = []
+    for message, of_message in by_message.items():
+        more = f" (and {len(of_message) - 1} more)" if len(of_message) > 1 else ""
+        lines.append(f"finding: {of_message[0].path}{more}: {message}")
+    if len(lines) > MAX_FINDINGS:
+        left = len(lines) - MAX_FINDINGS
+        lines = [*lines[:MAX_FINDINGS], f"{left} more kinds of finding: --out DIR or --json"]
+    return lines

@@ -1,0 +1,269 @@
+"""Run folders, ours or the AlgoPerf benchmark's, to one TrialRun a trial folder.
+
+The layout is <submission>/study_<k>/<workload>_<framework>/trial_<j>/, at any depth. Nothing in it
+is trusted: what is missing or damaged becomes a Finding, and what can still be read is used.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+from algoperf import errors
+from scoring.reading.evaluations import STEP_COLUMN, TIME_COLUMN, read_evaluations
+from scoring.reading.trials import Changes, Finding, Target, TrialRun
+
+LAYOUT = "<submission>/study_<k>/<workload>_<framework>/trial_<j>"
+
+_NUMBER = (
+    "(0|[1-9][0-9]*)"  # no leading zeros: study_01 beside study_1 would be the same study twice
+)
+_STUDY = re.compile(f"study_{_NUMBER}")
+_WORKLOAD = re.compile(r"(.+)_(jax|pytorch)")
+_TRIAL = re.compile(f"trial_{_NUMBER}")
+_FLAGS = re.compile(f"flags_{_NUMBER}\\.json")
+
+
+def read_runs(*paths: str | Path) -> tuple[list[TrialRun], list[Finding]]:
+    """Read every trial below `paths`; a folder that is reached twice is read once.
+
+    Raises UserError for a path that is no folder.
+    """
+    runs: list[TrialRun] = []
+    findings: list[Finding] = []
+    seen: set[Path] = set()
+    for path in paths:
+        submissions = find_submissions(path)
+        for submission in submissions:
+            if submission.resolve() not in seen:
+                seen.add(submission.resolve())
+                runs.extend(_read_submission(submission, findings))
+        findings += _strays(Path(path), submissions)
+    return runs, findings
+
+
+def _strays(root: Path, submissions: Sequence[Path]) -> list[Finding]:
+    """What lies beside submissions, below `root`, and is neither one nor leads to one."""
+    on_the_way = {folder for submission in submissions for folder in submission.parents}
+    holders = {submission.parent for submission in submissions if submission != root}
+    return [
+        Finding(entry, "holds no study_<k> folder: left out")
+        for holder in sorted(holders)
+        for entry in _entries(holder, [])
+        if entry not in submissions and entry not in on_the_way
+    ]
+
+
+def check_metrics(runs: Iterable[TrialRun]) -> list[Finding]:
+    """Evaluations without the metric that decides, or with values that are not finite.
+
+    In a trial that says it diverged, such values are whole.
+    """
+    findings = []
+    for run in runs:
+        if run.target is None or not run.rows:
+            continue
+        column, path = run.target.column, run.path / "eval_measurements.csv"
+        if column not in run.rows:
+            findings.append(Finding(path, f"has no column {column}"))
+            continue
+        count, bad = len(run.rows[column]), int((~np.isfinite(run.rows[column])).sum())
+        if bad:
+            told = "no finite value" if bad == count else f"{bad} of {count} values not finite"
+            message = f"has {told} of {column}: such a value never meets a target"
+            findings.append(Finding(path, message, damage=run.status != "diverged"))
+    return findings
+
+
+def find_submissions(path: str | Path) -> list[Path]:
+    """The folders at or below `path` that hold study_<k> folders, sorted.
+
+    Raises UserError where `path` is no folder.
+    """
+    root = Path(path)
+    if not root.is_dir():
+        problem = "is not a folder" if root.exists() else "does not exist"
+        raise errors.UserError(
+            f"{path} {problem}; give a folder of runs, with {LAYOUT} at any depth below it"
+        )
+    found: list[Path] = []
+    waiting, seen = [root], {root.resolve()}
+    while waiting:
+        folders = [entry for entry in _entries(waiting.pop(), []) if entry.is_dir()]
+        if any(_STUDY.fullmatch(folder.name) for folder in folders):
+            found.append(folders[0].parent)
+            continue
+        for folder in folders:
+            if folder.resolve() not in seen:  # a link may lead back up
+                seen.add(folder.resolve())
+                waiting.append(folder)
+    return sorted(found)
+
+
+def _entries(folder: Path, findings: list[Finding]) -> list[Path]:
+    """What a folder holds, sorted, hidden files left out."""
+    try:
+        return sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
+    except OSError as error:
+        findings.append(Finding(folder, f"cannot be listed ({error.strerror})"))
+        return []
+
+
+def _matching(
+    folder: Path, pattern: re.Pattern[str], expected: str, findings: list[Finding]
+) -> Iterator[tuple[Path, re.Match[str]]]:
+    """The subfolders whose whole name matches; everything else there is a finding."""
+    for entry in _entries(folder, findings):
+        match = pattern.fullmatch(entry.name)
+        if match and entry.is_dir():
+            yield entry, match
+        else:
+            findings.append(Finding(entry, f"left out: not a folder named {expected}"))
+
+
+def _read_submission(submission: Path, findings: list[Finding]) -> Iterator[TrialRun]:
+    name, experiment = submission.resolve().name, submission.resolve().parent.name
+    for study_folder, study in _matching(submission, _STUDY, "study_<k>", findings):
+        for folder, workload in _matching(
+            study_folder, _WORKLOAD, "<workload>_<framework>", findings
+        ):
+            for path, trial in _matching(folder, _TRIAL, "trial_<j>", findings):
+                yield TrialRun(
+                    submission=name,
+                    experiment=experiment,
+                    study=int(study[1]),
+                    workload=workload[1],
+                    framework=workload[2],
+                    trial=int(trial[1]),
+                    path=path,
+                    **_read_trial(path, findings),
+                )
+
+
+def _read_trial(path: Path, findings: list[Finding]) -> dict[str, Any]:
+    """Everything of a TrialRun that comes from its files."""
+    flags = _read_flags(path, findings)
+    result = _read_object(path / "result.json", findings)
+    target = _target(flags.get("target", result.get("target")), path, findings)
+    rows, problems = read_evaluations(path / "eval_measurements.csv")
+    if rows:
+        needed = (TIME_COLUMN, STEP_COLUMN)
+        problems += [f"has no column {column}" for column in needed if column not in rows]
+    findings.extend(Finding(path / "eval_measurements.csv", problem) for problem in problems)
+    pool = flags.get("pool", {})
+    if not isinstance(pool, dict):
+        findings.append(
+            Finding(path, f"pool in flags is {pool!r}, not an object: no settings recorded")
+        )
+        pool = {}
+    status, fingerprint = result.get("status"), flags.get("data_fingerprint")
+    base = flags.get("base_workload")
+    if base is not None and not isinstance(base, str):
+        findings.append(Finding(path, "base_workload in flags is no text: no held-out variant"))
+    return {
+        "rows": rows,
+        "target": target,
+        "budget_s": _budget_s(flags.get("budget_s", result.get("budget_s")), path, findings),
+        "base_workload": base if isinstance(base, str) else None,
+        "status": status if isinstance(status, str) else None,
+        "scoreable": _is_scoreable(result, flags, target),
+        "pool": MappingProxyType(pool),
+        "data_fingerprint": fingerprint if isinstance(fingerprint, str) else None,
+        "hyperparameters": MappingProxyType(_read_object(path / "hparams.json", findings)),
+        "flags": _texts(result.get("flags")),
+        "changes": _changes(flags.get("changes"), path, findings),
+    }
+
+
+def _is_scoreable(
+    result: Mapping[str, Any], flags: Mapping[str, Any], target: Target | None
+) -> bool:
+    """Whether a trial says that it may be scored.
+
+    A killed trial has no result; its flags still say that it was cut short on purpose. One that was
+    not, and had no target to reach, says no for that alone: a file of targets may give it one.
+    """
+    whole = flags.get("max_steps") is None
+    if "max_steps" in flags and whole and target is not None and target.validation is None:
+        return True
+    return result.get("scoreable", whole) is True
+
+
+def _changes(value: Any, path: Path, findings: list[Finding]) -> Changes:
+    if value is None:
+        return MappingProxyType({})
+    if isinstance(value, dict) and all(
+        isinstance(each, str | bool) or is_number(each) for each in value.values()
+    ):
+        return MappingProxyType(value)
+    problem = "changes in flags is no object of texts, numbers or booleans: no changes recorded"
+    findings.append(Finding(path, problem))
+    return MappingProxyType({})
+
+
+def _texts(value: Any) -> tuple[str, ...]:
+    return tuple(text for text in value if isinstance(text, str)) if isinstance(value, list) else ()
+
+
+def _read_flags(path: Path, findings: list[Finding]) -> dict[str, Any]:
+    """The newest flags_<n>.json that can be read; a folder never mixes two configurations."""
+    numbered = [
+        (int(match[1]), entry)
+        for entry in _entries(path, findings)
+        if (match := _FLAGS.fullmatch(entry.name))
+    ]
+    for _, entry in sorted(numbered, reverse=True):
+        flags = _read_object(entry, findings)
+        if flags:
+            return flags
+    return {}
+
+
+def _read_object(path: Path, findings: list[Finding]) -> dict[str, Any]:
+    """A JSON object, {} where the file is absent or (a finding) damaged."""
+    try:
+        value = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        findings.append(Finding(path, f"cannot be read ({error.strerror})"))
+        return {}
+    except (ValueError, RecursionError):
+        findings.append(Finding(path, "is not JSON (torn or damaged)"))
+        return {}
+    if isinstance(value, dict):
+        return value
+    findings.append(Finding(path, f"holds a JSON {type(value).__name__}, not an object"))
+    return {}
+
+
+def is_number(value: object) -> bool:
+    """Whether a JSON value is a number of a sane size."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300
+
+
+def _target(value: Any, path: Path, findings: list[Finding]) -> Target | None:
+    if value is None:
+        return None
+    if isinstance(value, dict):
+        metric, higher = value.get("metric"), value.get("higher_is_better")
+        goal = value.get("validation")
+        goal_known = goal is None or is_number(goal)
+        if isinstance(metric, str) and isinstance(higher, bool) and goal_known:
+            return Target(metric, higher, None if goal is None else float(goal))
+    problem = f"target {value!r} is not metric, higher_is_better and validation: no target"
+    findings.append(Finding(path, problem))
+    return None
+
+
+def _budget_s(value: Any, path: Path, findings: list[Finding]) -> float | None:
+    if value is None:
+        return None
+    if is_number(value) and value > 0:
+        return float(value)
+    findings.append(Finding(path, f"budget_s {value!r} is not a positive number: no budget"))
+    return None

@@ -1,0 +1,103 @@
+"""The line that a person sees: what it says, and that nothing of it comes where no terminal is."""
+
+import dataclasses
+import io
+
+import pytest
+from rich.console import Console
+
+from algoperf.cli.progress import Progress
+from algoperf.trial.plan import TrialPlan
+
+PLAN = TrialPlan(
+    workload="digits",
+    scale="mini",
+    data="builtin",
+    source_kind="builtin",
+    framework="jax",
+    submission="adamw.py",
+    out="runs",
+    experiment="mini-builtin",
+    study=1,
+    trial=2,
+    seed=0,
+)
+WHERE = "digits jax study 1 trial 2"
+START = {
+    "event": "start",
+    "budget_s": 90.0,
+    "target": {"metric": "accuracy", "validation": 0.97},
+    "folder": "runs/[a]/trial_2",
+    "step": 0,
+    "clock_s": 0.0,
+}
+MIDDLE = {"event": "progress", "step": 120, "clock_s": 30.26, "loss": 0.12345}
+MEASURED = {**MIDDLE, "event": "evaluation", "metrics": {"validation/accuracy": 0.95127}}
+
+
+def progress(terminal):
+    console = Console(file=io.StringIO(), force_terminal=terminal, width=200)
+    return Progress(console), console
+
+
+def test_the_line():
+    shown, _ = progress(terminal=False)
+    shown(PLAN, START)
+    assert shown.line(WHERE, START) == f"{WHERE} | step 0 | clock 0.0 of 90 s | 90 s left"
+    assert shown.line(WHERE, MIDDLE) == (
+        f"{WHERE} | step 120 | clock 30.3 of 90 s | loss 0.1235 | 60 s left"
+    )
+    shown(PLAN, MEASURED)
+    assert shown.line(WHERE, {**MIDDLE, "clock_s": 91.0}) == (
+        f"{WHERE} | step 120 | clock 91.0 of 90 s | loss 0.1235 | "
+        "accuracy 0.9513 (target 0.97) | 0 s left"
+    )
+
+
+def test_without_a_target_the_metric_stands_alone():
+    shown, _ = progress(terminal=False)
+    shown(PLAN, {**START, "target": {"metric": "accuracy", "validation": None}})
+    shown(PLAN, MEASURED)
+    assert "| accuracy 0.9513 | 60 s left" in shown.line(WHERE, MIDDLE)
+
+
+def test_a_new_trial_starts_without_the_last_ones_metric():
+    shown, _ = progress(terminal=False)
+    shown(PLAN, START)
+    shown(PLAN, MEASURED)
+    shown(dataclasses.replace(PLAN, trial=3), START)
+    assert "accuracy" not in shown.line(WHERE, MIDDLE)
+
+
+def test_quiet_where_no_terminal_is():
+    shown, console = progress(terminal=False)
+    shown(PLAN, START)
+    shown(PLAN, MIDDLE)
+    shown(PLAN, MEASURED)
+    shown(PLAN, {"event": "result", "result": {}})
+    assert console.file.getvalue() == f"{WHERE}: in runs/[a]/trial_2\n"
+
+
+def test_a_terminal_sees_the_line_until_the_result():
+    shown, console = progress(terminal=True)
+    try:
+        shown(PLAN, START)
+        shown(PLAN, MEASURED)
+        assert shown._status is not None
+        assert "accuracy 0.9513 (target 0.97)" in str(shown._status.status)
+    finally:
+        shown(PLAN, {"event": "result", "result": {}})
+    assert shown._status is None
+    assert f"{WHERE}: in runs/[a]/trial_2" in console.file.getvalue()
+    shown.close()  # twice does no harm
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_notes_and_skipped_trials_are_said_in_any_case(terminal):
+    shown, console = progress(terminal)
+    long = "a note " * 50 + "[bold]as written[/bold]"
+    shown(PLAN, {"event": "note", "text": long})
+    shown(PLAN, {"event": "skip", "result": {"status": "reached"}})
+    text = console.file.getvalue()
+    assert f"{WHERE}: {long}\n" in text
+    assert f"{WHERE}: done before (reached), skipped\n" in text

@@ -1,0 +1,19 @@
+"""docs/variants: the suite follows from the curves beside it, without a run, byte for byte."""
+
+from pathlib import Path
+
+from algoperf.experiments.held_out import sample
+from algoperf.run_folder import run_log
+
+COMMITTED = Path(__file__).parents[4] / "docs" / "variants"
+REQUEST = sample.Request(7, ["digits", "ag_news", "xsum"], 1)
+
+
+def test_the_suite_is_what_its_curves_say(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(sample.local, "run", lambda todo, *rest: asked.extend(todo))
+    curves = COMMITTED / "curves.json"
+    sampler = sample.Sampler(REQUEST, tmp_path, 1, lambda text: None, curves)
+    run_log.write_json(tmp_path / "suite.json", sampler.suite())
+    assert asked == []
+    assert (tmp_path / "suite.json").read_bytes() == (COMMITTED / "suite.json").read_bytes()

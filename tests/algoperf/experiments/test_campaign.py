@@ -1,0 +1,166 @@
+"""Campaigns: which runs there are, what is run again, and what is told of them."""
+
+import json
+import subprocess
+
+import pytest
+
+from algoperf.errors import UserError
+from algoperf.experiments import campaign
+from algoperf.run_folder import run_log
+from algoperf.study.executors import local
+
+
+@pytest.fixture
+def runs(monkeypatch):
+    """Every `algoperf run` that a campaign starts writes a result at once, unless it is to fail."""
+    started: list[list[str]] = []
+
+    def run(self, command, cores):
+        words = command[command.index("run") :]
+        started.append(words)
+        option = dict(zip(words[1::2], words[2::2], strict=True))
+        if option["--seed"] == "13":
+            return subprocess.CompletedProcess(
+                command, 1, "", "Traceback:\n  x\nOSError: no disk\n"
+            )
+        trials = int(option.get("--trials", 1))
+        for study in range(int(option.get("--studies", 1))):
+            for trial in range(1, trials + 1):
+                folder = run_log.trial_folder(
+                    option["--out"], option["--experiment"], option["--submission"], study,
+                    option["--workload"], option["--framework"], trial,
+                )  # fmt: skip
+                folder.mkdir(parents=True, exist_ok=True)
+                run_log.write_json(
+                    folder / run_log.RESULT,
+                    {"status": "reached", "target": {"validation": 0.97}},
+                )
+        said = [f"study {study}: reached" for study in range(int(option.get("--studies", 1)))]
+        return subprocess.CompletedProcess(command, 0, "\n".join([*said, "score them", ""]), "")
+
+    monkeypatch.setattr(local.Processes, "run", run)
+    monkeypatch.setattr(run_log, "trial_folder", _trial_folder(run_log.trial_folder))
+    return started
+
+
+def _trial_folder(real):
+    from pathlib import Path
+
+    return lambda out, *rest: real(Path(out), *rest)
+
+
+def test_a_leaderboard_has_every_algorithm_that_its_ruleset_is_for():
+    external = campaign.entries(["digits", "ag_news"], [], ["jax", "pytorch"], "external", 3, 2)
+    names = {entry.submission for entry in external}
+    assert {"nadamw", "adamw", "momentum", "nesterov"} <= names
+    assert not any(name.endswith("self_tuning") for name in names)
+    assert {entry.trials for entry in external} == {3}
+    first = external[: len(external) // 4]
+    assert {(entry.study, entry.workload) for entry in first} == {(0, "digits")}
+    own = campaign.entries(["digits"], [], ["jax"], "self", 3, 1)
+    assert {entry.submission for entry in own} == {
+        *("nadamw_self_tuning", "schedule_free_self_tuning")
+    }
+    assert {entry.trials for entry in own} == {1}
+
+
+def test_what_has_a_result_is_not_run_again(runs, tmp_path):
+    todo = campaign.entries(["digits"], ["nadamw", "adamw"], ["jax"], "external", 2, 2)
+    told: list[str] = []
+    assert local.run(todo, tmp_path, 1, told.append) == 0
+    assert told == [f"leaderboard-external: study {study}: reached" for study in (0, 0, 1, 1)]
+    assert len(runs) == 4
+    local.run(todo, tmp_path, 1, told.append)
+    assert len(runs) == 4
+    gone = run_log.trial_folder(tmp_path, "leaderboard-external", "adamw", 1, "digits", "jax", 2)
+    (gone / run_log.RESULT).unlink()
+    local.run(todo, tmp_path, 1, told.append)
+    assert len(runs) == 5
+    assert runs[-1][:5] == ["run", "--workload", "digits", "--submission", "adamw"]
+
+
+def test_a_result_of_another_target_is_left_to_the_run(runs, tmp_path):
+    (entry,) = campaign.entries(["digits"], ["adamw"], ["jax"], "external", 1, 1)
+    assert entry.target == 0.97
+    local.run([entry], tmp_path, 1, lambda text: None)
+    assert entry.has_ended(tmp_path)
+    other = campaign.dataclasses.replace(entry, target=0.95)
+    local.run([other], tmp_path, 1, lambda text: None)
+    assert len(runs) == 2
+
+
+def test_a_failed_run_says_why_and_is_run_again(runs, tmp_path):
+    (job,) = campaign.jobs("digits", ["nadamw"], ["jax"], 1, [1.0], 5, 5)
+    job = campaign.dataclasses.replace(job, seed=13)
+    told: list[str] = []
+    for _ in range(2):
+        assert local.run([job], tmp_path, 1, told.append) == 1
+    assert told == ["seed-13-rate-1-steps-5-end: OSError: no disk"] * 2
+
+
+def test_another_learning_rate_is_a_point_of_its_own(tmp_path):
+    (job,) = campaign.jobs("digits", ["nadamw"], ["jax"], 1, [100.0], 5, 5)
+    words = job.command(tmp_path)
+    (point,) = json.loads((tmp_path / "nadamw-rate-100.json").read_text())
+    from reference_algorithms import nadamw
+
+    assert point == {**nadamw.DEFAULTS, "learning_rate": 100 * nadamw.DEFAULTS["learning_rate"]}
+    assert words[words.index("--search-space") + 1] == str(tmp_path / "nadamw-rate-100.json")
+
+
+def test_points_are_written_before_anything_runs(runs, tmp_path, monkeypatch):
+    """Two processes that wrote one at the same time took each other's file away."""
+    order = []
+    written, started = run_log.write_json, local.Processes.run
+    monkeypatch.setattr(run_log, "write_json", lambda *a: (order.append(a[0].name), written(*a)))
+    monkeypatch.setattr(local.Processes, "run", lambda *a: (order.append("run"), started(*a))[1])
+    todo = campaign.jobs("digits", ["nadamw"], ["jax", "pytorch"], 2, [100.0], 5, 5)
+    monkeypatch.setattr(local, "_shares", lambda workers, threads: iter([None] * workers))
+    assert local.run(todo, tmp_path, 2, lambda text: None) == 0
+    assert order[:4] == ["nadamw-rate-100.json"] * 4
+    assert set(order[4:]) == {"run", "result.json"}
+
+
+def test_an_algorithm_without_a_learning_rate_has_no_multiples(tmp_path):
+    name = "schedule_free_self_tuning"
+    (job,) = campaign.jobs("digits", [name], ["jax"], 1, [100.0], 5, 5)
+    with pytest.raises(UserError, match=rf"{name} has no learning_rate in DEFAULTS"):
+        job.command(tmp_path)
+
+
+def test_steps_to_a_target_by_seed():
+    def rows(seed, values):
+        fixed = {"submission": "a", "framework": "jax", "learning_rate_factor": 1.0, "seed": seed}
+        return [{**fixed, "step": 10 * step, "value": value} for step, value in enumerate(values)]
+
+    table = [*rows(0, [0.1, 0.6, 0.4, 0.7]), *rows(1, [0.1, 0.2]), *rows(2, [0.1, 0.1, 0.5])]
+    assert campaign.steps_to(table, 0.5, True) == {"a jax x1": [10, None, 20]}
+    assert campaign.steps_to(table, 0.1, False) == {"a jax x1": [0, 0, 0]}
+    assert campaign.table(table, [0.5], True) == [
+        "target 0.5: a jax x1: 2 of 3 reached, steps [10, 20]"
+    ]
+
+
+def test_a_framework_that_there_is_not(capsys):
+    from algoperf.cli import commands
+
+    assert (
+        commands.main(["campaign", "--workload", "digits", "--frameworks", "jax,tensorflow"]) == 2
+    )
+    assert "unknown framework 'tensorflow' (one of: jax, pytorch)" in capsys.readouterr().err
+
+
+def test_a_leaderboard_of_a_suite_is_to_be_scored_by_it(runs, tmp_path, capsys):
+    from algoperf.cli import commands
+
+    target = {"mini": {"builtin": {"validation": 0.97, "provenance": "by hand"}}}
+    drawn = {"base": "digits", "changes": {"width": 2.0}, "targets": target}
+    path = tmp_path / "my suite.json"
+    path.write_text(json.dumps({"format": 1, "variants": {"digits_d0": drawn}}))
+    words = ["--workload", "digits,digits_d0", "--suite", str(path), "--tuning-ruleset", "self"]
+    words += ["--submissions", "nadamw", "--frameworks", "jax", "--seeds", "1"]
+    out = str(tmp_path / "out")
+    assert commands.main(["campaign", *words, "--out", out]) == 0
+    told = capsys.readouterr().out.splitlines()[-1]
+    assert told.endswith(f"score them with: algoperf score {out} --suite '{path}'")

@@ -1,0 +1,139 @@
+"""What a signal to a campaign does to its runs."""
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from algoperf.machine.supervision import INTERRUPTED, InterruptedRunError
+from algoperf.study.executors import local
+
+# Stands for `algoperf run FOLDER`: saves when it is asked to stop, unless it is asked twice.
+RUN = """
+import pathlib, signal, sys, time
+folder = pathlib.Path(sys.argv[1])
+def stop(*_):
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    (folder / "asked").write_text("")
+    time.sleep(float(sys.argv[2]))
+    (folder / "saved").write_text("")
+    sys.exit(75)
+signal.signal(signal.SIGTERM, stop)
+folder.mkdir()
+time.sleep(60)
+"""
+
+
+class Task:
+    experiment = "test"
+
+    def __init__(self, saving_s="0"):
+        self.saving_s = saving_s
+
+    def command(self, out):
+        self.folder = out / str(id(self))
+        return [str(self.folder), self.saving_s]
+
+    def has_ended(self, out):
+        return False
+
+    def prepare(self, out):
+        pass
+
+
+@pytest.fixture
+def program(tmp_path, monkeypatch):
+    path = tmp_path / "run.py"
+    path.write_text(RUN)
+    monkeypatch.setattr(local, "PROGRAM", (sys.executable, "-S", str(path)))
+
+
+@pytest.fixture(autouse=True)
+def as_from_a_terminal():
+    """Whoever starts the tests may ignore signals, as a shell does for what it starts with '&'."""
+    usual = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+    before = {number: signal.signal(number, handler) for number, handler in usual.items()}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def signalled(*events: tuple[int, Path]):
+    """Send each signal to this process once its path is there."""
+
+    def send():
+        for number, path in events:
+            for _ in range(3000):
+                if path.exists():
+                    break
+                time.sleep(0.01)
+            os.kill(os.getpid(), number)
+
+    thread = threading.Thread(target=send)
+    thread.start()
+    yield
+    thread.join()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_runs_save_and_no_more_are_started(tmp_path, program, number):
+    going, waiting, told = Task(), Task(), []
+    before = signal.getsignal(number)
+    with (
+        signalled((number, tmp_path / str(id(going)))),
+        pytest.raises(InterruptedRunError, match=str(tmp_path)),
+    ):
+        local.run([going, waiting], tmp_path, 1, told.append)
+    assert (going.folder / "saved").exists()
+    assert not waiting.folder.exists()
+    assert told == ["test: "]
+    assert signal.getsignal(number) is before
+    assert INTERRUPTED == 75
+
+
+@pytest.mark.skipif(not local.CAN_PIN, reason="processes cannot be pinned here")
+def test_a_run_is_pinned_to_its_cores():
+    show = "import os, time; time.sleep(0.5); print(sorted(os.sched_getaffinity(0)))"
+    core = min(os.sched_getaffinity(0))
+    ended = local.Processes().run([sys.executable, "-S", "-c", show], frozenset({core}))
+    assert ended.stdout == f"[{core}]\n"
+
+
+def test_a_signal_that_is_ignored_stays_so():
+    """As SIGHUP under nohup."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    processes = local.Processes()
+    with processes.stopping():
+        signal.raise_signal(signal.SIGINT)
+    assert not processes.are_stopped
+
+
+def test_a_signal_while_one_is_answered():
+    """The handler is entered once more in the same thread, before the first has let go."""
+    processes, asked = local.Processes(), []
+
+    class Going:
+        def terminate(self):
+            asked.append("terminate")
+            if len(asked) == 1:
+                signal.raise_signal(signal.SIGTERM)
+
+    processes._going.add(Going())
+    with processes.stopping():
+        signal.raise_signal(signal.SIGTERM)
+    assert asked == ["terminate"] * 2
+
+
+def test_a_second_signal_waits_for_nothing(tmp_path, program):
+    going = Task(saving_s="60")
+    folder = tmp_path / str(id(going))
+    events = (signal.SIGTERM, folder), (signal.SIGTERM, folder / "asked")
+    with signalled(*events), pytest.raises(InterruptedRunError):
+        local.run([going], tmp_path, 1, lambda _: None)
+    assert not (folder / "saved").exists()

@@ -1,0 +1,333 @@
+"""Stop rules, statuses, and what a submission is handed, on fakes (see conftest.py)."""
+
+import math
+
+import numpy as np
+import pytest
+
+from algoperf import errors, spec
+from algoperf.submission.blame import cause_of
+from algoperf.trial.goal import Goal, Limits
+
+NO_TARGET = Goal("accuracy", True, None)
+UNREACHED = Goal("accuracy", True, 2.0)
+
+
+def at(values):
+    """Validation metrics by the steps trained; the last stays. Train and test are far off."""
+
+    def metrics(split, steps):
+        value = values[min(int(steps), len(values)) - 1] if split == "validation" else 0.25
+        return {"loss": 1.0, "accuracy": value, "num_examples": 10.0}
+
+    return metrics
+
+
+# Reached
+
+
+def test_reached_has_time_steps_and_last_miss(make_rig):
+    """1 s steps, evaluation every 2 steps; the target is met at step 6."""
+    limits = Limits(budget_s=50.0, eval_every_s=1.0, eval_every_steps=2)
+    rig = make_rig(
+        metrics=lambda s, w: {"loss": 1.0, "accuracy": w},
+        goal=Goal("accuracy", True, 6.0),
+        limits=limits,
+    )
+    rig.trial.run()
+    assert rig.trial.status == "reached"
+    assert rig.evaluated == [(1, 1.0), (2, 2.0), (4, 4.0), (6, 6.0)]
+    assert rig.trial.error is None
+
+
+def test_the_target_itself_counts_and_just_below_does_not():
+    goal = Goal("accuracy", True, 0.5)
+    assert goal.is_met({"validation/accuracy": 0.5})
+    assert not goal.is_met({"validation/accuracy": math.nextafter(0.5, 0)})
+    assert not goal.is_met({"train/accuracy": 1.0, "test/accuracy": 1.0})
+
+
+def test_lower_is_better(make_rig):
+    errors = {1: 9.0, 2: 5.0, 4: 3.0, 6: 2.5}
+    limits = Limits(budget_s=50.0, eval_every_s=1.0, eval_every_steps=2)
+    goal = Goal("error", False, 3.0)
+    rig = make_rig(metrics=lambda s, w: {"loss": 1.0, "error": errors[w]}, goal=goal, limits=limits)
+    rig.trial.run()
+    assert (rig.trial.status, rig.trial.evaluations[-1][0]) == ("reached", 4)
+    assert goal.is_better(2.0, 3.0)
+    assert not goal.is_better(3.0, 2.0)
+    assert not goal.is_better(2.0, 2.0)
+
+
+@pytest.mark.parametrize("higher_is_better", [True, False])
+def test_nan_meets_no_target_and_beats_nothing(higher_is_better):
+    goal = Goal("accuracy", higher_is_better, 0.5)
+    assert not goal.is_met({"validation/accuracy": math.nan})
+    assert not goal.is_met({})
+    assert not goal.is_better(math.nan, 1.0)
+    assert not goal.is_better(math.nan, None)
+    assert goal.is_better(1.0, math.nan)
+    assert goal.is_better(1.0, None)
+
+
+@pytest.mark.parametrize(("test_value", "met"), [(0.9, True), (0.8, False), (math.nan, False)])
+def test_until_test_asks_for_both_targets(test_value, met):
+    goal = Goal("accuracy", True, 0.9, 0.85, until="test")
+    assert goal.is_met({"validation/accuracy": 0.95, "test/accuracy": test_value}) is met
+    assert not goal.is_met({"validation/accuracy": 0.8, "test/accuracy": 0.99})
+    past = Goal("accuracy", True, 0.9, 0.85, until="end")
+    assert not past.is_met({"validation/accuracy": 0.95, "test/accuracy": 0.95})
+
+
+def test_until_test_measures_the_test_split_every_time(make_rig):
+    def metrics(split, steps):
+        return {
+            "loss": 1.0,
+            "accuracy": {"validation": 1.0, "train": 1.0, "test": steps / 10}[split],
+        }
+
+    limits = Limits(budget_s=50.0, eval_every_s=1.0, eval_every_steps=1)
+    goal = Goal("accuracy", True, 0.9, 0.3, until="test")
+    rig = make_rig(metrics=metrics, goal=goal, limits=limits)
+    rig.trial.run()
+    assert (rig.trial.status, rig.trial.state.step) == ("reached", 3)
+    assert rig.calls["splits"] == ["train", "validation", "test"] * 3
+
+
+# The budget
+
+
+def test_what_is_reached_after_the_budget_does_not_count(make_rig):
+    """The evaluation that the clock asks for at 12 s (budget 10) would meet the target."""
+    metrics = at([0.0] * 4 + [1.0])
+    rig = make_rig(step_s=3.0, metrics=metrics, limits=Limits(budget_s=10.0, eval_every_s=4.0))
+    rig.trial.run()
+    assert rig.trial.status == "budget"
+    assert rig.evaluated == [(1, 3.0)]
+    assert rig.calls["splits"] == ["train", "validation"]
+
+
+def test_a_drain_past_the_budget_is_past_the_budget(make_rig):
+    """At step 5 the clock reads 9 s; the two steps in flight end at 15 s; the budget is 14 s."""
+    metrics = at([0.0, 0.0, 0.0, 1.0])
+    limits = Limits(budget_s=14.0, eval_every_s=100.0, eval_every_steps=5)
+    rig = make_rig(step_s=3.0, metrics=metrics, limits=limits)
+    rig.trial.run()
+    assert (rig.trial.status, rig.trial.state.step) == ("budget", 5)
+    assert rig.trial.ledger.submission.elapsed_s == 15.0
+    assert rig.evaluated == [(1, 3.0)]
+
+
+def test_the_budget_to_the_second_is_within_it(make_rig):
+    limits = Limits(budget_s=15.0, eval_every_s=100.0, eval_every_steps=5)
+    rig = make_rig(step_s=3.0, metrics=at([0.0, 0.0, 0.0, 1.0]), limits=limits)
+    rig.trial.run()
+    assert (rig.trial.status, rig.evaluated[-1]) == ("reached", (5, 15.0))
+
+
+def test_evaluation_and_logging_cost_no_budget(make_rig):
+    limits = Limits(budget_s=6.0, eval_every_s=1.0, eval_every_steps=1, max_steps=6)
+    rig = make_rig(goal=UNREACHED, limits=limits, evaluation_s=1000.0, log_s=1000.0)
+    rig.trial.run()
+    assert (rig.trial.status, rig.trial.state.step) == ("complete", 6)
+    assert rig.trial.ledger.evaluation.elapsed_s == (6 * 2 + 1) * 1000.0
+
+
+def test_without_a_target_the_budget_completes_the_trial(make_rig):
+    rig = make_rig(goal=NO_TARGET, limits=Limits(budget_s=10.0, eval_every_s=100.0))
+    rig.trial.run()
+    assert rig.trial.status == "complete"
+    assert rig.evaluated == [(1, 1.0), (13, 13.0)]
+    assert rig.calls["splits"][-3:] == ["train", "validation", "test"]
+
+
+# Divergence (test_judgement.py has the rest)
+
+
+def test_a_nan_metric_is_a_miss_and_no_divergence(make_rig):
+    rig = make_rig(
+        metrics=at([math.nan, math.nan, 1.0]),
+        limits=Limits(budget_s=50.0, eval_every_s=1.0, eval_every_steps=1),
+    )
+    rig.trial.run()
+    assert (rig.trial.status, rig.trial.state.step) == ("reached", 3)
+
+
+# Failure
+
+
+def raiser(at_step):
+    def function(**arguments):
+        if arguments.get("global_step") == at_step:
+            raise KeyError("no such thing")
+        return {"number": 0}
+
+    return function
+
+
+@pytest.mark.parametrize(
+    "name", ["data_selection", "update_params", "prepare_for_eval", "eval_params"]
+)
+def test_an_exception_in_a_function_fails_the_trial(make_rig, name):
+    def function(**arguments):
+        raise KeyError("no such thing")
+
+    rig = make_rig(**{name: function})
+    rig.trial.run()
+    assert rig.trial.status == "failed"
+    assert rig.trial.error["cause"] == "KeyError: 'no such thing'"
+    assert "in function" in rig.trial.error["traceback"]
+    assert rig.evaluated == []
+    rig.clock.sleep(5)  # the clock has stopped
+    assert rig.trial.ledger.submission.elapsed_s <= 1.0
+
+
+def test_an_exception_later_keeps_what_was_measured(make_rig):
+    limits = Limits(budget_s=50.0, eval_every_s=1.0, eval_every_steps=2)
+    rig = make_rig(data_selection=raiser(at_step=5), limits=limits)
+    rig.trial.run()
+    assert (rig.trial.status, rig.trial.state.step) == ("failed", 5)
+    assert [step for step, _ in rig.evaluated] == [1, 2, 4]
+    assert [step for step, _ in rig.log.scalar_rows] == [
+        0,
+        1,
+        2,
+        3,
+        4,
+    ]  # up to the step that failed
+
+
+def test_an_asynchronous_error_at_the_drain_fails_the_trial(make_rig):
+    rig = make_rig()
+
+    def drain(*trees):
+        raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 8 bytes\nmore lines")
+
+    rig.backend.drain = drain
+    rig.trial.run()
+    assert rig.trial.status == "failed"
+    assert rig.trial.error["cause"] == (
+        "out of memory (RuntimeError: RESOURCE_EXHAUSTED: Out of memory allocating 8 bytes)"
+    )
+
+
+def test_a_mistake_of_the_user_goes_up(make_rig):
+    def function(**arguments):
+        raise errors.UserError("choose another")
+
+    rig = make_rig(update_params=function)
+    with pytest.raises(errors.UserError, match="choose another"):
+        rig.trial.run()
+
+
+@pytest.mark.parametrize(
+    ("params", "cause"),
+    [
+        ({"w": np.zeros(2, np.float32)}, "w was float32[], is float32[2]"),
+        ({"w": np.zeros((), np.float16)}, "w was float32[], is float16[]"),
+        ({}, "w was float32[], is absent"),
+        (
+            {"w": np.zeros((), np.float32), "v": np.zeros(1, np.float32)},
+            "v was absent, is float32[1]",
+        ),
+    ],
+)
+def test_parameters_of_another_shape_or_type_fail_the_trial(make_rig, params, cause):
+    rig = make_rig(update_params=lambda optimizer_state, **_: (optimizer_state, params, None))
+    rig.trial.run()
+    assert rig.trial.status == "failed"
+    assert rig.trial.error["cause"] == f"update_params changed the parameters: {cause}"
+    assert rig.evaluated == []
+
+
+@pytest.mark.parametrize(
+    ("error", "cause"),
+    [
+        (ValueError("two\nlines"), "ValueError: two"),
+        (ValueError(), "ValueError"),
+        (MemoryError(), "out of memory (MemoryError)"),
+        (RuntimeError("CUDA out of memory."), "out of memory (RuntimeError: CUDA out of memory.)"),
+        (
+            OSError("[Errno 12] Can't allocate memory"),
+            "out of memory (OSError: [Errno 12] Can't allocate memory)",
+        ),
+    ],
+)
+def test_causes_are_one_line(error, cause):
+    assert cause_of(error) == cause
+
+
+# The end without a target met
+
+
+def test_training_complete_gives_one_last_evaluation_with_test(make_rig):
+    def update_params(optimizer_state, current_param_container, global_step, **_):
+        if global_step == 7:
+            raise spec.TrainingCompleteError
+        return optimizer_state, {"w": current_param_container["w"] + np.float32(1)}, None
+
+    rig = make_rig(update_params=update_params, limits=Limits(50.0, 100.0))
+    rig.trial.run()
+    assert (rig.trial.status, rig.trial.state.step) == ("complete", 7)
+    assert [step for step, _ in rig.evaluated] == [1, 7]
+    assert rig.calls["splits"] == ["train", "validation", "train", "validation", "test"]
+
+
+def test_the_last_evaluation_can_still_reach_the_target(make_rig):
+    limits = Limits(budget_s=50.0, eval_every_s=100.0, max_steps=7)
+    rig = make_rig(metrics=at([0.0] * 6 + [1.0]), limits=limits)
+    rig.trial.run()
+    assert rig.trial.status == "reached"
+    assert rig.calls["splits"] == ["train", "validation", "train", "validation", "test"]
+
+
+@pytest.mark.parametrize("max_steps", [1, 2, 3, 8])
+def test_max_steps_is_exact(make_rig, max_steps):
+    rig = make_rig(goal=UNREACHED, limits=Limits(50.0, 100.0, max_steps=max_steps))
+    rig.trial.run()
+    assert (rig.trial.status, rig.trial.state.step) == ("complete", max_steps)
+    assert rig.evaluated == [(step, float(step)) for step in sorted({1, max_steps})]
+    assert rig.calls["splits"].count("test") == 1
+    assert len(rig.calls["updates"]) == max_steps
+
+
+# When evaluations fall due
+
+
+def one_at_a_time(rig):
+    """Let the host wait for each step."""
+    rig.backend.marker = lambda params: rig.backend.drain() or 0.0
+    return rig
+
+
+def test_evaluations_by_time(make_rig):
+    """3 s steps, every 10 s: after step 1, then the first that ends at 10, 20, 30 s or later."""
+    rig = one_at_a_time(make_rig(step_s=3.0, goal=UNREACHED, limits=Limits(40.0, 10.0)))
+    rig.trial.run()
+    assert rig.evaluated == [(1, 3.0), (4, 12.0), (7, 21.0), (10, 30.0)]
+    assert rig.trial.state.step == 14
+
+
+def test_a_step_may_jump_over_several_periods(make_rig):
+    """25 s steps, every 10 s: one evaluation a step; then short steps, none made up for."""
+    rig = one_at_a_time(make_rig(step_s=25.0, goal=UNREACHED, limits=Limits(75.0, 10.0)))
+    rig.trial.run()
+    assert rig.evaluated == [(1, 25.0), (2, 50.0), (3, 75.0)]
+    seconds = iter([25.0] + [1.0] * 100)
+
+    def update_params(optimizer_state, current_param_container, **_):
+        rig.device.queue(next(seconds))
+        return optimizer_state, current_param_container, None
+
+    rig = one_at_a_time(
+        make_rig(update_params=update_params, goal=UNREACHED, limits=Limits(41.0, 10.0))
+    )
+    rig.trial.run()
+    assert rig.evaluated == [(1, 25.0), (6, 30.0), (16, 40.0)]
+
+
+def test_evaluations_by_steps_ignore_the_time(make_rig):
+    limits = Limits(budget_s=11.5, eval_every_s=0.001, eval_every_steps=4)
+    rig = one_at_a_time(make_rig(goal=UNREACHED, limits=limits))
+    rig.trial.run()
+    assert [step for step, _ in rig.evaluated] == [1, 4, 8]

@@ -1,0 +1,79 @@
+"""Speed-ups over a reference, worked out by hand."""
+
+import numpy as np
+import pytest
+
+from algoperf import errors
+from scoring.analysis.speedup import choose_reference, speedups
+
+
+@pytest.fixture
+def board(reach, miss, boards):
+    """Budget 100 s; A is the reference.
+
+             W0    W1    W2    W3
+        a    10    40    inf   inf
+        b    5     inf   50    inf
+
+    b: 10/5 = 2; at most 40/100; at least 100/50 = 2; W3 left out. (2 x 0.4 x 2)^(1/3) = 1.6^(1/3).
+    """
+    for submission, times in {"a": (10, 40, None, None), "b": (5, None, 50, None)}.items():
+        for workload, time_s in enumerate(times):
+            for study in (0, 1):
+                facts = {"submission": submission, "workload": f"W{workload}", "study": study}
+                if time_s is None:
+                    miss(**facts)
+                else:
+                    reach(float(time_s), **facts)
+    return boards()[0]["mini-builtin"]
+
+
+def test_geometric_mean_with_misses_at_the_budget(board):
+    found = speedups(board, "a")
+    b, a = board.labels.index("b"), board.labels.index("a")
+    np.testing.assert_allclose(found.by_workload_SB[b], [2, 0.4, 2, np.nan])
+    assert found.mean_S[b] == pytest.approx(1.6 ** (1 / 3))
+    assert found.censored_SB[b] == ("", "<=", ">=", "")
+    assert found.note(b) == "1 missed by it, 1 missed by a, 1 left out"
+    np.testing.assert_allclose(found.by_workload_SB[a], [1, 1, np.nan, np.nan])
+    assert found.mean_S[a] == 1
+    assert speedups(board, "b").mean_S[a] == pytest.approx(1.6 ** (-1 / 3))
+
+
+def test_another_submission_does_not_move_it(board, reach, boards):
+    before = speedups(board, "a").mean_S[board.labels.index("b")]
+    reach(0.1, submission="fast", workload="W0", study=0)
+    reach(0.1, submission="fast", workload="W0", study=1)
+    after = boards()[0]["mini-builtin"]
+    assert speedups(after, "a").mean_S[after.labels.index("b")] == pytest.approx(before)
+
+
+def test_interval_holds_the_mean_and_is_not_estimable_from_one_study(board, reach, boards):
+    found = speedups(board, "a")
+    low, high = found.interval[board.labels.index("b")]
+    assert low <= found.mean_S[board.labels.index("b")] <= high
+    reach(3.0, submission="a", workload="W4")
+    single = boards()[0]["mini-builtin"]
+    assert np.isnan(speedups(single, "a").interval).all()
+
+
+def test_interval_is_that_of_the_log_of_the_ratio(reach, boards):
+    # Log times 0, 1 and 0, 2: no cell misses; the spread is shrunk to the pool, (1/2 + 2) / 2.
+    for submission, second in {"a": 1.0, "b": 2.0}.items():
+        reach(10.0, submission=submission, study=0)
+        reach(10.0 * np.exp(second), submission=submission, study=1)
+    board = boards()[0]["mini-builtin"]
+    low, high = speedups(board, "a").interval[board.labels.index("b")]
+    # Squares 1/2 and 2, a degree of freedom each, pooled 5/4: (1/2 + 5) / 5 and (2 + 5) / 5. The
+    # median of two is the mean of the times, not of the logs: an order of magnitude is all we ask.
+    spread = np.log(high / low) / 2 / 3.182  # 2 degrees of freedom count as 3
+    assert 0.5 * (5.5 / 5 / 2 + 7 / 5 / 2) ** 0.5 < spread < 1.5 * (5.5 / 5 / 2 + 7 / 5 / 2) ** 0.5
+
+
+def test_choice_of_the_reference():
+    assert choose_reference(["x", "nadamw", "baseline"], None) == "baseline"
+    assert choose_reference(["x", "nadamw"], None) == "nadamw"
+    assert choose_reference(["x", "y"], None) == "x"
+    assert choose_reference(["x", "y"], "y") == "y"
+    with pytest.raises(errors.UserError, match="no submission 'z' to refer to; one of: x, y"):
+        choose_reference(["x", "y"], "z")

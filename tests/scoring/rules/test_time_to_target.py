@@ -1,0 +1,164 @@
+"""One trial, the trials of a study, the studies of a submission."""
+
+import math
+
+import numpy as np
+import pytest
+
+from scoring.reading.runs import read_runs
+from scoring.reading.trials import Target
+from scoring.rules.rules import AS_PUBLISHED, BY_THE_RULES, median_over_studies
+from scoring.rules.time_to_target import Miss, study_results, time_to_target
+
+HIGHER = Target("accuracy", higher_is_better=True, validation=0.9)
+LOWER = Target("loss", higher_is_better=False, validation=0.5)
+
+
+def rows(values, target=HIGHER, times=(1.0, 2.0, 3.0, 4.0)):
+    return {
+        "accumulated_submission_time": np.array(times[: len(values)], float),
+        "global_step": np.arange(1.0, len(values) + 1) * 10,
+        target.column: np.array(values, float),
+    }
+
+
+def test_first_evaluation_that_meets_the_target():
+    crossing = time_to_target(rows([0.1, 0.8, 0.9, 0.95]), HIGHER)  # 0.9 >= 0.9 meets
+    assert (crossing.time_s, crossing.step, crossing.evaluation) == (3.0, 30, 2)
+    assert crossing.last_miss == Miss(2.0, 20)
+
+
+def test_lower_is_better():
+    crossing = time_to_target(rows([2.0, 0.5, 0.9], LOWER), LOWER)  # 0.5 <= 0.5 meets
+    assert (crossing.time_s, crossing.step) == (2.0, 20)
+    assert not time_to_target(rows([2.0, 0.51], LOWER), LOWER).reached
+
+
+def test_met_at_the_first_evaluation():
+    crossing = time_to_target(rows([0.99]), HIGHER)
+    assert (crossing.evaluation, crossing.last_miss) == (0, None)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_what_is_not_finite_never_meets(value):
+    assert time_to_target(rows([0.1, value, 0.9]), HIGHER).time_s == 3.0
+    assert time_to_target(rows([0.6, value, 0.4], LOWER), LOWER).time_s == 3.0
+
+
+def test_budget_is_inclusive_and_nothing_is_given_after_it():
+    values = [0.1, 0.2, 0.9]
+    assert time_to_target(rows(values), HIGHER, budget_s=3.0).time_s == 3.0
+    late = time_to_target(rows(values), HIGHER, budget_s=2.999)
+    assert not late.reached
+    assert late.time_s == math.inf
+
+
+def test_an_evaluation_without_a_time_does_not_count():
+    crossing = time_to_target(rows([0.9, 0.95], times=(math.nan, 2.0)), HIGHER)
+    assert crossing.time_s == 2.0
+
+
+@pytest.mark.parametrize("column", ["accumulated_submission_time", "validation/accuracy"])
+def test_without_a_column_nothing_is_reached(column):
+    columns = rows([0.95])
+    del columns[column]
+    assert not time_to_target(columns, HIGHER).reached
+
+
+def test_without_the_step_column_the_time_counts():
+    columns = rows([0.95])
+    del columns["global_step"]
+    crossing = time_to_target(columns, HIGHER)
+    assert crossing.time_s == 1.0
+    assert math.isnan(crossing.step)
+
+
+def results(tmp_path, studies, rules=BY_THE_RULES):
+    runs, _ = read_runs(tmp_path / "runs")
+    return study_results(runs, studies, rules)
+
+
+def test_study_takes_the_earliest_time_not_the_earliest_evaluation(tmp_path, make_trial):
+    make_trial([(30.0, 300, 0.9)], trial=1)  # first evaluation, but late
+    make_trial([(5.0, 500, 0.1), (20.0, 600, 0.9)], trial=2)
+    (result,) = results(tmp_path, [0])
+    assert (result.trial, result.crossing.time_s, result.crossing.step) == (2, 20.0, 600)
+    assert result.outcome == "reached"
+    (published,) = results(tmp_path, [0], AS_PUBLISHED)
+    assert (published.trial, published.time_s) == (1, 30.0)
+
+
+def test_equal_evaluations_go_to_the_smallest_time(tmp_path, make_trial):
+    for trial, time_s in [(1, 30.0), (2, 20.0), (3, 25.0)]:
+        make_trial([(1.0, 1, 0.1), (time_s, 600, 0.9)], trial=trial)
+    (result,) = results(tmp_path, [0], AS_PUBLISHED)
+    assert (result.trial, result.time_s) == (2, 20.0)
+
+
+def test_budgets_are_enforced_by_the_rules_alone(tmp_path, reach):
+    reach(50.0, budget_s=49.0)
+    assert results(tmp_path, [0])[0].outcome == "budget"
+    assert results(tmp_path, [0], AS_PUBLISHED)[0].time_s == 50.0
+
+
+def test_a_trial_without_the_metric_is_not_there(tmp_path, reach, miss):
+    folder = reach(20.0, trial=1)
+    (folder / "eval_measurements.csv").write_text(
+        "accumulated_submission_time,global_step,validation/loss\n1.0,1,0.5\n"
+    )
+    (absent,) = results(tmp_path, [0])
+    assert (absent.outcome, absent.absent) == ("missing", True)
+    assert math.isnan(absent.time_s)
+    reach(30.0, trial=2)
+    assert results(tmp_path, [0])[0].time_s == 30.0
+
+
+def test_equal_times_go_to_the_lower_trial(tmp_path, reach):
+    reach(20.0, trial=10)
+    reach(20.0, trial=2)
+    assert results(tmp_path, [0])[0].trial == 2
+
+
+def test_median_over_odd_and_even_studies_with_missing_ones(tmp_path, reach, miss):
+    reach(10.0, 100, study=0)
+    reach(30.0, 310, study=1)
+    miss(study=2)
+    # Present 0 and 1: (10 + 30) / 2. With the miss: 10, 30, inf -> 30. With a missing fourth:
+    # 10, 30, inf, inf -> (30 + inf) / 2 = inf.
+    expected = {(0, 1): (20.0, 205.0), (0, 1, 2): (30.0, 310.0), (0, 1, 2, 3): (math.inf, math.inf)}
+    for studies, medians in expected.items():
+        found = results(tmp_path, studies)
+        # by-the-rules, a study that is not there counts as infinite
+        times = [math.inf if result.absent else result.time_s for result in found]
+        steps = [math.inf if result.absent else result.step for result in found]
+        assert tuple(median_over_studies(np.array([times, steps]))) == medians
+    assert [result.outcome for result in found] == ["reached", "reached", "not reached", "missing"]
+
+
+@pytest.mark.parametrize(
+    ("statuses", "outcome"),
+    [
+        (["failed"], "failed"),
+        (["failed", "diverged"], "diverged"),
+        (["diverged", "complete"], "not reached"),
+        (["complete", "budget"], "budget"),
+        ([None], "ended early"),  # killed at 2 of 100 s
+    ],
+)
+def test_why_a_study_was_not_reached(tmp_path, miss, statuses, outcome):
+    for trial, status in enumerate(statuses, start=1):
+        miss(trial=trial, status=status)
+    assert results(tmp_path, [0])[0].outcome == outcome
+
+
+def test_met_after_the_budget_is_told_as_budget(tmp_path, reach):
+    reach(50.0, budget_s=49.0, status=None)
+    (result,) = results(tmp_path, [0])
+    assert result.outcome == "budget"
+    assert result.crossing.time_s == math.inf
+
+
+def test_rows_of_failed_and_killed_trials_count(tmp_path, reach):
+    reach(7.0, study=0, status="failed")
+    reach(8.0, study=1, status=None)
+    assert [result.crossing.time_s for result in results(tmp_path, [0, 1])] == [7.0, 8.0]

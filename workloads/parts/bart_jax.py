@@ -1,0 +1,256 @@
+"""BART (Lewis et al. 2019) in flax: an encoder, and a decoder that attends to it.
+
+As bart-base: learned positions from the third row of their table on, a layer norm on the
+embeddings, post-norm blocks, GELU by the error function, token embeddings shared by encoder,
+decoder and output, unless the style says otherwise. Dropout applies to embeddings and to what
+attention and feed-forward layers add to the residual stream; there is none inside attention or
+after the activation.
+
+Shapes: B batch, W beams of a row, S source tokens, T target tokens, D width, H heads, K width of a
+head, V vocabulary; N = B x W rows of a decoder's step.
+"""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from algoperf.data.tokenizers import PAD_ID, START_ID
+from workloads.parts.dropout_jax import dropped
+from workloads.parts.style import BART, EncoderDecoderStyle, TransformerStyle, residual, scaled
+from workloads.parts.style_jax import Layer, activate, norm
+from workloads.parts.transformer_jax import Attention, causal_mask
+
+POSITION_OFFSET = 2
+
+KeysValues = tuple[jax.Array, jax.Array]
+
+
+class Block(nn.Module):
+    """Attention, in the decoder attention to the source, and a feed-forward layer; `has_norm`
+    whether the latter has its norm.
+    """
+
+    width: int
+    heads: int
+    feed_forward: int
+    is_decoder: bool
+    style: TransformerStyle
+    has_norm: bool
+
+    def setup(self) -> None:
+        """Make the layers."""
+        attention = functools.partial(
+            Attention, self.width, self.heads, self.style.attention_temperature
+        )
+        self.attention = attention()
+        self.attention_norm = norm(self.style)
+        if self.is_decoder:
+            self.cross_attention = attention()
+            self.cross_attention_norm = norm(self.style)
+        self.up = nn.Dense(self.feed_forward)
+        if self.style.is_gated:
+            self.gate = nn.Dense(self.feed_forward)
+        self.down = nn.Dense(self.width)
+        self.feed_forward_norm = norm(self.style, present=self.has_norm)
+
+    def own_keys_values(self, hidden_BTD: jax.Array) -> KeysValues:
+        """Return what self-attention reads of the residual stream."""
+        read_BTD = self.attention_norm(hidden_BTD) if self.style.is_pre else hidden_BTD
+        keys_values: KeysValues = self.attention.keys_values(read_BTD)
+        return keys_values
+
+    def __call__(
+        self,
+        hidden_BTD: jax.Array,
+        own: tuple[KeysValues, jax.Array],
+        source: tuple[KeysValues, jax.Array] | None,
+        dropout_rate: float,
+    ) -> jax.Array:
+        """Return the next residual stream.
+
+        `own` and `source` are the keys and values of self-attention and of attention to the source,
+        each with its mask.
+        """
+        style = self.style
+
+        def attend(attention: Attention, seen: tuple[KeysValues, jax.Array]) -> Layer:
+            return lambda hidden: dropped(self, attention(hidden, *seen), dropout_rate)
+
+        def feed_forward(hidden_BTD: jax.Array) -> jax.Array:
+            inner_BTF = activate(style, self.up(hidden_BTD), lambda: self.gate(hidden_BTD))
+            return dropped(self, self.down(inner_BTF), dropout_rate)
+
+        hidden_BTD = residual(style, self.attention_norm, hidden_BTD, attend(self.attention, own))
+        if source is not None:
+            layer = attend(self.cross_attention, source)
+            hidden_BTD = residual(style, self.cross_attention_norm, hidden_BTD, layer)
+        return residual(style, self.feed_forward_norm, hidden_BTD, feed_forward)
+
+
+class Stack(nn.Module):
+    """The encoder or the decoder: position embeddings, their norm, and blocks."""
+
+    positions: int
+    width: int
+    layers: int
+    heads: int
+    feed_forward: int
+    is_decoder: bool
+    style: TransformerStyle
+
+    def setup(self) -> None:
+        """Make the layers."""
+        self.position = nn.Embed(self.positions + POSITION_OFFSET, self.width)
+        self.embedding_norm = norm(self.style)
+        for layer in range(self.layers):
+            block = Block(
+                self.width,
+                self.heads,
+                self.feed_forward,
+                self.is_decoder,
+                self.style,
+                self.style.has_feed_forward_norm(layer, self.layers),
+            )
+            setattr(self, f"block_{layer}", block)
+        self.final_norm = norm(self.style, present=self.style.has_final_norm)
+
+    @property
+    def blocks(self) -> list[Block]:
+        """The blocks from the first to the last."""
+        return [getattr(self, f"block_{layer}") for layer in range(self.layers)]
+
+    def embedded(self, token_BTD: jax.Array, first: Any, dropout_rate: float) -> jax.Array:
+        """Return the residual stream of tokens from position `first` on."""
+        positions_T = POSITION_OFFSET + first + jnp.arange(token_BTD.shape[1])
+        position_TD = scaled(self.position(positions_T), self.style.position_scale)
+        hidden_BTD = self.embedding_norm(token_BTD + position_TD)
+        return dropped(self, hidden_BTD, dropout_rate)
+
+    def __call__(
+        self,
+        token_BTD: jax.Array,
+        mask_BHTT: jax.Array,
+        sources: list[tuple[KeysValues, jax.Array]] | None,
+        dropout_rate: float,
+    ) -> jax.Array:
+        """Return hidden_BTD of whole rows; `sources` are what each block attends to beside them."""
+        hidden_BTD = self.embedded(token_BTD, 0, dropout_rate)
+        for block, source in zip(self.blocks, sources or [None] * self.layers, strict=True):
+            own = block.own_keys_values(hidden_BTD), mask_BHTT
+            hidden_BTD = block(hidden_BTD, own, source, dropout_rate)
+        return self.final_norm(hidden_BTD)
+
+    def sources(
+        self, encoded_BSD: jax.Array, mask_BHTS: jax.Array
+    ) -> list[tuple[KeysValues, jax.Array]]:
+        """Return each block's keys and values of the source."""
+        return [
+            (block.cross_attention.keys_values(encoded_BSD), mask_BHTS) for block in self.blocks
+        ]
+
+    def step(
+        self,
+        token_N1D: jax.Array,
+        position: jax.Array,
+        cache: list[KeysValues],
+        sources: list[tuple[KeysValues, jax.Array]],
+    ) -> tuple[jax.Array, list[KeysValues]]:
+        """Return hidden_N1D at `position`, and the cache with this position's keys and values."""
+        hidden_N1D = self.embedded(token_N1D, position, 0.0)
+        seen_T = jnp.arange(cache[0][0].shape[2]) <= position
+        grown = []
+        for block, (k_NHTK, v_NHTK), source in zip(self.blocks, cache, sources, strict=True):
+            k_NH1K, v_NH1K = block.own_keys_values(hidden_N1D)
+            k_NHTK = jax.lax.dynamic_update_slice_in_dim(k_NHTK, k_NH1K, position, 2)
+            v_NHTK = jax.lax.dynamic_update_slice_in_dim(v_NHTK, v_NH1K, position, 2)
+            grown.append((k_NHTK, v_NHTK))
+            hidden_N1D = block(hidden_N1D, (grown[-1], seen_T), source, 0.0)
+        return self.final_norm(hidden_N1D), grown
+
+
+class Bart(nn.Module):
+    """The model; beside the whole pass, the parts of it that generation calls."""
+
+    vocab_size: int
+    positions: int
+    width: int
+    encoder_layers: int
+    decoder_layers: int
+    heads: int
+    feed_forward: int
+    style: EncoderDecoderStyle = BART
+
+    def setup(self) -> None:
+        """Make the layers."""
+        self.token = nn.Embed(self.vocab_size, self.width)
+        stack = functools.partial(
+            Stack,
+            positions=self.positions,
+            width=self.width,
+            heads=self.heads,
+            feed_forward=self.feed_forward,
+            style=self.style,
+        )
+        if not self.style.ties_embeddings:
+            self.head = nn.Dense(self.vocab_size, use_bias=False)
+        self.encoder = stack(layers=self.encoder_layers, is_decoder=False)
+        self.decoder = stack(layers=self.decoder_layers, is_decoder=True)
+
+    def __call__(
+        self, inputs: tuple[jax.Array, jax.Array], train: bool, dropout_rate: float
+    ) -> jax.Array:
+        """Return logits_BTV for (source_BS, target_BT), each position given the targets before it.
+
+        Padding (`PAD_ID`) of the source is not attended to.
+        """
+        source_BS, target_BT = inputs
+        rate = dropout_rate if train else 0.0
+        sources = self.encode(source_BS, rate)
+        shifted_BT = jnp.pad(target_BT[:, :-1], ((0, 0), (1, 0)), constant_values=START_ID)
+        return self._logits(self.decode(shifted_BT, sources, rate))
+
+    def _embedded(self, token_BT: jax.Array) -> jax.Array:
+        return scaled(self.token(token_BT), self.style.embedding_scale)
+
+    def _logits(self, hidden_BTD: jax.Array) -> jax.Array:
+        output = self.token.attend if self.style.ties_embeddings else self.head
+        return scaled(output(hidden_BTD), self.style.output_scale)
+
+    def encode(self, source_BS: jax.Array, dropout_rate: float = 0.0) -> Any:
+        """Return what each block of the decoder attends to, a list."""
+        mask_BHTS = (source_BS != PAD_ID)[:, None, None, :]
+        encoded_BSD = self.encoder(self._embedded(source_BS), mask_BHTS, None, dropout_rate)
+        return self.decoder.sources(encoded_BSD, mask_BHTS)
+
+    def decode(self, target_BT: jax.Array, sources: Any, dropout_rate: float = 0.0) -> jax.Array:
+        """Return hidden_BTD of targets that begin with `START_ID`."""
+        mask_TT = causal_mask(target_BT.shape[1])
+        return self.decoder(self._embedded(target_BT), mask_TT, sources, dropout_rate)
+
+    def empty_cache(self, rows: int, length: int) -> list[KeysValues]:
+        """Return room for the keys and values of `length` positions of so many rows."""
+        shape = (rows, self.heads, length, self.width // self.heads)
+        return [(jnp.zeros(shape), jnp.zeros(shape)) for _ in range(self.decoder_layers)]
+
+    def step(
+        self, token_N: jax.Array, position: jax.Array, cache: list[KeysValues], sources: Any
+    ) -> tuple[jax.Array, list[KeysValues]]:
+        """Return (logits_NV after the token at `position`, the grown cache).
+
+        `sources` may have N / W rows, each for W neighbouring beams.
+        """
+        hidden_N1D, cache = self.decoder.step(
+            self._embedded(token_N[:, None]), position, cache, sources
+        )
+        return self._logits(hidden_N1D[:, 0]), cache
+
+    def logits_at(self, target_NT: jax.Array, position: jax.Array, sources: Any) -> jax.Array:
+        """Return what `step` returns, logits_NV, from the whole rows instead of a cache."""
+        hidden_NTD = self.decode(target_NT, sources)
+        return self._logits(jax.lax.dynamic_index_in_dim(hidden_NTD, position, 1, False))
+
+
+build = Bart

@@ -1,0 +1,257 @@
+"""BART (Lewis et al. 2019) in PyTorch: an encoder, and a decoder that attends to it.
+
+As bart-base: learned positions from the third row of their table on, a layer norm on the
+embeddings, post-norm blocks, GELU by the error function, token embeddings shared by encoder,
+decoder and output, unless the style says otherwise. Dropout applies to embeddings and to what
+attention and feed-forward layers add to the residual stream; there is none inside attention or
+after the activation.
+
+Shapes: B batch, W beams of a row, S source tokens, T target tokens, D width, H heads, K width of a
+head, V vocabulary; N = B x W rows of a decoder's step.
+"""
+
+import functools
+from typing import NamedTuple
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from algoperf.data.tokenizers import PAD_ID, START_ID
+from workloads.parts.style import BART, EncoderDecoderStyle, TransformerStyle, residual, scaled
+from workloads.parts.style_torch import Layer, activate, norm
+from workloads.parts.transformer_torch import Attention, padding_mask
+
+POSITION_OFFSET = 2
+
+KeysValues = tuple[torch.Tensor, torch.Tensor]
+
+
+class Seen(NamedTuple):
+    """What an attention sees: keys and values, less what a mask hides, or up to the query's own."""
+
+    keys_values: KeysValues
+    mask_BHQT: torch.Tensor | None = None
+    causal: bool = False
+
+
+class Block(nn.Module):
+    """Attention, in the decoder attention to the source, and a feed-forward layer; `has_norm`
+    whether the latter has its norm.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        feed_forward: int,
+        is_decoder: bool,
+        style: TransformerStyle,
+        has_norm: bool,
+    ) -> None:
+        super().__init__()
+        self.style = style
+        self.attention = Attention(width, heads, style.attention_temperature)
+        self.attention_norm = norm(style, width)
+        if is_decoder:
+            self.cross_attention = Attention(width, heads, style.attention_temperature)
+            self.cross_attention_norm = norm(style, width)
+        self.up = nn.Linear(width, feed_forward)
+        if style.is_gated:
+            self.gate = nn.Linear(width, feed_forward)
+        self.down = nn.Linear(feed_forward, width)
+        self.feed_forward_norm = norm(style, width, has_norm)
+
+    def own_keys_values(self, hidden_BTD: torch.Tensor) -> KeysValues:
+        """Return what self-attention reads of the residual stream."""
+        read_BTD = self.attention_norm(hidden_BTD) if self.style.is_pre else hidden_BTD
+        return self.attention.keys_values(read_BTD)
+
+    def forward(
+        self, hidden_BTD: torch.Tensor, own: Seen, source: Seen | None, dropout_rate: float
+    ) -> torch.Tensor:
+        """Return the next residual stream, from what self-attention and attention to the source
+        see.
+        """
+        drop = functools.partial(functional.dropout, p=dropout_rate, training=self.training)
+
+        def attend(attention: Attention, seen: Seen) -> Layer:
+            return lambda hidden: drop(attention(hidden, *seen))
+
+        def feed_forward(hidden_BTD: torch.Tensor) -> torch.Tensor:
+            inner_BTF = activate(self.style, self.up(hidden_BTD), lambda: self.gate(hidden_BTD))
+            return drop(self.down(inner_BTF))
+
+        hidden_BTD = residual(
+            self.style, self.attention_norm, hidden_BTD, attend(self.attention, own)
+        )
+        if source is not None:
+            layer = attend(self.cross_attention, source)
+            hidden_BTD = residual(self.style, self.cross_attention_norm, hidden_BTD, layer)
+        return residual(self.style, self.feed_forward_norm, hidden_BTD, feed_forward)
+
+
+class Stack(nn.Module):
+    """The encoder or the decoder: position embeddings, their norm, and blocks."""
+
+    def __init__(
+        self,
+        positions: int,
+        width: int,
+        layers: int,
+        heads: int,
+        feed_forward: int,
+        is_decoder: bool,
+        style: TransformerStyle,
+    ) -> None:
+        super().__init__()
+        self.position_scale = style.position_scale
+        self.position = nn.Embedding(positions + POSITION_OFFSET, width)
+        self.embedding_norm = norm(style, width)
+        self.block_names = [f"block_{layer}" for layer in range(layers)]
+        for layer, name in enumerate(self.block_names):
+            has_norm = style.has_feed_forward_norm(layer, layers)
+            block = Block(width, heads, feed_forward, is_decoder, style, has_norm)
+            self.add_module(name, block)
+        self.final_norm = norm(style, width, style.has_final_norm)
+
+    @property
+    def blocks(self) -> list[Block]:
+        """The blocks from the first to the last."""
+        return [self.get_submodule(name) for name in self.block_names]
+
+    def embedded(self, token_BTD: torch.Tensor, first: int, dropout_rate: float) -> torch.Tensor:
+        """Return the residual stream of tokens from position `first` on."""
+        start = POSITION_OFFSET + first
+        position_TD = self.position.weight[start : start + token_BTD.shape[1]]
+        position_TD = scaled(position_TD, self.position_scale)
+        hidden_BTD = self.embedding_norm(token_BTD + position_TD)
+        return functional.dropout(hidden_BTD, dropout_rate, self.training)
+
+    def forward(
+        self,
+        token_BTD: torch.Tensor,
+        mask_BHTT: torch.Tensor | None,
+        sources: list[Seen] | None,
+        dropout_rate: float,
+    ) -> torch.Tensor:
+        """Return hidden_BTD of whole rows; `sources` are what each block attends to beside them,
+        without which they are read in both directions.
+        """
+        hidden_BTD = self.embedded(token_BTD, 0, dropout_rate)
+        for block, source in zip(self.blocks, sources or [None] * len(self.blocks), strict=True):
+            own = Seen(block.own_keys_values(hidden_BTD), mask_BHTT, sources is not None)
+            hidden_BTD = block(hidden_BTD, own, source, dropout_rate)
+        return self._normed(hidden_BTD)
+
+    def _normed(self, hidden_BTD: torch.Tensor) -> torch.Tensor:
+        normed_BTD: torch.Tensor = self.final_norm(hidden_BTD)
+        return normed_BTD
+
+    def sources(self, encoded_BSD: torch.Tensor, mask_BHTS: torch.Tensor) -> list[Seen]:
+        """Return what each block sees of the source; contiguous, as generation reads it often."""
+        sources = []
+        for block in self.blocks:
+            k_BHSK, v_BHSK = block.cross_attention.keys_values(encoded_BSD)
+            sources.append(Seen((k_BHSK.contiguous(), v_BHSK.contiguous()), mask_BHTS))
+        return sources
+
+    def step(
+        self,
+        token_N1D: torch.Tensor,
+        position: int,
+        cache: list[KeysValues],
+        sources: list[Seen],
+    ) -> torch.Tensor:
+        """Return hidden_N1D at `position`; put this position's keys and values into the cache."""
+        hidden_N1D = self.embedded(token_N1D, position, 0.0)
+        for block, kept, source in zip(self.blocks, cache, sources, strict=True):
+            for whole_NHTK, new_NH1K in zip(kept, block.own_keys_values(hidden_N1D), strict=True):
+                whole_NHTK[:, :, position : position + 1] = new_NH1K
+            k_NHTK, v_NHTK = (whole_NHTK[:, :, : position + 1] for whole_NHTK in kept)
+            hidden_N1D = block(hidden_N1D, Seen((k_NHTK, v_NHTK)), source, 0.0)
+        return self._normed(hidden_N1D)
+
+
+class Bart(nn.Module):
+    """The model; beside the whole pass, the parts of it that generation calls."""
+
+    def __init__(
+        self,
+        vocab_size: int,
+        positions: int,
+        width: int,
+        encoder_layers: int,
+        decoder_layers: int,
+        heads: int,
+        feed_forward: int,
+        style: EncoderDecoderStyle = BART,
+    ) -> None:
+        super().__init__()
+        self.heads, self.style = heads, style
+        self.token = nn.Embedding(vocab_size, width)
+        if not style.ties_embeddings:
+            self.head = nn.Linear(width, vocab_size, bias=False)
+        self.encoder = Stack(positions, width, encoder_layers, heads, feed_forward, False, style)
+        self.decoder = Stack(positions, width, decoder_layers, heads, feed_forward, True, style)
+
+    def forward(
+        self, inputs: tuple[torch.Tensor, torch.Tensor], dropout_rate: float
+    ) -> torch.Tensor:
+        """Return logits_BTV for (source_BS, target_BT), each position given the targets before it.
+
+        Padding (`PAD_ID`) of the source is not attended to.
+        """
+        source_BS, target_BT = inputs
+        sources = self.encode(source_BS, dropout_rate)
+        shifted_BT = functional.pad(target_BT[:, :-1], (1, 0), value=START_ID)
+        return self._logits(self.decode(shifted_BT, sources, dropout_rate))
+
+    def _embedded(self, token_BT: torch.Tensor) -> torch.Tensor:
+        token_BTD: torch.Tensor = scaled(self.token(token_BT), self.style.embedding_scale)
+        return token_BTD
+
+    def _logits(self, hidden_BTD: torch.Tensor) -> torch.Tensor:
+        output = self.token if self.style.ties_embeddings else self.head
+        logits_BTV = functional.linear(hidden_BTD, output.weight)
+        return scaled(logits_BTV, self.style.output_scale)
+
+    def encode(self, source_BS: torch.Tensor, dropout_rate: float = 0.0) -> list[Seen]:
+        """Return what each block of the decoder attends to."""
+        token_BSD = self._embedded(source_BS)
+        mask_BHTS = padding_mask(source_BS == PAD_ID, token_BSD.dtype)
+        encoded_BSD = self.encoder(token_BSD, mask_BHTS, None, dropout_rate)
+        return self.decoder.sources(encoded_BSD, mask_BHTS)
+
+    def decode(
+        self, target_BT: torch.Tensor, sources: list[Seen], dropout_rate: float = 0.0
+    ) -> torch.Tensor:
+        """Return hidden_BTD of targets that begin with `START_ID`."""
+        return self.decoder(self._embedded(target_BT), None, sources, dropout_rate)
+
+    def empty_cache(self, rows: int, length: int) -> list[KeysValues]:
+        """Return room for the keys and values of `length` positions of so many rows."""
+        weight = self.token.weight
+        shape = (rows, self.heads, length, weight.shape[1] // self.heads)
+        return [
+            (weight.new_empty(shape), weight.new_empty(shape)) for _ in self.decoder.block_names
+        ]
+
+    def step(
+        self, token_N: torch.Tensor, position: int, cache: list[KeysValues], sources: list[Seen]
+    ) -> torch.Tensor:
+        """Return logits_NV after the token at `position`; the cache grows in place.
+
+        `sources` may have N / W rows, each for W neighbouring beams.
+        """
+        hidden_N1D = self.decoder.step(self._embedded(token_N[:, None]), position, cache, sources)
+        return self._logits(hidden_N1D[:, 0])
+
+    def logits_at(
+        self, target_NT: torch.Tensor, position: int, sources: list[Seen]
+    ) -> torch.Tensor:
+        """Return what `step` returns, logits_NV, from the whole rows instead of a cache."""
+        return self._logits(self.decode(target_NT[:, : position + 1], sources)[:, position])
+
+
+build = Bart

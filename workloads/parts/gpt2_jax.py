@@ -1,0 +1,93 @@
+"""GPT-2 (Radford et al. 2019) up to its last block, in flax: what a head is put on.
+
+Shapes: B batch, T tokens, D width, H heads, K width of a head.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from workloads.parts.dropout_jax import Dropout
+from workloads.parts.style import TransformerStyle, residual, scaled
+from workloads.parts.style_jax import activate, norm
+from workloads.parts.transformer_jax import attend, causal_mask, split_heads
+
+
+class Attention(nn.Module):
+    """Causal multi-head self-attention."""
+
+    heads: int
+    style: TransformerStyle
+
+    @nn.compact
+    def __call__(self, hidden_BTD: jax.Array, dropout: Dropout) -> jax.Array:
+        """Return the attention's contribution to the residual stream, (B, T, D)."""
+        T, D = hidden_BTD.shape[1:]
+        qkv_BTE = nn.Dense(3 * D, name="qkv")(hidden_BTD)
+        q_BHTK, k_BHTK, v_BHTK = (
+            split_heads(part, self.heads) for part in jnp.split(qkv_BTE, 3, axis=-1)
+        )
+        temperature = self.style.attention_temperature
+        mixed_BTD = attend(q_BHTK, k_BHTK, v_BHTK, causal_mask(T), dropout, temperature)
+        return dropout(nn.Dense(D, name="attention_out")(mixed_BTD))
+
+
+class Block(nn.Module):
+    """Attention and a feed-forward layer of four times the width; `has_norm` whether the latter has
+    its norm.
+    """
+
+    heads: int
+    style: TransformerStyle
+    has_norm: bool
+
+    @nn.compact
+    def __call__(self, hidden_BTD: jax.Array, dropout: Dropout) -> jax.Array:
+        """Return the next residual stream."""
+        width, style = hidden_BTD.shape[-1], self.style
+
+        def feed_forward(hidden_BTD: jax.Array) -> jax.Array:
+            gate = functools.partial(nn.Dense(4 * width, name="gate"), hidden_BTD)
+            inner = activate(style, nn.Dense(4 * width, name="up")(hidden_BTD), gate)
+            return dropout(nn.Dense(width, name="down")(inner))
+
+        attention = Attention(self.heads, style, name="attention")
+        hidden_BTD = residual(
+            style, norm(style, "norm_1"), hidden_BTD, functools.partial(attention, dropout=dropout)
+        )
+        last = norm(style, "norm_2", self.has_norm)
+        return residual(style, last, hidden_BTD, feed_forward)
+
+
+class Decoder(nn.Module):
+    """Token and position embeddings and blocks. A subclass has the head, in its `__call__`."""
+
+    vocab_size: int
+    positions: int
+    width: int
+    layers: int
+    heads: int
+    pad_id: int
+    style: TransformerStyle
+
+    def blocks(self, tokens_BT: jax.Array, dropout: Dropout) -> tuple[nn.Embed, jax.Array]:
+        """Return the layer of tokens' embeddings and the last block's hidden_BTD, whose first
+        positions are of what was put before the tokens, if anything was.
+        """
+        style = self.style
+        token = nn.Embed(self.vocab_size, self.width, name="token")
+        hidden_BTD = scaled(token(tokens_BT), style.embedding_scale)
+        positions_T = jnp.arange(hidden_BTD.shape[1])
+        position_TD = nn.Embed(self.positions, self.width, name="position")(positions_T)
+        hidden_BTD = dropout(hidden_BTD + scaled(position_TD, style.position_scale))
+        for layer in range(self.layers):
+            has_norm = style.has_feed_forward_norm(layer, self.layers)
+            block = Block(self.heads, style, has_norm, name=f"block_{layer}")
+            hidden_BTD = block(hidden_BTD, dropout)
+        return token, hidden_BTD
+
+    def final_norm(self, hidden_BTD: jax.Array) -> jax.Array:
+        """Return the hidden states as the head takes them."""
+        return norm(self.style, "final_norm", self.style.has_final_norm)(hidden_BTD)

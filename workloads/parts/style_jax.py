@@ -1,0 +1,36 @@
+"""The layers that a model's style chooses between, in flax."""
+
+import functools
+from collections.abc import Callable
+
+import jax
+from flax import linen as nn
+
+from workloads.parts import style
+from workloads.parts.style import Style
+
+NORM_EPSILON = 1e-5  # PyTorch's for layer norms, instead of flax's 1e-6
+Layer = Callable[[jax.Array], jax.Array]
+FUNCTIONS: dict[str, Layer] = {
+    "relu": nn.relu,
+    "gelu": functools.partial(nn.gelu, approximate=False),
+    "gelu_tanh": functools.partial(nn.gelu, approximate=True),
+    "silu": nn.silu,
+    "tanh": nn.tanh,
+    "sigmoid": nn.sigmoid,
+}
+
+
+def norm(of: Style, name: str | None = None, present: bool = True) -> Layer:
+    """Return the style's norm layer; where there is none, what returns its argument."""
+    if of.norm == "none" or not present:
+        return lambda hidden: hidden
+    kind = nn.RMSNorm if of.norm == "rms" else nn.LayerNorm
+    layer: Layer = kind(epsilon=NORM_EPSILON, name=name)
+    return layer
+
+
+def activate(of: Style, inner: jax.Array, gate: Callable[[], jax.Array]) -> jax.Array:
+    """Return the layer's activation; see `style.activate`."""
+    activated: jax.Array = style.activate(of, FUNCTIONS, inner, gate)
+    return activated

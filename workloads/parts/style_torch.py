@@ -1,0 +1,36 @@
+"""The layers that a model's style chooses between, in PyTorch."""
+
+import functools
+from collections.abc import Callable
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from workloads.parts import style
+from workloads.parts.style import Style
+
+NORM_EPSILON = 1e-5
+Layer = Callable[[torch.Tensor], torch.Tensor]
+FUNCTIONS: dict[str, Layer] = {
+    "relu": torch.relu,
+    "gelu": functional.gelu,
+    "gelu_tanh": functools.partial(functional.gelu, approximate="tanh"),
+    "silu": functional.silu,
+    "tanh": torch.tanh,
+    "sigmoid": torch.sigmoid,
+}
+
+
+def norm(of: Style, width: int, present: bool = True) -> nn.Module:
+    """Return the style's norm layer; where there is none, what returns its argument."""
+    if of.norm == "none" or not present:
+        return nn.Identity()
+    kind = nn.RMSNorm if of.norm == "rms" else nn.LayerNorm
+    return kind(width, eps=NORM_EPSILON)
+
+
+def activate(of: Style, inner: torch.Tensor, gate: Callable[[], torch.Tensor]) -> torch.Tensor:
+    """Return the layer's activation; see `style.activate`."""
+    activated: torch.Tensor = style.activate(of, FUNCTIONS, inner, gate)
+    return activated
