@@ -46,13 +46,19 @@ class Options:
     command: str = "algoperf score"
 
 
-def score_command(
-    paths: Sequence[str | Path], console: "Console", options: Options | None = None
-) -> int:
-    """Score what lies below `paths`, print it and write what was asked for; return an exit code.
+@dataclasses.dataclass(frozen=True, eq=False)
+class Scored:
+    """The leaderboards of every pool of runs, with intervals, and what was odd on the way."""
 
-    Raises UserError for a path that is missing or holds no runs, for an unwritable `out`, and for
-    options that name nothing.
+    summaries: Sequence[Summary]
+    findings: Sequence[Finding]
+
+
+def score(paths: Sequence[str | Path], options: Options | None = None) -> Scored:
+    """Score what lies below `paths`.
+
+    Raises:
+        UserError: A path is missing or holds no runs, or an option names nothing.
     """
     options = options or Options()
     boards, findings = make_boards(paths, options)
@@ -66,16 +72,38 @@ def score_command(
         for board in boards
         if board.rows
     ]
+    return Scored(summaries, findings)
+
+
+def score_command(
+    paths: Sequence[str | Path], console: "Console", options: Options | None = None
+) -> int:
+    """Score what lies below `paths`, print it and write what was asked for; return an exit code.
+
+    Raises:
+        UserError: As `score`, or `options.out` cannot be written.
+    """
+    options = options or Options()
+    scored = score(paths, options)
     full = options.out is not None or options.as_json
-    analyses = [analyse(one, resamples=options.resamples) for one in summaries] if full else []
-    written = _write_all(analyses, findings, options) if options.out else []
+    analyses = _analyses(scored, options) if full else []
+    written = _write_all(analyses, scored.findings, options) if options.out else []
     if options.as_json:
-        text = json.dumps(export.to_json(analyses, findings), indent=2, default=str)
+        text = json.dumps(export.to_json(analyses, scored.findings), indent=2, default=str)
         console.out(text, highlight=False)
     else:
-        _show(summaries, findings, written, console)
-    damaged = any(finding.damage for finding in findings)
+        _show(scored.summaries, scored.findings, written, console)
+    damaged = any(finding.damage for finding in scored.findings)
     return STRICT_FAILURE if options.strict and damaged else DONE
+
+
+def write(scored: Scored, options: Options) -> list[Path]:
+    """Write CSV files, plots and the page to `options.out`; return the files."""
+    return _write_all(_analyses(scored, options), scored.findings, options)
+
+
+def _analyses(scored: Scored, options: Options) -> list[Analysis]:
+    return [analyse(summary, resamples=options.resamples) for summary in scored.summaries]
 
 
 def make_boards(

@@ -40,6 +40,7 @@ ROOMS = (
     "scoring.report",
     "scoring",
     "algoperf.experiments",
+    "algoperf.api",
     "algoperf",  # the package alone
     "algoperf.cli",
     "algoperf.__main__",

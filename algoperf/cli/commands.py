@@ -119,9 +119,9 @@ def run_command(arguments: argparse.Namespace) -> int:
     from rich.console import Console
 
     from algoperf.cli import run_arguments, summary
-    from algoperf.cli.progress import Progress
     from algoperf.run_folder import writing
     from algoperf.study import run_plan, study
+    from algoperf.study.progress import Progress
 
     console = Console(stderr=True)
     say = functools.partial(console.print, highlight=False, soft_wrap=True, markup=False)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from scoring.analysis.analysis import Analysis
+from scoring.analysis.analysis import Analysis, Summary
 from scoring.analysis.leaderboard import Cell, Leaderboard, Row
 from scoring.analysis.robustness import AxisResult, VariantResult
 from scoring.analysis.statistics import Bootstrap
@@ -68,7 +68,7 @@ def _pool_json(analysis: Analysis) -> dict[str, Any]:
         "workloads": {name: dataclasses.asdict(target) for name, target in board.targets.items()},
         "held_out": dict(board.benchmark.variant_of),
         "submissions": [
-            _scores(analysis, place)
+            score_values(analysis, place)
             | {
                 "workloads": {name: _cell_json(cell) for name, cell in row.cells.items()},
                 "profile": {"tau": taus.tolist(), "share": shares.tolist()},
@@ -111,9 +111,9 @@ def _axis_values(one: AxisResult) -> dict[str, Any]:
     return {name: finite(value) for name, value in values.items()}
 
 
-def _scores(analysis: Analysis, place: int) -> dict[str, Any]:
+def score_values(summary: Summary, place: int) -> dict[str, Any]:
     """The columns of scores.csv, of the entry at `place`."""
-    board, studies, speedups = analysis.board, analysis.studies, analysis.speedups
+    board, studies, speedups = summary.board, summary.studies, summary.speedups
     row: Row = board.rows[place]
     score_low, score_high = studies.score_interval[place].tolist()
     rank_low, rank_high = studies.rank_interval[place].tolist()
@@ -256,13 +256,10 @@ def _rows(analysis: Analysis) -> dict[str, list[Sequence[Any]]]:
     shares_ST = profiles.performance_profile(board.ratios, np.array(taus)).tolist()
     found = analysis.robustness
     return {
-        "scores": [list(_scores(analysis, place).values()) for place in range(len(board.rows))],
-        "time_to_target": [
-            [row.entry.label, workload, *_study_values(result).values(), cell.credit, name]
-            for row in board.rows
-            for workload, cell in row.cells.items()
-            for result in cell.studies
+        "scores": [
+            list(score_values(analysis, place).values()) for place in range(len(board.rows))
         ],
+        "time_to_target": time_rows(board),
         "profile": [
             [label, tau, share, name]
             for label, shares in zip(board.labels, shares_ST, strict=True)
@@ -271,6 +268,16 @@ def _rows(analysis: Analysis) -> dict[str, list[Sequence[Any]]]:
         "robustness": [[*_variant_values(each).values(), name] for each in found.variants],
         "robustness_axes": [[*_axis_values(each).values(), name] for each in found.axes],
     }
+
+
+def time_rows(board: Leaderboard) -> list[Sequence[Any]]:
+    """The rows of time_to_target.csv (`TIMES`): one a submission, workload and study."""
+    return [
+        [row.entry.label, workload, *_study_values(result).values(), cell.credit, board.pool.name]
+        for row in board.rows
+        for workload, cell in row.cells.items()
+        for result in cell.studies
+    ]
 
 
 def _write(path: Path, header: str, rows: Iterable[Sequence[Any]]) -> Path:

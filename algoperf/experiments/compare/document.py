@@ -214,19 +214,28 @@ def to_json(comparison: Comparison, command: str) -> dict[str, Any]:
     }
 
 
-def write_csv(comparison: Comparison, path: Path) -> None:
-    """Write a line for each row: each measure's median, and its range as `_low` and `_high`; empty
-    is what is unknown, `inf` a target that was missed.
+def cells(comparison: Comparison) -> tuple[list[str], list[list[Any]]]:
+    """Return (columns, a list of values for each row): what tells it apart, and each measure's
+    median, and its range as `_low` and `_high`; None is what is unknown, inf a target that was
+    missed.
     """
     names = [f"{name}{end}" for name in comparison.rows[0].table for end in ("", "_low", "_high")]
-    fixed = ("workload", "technique", "framework", "batch_size", "trials", "reached")
+    fixed = ["workload", "technique", "framework", "batch_size", "trials", "reached"]
+    rows = []
+    for row in comparison.rows:
+        arm = row.arm
+        values: list[Any] = [arm.workload, arm.technique, arm.framework, arm.batch_size]
+        values += [len(row.trials), row.reached]
+        for each in row.spreads.values():
+            values += [None] * 3 if each is None else [each.median, each.low, each.high]
+        rows.append(values)
+    return fixed + names, rows
+
+
+def write_csv(comparison: Comparison, path: Path) -> None:
+    """Write `cells`; empty is what is unknown."""
+    columns, rows = cells(comparison)
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow([*fixed, *names])
-        for row in comparison.rows:
-            arm = row.arm
-            cells: list[object] = []
-            for each in row.spreads.values():
-                cells += ["", "", ""] if each is None else [each.median, each.low, each.high]
-            told = (arm.workload, arm.technique, arm.framework, arm.batch_size)
-            writer.writerow([*told, len(row.trials), row.reached, *cells])
+        writer.writerow(columns)
+        writer.writerows(rows)

@@ -6,7 +6,7 @@ import io
 import pytest
 from rich.console import Console
 
-from algoperf.cli.progress import Progress
+from algoperf.study.progress import Progress
 from algoperf.trial.plan import TrialPlan
 
 PLAN = TrialPlan(
