@@ -231,19 +231,19 @@ def _print_facts(
 
     from algoperf.data.report import facts, facts_plot, facts_table
 
-    found, rows = facts.report(definition, scale_name, scale, kind, source)
+    report, rows = facts.report(definition, scale_name, scale, kind, source)
     if arguments.out is not None:
         arguments.out.mkdir(parents=True, exist_ok=True)
-        facts_plot.plot(found, rows, arguments.out / "lengths.png")
-        (arguments.out / "facts.json").write_text(json.dumps(found, indent=2) + "\n", "utf-8")
+        facts_plot.plot(report, rows, arguments.out / "lengths.png")
+        (arguments.out / "facts.json").write_text(json.dumps(report, indent=2) + "\n", "utf-8")
     if arguments.json:
-        print(json.dumps(found, indent=2))
+        print(json.dumps(report, indent=2))
         return DONE
     console = Console(width=None if sys.stdout.isatty() else 160, markup=False, highlight=False)
-    console.print("\n".join(facts_table.heading(found)), soft_wrap=True)
-    for table in facts_table.tables(found):
+    console.print("\n".join(facts_table.heading(report)), soft_wrap=True)
+    for table in facts_table.tables(report):
         console.print(table)
-    console.print("\n".join(facts_table.notes(found)))
+    console.print("\n".join(facts_table.notes(report)))
     if arguments.out is not None:
         print(f"written: {arguments.out / 'lengths.png'}, {arguments.out / 'facts.json'}")
     return DONE
@@ -291,14 +291,14 @@ def check_command(arguments: argparse.Namespace) -> int:
     from algoperf.experiments.check import processes, verdicts
 
     show = (lambda verdict: None) if arguments.json else _print_verdict
-    found = processes.check(
+    results = processes.check(
         arguments.submission, arguments.framework, arguments.workloads, arguments.seed, show
     )
     counts = {
-        status: sum(verdict.status == status for verdict in found) for status in verdicts.STATUSES
+        status: sum(verdict.status == status for verdict in results) for status in verdicts.STATUSES
     }
     if arguments.json:
-        checks = [dataclasses.asdict(verdict) for verdict in found]
+        checks = [dataclasses.asdict(verdict) for verdict in results]
         print(
             json.dumps({"submission": arguments.submission, **counts, "checks": checks}, indent=2)
         )
@@ -321,9 +321,9 @@ def compare_command(arguments: argparse.Namespace) -> int:
     from algoperf.cli.compare_command import run
 
     shown = Console(width=None if sys.stdout.isatty() else 200, markup=False, highlight=False)
-    told = Console(stderr=True, markup=False, highlight=False)
+    notes = Console(stderr=True, markup=False, highlight=False)
     words = shlex.join(["algoperf", *sys.argv[1:]])
-    return run(arguments, words, shown, functools.partial(told.print, soft_wrap=True))
+    return run(arguments, words, shown, functools.partial(notes.print, soft_wrap=True))
 
 
 def _print_verdict(verdict: Any) -> None:

@@ -49,13 +49,13 @@ def run(
     failed = 0
     if not arguments.no_run:
         failed = local.run(asked.runs, asked.out, arguments.workers, note, asked.threads)
-    found = document.make(asked)
+    comparison = document.make(asked)
     with _writing(asked.out):
-        written = _write(found, command)
+        written = _write(comparison, command)
     if arguments.json:
-        console.print(json.dumps(_plain(found, command), indent=2), soft_wrap=True)
+        console.print(json.dumps(_plain(comparison, command), indent=2), soft_wrap=True)
     else:
-        _show(found, console)
+        _show(comparison, console)
         console.print(f"written: {', '.join(map(str, written))}", soft_wrap=True)
     return RUN_FAILED if failed else DONE
 
@@ -123,25 +123,25 @@ def _writing(out: Path) -> Iterator[None]:
         raise UserError(f"--out {out}: {error.strerror}; give another folder") from error
 
 
-def _plain(found: Comparison, command: str) -> object:
-    return summary.finite(document.to_json(found, command))
+def _plain(comparison: Comparison, command: str) -> object:
+    return summary.finite(document.to_json(comparison, command))
 
 
-def _write(found: Comparison, command: str) -> list[Path]:
-    out = found.plan.out
+def _write(comparison: Comparison, command: str) -> list[Path]:
+    out = comparison.plan.out
     paths = [out / "compare.csv", out / "compare.json"]
-    document.write_csv(found, paths[0])
-    run_log.write_json(paths[1], _plain(found, command))
-    return paths + plots.write(found, out)
+    document.write_csv(comparison, paths[0])
+    run_log.write_json(paths[1], _plain(comparison, command))
+    return paths + plots.write(comparison, out)
 
 
-def _show(found: Comparison, console: "Console") -> None:
-    for line in tables.heading(found):
+def _show(comparison: Comparison, console: "Console") -> None:
+    for line in tables.heading(comparison):
         console.print(line, soft_wrap=True)
-    if found.machines:
-        for table in tables.tables(found):
+    if comparison.machines:
+        for table in tables.tables(comparison):
             console.print(table)
-        for line in tables.legend(found):
+        for line in tables.legend(comparison):
             console.print(line, soft_wrap=True)
-    for note in found.notes:
+    for note in comparison.notes:
         console.print(f"note: {note}", soft_wrap=True)

@@ -133,8 +133,8 @@ def workload_lines(described: Iterable[dict[str, Any]], *, details: bool) -> lis
                 if details:
                     lines += _target_details(target)
         for name, changes in facts["variants"].items():
-            told = ", ".join(f"{axis} {value}" for axis, value in changes.items())
-            lines.append(f"  variant {facts['name']}_{name}: {told}")
+            listing = ", ".join(f"{axis} {value}" for axis, value in changes.items())
+            lines.append(f"  variant {facts['name']}_{name}: {listing}")
     return lines
 
 

@@ -37,11 +37,13 @@ def declare(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
 
     def action(name: str, help_text: str) -> Callable[..., argparse.Action]:
-        made = actions.add_parser(
+        action_parser = actions.add_parser(
             name, help=help_text, description=help_text[0].upper() + help_text[1:] + "."
         )
-        made.add_argument("--debug", action="store_true", help="show the traceback of a mistake")
-        return made.add_argument
+        action_parser.add_argument(
+            "--debug", action="store_true", help="show the traceback of a mistake"
+        )
+        return action_parser.add_argument
 
     action("axes", "list the axes along which variants differ, and their values")
     add = action(

@@ -271,14 +271,14 @@ def steps_to(
 
     Keys name submission, framework and learning rate factor.
     """
-    found: dict[str, dict[int, int | None]] = {}
+    by_kind: dict[str, dict[int, int | None]] = {}
     for row in rows:
         key = f"{row['submission']} {row['framework']} x{row['learning_rate_factor']:g}"
         met = row["value"] >= target if higher_is_better else row["value"] <= target
-        by_seed = found.setdefault(key, {})
+        by_seed = by_kind.setdefault(key, {})
         if by_seed.setdefault(row["seed"], None) is None and met:
             by_seed[row["seed"]] = row["step"]
-    return {key: list(by_seed.values()) for key, by_seed in found.items()}
+    return {key: list(by_seed.values()) for key, by_seed in by_kind.items()}
 
 
 def table(

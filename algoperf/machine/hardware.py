@@ -34,13 +34,13 @@ def describe() -> dict[str, Any]:
 
 def versions() -> dict[str, str]:
     """Python's version and those of the packages that a result may depend on, as installed."""
-    found = {"python": platform.python_version()}
+    installed = {"python": platform.python_version()}
     for name in TRACKED_PACKAGES:
         try:
-            found[name] = importlib.metadata.version(name)
+            installed[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             continue
-    return found
+    return installed
 
 
 def thread_count() -> int:

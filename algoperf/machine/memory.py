@@ -51,7 +51,7 @@ def check(
         "memory": (of_host + (of_training if on_host else 0), available_bytes()),
         "the device's memory": (0 if on_host else of_training, free_device_bytes),
     }
-    found = {
+    balance = {
         "parameters": parameters,
         **({"frozen_parameters": frozen} if frozen else {}),
         "needed_bytes": needs["memory"][0],
@@ -66,7 +66,7 @@ def check(
         for name, (needed, available) in needs.items()
         if available is not None and needed > available
     ]
-    return found, "; ".join(lacking) or None
+    return balance, "; ".join(lacking) or None
 
 
 def available_bytes(root: Path = Path("/")) -> int:

@@ -62,12 +62,12 @@ def named(visible: str | None, count: int) -> list[int | str]:
     """
     if visible is None:
         return list(range(count))
-    found: list[int | str] = []
+    parts: list[int | str] = []
     for name in (each.strip() for each in visible.split(",")):
         if name.isdigit() and int(name) < count:
-            found.append(int(name))
+            parts.append(int(name))
         elif name.startswith(("GPU-", "MIG-")):
-            found.append(name)
+            parts.append(name)
         else:
             break
-    return found
+    return parts

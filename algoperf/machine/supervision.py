@@ -56,9 +56,9 @@ class Watchdog:
         if self._timer is not None:
             self._timer.cancel()
 
-    def _start(self, limit_s: float, of: str) -> None:
+    def _start(self, limit_s: float, what: str) -> None:
         def expire() -> None:
-            self.cause = f"time-out: no end {limit_s:g} s of wall time after the start, for {of}"
+            self.cause = f"time-out: no end {limit_s:g} s of wall time after the start, for {what}"
             self._end()
 
         self._timer = threading.Timer(limit_s, expire)
@@ -178,11 +178,11 @@ def cause_of_death(code: int, oom_killed: bool | None = None) -> dict[str, Any]:
         cause = f"the trial's process ended with exit code {code} and no result"
         return {"cause": cause, "outside": False}
     number = signal.Signals(-code)
-    found: dict[str, Any] = {
+    death: dict[str, Any] = {
         "cause": f"the trial's process was ended by {number.name}",
         "outside": number in OUTSIDE,
     }
     if number is signal.SIGKILL:
-        found["cause"] += KILLED_FOR[oom_killed]
-        found["oom_kill"] = oom_killed
-    return found
+        death["cause"] += KILLED_FOR[oom_killed]
+        death["oom_kill"] = oom_killed
+    return death

@@ -94,8 +94,8 @@ class Checkpoints:
 
 def _as_os_error(error: Exception) -> Exception:
     """What the system said, where safetensors only quotes it ('... (os error 28)')."""
-    found = re.search(r"\(os error (\d+)\)", str(error))
-    return error if found is None else OSError(int(found[1]), os.strerror(int(found[1])))
+    match = re.search(r"\(os error (\d+)\)", str(error))
+    return error if match is None else OSError(int(match[1]), os.strerror(int(match[1])))
 
 
 def _checksum(path: Path) -> str:

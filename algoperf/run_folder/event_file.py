@@ -44,8 +44,8 @@ def _records(events: Iterable[Any]) -> bytes:
     """The events as TensorBoard's records, with the time of now."""
     from tensorboard.summary.writer.record_writer import RecordWriter
 
-    found = io.BytesIO()
+    records = io.BytesIO()
     for event in events:
         event.wall_time = time.time()
-        RecordWriter(found).write(event.SerializeToString())
-    return found.getvalue()
+        RecordWriter(records).write(event.SerializeToString())
+    return records.getvalue()

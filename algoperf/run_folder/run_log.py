@@ -293,8 +293,8 @@ def scalars(folder: Path, start: int = 0) -> tuple[list[dict[str, float]], int]:
         text = file.read()
     text = text[: text.rfind(b"\n") + 1]  # what comes after is torn
     lines = text.decode().splitlines()[1 if start == 0 else 0 :]  # without the names
-    found = csv.DictReader(lines, SCALAR_COLUMNS)
-    return [_numbers(row) for row in found], start + len(text)
+    reader = csv.DictReader(lines, SCALAR_COLUMNS)
+    return [_numbers(row) for row in reader], start + len(text)
 
 
 def _numbers(row: Mapping[str, str]) -> dict[str, float]:

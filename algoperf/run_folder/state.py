@@ -67,9 +67,9 @@ class _Writer:
     def node(self, value: Any, at: str) -> Structure:
         """The structure of one value; its arrays are kept."""
         for write in (self._plain, self._array, self._container, self._random, self._object):
-            found = write(value, at)
-            if found is not None:
-                return found
+            node = write(value, at)
+            if node is not None:
+                return node
         if kinds.is_static(value):
             return {"kind": "static", "label": kinds.label(value)}
         has_attributes = hasattr(value, "__dict__") and not isinstance(value, types.ModuleType)
@@ -138,9 +138,9 @@ class _Writer:
             return {"kind": kind, "most": value.maxlen, "items": items}
         if type(value) in (list, tuple):
             return {"kind": kind, "items": self._all(enumerate(value), at)}
-        found = kinds.children(value)
-        if found is not None:
-            return {"kind": "pytree", "type": kind, "items": self._all(enumerate(found[0]), at)}
+        members = kinds.children(value)
+        if members is not None:
+            return {"kind": "pytree", "type": kind, "items": self._all(enumerate(members[0]), at)}
         if dataclasses.is_dataclass(value) and not isinstance(value, type):
             named = (
                 (field.name, getattr(value, field.name)) for field in dataclasses.fields(value)
@@ -164,10 +164,14 @@ class _Writer:
         )
 
     def _random(self, value: Any, at: str) -> Structure | None:
-        found = kinds.generator_state(value)
-        if found is None:
+        generator_state = kinds.generator_state(value)
+        if generator_state is None:
             return None
-        return {"kind": "random", "type": kinds.label(value), "state": self.node(found, at)}
+        return {
+            "kind": "random",
+            "type": kinds.label(value),
+            "state": self.node(generator_state, at),
+        }
 
     def _object(self, value: Any, at: str) -> Structure | None:
         loads = all(
@@ -246,19 +250,19 @@ class _Reader:
     def _tensor(self, node: Structure, array: np.ndarray, fresh: Any) -> Any:
         torch: Any = sys.modules["torch"]
         dtype = getattr(torch, node["dtype"])
-        made = torch.from_numpy(array.copy()).view(dtype)
+        tensor = torch.from_numpy(array.copy()).view(dtype)
         if kinds.is_kind(fresh, "torch", "Tensor") and (fresh.shape, fresh.dtype) == (
-            made.shape,
+            tensor.shape,
             dtype,
         ):
             # Tensors that began as one may have parted since: only equal values share a place.
             before = self._filled.setdefault(fresh.data_ptr(), node["array"])
             if self._arrays[before].tobytes() == array.tobytes() and fresh.is_contiguous():
                 with torch.no_grad():
-                    fresh.copy_(made)
+                    fresh.copy_(tensor)
                 return fresh
-        made = made.to(node["device"])
-        return made.requires_grad_() if node["gradient"] else made
+        tensor = tensor.to(node["device"])
+        return tensor.requires_grad_() if node["gradient"] else tensor
 
     def _container(self, node: Structure, fresh: Any, at: str) -> Any:
         kind, items = node["kind"], node["items"]
@@ -280,16 +284,16 @@ class _Reader:
             old.update(zip([name for name, _ in items], values, strict=True))
             return fresh
         if kind == "pytree":
-            found = kinds.children(fresh)
-            assert found is not None
-            children, definition = found
+            members = kinds.children(fresh)
+            assert members is not None
+            children, definition = members
             self._expect(len(children) == len(items), node, fresh, at)
             return definition.unflatten(self._all(items, list(enumerate(children)), at))
-        made = copy.copy(fresh)
+        restored = copy.copy(fresh)
         named = [(field.name, getattr(fresh, field.name)) for field in dataclasses.fields(fresh)]
         for (name, _), value in zip(named, self._all(items, named, at), strict=True):
-            object.__setattr__(made, name, value)
-        return made
+            object.__setattr__(restored, name, value)
+        return restored
 
     def _all(self, items: list[Structure], named: list[tuple[Any, Any]], at: str) -> list[Any]:
         return [
@@ -307,10 +311,10 @@ class _Reader:
             if known.__qualname__ == node["type"]:
                 return known(values)
         self._expect(type(fresh).__qualname__ == node["type"], node, fresh, at)
-        made = copy.copy(fresh)  # a defaultdict keeps its factory
-        made.clear()
-        made.update(values)
-        return made
+        restored = copy.copy(fresh)  # a defaultdict keeps its factory
+        restored.clear()
+        restored.update(values)
+        return restored
 
 
 def _keep_types(optimizer: Any, saved: Any) -> None:
@@ -332,7 +336,7 @@ def _jax_array(node: Structure, array: np.ndarray, fresh: Any) -> Any:
     if node["kind"] == "jax key":
         return jax.random.wrap_key_data(array, impl=node["generator"])
     # A Python number makes a weakly typed array; NumPy's makes one that promotes others.
-    made = jax.numpy.array(array.item() if node["weak"] and array.ndim == 0 else array)
-    if kinds.is_kind(fresh, "jax", "Array") and fresh.shape == made.shape and fresh.committed:
-        return jax.device_put(made, fresh.sharding)
-    return made
+    restored = jax.numpy.array(array.item() if node["weak"] and array.ndim == 0 else array)
+    if kinds.is_kind(fresh, "jax", "Array") and fresh.shape == restored.shape and fresh.committed:
+        return jax.device_put(restored, fresh.sharding)
+    return restored

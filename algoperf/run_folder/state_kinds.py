@@ -102,8 +102,8 @@ def set_generator_state(value: Any, state: Any) -> None:
 def generators() -> dict[str, Any]:
     """The states of the global random generators: Python's, NumPy's, and PyTorch's on the CPU."""
     torch = sys.modules.get("torch")
-    found = {"python": random.getstate(), "numpy": _of_numpy.get_state(legacy=False)}
-    return found if torch is None else {**found, "torch": torch.get_rng_state()}
+    states = {"python": random.getstate(), "numpy": _of_numpy.get_state(legacy=False)}
+    return states if torch is None else {**states, "torch": torch.get_rng_state()}
 
 
 def seed_generators(seed: int) -> None:

@@ -129,24 +129,24 @@ def _tracker(country: str | None, folder: Path, output: Carbon) -> Any:
 
 def sensors(hardware: Sequence[Any]) -> dict[str, str]:
     """What codecarbon reads each part by: a sensor, or 'estimate: ...'."""
-    found = {}
+    sensors_by_name = {}
     for each in hardware:
         match type(each).__name__:
             case "CPU":
                 estimate = f"{ESTIMATE}: {_cpu_estimate(each)}"
-                found["cpu"] = CPU_SENSORS.get(each._mode, estimate)
+                sensors_by_name["cpu"] = CPU_SENSORS.get(each._mode, estimate)
             case "GPU":
-                found["gpu"] = "NVML"
+                sensors_by_name["gpu"] = "NVML"
                 with contextlib.suppress(AttributeError, IndexError):
                     if "AMD" in type(each.devices.devices[0]).__name__.upper():
-                        found["gpu"] = "AMD SMI"
+                        sensors_by_name["gpu"] = "AMD SMI"
             case "RAM":
-                found["ram"] = f"{ESTIMATE}: by the size of memory"
+                sensors_by_name["ram"] = f"{ESTIMATE}: by the size of memory"
             case "AppleSiliconChip":
-                found[each.chip_part.lower()] = "powermetrics"
+                sensors_by_name[each.chip_part.lower()] = "powermetrics"
             case "Raspberry":
-                found[each.chip_part.lower()] = "the board's power controller"
-    return {part: found[part] for part in PARTS if part in found}
+                sensors_by_name[each.chip_part.lower()] = "the board's power controller"
+    return {part: sensors_by_name[part] for part in PARTS if part in sensors_by_name}
 
 
 def _cpu_estimate(cpu: Any) -> str:

@@ -62,8 +62,8 @@ class WandbRun:
         self._send_scalars()
         self._keep()
         if result is not None:
-            told = {key: value for key, value in result.items() if value is not None}
-            self._run.summary.update(told)
+            known = {key: value for key, value in result.items() if value is not None}
+            self._run.summary.update(known)
         failed = result is None or result["status"] == "failed"
         self._run.finish(exit_code=int(failed))
         return {}

@@ -9,8 +9,8 @@ def cause_of(error: BaseException) -> str:
     """One line that says what went wrong; memory that ran out is named as such in
     every framework.
     """
-    said = (str(error).strip().splitlines() or [""])[0]
-    text = ": ".join(filter(None, (type(error).__name__, said)))[:300]
+    first_line = (str(error).strip().splitlines() or [""])[0]
+    text = ": ".join(filter(None, (type(error).__name__, first_line)))[:300]
     exhausted = ("out of memory", "resource_exhausted", "can't allocate memory")
     if isinstance(error, MemoryError) or any(sign in str(error).lower() for sign in exhausted):
         return f"out of memory ({text})"

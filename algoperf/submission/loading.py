@@ -188,25 +188,25 @@ def choose_framework(outline: Outline, given: str | None) -> str:
 
 def notes(outline: Outline, framework: str) -> list[str]:
     """What a user should know of how a submission is run, a line each."""
-    said = []
+    lines = []
     contract = _contract(outline, framework)
     if outline.is_full_form:
         if contract.older:
-            said.append(
+            lines.append(
                 "it is run by the contract of version 0.5 (for its imports or pmap), adapted"
             )
         if "get_eval_batch_size" in submission_source.top_level_names(
             submission_source.parse(outline.path)
         ):
-            said.append("its get_eval_batch_size is ignored: evaluation is the benchmark's own")
+            lines.append("its get_eval_batch_size is ignored: evaluation is the benchmark's own")
         line = _useless_logging_line(outline, contract)
         if line is not None:
-            said.append(
+            lines.append(
                 f"its training scalars are not logged: line {line} indexes one, which has no axis"
             )
     space = search_space.repeated_text(search_space.file_of(outline.path))
-    said += filter(None, [requirements.unmet_text(outline.path), space])
-    return [f"submission {outline.name}: {text}" for text in said]
+    lines += filter(None, [requirements.unmet_text(outline.path), space])
+    return [f"submission {outline.name}: {text}" for text in lines]
 
 
 def is_own(outline: Outline, file: Path) -> bool:

@@ -67,16 +67,16 @@ class Beside:
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
         """Return where the module is, if it is the submission's."""
-        place = self._located.get(name)
-        if place is not None:
-            return self._spec(name, place)
-        if path is None and name not in RESERVED and (found := self._top_level(name)) is not None:
-            return self._own(found)
+        location = self._located.get(name)
+        if location is not None:
+            return self._spec(name, location)
+        if path is None and name not in RESERVED and (spec := self._top_level(name)) is not None:
+            return self._own(spec)
         if name in self._prefixes and not _has_package(name, path):
             return _folder_spec(name, [])
         if path is not None and any(self._is_own(entry) for entry in path):
-            found = importlib.machinery.PathFinder.find_spec(name, path, target)
-            return None if found is None else self._own(found)
+            spec = importlib.machinery.PathFinder.find_spec(name, path, target)
+            return None if spec is None else self._own(spec)
         return None
 
     def places(self, imports: Imports, file: Path) -> Iterator[Path]:
@@ -97,10 +97,10 @@ class Beside:
 
     def _locate(self, name: str) -> None:
         """Remember where an absolute name of the submission's old place is, and its parents'."""
-        place = self._by_location(name)
-        if place is None:
+        location = self._by_location(name)
+        if location is None:
             return
-        self._located[name] = place
+        self._located[name] = location
         parts = name.split(".")
         self._prefixes.update(".".join(parts[:end]) for end in range(1, len(parts)))
 
@@ -131,27 +131,27 @@ class Beside:
             return beside
         if _is_installed(name):
             return None
-        found = beside or find(name, [str(folder) for folder in self._folders])
-        if found is None or found.origin is not None:
-            return found
-        return _folder_spec(name, list(found.submodule_search_locations or []))
+        spec = beside or find(name, [str(folder) for folder in self._folders])
+        if spec is None or spec.origin is not None:
+            return spec
+        return _folder_spec(name, list(spec.submodule_search_locations or []))
 
     def _is_own(self, entry: str) -> bool:
-        place = Path(entry)
-        return place.is_relative_to(self._folder) or any(
-            place.is_relative_to(located.parent) for located in self._located.values()
+        folder = Path(entry)
+        return folder.is_relative_to(self._folder) or any(
+            folder.is_relative_to(located.parent) for located in self._located.values()
         )
 
-    def _spec(self, name: str, place: Path) -> importlib.machinery.ModuleSpec | None:
-        found = importlib.machinery.PathFinder.find_spec(name, [str(place.parent)])
-        if found is None or found.origin is None:
-            return _folder_spec(name, [str(place)])
-        return self._own(found)
+    def _spec(self, name: str, location: Path) -> importlib.machinery.ModuleSpec | None:
+        spec = importlib.machinery.PathFinder.find_spec(name, [str(location.parent)])
+        if spec is None or spec.origin is None:
+            return _folder_spec(name, [str(location)])
+        return self._own(spec)
 
-    def _own(self, found: importlib.machinery.ModuleSpec) -> importlib.machinery.ModuleSpec:
-        if isinstance(found.loader, importlib.machinery.SourceFileLoader):
-            found.loader = Loader(found.loader.name, found.loader.path, self._prepare)
-        return found
+    def _own(self, spec: importlib.machinery.ModuleSpec) -> importlib.machinery.ModuleSpec:
+        if isinstance(spec.loader, importlib.machinery.SourceFileLoader):
+            spec.loader = Loader(spec.loader.name, spec.loader.path, self._prepare)
+        return spec
 
 
 class Loader(importlib.machinery.SourceFileLoader):
@@ -171,14 +171,14 @@ def _is_installed(top: str) -> bool:
     """Whether a package of that name is installed; `reference_algorithms` gives way, being ours."""
     if top == "reference_algorithms":
         return False
-    found = importlib.machinery.PathFinder.find_spec(top)
-    return found is not None and found.origin is not None
+    spec = importlib.machinery.PathFinder.find_spec(top)
+    return spec is not None and spec.origin is not None
 
 
 def _has_package(name: str, path: Sequence[str] | None) -> bool:
     """Whether one of the folders has a package of that name; a module could not hold others."""
-    found = importlib.machinery.PathFinder.find_spec(name, path) if path else None
-    return found is not None and found.submodule_search_locations is not None
+    spec = importlib.machinery.PathFinder.find_spec(name, path) if path else None
+    return spec is not None and spec.submodule_search_locations is not None
 
 
 def _folder_spec(name: str, places: list[str]) -> importlib.machinery.ModuleSpec:
@@ -187,9 +187,9 @@ def _folder_spec(name: str, places: list[str]) -> importlib.machinery.ModuleSpec
     return spec
 
 
-def _module_at(place: Path) -> Path | None:
+def _module_at(location: Path) -> Path | None:
     """The module that `place` is, as an import finds it: a package, `place`.py, or any folder."""
-    file = place.with_name(f"{place.name}.py")
-    if not (place / "__init__.py").is_file() and file.is_file():
+    file = location.with_name(f"{location.name}.py")
+    if not (location / "__init__.py").is_file() and file.is_file():
         return file
-    return place if place.is_dir() else None
+    return location if location.is_dir() else None

@@ -32,9 +32,9 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         def named(name: str) -> type[StandIn]:
             if name.startswith("__"):
                 raise AttributeError(name)
-            made: type[StandIn] = type(name, (StandIn,), {"__module__": module.__name__})
-            module.__dict__[name] = made
-            return made
+            stand_in: type[StandIn] = type(name, (StandIn,), {"__module__": module.__name__})
+            module.__dict__[name] = stand_in
+            return stand_in
 
         module.__dict__["__getattr__"] = named
 

@@ -118,21 +118,21 @@ def source_files(path: Path) -> dict[str, Path]:
     an imported package all files belong to it.
     """
     beside = siblings.Beside(path.parent)
-    found: dict[str, Path] = {}
+    files: dict[str, Path] = {}
     waiting = [(name, path.with_name(name)) for name in (path.name, requirements.FILE_NAME)]
     space = search_space.file_of(path)
     waiting += [] if space is None else [(search_space.FILE_NAME, space)]
     while waiting:
         name, file = waiting.pop()
-        if name in found or not file.is_file():
+        if name in files or not file.is_file():
             continue
-        found[name] = file
+        files[name] = file
         waiting += [
             (key(path.parent, module), module)
-            for place in beside.places(_imports_of(file), file)
-            for module in _modules(place)
+            for location in beside.places(_imports_of(file), file)
+            for module in _modules(location)
         ]
-    return found
+    return files
 
 
 def imported_names(path: Path) -> set[str]:
@@ -148,8 +148,8 @@ def _roots(names: Iterable[str]) -> set[str]:
     return {name.partition(".")[0] for name in names}
 
 
-def _modules(place: Path) -> Sequence[Path]:
-    return [place] if place.suffix == ".py" else sorted(place.rglob("*.py"))
+def _modules(location: Path) -> Sequence[Path]:
+    return [location] if location.suffix == ".py" else sorted(location.rglob("*.py"))
 
 
 def key(folder: Path, file: Path) -> str:

@@ -205,12 +205,12 @@ def changed(scale: Scale, changes: Changes) -> Scale | None:
 
 def offered(scale: Scale) -> dict[str, tuple[Value, ...]]:
     """Return the values that change the scale, by axis, of the axes that are drawn and have any."""
-    found = {
+    values_by_axis = {
         name: tuple(value for value in axis.values if changed(scale, {name: value}) is not None)
         for name, axis in AXES.items()
         if axis.is_drawn
     }
-    return {name: values for name, values in found.items() if values}
+    return {name: values for name, values in values_by_axis.items() if values}
 
 
 def check(where: str, changes: Any) -> Changes:
@@ -256,11 +256,11 @@ def vary(
             scales[scale_name] = dataclasses.replace(varied, targets=own, real=real)
     if not scales:
         raise UserError(f"{name}: {base.name} has nothing that {dict(changes)} would change")
-    told = ", ".join(f"{axis} {value}" for axis, value in changes.items())
+    listing = ", ".join(f"{axis} {value}" for axis, value in changes.items())
     return dataclasses.replace(
         base,
         name=name,
-        summary=f"{base.name} with {told}",
+        summary=f"{base.name} with {listing}",
         scales=scales,
         base=base.name,
         changes=dict(changes),

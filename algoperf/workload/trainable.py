@@ -202,13 +202,15 @@ def _value(where: str, text: str, default: Any) -> Any:
         if not all(names):
             raise UserError(f"{where} is {text!r}, expected names of layers, as qkv,up")
         return names
-    kind, told = (int, "a whole number above 0") if isinstance(default, int) else (float, "above 0")
+    kind, expected = (
+        (int, "a whole number above 0") if isinstance(default, int) else (float, "above 0")
+    )
     try:
         value = kind(text)
     except ValueError:
         value = kind()
     if not 0 < value < math.inf:
-        raise UserError(f"{where} is {text!r}, expected {told}")
+        raise UserError(f"{where} is {text!r}, expected {expected}")
     return value
 
 

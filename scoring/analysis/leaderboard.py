@@ -201,9 +201,14 @@ def _studies(pool: Pool, benchmark: Benchmark, *, declared: bool) -> Mapping[str
         absent = [study for study in range(asked) if study not in every]
         every.update(absent[: max(0, asked - len(every))])
         return dict.fromkeys(benchmark.scored, sorted(every))
-    of = {name: {run.study for run in runs if run.workload == name} for name in benchmark.scored}
+    studies_of = {
+        name: {run.study for run in runs if run.workload == name} for name in benchmark.scored
+    }
     base_of = benchmark.variant_of
-    return {name: sorted(found or of[base_of.get(name, name)]) for name, found in of.items()}
+    return {
+        name: sorted(studies or studies_of[base_of.get(name, name)])
+        for name, studies in studies_of.items()
+    }
 
 
 def _scored(
@@ -214,14 +219,16 @@ def _scored(
     entries: Sequence[Entry],
     results: Sequence[Mapping[str, tuple[StudyResult, ...]]],
 ) -> Leaderboard:
-    ordered = [[of[name] for name in layout.workloads] for of in results]
+    ordered = [[cells[name] for name in layout.workloads] for cells in results]
     times_SWN = scoring_rules.study_array(
-        [[[r.time_s for r in cell] for cell in of] for of in ordered], rules
+        [[[r.time_s for r in cell] for cell in cells] for cells in ordered], rules
     )
     steps_SWN = scoring_rules.study_array(
-        [[[r.step for r in cell] for cell in of] for of in ordered], rules
+        [[[r.step for r in cell] for cell in cells] for cells in ordered], rules
     )
-    logged_SW = np.array([[not all(r.absent for r in cell) for cell in of] for of in ordered], bool)
+    logged_SW = np.array(
+        [[not all(r.absent for r in cell) for cell in cells] for cells in ordered], bool
+    )
     scores = scoring_rules.scores(times_SWN, layout, rules)
     places = scoring_rules.ranks(scores)
     order = sorted(range(len(entries)), key=lambda s: (places[s], entries[s].label))
@@ -259,15 +266,15 @@ def _cells(
 ) -> list[dict[str, Cell]]:
     """The cells of every entry, by workload."""
     cells = []
-    for place, of in enumerate(results):
-        ratio_of = dict(zip(layout.base, ratios_SB[place].tolist(), strict=True))
-        credit_of = dict(zip(layout.base, reasons[place], strict=True))
+    for index, by_workload in enumerate(results):
+        ratio_of = dict(zip(layout.base, ratios_SB[index].tolist(), strict=True))
+        credit_of = dict(zip(layout.base, reasons[index], strict=True))
         cells.append(
             {
                 name: Cell(
-                    of[name],
-                    float(medians_SW[place, column]),
-                    float(median_steps_SW[place, column]),
+                    by_workload[name],
+                    float(medians_SW[index, column]),
+                    float(median_steps_SW[index, column]),
                     ratio_of.get(column, np.nan),
                     credit_of.get(column, ""),
                 )
@@ -279,17 +286,19 @@ def _cells(
 
 def _missing_studies(entry: Entry, studies: Mapping[str, Sequence[int]]) -> list[Finding]:
     """Studies that others have and this entry lacks, on workloads that it has run."""
-    found: dict[str, set[int]] = {}
+    run_studies: dict[str, set[int]] = {}
     for run in entry.runs:
-        found.setdefault(run.workload, set()).add(run.study)
+        run_studies.setdefault(run.workload, set()).add(run.study)
     return [
         Finding(
             entry.runs[0].submission_folder,
             f"{entry.label} has no trial of {name} in "
-            + ", ".join(f"study_{study}" for study in studies[name] if study not in found[name]),
+            + ", ".join(
+                f"study_{study}" for study in studies[name] if study not in run_studies[name]
+            ),
         )
-        for name in sorted(set(found) & set(studies))
-        if set(studies[name]) - found[name]
+        for name in sorted(set(run_studies) & set(studies))
+        if set(studies[name]) - run_studies[name]
     ]
 
 

@@ -40,7 +40,7 @@ def _flagged(runs: Iterable[TrialRun]) -> list[str]:
     for run in runs:
         for text in run.flags:
             names.setdefault(text, []).append(_name(run))
-    return [f"FLAGGED in {', '.join(found)}: {text}" for text, found in names.items()]
+    return [f"FLAGGED in {', '.join(trials)}: {text}" for text, trials in names.items()]
 
 
 def _clocks(runs: Iterable[TrialRun]) -> list[str]:
@@ -100,8 +100,8 @@ def _trial_counts(runs: Iterable[TrialRun]) -> list[str]:
     counts = {of_study[0].study: len(of_study) for of_study in grouped(runs, lambda run: run.study)}
     if len(set(counts.values())) <= 1:
         return []
-    told = ", ".join(f"study_{study}: {count}" for study, count in sorted(counts.items()))
-    return [f"studies have different numbers of trials ({told})"]
+    listing = ", ".join(f"study_{study}: {count}" for study, count in sorted(counts.items()))
+    return [f"studies have different numbers of trials ({listing})"]
 
 
 def _name(run: TrialRun) -> str:

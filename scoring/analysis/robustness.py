@@ -44,8 +44,10 @@ class VariantResult:
     @property
     def what(self) -> str:
         """The base and the changes, by axis: 'digits with dropout 0.1, norm_place post'."""
-        told = changes_told(self.changes)
-        return f"{self.base} with {told}" if told else f"{self.base}, its changes not recorded"
+        changes = changes_told(self.changes)
+        return (
+            f"{self.base} with {changes}" if changes else f"{self.base}, its changes not recorded"
+        )
 
     @property
     def slowdown(self) -> float:
@@ -99,10 +101,10 @@ class Robustness:
     @property
     def by_variant(self) -> Mapping[str, Sequence[VariantResult]]:
         """The results of each variant, in order."""
-        found: dict[str, list[VariantResult]] = {}
+        results: dict[str, list[VariantResult]] = {}
         for one in self.variants:
-            found.setdefault(one.variant, []).append(one)
-        return found
+            results.setdefault(one.variant, []).append(one)
+        return results
 
 
 def robustness(board: Leaderboard) -> Robustness:
@@ -110,22 +112,22 @@ def robustness(board: Leaderboard) -> Robustness:
     base_of = board.benchmark.variant_of
     order = sorted(base_of, key=lambda name: (base_of[name], name))
     changes = {name: _changes(board, name) for name in order}
-    found = [
+    results = [
         _variant_result(row, name, base_of[name], changes[name])
         for name in order
         for row in board.rows
     ]
-    names = sorted({axis for each in found for axis in each.axes})
+    names = sorted({axis for each in results for axis in each.axes})
     if names == [NOT_RECORDED]:
         names = []  # the same as all
     axes = [
-        _axis_result(label, axis, [each for each in found if each.label == label])
-        for axis in ([ALL_AXES, *names] if found else [])
+        _axis_result(label, axis, [each for each in results if each.label == label])
+        for axis in ([ALL_AXES, *names] if results else [])
         for label in board.labels
     ]
     bases = board.benchmark.base_workloads if base_of else ()
     unguarded = tuple(sorted(set(bases) - set(base_of.values())))
-    return Robustness(tuple(found), tuple(axes), unguarded)
+    return Robustness(tuple(results), tuple(axes), unguarded)
 
 
 def _changes(board: Leaderboard, variant: str) -> Changes:

@@ -26,16 +26,20 @@ TRIAL_DRAWS = 200
 def leave_one_workload_out(board: Leaderboard) -> Mapping[str, Floats]:
     """The scores (S,) without each base workload and its variant."""
     return {
-        name: scoring_rules.scores(board.times_SWN, without_base(board.layout, place), board.rules)
-        for place, name in enumerate(board.benchmark.base_workloads)
+        name: scoring_rules.scores(board.times_SWN, without_base(board.layout, column), board.rules)
+        for column, name in enumerate(board.benchmark.base_workloads)
         if len(board.layout.base) > 1
     }
 
 
-def without_base(layout: Layout, place: int) -> Layout:
+def without_base(layout: Layout, removed: int) -> Layout:
     """The layout less its base workload number `place` and that one's variants."""
-    base = (*layout.base[:place], *layout.base[place + 1 :])
-    variants = tuple((column, of - (of > place)) for column, of in layout.variants if of != place)
+    base = (*layout.base[:removed], *layout.base[removed + 1 :])
+    variants = tuple(
+        (column, base_index - (base_index > removed))
+        for column, base_index in layout.variants
+        if base_index != removed
+    )
     return dataclasses.replace(layout, base=base, variants=variants)
 
 
@@ -43,9 +47,9 @@ def leave_one_submission_out(board: Leaderboard) -> Floats:
     """Scores (S, S) of the columns without the submission of the row, which itself has NaN."""
     count = len(board.rows)
     table = np.full((count, count), np.nan)
-    for place in range(count):
-        others = [other for other in range(count) if other != place]
-        table[place, others] = scoring_rules.scores(
+    for index in range(count):
+        others = [other for other in range(count) if other != index]
+        table[index, others] = scoring_rules.scores(
             board.times_SWN[others], board.layout, board.rules
         )
     return table
@@ -106,10 +110,10 @@ def trial_times(board: Leaderboard) -> tuple[Floats, NDArray[np.bool_]]:
         ]
         for row in board.rows
     ]
-    most = max((len(trials) for of in lists for cell in of for trials in cell), default=1)
+    most = max((len(trials) for cells in lists for cell in cells for trials in cell), default=1)
     times_SWNK = np.full((*board.times_SWN.shape, max(1, most)), np.nan)
-    for s, of in enumerate(lists):
-        for w, cell in enumerate(of):
+    for s, cells in enumerate(lists):
+        for w, cell in enumerate(cells):
             for n, trials in enumerate(cell):
                 times_SWNK[s, w, n, : len(trials)] = trials
     return times_SWNK, ~np.isnan(board.times_SWN)

@@ -39,13 +39,13 @@ class Speedups:
     by_workload_SB: Floats
     censored_SB: tuple[tuple[str, ...], ...]
 
-    def note(self, place: int) -> str:
+    def note(self, index: int) -> str:
         """What was censored or left out for the submission at `place`, '' where nothing was."""
-        marks = self.censored_SB[place]
+        marks = self.censored_SB[index]
         counts = (
             (marks.count("<="), "missed by it"),
             (marks.count(">="), f"missed by {self.reference}"),
-            (int(np.isnan(self.by_workload_SB[place]).sum()), "left out"),
+            (int(np.isnan(self.by_workload_SB[index]).sum()), "left out"),
         )
         return ", ".join(f"{count} {what}" for count, what in counts if count)
 
@@ -68,26 +68,26 @@ def speedups(board: Leaderboard, reference: str, *, seed: int = 0) -> Speedups:
     The interval is exp(log mean +- t standard deviations) over fresh competitions drawn from the
     pooled model (see `scoring.analysis.statistics`).
     """
-    place = board.labels.index(reference)
+    index = board.labels.index(reference)
     budgets_B = np.array([_budget_s(board, name) for name in board.benchmark.base_workloads])
     medians_SB = scoring_rules.base_columns(
         scoring_rules.median_over_studies(board.times_SWN), board.layout
     )
-    logs_SB = _log_ratios(medians_SB, medians_SB[place], budgets_B)
+    logs_SB = _log_ratios(medians_SB, medians_SB[index], budgets_B)
     mean_S = _mean(logs_SB)
     interval = np.full((len(mean_S), 2), np.nan)
     if not why_not_estimable(board.times_SWN, board.layout, "studies"):
         model = fit(board.times_SWN)
         drawn_RSW = pooled_medians(model, RESAMPLES, np.random.default_rng(seed))
         drawn_RSB = scoring_rules.base_columns(drawn_RSW, board.layout)
-        drawn_RS = _mean(_log_ratios(drawn_RSB, drawn_RSB[:, place, None], budgets_B))
+        drawn_RS = _mean(_log_ratios(drawn_RSB, drawn_RSB[:, index, None], budgets_B))
         spread_S = _spread(drawn_RS)
         half_S1 = t_quantile(model.freedom) * spread_S[:, None]
         interval = np.exp(mean_S[:, None] + half_S1 * [-1, 1])
     marks = tuple(
         tuple(
             _mark(own, of_reference, logs)
-            for own, of_reference, logs in zip(row, medians_SB[place], log_row, strict=True)
+            for own, of_reference, logs in zip(row, medians_SB[index], log_row, strict=True)
         )
         for row, log_row in zip(medians_SB, logs_SB, strict=True)
     )

@@ -88,7 +88,7 @@ class Bootstrap:
         if self.not_estimable:
             return np.full((count, count), np.nan)
         columns = [
-            (self.scores_RS[:, place, None] > self.scores_RS).mean(axis=0) for place in range(count)
+            (self.scores_RS[:, index, None] > self.scores_RS).mean(axis=0) for index in range(count)
         ]
         return np.array(columns, np.float64).reshape(count, count)
 

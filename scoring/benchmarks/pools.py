@@ -96,8 +96,8 @@ def make_pools(runs: Iterable[TrialRun]) -> tuple[list[Pool], list[Finding]]:
             parts.append((_base_name(settings, folder), settings, together))
     names = _unique_names([(name, settings) for name, settings, _ in parts])
     pools = [
-        Pool(name, settings, tuple(of))
-        for name, (_, settings, of) in zip(names, parts, strict=True)
+        Pool(name, settings, tuple(runs_of_pool))
+        for name, (_, settings, runs_of_pool) in zip(names, parts, strict=True)
     ]
     return sorted(pools, key=lambda pool: pool.name), findings
 
@@ -224,8 +224,8 @@ def _unique_names(parts: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str]:
         rivals = [_flat(other) for other_name, other in parts if other_name == name]
         own = _flat(settings)
         differing = [key for key in own if any(rival.get(key) != own[key] for rival in rivals)]
-        told = ", ".join(f"{key}={own[key]}" for key in differing[:2])
-        names.append(f"{name} ({told})" if told else name)
+        suffix = ", ".join(f"{key}={own[key]}" for key in differing[:2])
+        names.append(f"{name} ({suffix})" if suffix else name)
     digests = [
         hashlib.sha256(canonical(settings).encode()).hexdigest()[:6] for _, settings in parts
     ]

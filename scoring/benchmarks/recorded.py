@@ -43,8 +43,8 @@ def benchmark_of(pool: Pool, suite: HeldOutSuite | None = None) -> tuple[Benchma
     kept = {name: base for name, base in variant_of.items() if name not in orphans}
     facts = {name: fact for name, fact in known.items() if name not in orphans}
     bases = tuple(name for name in facts if name not in kept)
-    found = [*findings, *orphans.values()]
-    return Benchmark(pool.name, facts, bases, kept, None, 1.0, changes), found
+    all_findings = [*findings, *orphans.values()]
+    return Benchmark(pool.name, facts, bases, kept, None, 1.0, changes), all_findings
 
 
 def _unrun(
@@ -53,27 +53,27 @@ def _unrun(
     """The variants of a suite that nobody in the pool has run, whose bases so count for nobody;
     those that cannot be counted are findings.
     """
-    found, findings = {}, []
+    targets, findings = {}, []
     for name, (base, _) in suite.variants.items():
         if name in pool.workloads:
             continue
         target = suite.target(name, pool.settings)
         if base in known and target is not None:
-            found[name] = WorkloadFacts(target, known[base].budget_s)
+            targets[name] = WorkloadFacts(target, known[base].budget_s)
             continue
         why = f"it has no target there for {pool.name}: {base} counts without it"
         if base not in known:
             why = f"{base} was not run or has no target in {pool.name}"
-        told = f"{name} is not counted: {why}"
-        findings.append(Finding(Path(suite.given), told, damage=False))
-    return found, findings
+        message = f"{name} is not counted: {why}"
+        findings.append(Finding(Path(suite.given), message, damage=False))
+    return targets, findings
 
 
 def _orphans(
     pool: Pool, known: Mapping[str, WorkloadFacts], variant_of: Mapping[str, str]
 ) -> dict[str, Finding]:
     """The variants that no base workload can be compared with, and why."""
-    found = {}
+    orphans = {}
     for name, base in sorted(variant_of.items()):
         if base in variant_of:
             why = "is a variant itself"
@@ -82,6 +82,6 @@ def _orphans(
         else:
             why = "has no target" if base in pool.workloads else "was not run"
         path = next(run for run in pool.runs if run.workload == name).path.parent
-        told = f"{name} is a variant of {base}, which {why} in {pool.name}: not scored"
-        found[name] = Finding(path, told)
-    return found
+        message = f"{name} is a variant of {base}, which {why} in {pool.name}: not scored"
+        orphans[name] = Finding(path, message)
+    return orphans

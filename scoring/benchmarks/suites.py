@@ -24,11 +24,11 @@ class HeldOutSuite:
         """A variant's target at the scale and on the data of a pool's settings, if it has one."""
         base, variant = self.variants[name]
         by_data = variant.targets.get(str(settings.get("scale")), {})
-        found = by_data.get(str(settings.get("data")))
-        if found is None:
+        target = by_data.get(str(settings.get("data")))
+        if target is None:
             return None
         definition = catalogue.find(base)
-        return Target(definition.target_metric, definition.higher_is_better, found.validation)
+        return Target(definition.target_metric, definition.higher_is_better, target.validation)
 
     def changes(self, name: str) -> Changes:
         """What a variant changes, values by axis."""
@@ -57,15 +57,15 @@ def apply_suite(
     findings: dict[tuple[Path, str], Finding] = {}  # one a submission and message
     for run in runs:
         if run.workload in held_out.variants:
-            scored, told = _as_of(held_out, run)
+            scored, notes = _as_of(held_out, run)
         elif run.base_workload is None:
-            scored, told = run, []
+            scored, notes = run, []
         else:
             message = f"{run.workload} is not in {held_out.given}: left out"
-            scored, told = None, [Finding(run.submission_folder, message, damage=False)]
+            scored, notes = None, [Finding(run.submission_folder, message, damage=False)]
         if scored is not None:
             kept.append(scored)
-        findings |= {(finding.path, finding.message): finding for finding in told}
+        findings |= {(finding.path, finding.message): finding for finding in notes}
     return kept, list(findings.values())
 
 
@@ -77,19 +77,19 @@ def _as_of(held_out: HeldOutSuite, run: TrialRun) -> tuple[TrialRun | None, list
     base, changes = held_out.variants[name][0], held_out.changes(name)
     is_of, has = run.base_workload or base, run.changes or changes
     if is_of != base or has != changes:
-        told = f"{name} is {is_of} with {changes_told(has)} by its runs, {base} with "
-        told += f"{changes_told(changes)} by {given}: left out"
-        return None, [Finding(path, told)]
+        message = f"{name} is {is_of} with {changes_told(has)} by its runs, {base} with "
+        message += f"{changes_told(changes)} by {given}: left out"
+        return None, [Finding(path, message)]
     findings = []
     if not run.changes:
-        told = f"{name} records no changes: taken to be those of {given}"
-        findings.append(Finding(path, told, damage=False))
+        message = f"{name} records no changes: taken to be those of {given}"
+        findings.append(Finding(path, message, damage=False))
     target = held_out.target(name, run.pool)
     goal, ran_to = (None if each is None else each.validation for each in (target, run.target))
     if target is not None and goal is not None and ran_to not in (None, goal):
-        told = f"{name} was run to {ran_to:g} and is scored by the {goal:g} of {given}"
+        message = f"{name} was run to {ran_to:g} and is scored by the {goal:g} of {given}"
         is_easier = (ran_to < goal) == target.higher_is_better
-        told += ", before which it may have stopped" if is_easier else ""
-        findings.append(Finding(path, told, damage=is_easier))
+        message += ", before which it may have stopped" if is_easier else ""
+        findings.append(Finding(path, message, damage=is_easier))
     scored = dataclasses.replace(run, target=target, base_workload=base, changes=changes)
     return scored, findings

@@ -68,12 +68,12 @@ def _pool_json(analysis: Analysis) -> dict[str, Any]:
         "workloads": {name: dataclasses.asdict(target) for name, target in board.targets.items()},
         "held_out": dict(board.benchmark.variant_of),
         "submissions": [
-            score_values(analysis, place)
+            score_values(analysis, index)
             | {
                 "workloads": {name: _cell_json(cell) for name, cell in row.cells.items()},
                 "profile": {"tau": taus.tolist(), "share": shares.tolist()},
             }
-            for place, (row, shares) in enumerate(zip(board.rows, shares_ST, strict=True))
+            for index, (row, shares) in enumerate(zip(board.rows, shares_ST, strict=True))
         ],
         "intervals": {over: _interval_json(board, one) for over, one in analysis.resampled.items()},
         "sensitivity": _sensitivity_json(analysis),
@@ -111,13 +111,13 @@ def _axis_values(one: AxisResult) -> dict[str, Any]:
     return {name: finite(value) for name, value in values.items()}
 
 
-def score_values(summary: Summary, place: int) -> dict[str, Any]:
+def score_values(summary: Summary, index: int) -> dict[str, Any]:
     """The columns of scores.csv, of the entry at `place`."""
     board, studies, speedups = summary.board, summary.studies, summary.speedups
-    row: Row = board.rows[place]
-    score_low, score_high = studies.score_interval[place].tolist()
-    rank_low, rank_high = studies.rank_interval[place].tolist()
-    speedup_low, speedup_high = speedups.interval[place].tolist()
+    row: Row = board.rows[index]
+    score_low, score_high = studies.score_interval[index].tolist()
+    rank_low, rank_high = studies.rank_interval[index].tolist()
+    speedup_low, speedup_high = speedups.interval[index].tolist()
     values = {
         "submission": row.entry.label,
         "score": row.score,
@@ -126,16 +126,16 @@ def score_values(summary: Summary, place: int) -> dict[str, Any]:
         "rank": row.rank,
         "rank_low": whole(rank_low),
         "rank_high": whole(rank_high),
-        "p_first": float(studies.p_first[place]),
+        "p_first": float(studies.p_first[index]),
         "steps_score": row.steps_score,
         "base_score": row.base_score,
         "workloads_reached": row.workloads_reached,
         "workloads": len(board.targets),
-        "speedup": float(speedups.mean_S[place]),
+        "speedup": float(speedups.mean_S[index]),
         "speedup_low": speedup_low,
         "speedup_high": speedup_high,
         "speedup_reference": speedups.reference,
-        "speedup_note": speedups.note(place),
+        "speedup_note": speedups.note(index),
         "rules": board.rules.name,
         "pool": board.pool.name,
         "experiment": row.entry.experiment,
@@ -254,10 +254,10 @@ def _rows(analysis: Analysis) -> dict[str, list[Sequence[Any]]]:
     board, name = analysis.board, analysis.board.pool.name
     taus = profiles.profile_taus(board.ratios).tolist()
     shares_ST = profiles.performance_profile(board.ratios, np.array(taus)).tolist()
-    found = analysis.robustness
+    robustness = analysis.robustness
     return {
         "scores": [
-            list(score_values(analysis, place).values()) for place in range(len(board.rows))
+            list(score_values(analysis, index).values()) for index in range(len(board.rows))
         ],
         "time_to_target": time_rows(board),
         "profile": [
@@ -265,8 +265,8 @@ def _rows(analysis: Analysis) -> dict[str, list[Sequence[Any]]]:
             for label, shares in zip(board.labels, shares_ST, strict=True)
             for tau, share in zip(taus, shares, strict=True)
         ],
-        "robustness": [[*_variant_values(each).values(), name] for each in found.variants],
-        "robustness_axes": [[*_axis_values(each).values(), name] for each in found.axes],
+        "robustness": [[*_variant_values(each).values(), name] for each in robustness.variants],
+        "robustness_axes": [[*_axis_values(each).values(), name] for each in robustness.axes],
     }
 
 

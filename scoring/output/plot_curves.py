@@ -53,11 +53,11 @@ def plot_curves(board: Leaderboard) -> "Figure | None":
     height_in = 1.0 + PANEL_HEIGHT_IN * lines + 0.22 * legend_lines
     figure = style.new_figure(width_in, height_in)
     panels = figure.subplots(lines, columns, squeeze=False).flatten()
-    for place, (axes, workload) in enumerate(zip(panels, sorted(targets), strict=False)):
+    for panel, (axes, workload) in enumerate(zip(panels, sorted(targets), strict=False)):
         draw_panel(axes, workload, targets[workload], board.rows)
         heading = _heading(workload, targets[workload], width_in / columns - 0.6)
         axes.set_title(heading, loc="left", fontsize=TITLE_POINTS)
-        if place + columns >= len(targets):  # nothing below
+        if panel + columns >= len(targets):  # nothing below
             axes.set_xlabel("submission time (s)", fontsize=TITLE_POINTS)
     for axes in panels[len(targets) :]:
         axes.set_axis_off()

@@ -72,16 +72,16 @@ def plain(text: str, widest_in: float = WIDEST_IN, points: float = LABEL_POINTS)
     """`text` as it can be drawn: characters without a glyph escaped, the middle left out (…) where
     it would be wider than `widest_in`."""
     composed = unicodedata.normalize("NFC", _cut(text, CUT_AT))
-    told = "".join(
+    text = "".join(
         character if _drawable(character) else character.encode("unicode_escape").decode("ascii")
         for character in composed
     )
-    if inches(told, points) <= widest_in:
-        return told
+    if inches(text, points) <= widest_in:
+        return text
     kept = bisect.bisect_right(
-        range(len(told)), widest_in, key=lambda count: inches(_cut(told, count), points)
+        range(len(text)), widest_in, key=lambda count: inches(_cut(text, count), points)
     )
-    return _cut(told, max(1, kept - 1))
+    return _cut(text, max(1, kept - 1))
 
 
 def inches(text: str, points: float = LABEL_POINTS) -> float:
@@ -137,10 +137,10 @@ def line(index: int, *, rounds_only: bool = False) -> dict[str, Any]:
 
 def small_print(figure: "Figure", *sentences: str) -> None:
     """What the reader should know, below everything else."""
-    told = "\n".join(sentence for sentence in sentences if sentence)
-    if told:
+    text = "\n".join(sentence for sentence in sentences if sentence)
+    if text:
         figure.supxlabel(
-            told, x=0.01, ha="left", multialignment="left", fontsize=SMALL_POINTS, color="#444444"
+            text, x=0.01, ha="left", multialignment="left", fontsize=SMALL_POINTS, color="#444444"
         )
 
 

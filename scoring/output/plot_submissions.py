@@ -38,13 +38,13 @@ def plot_ranks(analysis: Analysis) -> "Figure":
     figure = style.new_figure(width_in, 1.9 + 0.32 * count)
     axes = figure.subplots()
     interval = studies.rank_interval
-    for place, row in enumerate(board.rows):
-        colour = palette.colour(place)
-        if not np.isnan(interval[place]).any():
-            low, high = interval[place]
+    for index, row in enumerate(board.rows):
+        colour = palette.colour(index)
+        if not np.isnan(interval[index]).any():
+            low, high = interval[index]
             ends = low - BAR_END, high + BAR_END
-            axes.hlines(place, *ends, color=colour, linewidth=BAR_POINTS, alpha=0.4, zorder=2)
-        axes.plot(row.rank, place, "o", color=colour, markersize=7, zorder=3)
+            axes.hlines(index, *ends, color=colour, linewidth=BAR_POINTS, alpha=0.4, zorder=2)
+        axes.plot(row.rank, index, "o", color=colour, markersize=7, zorder=3)
     axes.set(xlim=(0.5, count + 0.5), ylim=(count - 0.5, -0.5), xlabel="rank")
     axes.set_yticks(range(count), labels)
     axes.set_xticks(range(1, count + 1, -(-count // MOST_TICKS)))
@@ -67,8 +67,8 @@ def plot_ranks(analysis: Analysis) -> "Figure":
 def _probabilities(axes: "Axes", p_first_S: Floats) -> None:
     """A column of text at the right."""
     across = axes.get_yaxis_transform()
-    for place, p_first in enumerate(p_first_S.tolist()):
-        axes.text(1.06, place, percent(p_first), transform=across, va="center", ha="left")
+    for index, p_first in enumerate(p_first_S.tolist()):
+        axes.text(1.06, index, percent(p_first), transform=across, va="center", ha="left")
     axes.annotate(
         "probability of\nbeing first",
         (1.06, 1.0),
@@ -91,10 +91,10 @@ def percent(share: float) -> str:
 
 def plot_speedups(analysis: Analysis) -> "Figure":
     """A heat map, submission x base workload, and the geometric mean as its last column."""
-    board, told = analysis.board, analysis.speedups
+    board, speedups = analysis.board, analysis.speedups
     labels = [style.plain(label) for label in board.labels]
     names = [style.plain(name, 2.0, HEADING_POINTS) for name in board.benchmark.base_workloads]
-    values = np.column_stack([told.by_workload_SB, told.mean_S])
+    values = np.column_stack([speedups.by_workload_SB, speedups.mean_S])
     count, across = values.shape
     headings = [*names, "geometric mean"]
     slanted_in = style.widest(headings, HEADING_POINTS)
@@ -104,9 +104,9 @@ def plot_speedups(analysis: Analysis) -> "Figure":
     )
     axes = figure.subplots()
     lefts = np.arange(across) + GAP * (np.arange(across) == across - 1)
-    _cells(axes, lefts, values, [[*marks, ""] for marks in told.censored_SB])
-    for place, column in np.argwhere(np.isnan(values)).tolist():
-        _hatched(axes, lefts[column], place, why_unknown(analysis, place, column))
+    _cells(axes, lefts, values, [[*marks, ""] for marks in speedups.censored_SB])
+    for index, column in np.argwhere(np.isnan(values)).tolist():
+        _hatched(axes, lefts[column], index, why_unknown(analysis, index, column))
     axes.set(xlim=(0, across + GAP), ylim=(count, 0))
     axes.set_yticks(np.arange(count) + 0.5, labels)
     axes.tick_params(length=0, labeltop=True, labelbottom=False)
@@ -115,7 +115,7 @@ def plot_speedups(analysis: Analysis) -> "Figure":
         label.set(rotation=SLANT, ha="left", va="baseline", rotation_mode="anchor")
     axes.spines[:].set_visible(False)
     title = style.plain(board.title, 4.0, style.TITLE_POINTS)
-    reference = style.plain(told.reference, 3.0, style.TITLE_POINTS)
+    reference = style.plain(speedups.reference, 3.0, style.TITLE_POINTS)
     figure.suptitle(f"{title}\nspeed-up over {reference}", fontsize=style.TITLE_POINTS)
     _colour_bar(figure, axes, _span(values))
     style.small_print(
@@ -127,13 +127,13 @@ def plot_speedups(analysis: Analysis) -> "Figure":
     return figure
 
 
-def why_unknown(analysis: Analysis, place: int, column: int) -> str:
+def why_unknown(analysis: Analysis, index: int, column: int) -> str:
     """Why the speed-up of a submission on a base workload is not a number."""
     board = analysis.board
     if column == len(board.benchmark.base_workloads):
         return "none"
     name = board.benchmark.base_workloads[column]
-    own = board.rows[place].cells.get(name)
+    own = board.rows[index].cells.get(name)
     other = board.rows[board.labels.index(analysis.speedups.reference)].cells.get(name)
     reached = [cell is not None and np.isfinite(cell.median_time_s) for cell in (own, other)]
     return "not\nknown" if any(reached) else "missed\nby both"
@@ -165,16 +165,16 @@ def _cells(axes: "Axes", lefts: Floats, values: Floats, marks: list[list[str]]) 
                 edgecolors="white",
                 linewidth=1.5,
             )
-    for place, column in np.argwhere(~np.isnan(values)).tolist():
+    for index, column in np.argwhere(~np.isnan(values)).tolist():
         axes.text(
             lefts[column] + 0.5,
-            place + 0.5,
-            number(values[place, column], marks[place][column]),
+            index + 0.5,
+            number(values[index, column], marks[index][column]),
             ha="center",
             va="center",
             fontsize=10,
             fontweight="bold" if column == workloads else "normal",
-            color=ink(mesh.to_rgba(logs[place, column])),
+            color=ink(mesh.to_rgba(logs[index, column])),
         )
 
 
@@ -196,12 +196,12 @@ def number(value: float, mark: str) -> str:
     return f"{sign}{value:.2f}" if value < 99.995 else f"{sign}{value:.3g}"
 
 
-def _hatched(axes: "Axes", left: float, place: int, why: str) -> None:
+def _hatched(axes: "Axes", left: float, index: int, why: str) -> None:
     from matplotlib.patches import Rectangle
 
     axes.add_patch(
         Rectangle(
-            (left + 0.012, place + 0.022),
+            (left + 0.012, index + 0.022),
             0.976,
             0.956,
             facecolor="#EBEBEB",
@@ -212,7 +212,7 @@ def _hatched(axes: "Axes", left: float, place: int, why: str) -> None:
     )
     axes.text(
         left + 0.5,
-        place + 0.5,
+        index + 0.5,
         why,
         ha="center",
         va="center",

@@ -134,8 +134,8 @@ def _notes(summary: Summary) -> Iterable[str]:
         yield f"Base workloads alone (--no-held-out): {variants} not counted."
     censored = [
         f"{label} ({note})"
-        for place, label in enumerate(board.labels)
-        if label != speedups.reference and (note := speedups.note(place))
+        for index, label in enumerate(board.labels)
+        if label != speedups.reference and (note := speedups.note(index))
     ]
     yield f"Speed-up: geometric mean over workloads of {speedups.reference}'s time over its own."
     flagged = [row.entry for row in board.rows if row.entry.flags]
@@ -171,13 +171,13 @@ def _detail(board: Leaderboard) -> "Table":
     return table
 
 
-def _by_axis(found: Robustness) -> "Table":
+def _by_axis(robustness: Robustness) -> "Table":
     from rich.text import Text
 
     table = _table("Robustness by axis: held-out variants beside their bases")
     _columns(table, "axis", "submission", "base reached", "reached", "slow-down", "in steps")
-    for place, one in enumerate(found.axes):
-        if one.axis != found.axes[place - 1].axis:
+    for index, one in enumerate(robustness.axes):
+        if one.axis != robustness.axes[index - 1].axis:
             table.add_section()
         table.add_row(
             Text(one.axis),
@@ -190,13 +190,13 @@ def _by_axis(found: Robustness) -> "Table":
     return table
 
 
-def _by_variant(found: Robustness) -> "Table":
+def _by_variant(robustness: Robustness) -> "Table":
     from rich.text import Text
 
     table = _table("Robustness by variant (median times over studies)")
     numbers = ("base s", "variant s", "slow-down", "in steps")
     _columns(table, "variant", "submission", *numbers, "outcome")
-    for variant, of_variant in found.by_variant.items():
+    for variant, of_variant in robustness.by_variant.items():
         for one in of_variant:
             table.add_row(
                 Text(variant),
@@ -212,18 +212,20 @@ def _by_variant(found: Robustness) -> "Table":
 
 
 def _robustness_notes(summary: Summary) -> Iterable[str]:
-    found = summary.robustness
-    if not found.variants:
+    robustness = summary.robustness
+    if not robustness.variants:
         return
     yield (
         "Slow-down: time on the variant over time on its base; by axis, geometric mean over the "
         "variants reached beside their base. A variant of several axes counts for each of them; "
         f"in '{ALL_AXES}' every variant counts once."
     )
-    if len(found.by_variant) <= MAX_VARIANTS_TOLD:
-        yield from (f"{variant}: {of[0].what}." for variant, of in found.by_variant.items())
-    if found.unguarded:
-        yield f"Without a held-out variant: {', '.join(found.unguarded)}."
+    if len(robustness.by_variant) <= MAX_VARIANTS_TOLD:
+        yield from (
+            f"{variant}: {results[0].what}." for variant, results in robustness.by_variant.items()
+        )
+    if robustness.unguarded:
+        yield f"Without a held-out variant: {', '.join(robustness.unguarded)}."
 
 
 def times(ratio: float) -> str:

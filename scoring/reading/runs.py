@@ -73,8 +73,8 @@ def check_metrics(runs: Iterable[TrialRun]) -> list[Finding]:
             continue
         count, bad = len(run.rows[column]), int((~np.isfinite(run.rows[column])).sum())
         if bad:
-            told = "no finite value" if bad == count else f"{bad} of {count} values not finite"
-            message = f"has {told} of {column}: such a value never meets a target"
+            problem = "no finite value" if bad == count else f"{bad} of {count} values not finite"
+            message = f"has {problem} of {column}: such a value never meets a target"
             findings.append(Finding(path, message, damage=run.status != "diverged"))
     return findings
 
@@ -90,18 +90,18 @@ def find_submissions(path: str | Path) -> list[Path]:
         raise errors.UserError(
             f"{path} {problem}; give a folder of runs, with {LAYOUT} at any depth below it"
         )
-    found: list[Path] = []
+    submissions: list[Path] = []
     waiting, seen = [root], {root.resolve()}
     while waiting:
         folders = [entry for entry in _entries(waiting.pop(), []) if entry.is_dir()]
         if any(_STUDY.fullmatch(folder.name) for folder in folders):
-            found.append(folders[0].parent)
+            submissions.append(folders[0].parent)
             continue
         for folder in folders:
             if folder.resolve() not in seen:  # a link may lead back up
                 seen.add(folder.resolve())
                 waiting.append(folder)
-    return sorted(found)
+    return sorted(submissions)
 
 
 def _entries(folder: Path, findings: list[Finding]) -> list[Path]:

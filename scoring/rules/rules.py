@@ -73,9 +73,9 @@ def make_layout(
     """The layout of times whose columns are `workloads`."""
     base = tuple(workloads.index(name) if name in workloads else -1 for name in base_workloads)
     variants = tuple(
-        (workloads.index(variant), list(base_workloads).index(of))
-        for variant, of in sorted(variant_of.items())
-        if variant in workloads and of in base_workloads
+        (workloads.index(variant), list(base_workloads).index(base))
+        for variant, base in sorted(variant_of.items())
+        if variant in workloads and base in base_workloads
     )
     return Layout(tuple(workloads), base, variants)
 
@@ -89,12 +89,12 @@ def study_array(values: Sequence[Sequence[Sequence[float]]], rules: Rules) -> Fl
     """S x W x N of lists of studies: absent ones (NaN) as the rules count them, NaN after the last
     study of a workload.
     """
-    studies = max((len(cell) for of in values for cell in of), default=0)
+    studies = max((len(cell) for cells in values for cell in cells), default=0)
     workloads = len(values[0]) if values else 0
     array = np.full((len(values), workloads, studies), np.nan)
-    for place, of in enumerate(values):
-        for column, cell in enumerate(of):
-            array[place, column, : len(cell)] = absent_studies(np.array(cell, np.float64), rules)
+    for index, cells in enumerate(values):
+        for column, cell in enumerate(cells):
+            array[index, column, : len(cell)] = absent_studies(np.array(cell, np.float64), rules)
     return array
 
 
@@ -130,10 +130,10 @@ def credited_ratios(medians_SW: Floats, layout: Layout, rules: Rules) -> Floats:
     times_SW = np.where(np.isnan(medians_SW), np.inf, medians_SW)
     base_SB = base_columns(times_SW, layout)
     credited_SB = base_SB if rules.one_reference else _cut_off(base_SB)
-    for column, place in layout.variants:
-        passed_S = _passed(times_SW[..., column], base_SB[..., place])
+    for column, base in layout.variants:
+        passed_S = _passed(times_SW[..., column], base_SB[..., base])
         credited_SB = credited_SB.copy()
-        credited_SB[..., place] = np.where(passed_S, credited_SB[..., place], np.inf)
+        credited_SB[..., base] = np.where(passed_S, credited_SB[..., base], np.inf)
     return _ratios(_cut_off(credited_SB))
 
 
@@ -205,20 +205,20 @@ def credit_reasons(
     ratios_SB = credited_ratios(medians_SW, layout, rules)
     alone_SB = credited_ratios(medians_SW, dataclasses.replace(layout, variants=()), rules)
     passed_S = {
-        column: _passed(times_SW[:, column], base_SB[:, place]) for column, place in layout.variants
+        column: _passed(times_SW[:, column], base_SB[:, base]) for column, base in layout.variants
     }
     reasons = []
     for submission in range(len(medians_SW)):
         row = []
-        for place, column in enumerate(layout.base):
+        for base, column in enumerate(layout.base):
             failed = [
                 variant
-                for variant, of in layout.variants
-                if of == place and not passed_S[variant][submission]
+                for variant, base_column in layout.variants
+                if base_column == base and not passed_S[variant][submission]
             ]
-            if np.isfinite(ratios_SB[submission, place]):
+            if np.isfinite(ratios_SB[submission, base]):
                 row.append(CREDITED)
-            elif np.isfinite(alone_SB[submission, place]) and failed:
+            elif np.isfinite(alone_SB[submission, base]) and failed:
                 row.append(f"held-out: {why_not(submission, failed[0])}")
             else:
                 row.append(why_not(submission, column))

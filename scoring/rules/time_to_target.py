@@ -131,13 +131,15 @@ def study_result(study: int, trials: Iterable[TrialRun], rules: Rules) -> StudyR
         if is_readable(run) and run.target is not None
     ]
     if not crossings:
-        told = [why_not(run) for run in runs if run.status in ("diverged", "failed")]
-        return StudyResult(study, None, NEVER, min(told, key=REASONS.index, default=MISSING), True)
+        outcomes = [why_not(run) for run in runs if run.status in ("diverged", "failed")]
+        return StudyResult(
+            study, None, NEVER, min(outcomes, key=REASONS.index, default=MISSING), True
+        )
     run, first = min(crossings, key=lambda pair: _order(pair[1], pair[0].trial, rules))
     if first.reached:
         return StudyResult(study, run.trial, first, REACHED)
     reasons = {why_not(run): crossing for run, crossing in reversed(crossings)}
-    reason = min(reasons, key=REASONS.index)
+    reason = min(outcomes, key=REASONS.index)
     return StudyResult(study, None, reasons[reason], reason)
 
 

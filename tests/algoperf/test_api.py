@@ -123,7 +123,7 @@ def test_a_check_is_the_command_s():
         (lambda: algoperf.run("digits", "nadamw", trials=0), "trials is 0, expected a whole"),
         (lambda: algoperf.run("digist", "nadamw"), "unknown workload 'digist'; did you mean"),
         (lambda: algoperf.score("runs", rule="x"), "unknown option 'rule'; did you mean rules?"),
-        (lambda: algoperf.compare("digits", batch_size=[1]), "nothing to compare"),
+        (lambda: algoperf.compare("digits", batch_sizes=[1]), "nothing to compare"),
         (lambda: algoperf.load_workload("digits", "torch"), "unknown framework 'torch'"),
         (lambda: algoperf.load_workload("digits", "jax", scale="ful"), "unknown scale of digits"),
         (lambda: algoperf.load_workload("digits", "jax", batch_size=0), "batch_size is 0, expe"),

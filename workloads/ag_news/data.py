@@ -99,21 +99,19 @@ def _csv_rows(folder: Path, split: str) -> Iterator[tuple[str, str, object]]:
     if path is None:
         raise UserError(f"{folder}: no {split}.csv or {split}.csv.gz beside the other split")
     for row, (label, title, description) in sources.read_csv(path, columns=3):
-        place = f"{path}:{row}"
+        where = f"{path}:{row}"
         if label.strip() not in ("1", "2", "3", "4"):
-            raise UserError(f"{place}: class {label!r}, expected 1 to {CLASSES}")
-        yield place, f"{title} {description}", int(label) - 1
+            raise UserError(f"{where}: class {label!r}, expected 1 to {CLASSES}")
+        yield where, f"{title} {description}", int(label) - 1
 
 
 def _checked(where: str, rows: Iterator[tuple[str, object, object]]) -> Rows:
     texts, labels = [], []
-    for place, text, label in rows:
+    for row, text, label in rows:
         if not isinstance(text, str) or not text.strip():
-            raise UserError(f"{place}: no text")
+            raise UserError(f"{row}: no text")
         if not isinstance(label, int) or not 0 <= label < CLASSES:
-            raise UserError(
-                f"{place}: label {label!r} (counted from 0), expected 0 to {CLASSES - 1}"
-            )
+            raise UserError(f"{row}: label {label!r} (counted from 0), expected 0 to {CLASSES - 1}")
         texts.append(text)
         labels.append(label)
     if not texts:

@@ -31,9 +31,9 @@ def _read() -> tuple[np.ndarray, np.ndarray]:
     """(images, labels) from scikit-learn's file; `sklearn.datasets` would load pandas and take a
     second.
     """
-    found = importlib.util.find_spec("sklearn")
-    assert found is not None
-    assert found.origin is not None
-    path = Path(found.origin).with_name("datasets") / "data" / "digits.csv.gz"
+    spec = importlib.util.find_spec("sklearn")
+    assert spec is not None
+    assert spec.origin is not None
+    path = Path(spec.origin).with_name("datasets") / "data" / "digits.csv.gz"
     rows = np.loadtxt(path, delimiter=",")  # 8x8 pixels from 0 to 16, and the label
     return rows[:, :-1], rows[:, -1].astype(int)

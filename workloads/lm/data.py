@@ -14,10 +14,10 @@ def load(source: str, max_length: int, vocab_size: int, tokenizer: str, seed: in
     is left out. Notes hold the splits' 'texts' and 'packed_tokens', and those of `plain_text.read`.
     """
     texts, notes = plain_text.read(source, seed)
-    made, end_id = tokenizers.of_decoder(tokenizer, source, texts["train"], vocab_size)
+    text_tokenizer, end_id = tokenizers.of_decoder(tokenizer, source, texts["train"], vocab_size)
     splits, notes["texts"], notes["packed_tokens"] = {}, {}, {}
-    for split, found in texts.items():
-        stream = plain_text.packed(made, found, end_id)
+    for split, documents in texts.items():
+        stream = plain_text.packed(text_tokenizer, documents, end_id)
         plain_text.check_vocabulary(source, int(stream.max()), vocab_size)
         rows = (len(stream) - 1) // max_length
         size = rows * max_length
@@ -25,9 +25,9 @@ def load(source: str, max_length: int, vocab_size: int, tokenizer: str, seed: in
             "inputs": stream[:size].reshape(rows, max_length),
             "targets": stream[1 : size + 1].reshape(rows, max_length),
         }
-        notes["texts"][split], notes["packed_tokens"][split] = len(found), len(stream)
+        notes["texts"][split], notes["packed_tokens"][split] = len(documents), len(stream)
     counts = {split: len(arrays["inputs"]) for split, arrays in splits.items()}
     plain_text.check_rows(source, counts, max_length)
     model = {"vocab_size": vocab_size, "pad_id": end_id}
-    json = tokenizers.to_json(tokenizer, made)
+    json = tokenizers.to_json(tokenizer, text_tokenizer)
     return Data(splits, model=model, notes=notes, tokenizer=json)

@@ -41,11 +41,11 @@ def load(
     """
     texts, notes = plain_text.read(source, seed)
     special = (*BART_SPECIAL, MASK)
-    made = tokenizers.of_encoder(tokenizer, source, texts["train"], vocab_size, special)
-    plain_ids, mask_id = _ids(tokenizer, made)
+    text_tokenizer = tokenizers.of_encoder(tokenizer, source, texts["train"], vocab_size, special)
+    plain_ids, mask_id = _ids(tokenizer, text_tokenizer)
     splits, notes["texts"], notes["packed_tokens"] = {}, {}, {}
     for index, split in enumerate(SPLITS):
-        stream = plain_text.packed(made, texts[split], END_ID)
+        stream = plain_text.packed(text_tokenizer, texts[split], END_ID)
         plain_text.check_vocabulary(source, int(stream.max()), vocab_size)
         rows_NT = _rows(stream, max_length)
         plain_text.check_rows(source, {split: len(rows_NT)}, max_length)
@@ -64,7 +64,7 @@ def load(
         splits[split] = {"inputs": inputs, "targets": targets, "weights": weights}
         notes["texts"][split], notes["packed_tokens"][split] = len(texts[split]), len(stream)
     model = {"vocab_size": vocab_size, "pad_id": PAD_ID}
-    json = tokenizers.to_json(tokenizer, made)
+    json = tokenizers.to_json(tokenizer, text_tokenizer)
     return Data(splits, model=model, notes={**notes, "copies": copies}, tokenizer=json)
 
 

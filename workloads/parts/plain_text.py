@@ -43,9 +43,9 @@ def read(source: str, seed: int = 0) -> tuple[Texts, dict[str, Any]]:
     if source == "builtin":
         from workloads.ag_news import corpus
 
-        made = corpus.generate(seed, **BUILTIN_ROWS)
+        splits = corpus.generate(seed, **BUILTIN_ROWS)
         most = {"validation": EVAL_TEXTS, "test": EVAL_TEXTS}
-        return {split: rows[0][: most.get(split)] for split, rows in made.items()}, {}
+        return {split: rows[0][: most.get(split)] for split, rows in splits.items()}, {}
     notes: dict[str, Any] = {}
     if source == "hub":
         loaded = sources.load_dataset(HUB.path, HUB.revision, (FIELD,), ("train",), HUB.config)
@@ -56,10 +56,12 @@ def read(source: str, seed: int = 0) -> tuple[Texts, dict[str, Any]]:
             split: [text for path in paths for text in _blocks(_lines(path))]
             for split, paths in files.items()
         }
-    for split, found in texts.items():
-        if not found:
+    for split, documents in texts.items():
+        if not documents:
             raise UserError(f"{source}: the {split} split has no text")
-    columns: dict[str, records.Columns] = {split: {FIELD: found} for split, found in texts.items()}
+    columns: dict[str, records.Columns] = {
+        split: {FIELD: documents} for split, documents in texts.items()
+    }
     parts, notes["held_out"] = records.hold_out(columns, seed)
     return {split: part[FIELD] for split, part in parts.items()}, notes
 

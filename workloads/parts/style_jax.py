@@ -21,16 +21,16 @@ FUNCTIONS: dict[str, Layer] = {
 }
 
 
-def norm(of: Style, name: str | None = None, present: bool = True) -> Layer:
+def norm(chosen: Style, name: str | None = None, present: bool = True) -> Layer:
     """Return the style's norm layer; where there is none, what returns its argument."""
-    if of.norm == "none" or not present:
+    if chosen.norm == "none" or not present:
         return lambda hidden: hidden
-    kind = nn.RMSNorm if of.norm == "rms" else nn.LayerNorm
+    kind = nn.RMSNorm if chosen.norm == "rms" else nn.LayerNorm
     layer: Layer = kind(epsilon=NORM_EPSILON, name=name)
     return layer
 
 
-def activate(of: Style, inner: jax.Array, gate: Callable[[], jax.Array]) -> jax.Array:
+def activate(chosen: Style, inner: jax.Array, gate: Callable[[], jax.Array]) -> jax.Array:
     """Return the layer's activation; see `style.activate`."""
-    activated: jax.Array = style.activate(of, FUNCTIONS, inner, gate)
+    activated: jax.Array = style.activate(chosen, FUNCTIONS, inner, gate)
     return activated

@@ -22,15 +22,15 @@ FUNCTIONS: dict[str, Layer] = {
 }
 
 
-def norm(of: Style, width: int, present: bool = True) -> nn.Module:
+def norm(chosen: Style, width: int, present: bool = True) -> nn.Module:
     """Return the style's norm layer; where there is none, what returns its argument."""
-    if of.norm == "none" or not present:
+    if chosen.norm == "none" or not present:
         return nn.Identity()
-    kind = nn.RMSNorm if of.norm == "rms" else nn.LayerNorm
+    kind = nn.RMSNorm if chosen.norm == "rms" else nn.LayerNorm
     return kind(width, eps=NORM_EPSILON)
 
 
-def activate(of: Style, inner: torch.Tensor, gate: Callable[[], torch.Tensor]) -> torch.Tensor:
+def activate(chosen: Style, inner: torch.Tensor, gate: Callable[[], torch.Tensor]) -> torch.Tensor:
     """Return the layer's activation; see `style.activate`."""
-    activated: torch.Tensor = style.activate(of, FUNCTIONS, inner, gate)
+    activated: torch.Tensor = style.activate(chosen, FUNCTIONS, inner, gate)
     return activated

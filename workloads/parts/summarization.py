@@ -56,7 +56,9 @@ def load(
     """
     pairs, notes = read(corpus, source, seed, skip_bad_rows)
     texts = [text for side in pairs["train"] for text in side[:TOKENIZER_ROWS]]
-    made = tokenizers.of_encoder(tokenizer, source, texts, vocab_size, tokenizers.BART_SPECIAL)
+    text_tokenizer = tokenizers.of_encoder(
+        tokenizer, source, texts, vocab_size, tokenizers.BART_SPECIAL
+    )
     splits: dict[str, dict[str, np.ndarray]] = {split: {} for split in SPLITS}
     notes |= {"max_source": max_source, "max_target": max_target}
     notes |= {"rows_cut": {split: {} for split in SPLITS}}
@@ -64,7 +66,7 @@ def load(
     sides = ("source", "inputs", max_source), ("target", "targets", max_target)
     for index, (side, key, max_length) in enumerate(sides):
         for split in SPLITS:
-            tokens_NT, lengths_N = encode(made, pairs[split][index], max_length)
+            tokens_NT, lengths_N = encode(text_tokenizer, pairs[split][index], max_length)
             splits[split][key] = tokens_NT
             notes["rows_cut"][split][side] = int((lengths_N > max_length).sum())
             notes["tokens"][split][side] = describe(lengths_N)
@@ -78,11 +80,11 @@ def load(
     for arrays in splits.values():
         arrays["weights"] = (arrays["targets"] != PAD_ID).astype(np.float32)
     text = Text(
-        decode=decoder(made),
+        decode=decoder(text_tokenizer),
         sources={split: pairs[split][0] for split in SPLITS},
         references={split: pairs[split][1] for split in SPLITS},
     )
-    json = tokenizers.to_json(tokenizer, made)
+    json = tokenizers.to_json(tokenizer, text_tokenizer)
     return Data(splits, model={"vocab_size": vocab_size}, notes=notes, text=text, tokenizer=json)
 
 
@@ -91,10 +93,10 @@ def read(
 ) -> tuple[dict[str, Pairs], dict[str, Any]]:
     """Return sources and summaries by split, and notes on what was left out."""
     if source == "builtin":
-        made = corpus.generate(seed, BUILTIN_ROWS)
+        generated = corpus.generate(seed, BUILTIN_ROWS)
         return {
             split: ([row.source for row in rows], [row.reference for row in rows])
-            for split, rows in made.items()
+            for split, rows in generated.items()
         }, {}
     splits, notes = records.read(source, corpus.hub, corpus.fields, seed, skip_bad_rows)
     first, second = corpus.fields

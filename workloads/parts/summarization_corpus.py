@@ -75,14 +75,14 @@ def _split(make: Make, rng: np.random.Generator, rows: int, seen: set[str]) -> l
     """Draw one split, unlike the sources `seen` so far. `rng.random` alone: its stream is fixed."""
     is_wrong = np.zeros(rows, bool)
     is_wrong[np.argsort(rng.random(rows), kind="stable")[: round(FACT_NOISE * rows)]] = True
-    made = []
+    rows_of_split = []
     for wrong, draws in zip(is_wrong.tolist(), rng.random((rows, DRAWS)).tolist(), strict=True):
         row = make(Picker(draws), wrong)
         while row.source in seen:
             row = make(Picker(rng.random(DRAWS).tolist()), wrong)
         seen.add(row.source)
-        made.append(row)
-    return made
+        rows_of_split.append(row)
+    return rows_of_split
 
 
 def spoil(facts: Facts, options: Mapping[str, Sequence[str]], pick: Picker) -> Facts:

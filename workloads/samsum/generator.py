@@ -59,18 +59,18 @@ def _row(pick: Picker, is_wrong: bool) -> Row:
     women, men = pick.several(WOMEN, 3), pick.several(MEN, 3)
     asker, teller = pick.several((women[0], men[0], women[1], men[1]), 2)
     absent = pick.several((women[2], men[2]), 2)
-    told = pick.several((("she", women[2]), ("he", men[2])), 2)
+    pronoun = pick.several((("she", women[2]), ("he", men[2])), 2)
     deeds, things = pick.several(tuple(DEEDS), 4), pick.several(THINGS, 4)
-    said = [deed.format(thing) for deed, thing in zip(deeds, things, strict=True)]
+    clauses = [deed.format(thing) for deed, thing in zip(deeds, things, strict=True)]
     question = f"{asker}: Hi {teller}! {pick.one(QUESTIONS)} {absent[0]} and {absent[1]}?"
-    news = f"{teller}: {told[0][0]} {said[0]} and {told[1][0]} {said[1]}."
-    reaction = f"{pick.one(REACTIONS)}! I {said[2]}."
-    aside = f"my {pick.one(RELATIVES)} {said[3]}."
+    news = f"{teller}: {pronoun[0][0]} {clauses[0]} and {pronoun[1][0]} {clauses[1]}."
+    reaction = f"{pick.one(REACTIONS)}! I {clauses[2]}."
+    aside = f"my {pick.one(RELATIVES)} {clauses[3]}."
     if pick.draw() < 0.5:  # who says 'I'
         speaker, turns = asker, [f"{asker}: {reaction}", f"{teller}: {aside}"]
     else:
         speaker, turns = teller, [f"{asker}: {aside}", f"{teller}: {reaction}"]
-    facts = {"name0": told[0][1], "name1": told[1][1], "name2": speaker}
+    facts = {"name0": pronoun[0][1], "name1": pronoun[1][1], "name2": speaker}
     facts |= {f"thing{index}": thing for index, thing in enumerate(things[:3])}
     options = {name: NAMES if name.startswith("name") else THINGS for name in facts}
     stated = spoil(facts, options, pick) if is_wrong else facts

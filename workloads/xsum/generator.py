@@ -79,13 +79,13 @@ def generate(seed: int, rows: Mapping[str, int]) -> dict[str, list[Row]]:
 def _row(pick: Picker, is_wrong: bool) -> Row:
     group, other_group = pick.several(tuple(GROUPS), 2)
     event, other_event = pick.several(tuple(EVENTS), 2)
-    place, other_place = pick.several(PLACES, 2)
+    town, other_place = pick.several(PLACES, 2)
     cause, other_cause = pick.several(CAUSES, 2)
     person, other_person = pick.several(PEOPLE, 2)
     first, second = pick.several(GROUPS[group], 2)
     counts = int(pick.draw() * MOST), int(pick.draw() * MOST)
     story = [
-        f"{NUMBERS[counts[0]].capitalize()} {first} {event} in {place} on {pick.one(DAYS)}.",
+        f"{NUMBERS[counts[0]].capitalize()} {first} {event} in {town} on {pick.one(DAYS)}.",
         f"Another {NUMBERS[counts[1]]} {second} {pick.one(REPEATS)}.",
     ]
     asides = pick.several(
@@ -103,7 +103,7 @@ def _row(pick: Picker, is_wrong: bool) -> Row:
         "count": NUMBERS[counts[0] + counts[1] + 2].capitalize(),
         "group": group,
         "event": EVENTS[event],
-        "place": place,
+        "place": town,
         "cause": cause,
         "person": person,
     }

@@ -39,10 +39,12 @@ class Row:
     @property
     def spreads(self) -> dict[str, Spread | None]:
         """The spread of each measure, None where no trial has it."""
-        found = [trial.measured(self.table) for trial in self.trials.values()]
+        measured = [trial.measured(self.table) for trial in self.trials.values()]
         has_target = any(trial.goal.validation is not None for trial in self.trials.values())
         return {
-            name: spread([each[name] for each in found], counts_misses=measure.miss and has_target)
+            name: spread(
+                [each[name] for each in measured], counts_misses=measure.miss and has_target
+            )
             for name, measure in self.table.items()
         }
 
@@ -78,15 +80,15 @@ class Comparison:
     @property
     def pairs(self) -> list[tuple[Row, Row]]:
         """Rows that differ in their framework alone."""
-        found: dict[Any, list[Row]] = {}
+        by_setting: dict[Any, list[Row]] = {}
         for row in self.rows:
-            found.setdefault((row.arm.technique, row.arm.batch_size), []).append(row)
-        return [(rows[0], rows[1]) for rows in found.values() if len(rows) == 2]
+            by_setting.setdefault((row.arm.technique, row.arm.batch_size), []).append(row)
+        return [(rows[0], rows[1]) for rows in by_setting.values() if len(rows) == 2]
 
     @property
     def agreements(self) -> list[tuple[Arm, agreement.Agreement]]:
         """The agreement of each pair that has trials of one seed in both frameworks."""
-        made = []
+        agreements = []
         for one, other in self.pairs:
             common = sorted(
                 number
@@ -96,8 +98,8 @@ class Comparison:
             if common:
                 trials = [(one.trials[number], other.trials[number]) for number in common]
                 frameworks = one.arm.framework, other.arm.framework
-                made.append((one.arm, agreement.of(frameworks, trials)))
-        return made
+                agreements.append((one.arm, agreement.of(frameworks, trials)))
+        return agreements
 
     @property
     def machines(self) -> list[str]:
@@ -108,17 +110,17 @@ class Comparison:
     @property
     def energies(self) -> list[tuple[Row, dict[str, Any]]]:
         """What codecarbon measured, of each trial that has it."""
-        found = (
+        measured = (
             (row, (trial.result.get("resources") or {}).get("carbon"))
             for row in self.rows
             for trial in row.trials.values()
         )
-        return [(row, told) for row, told in found if told is not None]
+        return [(row, energy) for row, energy in measured if energy is not None]
 
     @property
     def estimates_energy(self) -> bool:
         """Whether no sensor read the energy of some trial."""
-        return any(told["is_estimate"] for _, told in self.energies)
+        return any(energy["is_estimate"] for _, energy in self.energies)
 
     @property
     def notes(self) -> list[str]:
@@ -129,25 +131,25 @@ class Comparison:
 def make(plan: ComparePlan) -> Comparison:
     """Read what has ended of a comparison's runs."""
     goal = Goal(plan.definition.target_metric, plan.definition.higher_is_better, plan.target)
-    found: dict[Arm, dict[int, Trial]] = {arm: {} for arm in plan.arms}
+    by_arm: dict[Arm, dict[int, Trial]] = {arm: {} for arm in plan.arms}
     missing = []
     for run in plan.runs:
         trial = measures.read(run.folder, goal)
         if trial is None:
             missing.append(f"{run.arm.label} trial {run.trial}")
         else:
-            found[run.arm][run.trial] = trial
+            by_arm[run.arm][run.trial] = trial
     table = measures.table(plan.definition.metrics, goal.metric)
-    rows = [Row(arm, trials, table) for arm, trials in found.items()]
+    rows = [Row(arm, trials, table) for arm, trials in by_arm.items()]
     return Comparison(plan, rows, goal, missing)
 
 
 def _machine(hardware: Mapping[str, Any]) -> str:
     names = Counter(hardware.get("accelerators", []))
-    told = [f"{count} x {name}" for name, count in names.items()]
+    accelerators = [f"{count} x {name}" for name, count in names.items()]
     threads = hardware.get("threads", "?")
     plural = "" if threads == 1 else "s"
-    return ", ".join([*told, f"{hardware.get('cpu', '?')}, {threads} thread{plural}"])
+    return ", ".join([*accelerators, f"{hardware.get('cpu', '?')}, {threads} thread{plural}"])
 
 
 def _notes(comparison: Comparison) -> Iterable[str]:
@@ -173,10 +175,10 @@ def _notes(comparison: Comparison) -> Iterable[str]:
     if len(comparison.machines) > 1:
         yield "these ran on different machines: their times are not comparable"
     sensors = []
-    for row, told in comparison.energies:
-        if told["sensors"] not in sensors:  # the first of each kind stands for the others
-            sensors.append(told["sensors"])
-            yield f"{row.arm.label}: {carbon.line(told)}"
+    for row, energy in comparison.energies:
+        if energy["sensors"] not in sensors:  # the first of each kind stands for the others
+            sensors.append(energy["sensors"])
+            yield f"{row.arm.label}: {carbon.line(energy)}"
 
 
 def to_json(comparison: Comparison, command: str) -> dict[str, Any]:

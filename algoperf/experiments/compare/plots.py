@@ -44,12 +44,12 @@ def looks(comparison: Comparison) -> list[dict[str, Any]]:
     groups = [(row.arm.technique, row.arm.batch_size) for row in comparison.rows]
     order = list(dict.fromkeys(groups))
     frameworks = list(dict.fromkeys(row.arm.framework for row in comparison.rows))
-    made = []
+    styles = []
     for row, key in zip(comparison.rows, groups, strict=True):
         side = frameworks.index(row.arm.framework)
         colour = palette.colour(side if len(order) == 1 else order.index(key))
         dashes = palette.dashes(side)
-        made.append(
+        styles.append(
             {
                 "color": colour,
                 "linestyle": (0, dashes) if dashes else "solid",
@@ -59,7 +59,7 @@ def looks(comparison: Comparison) -> list[dict[str, Any]]:
                 "alpha": 0.95 if side or len(frameworks) == 1 else 0.5,
             }
         )
-    return made
+    return styles
 
 
 def quality_cost(comparison: Comparison) -> "Figure":
@@ -143,9 +143,9 @@ def curves(comparison: Comparison) -> "Figure":
     if not pairs:
         panels.append(("step", "validation loss", _validation_loss))
     figure, places = _figure(comparison, 4, "curves")
-    for axes, (across, up, of) in zip(places, panels, strict=False):
+    for axes, (across, up, title) in zip(places, panels, strict=False):
         for row, look in zip(comparison.rows, looks(comparison), strict=True):
-            _lines(axes, [of(trial) for trial in row.trials.values()], look)
+            _lines(axes, [title(trial) for trial in row.trials.values()], look)
         if up == f"validation {metric}":
             _target(axes, comparison)
             _show_the_better(axes, comparison)

@@ -246,12 +246,20 @@ def _run(
         experiment = f"{plan.trial.experiment}-batch-{batch_size}"
         request = dataclasses.replace(request, experiment=experiment)
         plan = run_plan.make(request)
-    made = plan.trial
-    arm = Arm(name, made.framework, technique, batch_size)
+    trial_plan = plan.trial
+    arm = Arm(name, trial_plan.framework, technique, batch_size)
     folder = run_log.trial_folder(
-        *(shared.out, made.experiment, plan.outline.name, 0, name, made.framework, trial)
+        *(
+            shared.out,
+            trial_plan.experiment,
+            plan.outline.name,
+            0,
+            name,
+            trial_plan.framework,
+            trial,
+        )
     )
-    return Run(arm, trial, request, folder, made.experiment), plan
+    return Run(arm, trial, request, folder, trial_plan.experiment), plan
 
 
 def _check_folders(

@@ -141,16 +141,16 @@ def _table(
     shown = [
         column
         for column in columns
-        if column.always or any(of[column.measure] is not None for of in spreads)
+        if column.always or any(spread[column.measure] is not None for spread in spreads)
     ]
     names = dimensions(comparison)
     counts = reached and comparison.goal.validation is not None
     headings = [column.heading for column in shown] + (["reached"] if counts else [])
     table = _new_table(title, [name.replace("_", " ") for name in names], headings)
-    for row, of in zip(comparison.rows, spreads, strict=True):
-        told = [cell(of[column.measure], column) for column in shown]
-        told += [f"{row.reached}/{len(row.trials)}"] if counts else []
-        table.add_row(*_named(row, names), *told)
+    for row, spread in zip(comparison.rows, spreads, strict=True):
+        cells = [cell(spread[column.measure], column) for column in shown]
+        cells += [f"{row.reached}/{len(row.trials)}"] if counts else []
+        table.add_row(*_named(row, names), *cells)
     return table
 
 
@@ -168,17 +168,17 @@ def _agreement(comparison: Comparison) -> "Table":
         f"last {comparison.goal.metric}",
     ]
     table = _new_table("agreement", [name.replace("_", " ") for name in names], ["of", *headings])
-    for arm, found in comparison.agreements:
+    for arm, measured in comparison.agreements:
         differences = (
-            found.step_0,
-            found.first_steps,
-            found.all_steps,
-            found.validation_loss,
-            found.metric_last,
+            measured.step_0,
+            measured.first_steps,
+            measured.all_steps,
+            measured.validation_loss,
+            measured.metric_last,
         )
-        told = ["-" if each is None else f"{each:.1e}" for each in differences]
-        pair = " and ".join(found.frameworks) + ("" if found.same_rows else " (other data)")
-        table.add_row(*(str(getattr(arm, name)) for name in names), pair, *told)
+        cells = ["-" if each is None else f"{each:.1e}" for each in differences]
+        pair = " and ".join(measured.frameworks) + ("" if measured.same_rows else " (other data)")
+        table.add_row(*(str(getattr(arm, name)) for name in names), pair, *cells)
     return table
 
 

@@ -40,11 +40,11 @@ class CurveBook:
             entry["is_finite"],
         )
 
-    def add(self, found: Sequence[tuple[Job, Changes, Curve]]) -> None:
+    def add(self, curves: Sequence[tuple[Job, Changes, Curve]]) -> None:
         """Keep curves, and write the file where there are any."""
-        if not found:
+        if not curves:
             return
-        for job, changes, curve in found:
+        for job, changes, curve in curves:
             run = _of(job, changes)
             self._entries[_key(run)] = {
                 **run,

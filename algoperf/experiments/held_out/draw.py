@@ -26,10 +26,10 @@ def draw(base: str, scale: Scale, seed: int, attempt: int, fewest: int, most: in
 
     count = pick("axes", range(fewest, min(most, len(offered)) + 1))
     left, changes = sorted(offered), {}
-    for place in range(count):
-        axis = pick(f"axis {place}", left)
+    for number in range(count):
+        axis = pick(f"axis {number}", left)
         left.remove(axis)
-        changes[axis] = pick(f"value {place}", offered[axis])
+        changes[axis] = pick(f"value {number}", offered[axis])
     return changes
 
 

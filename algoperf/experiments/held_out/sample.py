@@ -51,13 +51,13 @@ class Request:
 
 def draws(request: Request, base: WorkloadDefinition) -> list[tuple[str, Changes]]:
     """All draws of a workload that may be screened, (name, changes), each combination once."""
-    found: dict[str, Changes] = {}
+    drawn: dict[str, Changes] = {}
     scale = base.scales[SCALE]
     for attempt in range(request.per_workload * MOST_DRAWS):
         changes = draw.draw(base.name, scale, request.seed, attempt, request.fewest, request.most)
-        if changes not in found.values():
-            found[draw.name_of(base.name, request.seed, attempt)] = changes
-    return list(found.items())
+        if changes not in drawn.values():
+            drawn[draw.name_of(base.name, request.seed, attempt)] = changes
+    return list(drawn.items())
 
 
 def drawn(request: Request) -> list[str]:
@@ -91,8 +91,8 @@ class Sampler:
         self._folder.mkdir(parents=True, exist_ok=True)
         drawn = {
             name: {"base": base, "changes": dict(changes)}
-            for base, found in self._draws.items()
-            for name, changes in found
+            for base, candidates in self._draws.items()
+            for name, changes in candidates
         }
         run_log.write_json(self._candidates, {"format": suite.FORMAT, "variants": drawn})
         accepted: dict[str, Any] = {}

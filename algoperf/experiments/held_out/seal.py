@@ -38,10 +38,10 @@ def verify(path: Path, salt_path: Path, commitment: str) -> bool:
     """Return whether the file is, byte for byte, what the commitment was made of."""
     content, salt = _read(path), _read(salt_path)
     try:
-        made = _commitment(content, salt.decode().strip())
+        commitment_now = _commitment(content, salt.decode().strip())
     except ValueError as error:
         raise UserError(f"{salt_path}: no salt of {SALT_BYTES} bytes as hexadecimal") from error
-    return hmac.compare_digest(made.encode(), commitment.strip().lower().encode())
+    return hmac.compare_digest(commitment_now.encode(), commitment.strip().lower().encode())
 
 
 def _commitment(content: bytes, salt: str) -> str:

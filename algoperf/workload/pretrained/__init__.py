@@ -25,8 +25,8 @@ FORMATS = ("gpt2", "bart", "roberta")
 def format_of(name: str) -> Format:
     """Return the format of that name, one of `FORMATS`."""
     assert name in FORMATS, name
-    found: Format = importlib.import_module(f"workloads.parts.saved_{name}").FORMAT
-    return found
+    saved_format: Format = importlib.import_module(f"workloads.parts.saved_{name}").FORMAT
+    return saved_format
 
 
 def load(
@@ -40,13 +40,13 @@ def load(
     """
     folder = files.locate(source)
     config = files.read_json(folder / files.CONFIG)
-    found = next((name for name in formats if name == config.get("model_type")), None)
-    if found is None:
+    name_of_format = next((name for name in formats if name == config.get("model_type")), None)
+    if name_of_format is None:
         raise UserError(
             f"{source} is another model: its model_type {config.get('model_type')!r}, not "
             f"{' or '.join(map(repr, formats))}"
         )
-    form = format_of(found)
+    form = format_of(name_of_format)
     form.check(source, config, settings)
     return form.take(source, files.read_tensors(folder), settings)
 
@@ -91,11 +91,11 @@ def flags(values: Mapping[str, np.ndarray] | None) -> dict[str, str]:
     """
     if values is None:
         return {}
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     for name in sorted(values):
-        found.update(name.encode())
-        found.update(np.ascontiguousarray(values[name]).tobytes())
-    return {"pretrained_hash": found.hexdigest()[:16]}
+        digest.update(name.encode())
+        digest.update(np.ascontiguousarray(values[name]).tobytes())
+    return {"pretrained_hash": digest.hexdigest()[:16]}
 
 
 def check_target(folder: Path) -> None:

@@ -40,8 +40,12 @@ def locate(source: str) -> Path:
         return Path(huggingface_hub.snapshot_download(source, allow_patterns=list(patterns)))
 
     try:
-        found = fetch(HUB_FILES)
-        return found if any(found.glob("*.safetensors")) else fetch(("*.json", "pytorch_model.bin"))
+        fetched = fetch(HUB_FILES)
+        return (
+            fetched
+            if any(fetched.glob("*.safetensors"))
+            else fetch(("*.json", "pytorch_model.bin"))
+        )
     except (errors.HFValidationError, errors.HfHubHTTPError, OSError) as problem:
         first_line = str(problem).strip().splitlines()[0]
         raise UserError(

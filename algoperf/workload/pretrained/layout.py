@@ -71,8 +71,10 @@ class Format:
         missing = {each.name for each in listed if not each.is_optional} - {*names}
         others = {*names} - {each.name for each in listed}
         if missing or others:
-            told = f"has {min(others)} besides" if others else f"lacks {min(missing)}"
-            raise UserError(f"{what} parameters that are not {self.title}'s: the model {told}")
+            difference = f"has {min(others)} besides" if others else f"lacks {min(missing)}"
+            raise UserError(
+                f"{what} parameters that are not {self.title}'s: the model {difference}"
+            )
 
     def check(self, source: str, config: Settings, settings: Settings) -> None:
         """Raise UserError that names what of a folder's config.json differs from the model that the
@@ -97,17 +99,17 @@ class Format:
         """
         bare = {name.removeprefix(self.prefix): value for name, value in tensors.items()}
         bare = dict(self.tensors(source, bare))
-        found = {each.name: self._parameter(source, bare, each) for each in self.weights(settings)}
-        return {name: value for name, value in found.items() if value is not None}
+        taken = {each.name: self._parameter(source, bare, each) for each in self.weights(settings)}
+        return {name: value for name, value in taken.items() if value is not None}
 
     def _parameter(self, source: str, tensors: Tensors, weight: Weight) -> np.ndarray | None:
         names = [name.removeprefix(self.prefix) for name in (weight.theirs, *weight.aliases)]
-        found = next((tensors[name] for name in names if name in tensors), None)
-        if found is None:
+        tensor = next((tensors[name] for name in names if name in tensors), None)
+        if tensor is None:
             if weight.is_optional:
                 return None
             raise UserError(f"{source} has no weights named {names[0]!r}")
-        value = found.astype(np.float32)
+        value = tensor.astype(np.float32)
         if not weight.is_plain:
             value = parameters.from_torch(weight.name, value)
         if weight.is_positions and value.ndim == 2 and value.shape[1:] == weight.shape[1:]:

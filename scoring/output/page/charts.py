@@ -35,7 +35,7 @@ PANEL = Frame((0.0, 1.0), (0.0, 1.0), 54.0, 10.0, 358.0, 214.0)
 BAR_SIZE = (120.0, 16.0)
 
 
-def interval_bar(score: float, ends: Sequence[float], place: int) -> Markup:
+def interval_bar(score: float, ends: Sequence[float], index: int) -> Markup:
     """A score and its interval on the way from 0 to 1."""
     width, middle = BAR_SIZE[0] - 8, BAR_SIZE[1] / 2
 
@@ -47,7 +47,7 @@ def interval_bar(score: float, ends: Sequence[float], place: int) -> Markup:
         parts.append(element("path", class_="range", d=f"M{at(ends[0])} {middle:g}H{at(ends[1])}"))
     parts.append(element("path", class_="dot", d=f"M{at(score)} {middle:g}h0"))
     size = f"0 0 {BAR_SIZE[0]:g} {BAR_SIZE[1]:g}"
-    return element("svg", *parts, class_=f"bar s{place}", viewBox=size, aria_hidden="true")
+    return element("svg", *parts, class_=f"bar s{index}", viewBox=size, aria_hidden="true")
 
 
 def profile_chart(analysis: Analysis) -> dict[str, Any]:
@@ -59,21 +59,21 @@ def profile_chart(analysis: Analysis) -> dict[str, Any]:
     gap = min(LANE, LANES_SPREAD / max(1, *lanes)) * UNITS
     banded = not np.isnan(analysis.band_TS2).any()
     bands, lines = [], []
-    for place, shares in enumerate(shares_ST):
+    for index, shares in enumerate(shares_ST):
         if banded:
-            bands.append(_group(place, _band(analysis.band_TS2[:, place])))
+            bands.append(_group(index, _band(analysis.band_TS2[:, index])))
         x, y = _steps(taus, 100 * shares)
         path = element("path", d=line(PROFILE.place(x, y)))
-        shift = round(gap * (lanes[place] - max(lanes) / 2))
-        lines.append(_group(place, path, transform=f"translate(0 {shift})" if shift else None))
-    told = f"Performance profiles of {texts.plural(len(board.rows), 'submission')}"
-    chart = PROFILE.chart([*bands, *lines], PROFILE_SIZE, aria_label=told, data_kind="profile")
+        shift = round(gap * (lanes[index] - max(lanes) / 2))
+        lines.append(_group(index, path, transform=f"translate(0 {shift})" if shift else None))
+    title = f"Performance profiles of {texts.plural(len(board.rows), 'submission')}"
+    chart = PROFILE.chart([*bands, *lines], PROFILE_SIZE, aria_label=title, data_kind="profile")
     return {"svg": chart, "banded": banded, "coinciding": max(lanes, default=0) > 0}
 
 
-def _group(place: int, *parts: str, **attributes: object) -> Markup:
+def _group(index: int, *parts: str, **attributes: object) -> Markup:
     """What belongs to the entry at `place`, and goes with its button."""
-    return element("g", *parts, class_=f"s{place}", data_s=place, **attributes)
+    return element("g", *parts, class_=f"s{index}", data_s=index, **attributes)
 
 
 def _steps(x_T: Floats, y_T: Floats) -> tuple[Floats, Floats]:
@@ -130,11 +130,11 @@ def _panel(board: Leaderboard, workload: str, target: Target) -> dict[str, Any] 
         wide = PANEL.width * UNITS
         parts.append(element("path", class_="target", d=f"M0 {goal}h{wide:g}"))
     for chosen in (False, True):
-        for place in range(len(board.rows)):
-            group = [c for c in curves if (c.place, c.chosen) == (place, chosen)]
+        for index in range(len(board.rows)):
+            group = [c for c in curves if (c.place, c.chosen) == (index, chosen)]
             drawn = [mark for curve in group for mark in _draw(curve, frame, seconds)]
             if drawn:
-                parts.append(_group(place, *drawn))
+                parts.append(_group(index, *drawn))
     chart = frame.chart(
         parts,
         PANEL_SIZE,
@@ -156,7 +156,7 @@ def _panel(board: Leaderboard, workload: str, target: Target) -> dict[str, Any] 
 
 def _curves(board: Leaderboard, workload: str, target: Target) -> list[Curve]:
     curves = []
-    for place, row in enumerate(board.rows):
+    for index, row in enumerate(board.rows):
         cell = row.cells.get(workload)
         chosen = {(result.study, result.trial) for result in cell.studies} if cell else set()
         for run in row.entry.runs:
@@ -169,7 +169,7 @@ def _curves(board: Leaderboard, workload: str, target: Target) -> list[Curve]:
                 np.where(np.isfinite(column), np.clip(column, -HUGE, HUGE), np.nan)
                 for column in (run.rows[TIME_COLUMN], run.rows[target.column])
             )
-            curves.append(Curve(place, run, is_chosen, time_s_N, value_N, hit))
+            curves.append(Curve(index, run, is_chosen, time_s_N, value_N, hit))
     return curves
 
 
@@ -198,12 +198,12 @@ def _time_unit(longest_s: float) -> tuple[str, float]:
 def palette_css(count: int) -> str:
     """The colour and dashes of each place; dark ones on a dark screen, never in print."""
     light, dark = [], []
-    for place in range(count):
+    for index in range(count):
         dashes, rounds = (
-            " ".join(f"{2 * length:g}" for length in palette.dashes(place, rounds_only=only))
+            " ".join(f"{2 * length:g}" for length in palette.dashes(index, rounds_only=only))
             for only in (False, True)
         )
-        styles = f"--c:{palette.colour(place)};--d:{dashes or 'none'};--r:{rounds or 'none'}"
-        light.append(f".s{place}{{{styles}}}")
-        dark.append(f".s{place}{{--c:{palette.colour(place, dark=True)}}}")
+        styles = f"--c:{palette.colour(index)};--d:{dashes or 'none'};--r:{rounds or 'none'}"
+        light.append(f".s{index}{{{styles}}}")
+        dark.append(f".s{index}{{--c:{palette.colour(index, dark=True)}}}")
     return "\n".join([*light, "@media screen and (prefers-color-scheme:dark){", *dark, "}"])

@@ -33,7 +33,7 @@ def pool(analysis: Analysis, number: int) -> dict[str, Any]:
         "held_out": len(board.benchmark.variant_of),
         "ignored": texts.plural(len(board.ignored), "held-out variant") if board.ignored else "",
         "robustness": _robustness(analysis) if analysis.robustness.variants else None,
-        "rows": [_row(analysis, place) for place in range(len(board.rows))],
+        "rows": [_row(analysis, index) for index in range(len(board.rows))],
         "profile": charts.profile_chart(analysis),
         "panels": charts.curve_panels(board),
         "speedups": uncertainty.speedup_table(analysis),
@@ -44,10 +44,10 @@ def pool(analysis: Analysis, number: int) -> dict[str, Any]:
     }
 
 
-def _row(analysis: Analysis, place: int) -> dict[str, Any]:
+def _row(analysis: Analysis, index: int) -> dict[str, Any]:
     board, of_studies = analysis.board, analysis.studies
-    row = board.rows[place]
-    ends = of_studies.score_interval[place].tolist()
+    row = board.rows[index]
+    ends = of_studies.score_interval[index].tolist()
     speedups = analysis.speedups
     return {
         "rank": row.rank,
@@ -55,14 +55,14 @@ def _row(analysis: Analysis, place: int) -> dict[str, Any]:
         "flagged": _flagged(row),
         "score": texts.score(row.score),
         "interval": texts.interval(ends),
-        "bar": charts.interval_bar(row.score, ends, place),
-        "ranks": texts.rank_interval(of_studies.rank_interval[place].tolist()),
-        "p_first": texts.probability(float(of_studies.p_first[place])),
+        "bar": charts.interval_bar(row.score, ends, index),
+        "ranks": texts.rank_interval(of_studies.rank_interval[index].tolist()),
+        "p_first": texts.probability(float(of_studies.p_first[index])),
         "reached": f"{row.workloads_reached}/{len(board.targets)}",
-        "speedup": texts.factor(float(speedups.mean_S[place])),
+        "speedup": texts.factor(float(speedups.mean_S[index])),
         "is_reference": row.entry.label == speedups.reference,
-        "speedup_interval": texts.interval(speedups.interval[place].tolist(), 2),
-        "speedup_note": speedups.note(place),
+        "speedup_interval": texts.interval(speedups.interval[index].tolist(), 2),
+        "speedup_note": speedups.note(index),
         "steps_score": texts.score(row.steps_score),
         "base_score": texts.score(row.base_score),
     }
@@ -70,7 +70,7 @@ def _row(analysis: Analysis, place: int) -> dict[str, Any]:
 
 def _robustness(analysis: Analysis) -> dict[str, Any]:
     """The table of axes, and every variant with each submission's times."""
-    found, places = analysis.robustness, {x: n for n, x in enumerate(analysis.board.labels)}
+    robustness, places = analysis.robustness, {x: n for n, x in enumerate(analysis.board.labels)}
     return {
         "axes": uncertainty.axis_table(analysis),
         "variants": [
@@ -91,7 +91,7 @@ def _robustness(analysis: Analysis) -> dict[str, Any]:
                     for one in of_variant
                 ],
             }
-            for name, of_variant in found.by_variant.items()
+            for name, of_variant in robustness.by_variant.items()
         ],
     }
 
@@ -113,7 +113,7 @@ def _workload(board: Leaderboard, name: str) -> dict[str, Any]:
     facts = board.benchmark.workloads[name]
     budgets_s = [run.budget_s for run in board.pool.runs if run.workload == name]
     budget_s = max((limit for limit in budgets_s if limit is not None), default=facts.budget_s)
-    cells = [(place, row, row.cells[name]) for place, row in enumerate(board.rows)]
+    cells = [(index, row, row.cells[name]) for index, row in enumerate(board.rows)]
     reached = sum(math.isfinite(cell.median_time_s) for _, _, cell in cells)
     return {
         "name": name,
@@ -122,14 +122,14 @@ def _workload(board: Leaderboard, name: str) -> dict[str, Any]:
         "goal": texts.goal(facts.target),
         "budget": None if budget_s is None else texts.count(budget_s),
         "reached": f"{reached} of {texts.plural(len(cells), 'submission')}",
-        "entries": [_entry(place, row, cell) for place, row, cell in cells],
-        "chosen": [of for row in board.rows if (of := _chosen(row, name))],
+        "entries": [_entry(index, row, cell) for index, row, cell in cells],
+        "chosen": [curve for row in board.rows if (curve := _chosen(row, name))],
     }
 
 
-def _entry(place: int, row: Row, cell: Cell) -> dict[str, Any]:
+def _entry(index: int, row: Row, cell: Cell) -> dict[str, Any]:
     return {
-        "place": place,
+        "place": index,
         "label": row.entry.label,
         "median": texts.count(cell.median_time_s),
         "median_steps": texts.count(cell.median_steps),
@@ -184,16 +184,16 @@ def _value(run: TrialRun, name: str) -> str:
     return texts.foreign(known[name]) if name in known else texts.NONE
 
 
-def findings(found: Sequence[Finding]) -> dict[str, Any]:
+def findings(all_findings: Sequence[Finding]) -> dict[str, Any]:
     """Findings with equal messages together: what is damaged first, then what is odd."""
     kinds = []
     for damage, title in ((True, "Damage"), (False, "Remarks")):
         groups: dict[str, list[str]] = {}
-        for finding in found:
+        for finding in all_findings:
             if finding.damage == damage:
                 groups.setdefault(finding.message, []).append(str(finding.path))
         total = sum(map(len, groups.values()))
-        told = f"{texts.plural(total, 'finding')} of {texts.plural(len(groups), 'kind')}"
+        summary = f"{texts.plural(total, 'finding')} of {texts.plural(len(groups), 'kind')}"
         listed = [{"message": message, "paths": paths} for message, paths in groups.items()]
-        kinds.append({"title": title, "told": told, "groups": listed})
-    return {"count": len(found), "kinds": kinds}
+        kinds.append({"title": title, "told": summary, "groups": listed})
+    return {"count": len(all_findings), "kinds": kinds}

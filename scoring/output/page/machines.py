@@ -24,14 +24,22 @@ _FILES = (re.compile(r"flags_([0-9]{1,9})\.json"), re.compile(r"meta_data_([0-9]
 
 def machines(board: Leaderboard) -> dict[str, Any]:
     """The facts of each submission, best first, and whether they tell of different hardware."""
-    found = [_of_entry(row.entry) for row in board.rows]
-    differing = [name for name in HARDWARE if len({of[name] for _, of in found if name in of}) > 1]
-    recorded = [name for name in FACTS if any(name in of for _, of in found)]
+    facts = [_of_entry(row.entry) for row in board.rows]
+    differing = [
+        name
+        for name in HARDWARE
+        if len({values[name] for _, values in facts if name in values}) > 1
+    ]
+    recorded = [name for name in FACTS if any(name in values for _, values in facts)]
     return {
         "facts": recorded,
         "rows": [
-            {"label": row.entry.label, "trial": trial, "of": [of.get(name) for name in recorded]}
-            for row, (trial, of) in zip(board.rows, found, strict=True)
+            {
+                "label": row.entry.label,
+                "trial": trial,
+                "of": [values.get(name) for name in recorded],
+            }
+            for row, (trial, values) in zip(board.rows, facts, strict=True)
         ],
         "differing": differing,
     }
@@ -73,13 +81,13 @@ def _of_own(hardware: Any, versions: Any) -> dict[str, str]:
         names = hardware.get("accelerators")
         if isinstance(names, list):
             counts = collections.Counter(str(name) for name in names)
-            told = ", ".join(
-                f"{count} \N{MULTIPLICATION SIGN} {of}" for of, count in counts.items()
+            listing = ", ".join(
+                f"{count} \N{MULTIPLICATION SIGN} {model}" for model, count in counts.items()
             )
-            facts["accelerators"] = told or "none"
+            facts["accelerators"] = listing or "none"
         threads = hardware.get("threads")
-        told = f", {threads} threads" if isinstance(threads, int) else ""
-        facts["processor"] = f"{_text(hardware, 'cpu')}{told}" if _text(hardware, "cpu") else ""
+        suffix = f", {threads} threads" if isinstance(threads, int) else ""
+        facts["processor"] = f"{_text(hardware, 'cpu')}{suffix}" if _text(hardware, "cpu") else ""
         facts["system"] = _text(hardware, "system")
     if isinstance(versions, Mapping):
         facts["Python"] = _text(versions, "python")
@@ -96,18 +104,18 @@ def _of_algoperf(known: Mapping[str, Any]) -> dict[str, str]:
         "Python": _text(known, "python_version"),
         "code version": _text(known, "git_commit_hash")[:12],
     }
-    for name, count, of in (
+    for name, count, model in (
         ("accelerators", "gpu_count", "gpu_model_name"),
         ("processor", "cpu_count", "cpu_model_name"),
     ):
-        if _text(known, of) and name == "accelerators":
+        if _text(known, model) and name == "accelerators":
             number = (
                 f"{_text(known, count)} \N{MULTIPLICATION SIGN} " if _text(known, count) else ""
             )
-            facts[name] = number + _text(known, of)
-        elif _text(known, of):
+            facts[name] = number + _text(known, model)
+        elif _text(known, model):
             number = f", {_text(known, count)} threads" if _text(known, count) else ""
-            facts[name] = _text(known, of) + number
+            facts[name] = _text(known, model) + number
     return facts
 
 

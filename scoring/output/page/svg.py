@@ -35,7 +35,7 @@ class Markup(str):
 
 def element(tag: str, *children: str, **attributes: object) -> Markup:
     """One element; underscores in attribute names stand for hyphens, None leaves one out."""
-    told = "".join(
+    text = "".join(
         f' {name.strip("_").replace("_", "-")}="{html.escape(str(value))}"'
         for name, value in attributes.items()
         if value is not None
@@ -43,7 +43,7 @@ def element(tag: str, *children: str, **attributes: object) -> Markup:
     inner = "".join(
         child if isinstance(child, Markup) else html.escape(child) for child in children
     )
-    return Markup(f"<{tag}{told}>{inner}</{tag}>" if inner else f"<{tag}{told}/>")
+    return Markup(f"<{tag}{text}>{inner}</{tag}>" if inner else f"<{tag}{text}/>")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,8 +134,8 @@ def ticks(low: float, high: float, most: float) -> Iterator[tuple[float, str]]:
 def line(points: Ints) -> str:
     """The `d` of a path through the points (N, 2): absolute start, then relative steps."""
     (x, y), steps = points[0], np.diff(points, axis=0)
-    told = "".join(f" {dx} {dy}" for dx, dy in steps.tolist())
-    return f"M{x} {y}" + ("l" + told[1:] if told else "h0").replace(" -", "-")
+    text = "".join(f" {dx} {dy}" for dx, dy in steps.tolist())
+    return f"M{x} {y}" + ("l" + text[1:] if text else "h0").replace(" -", "-")
 
 
 def broken_line(frame: Frame, x_N: Floats, y_N: Floats, keep: Sequence[int] = ()) -> str:

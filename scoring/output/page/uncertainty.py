@@ -42,9 +42,9 @@ def pairwise_table(analysis: Analysis) -> Table:
     """The probability that the row's submission scores above the column's."""
     labels, studies = analysis.board.labels, analysis.studies
     rows = []
-    for place, (label, chances) in enumerate(zip(labels, studies.p_beats.tolist(), strict=True)):
+    for index, (label, chances) in enumerate(zip(labels, studies.p_beats.tolist(), strict=True)):
         cells = [
-            {"text": ""} if other == place else _shaded(texts.probability(p), p)
+            {"text": ""} if other == index else _shaded(texts.probability(p), p)
             for other, p in enumerate(chances)
         ]
         rows.append({"name": label, "cells": cells})
@@ -60,17 +60,17 @@ def pairwise_table(analysis: Analysis) -> Table:
 def interval_table(analysis: Analysis) -> Table:
     """Intervals of score and rank over studies, workloads and both."""
     head, columns, reasons = [], [], []
-    for over, found in analysis.resampled.items():
+    for over, resampled in analysis.resampled.items():
         head += [f"score, over {over}", f"rank, over {over}"]
         columns += [
-            [texts.interval(ends) or texts.NONE for ends in found.score_interval.tolist()],
-            [texts.rank_interval(ends) for ends in found.rank_interval.tolist()],
+            [texts.interval(ends) or texts.NONE for ends in resampled.score_interval.tolist()],
+            [texts.rank_interval(ends) for ends in resampled.rank_interval.tolist()],
         ]
-        if found.not_estimable:
-            reasons.append(f"over {over}, not estimable: {found.not_estimable}")
+        if resampled.not_estimable:
+            reasons.append(f"over {over}, not estimable: {resampled.not_estimable}")
     rows = [
-        {"name": label, "cells": [{"text": column[place]} for column in columns]}
-        for place, label in enumerate(analysis.board.labels)
+        {"name": label, "cells": [{"text": column[index]} for column in columns]}
+        for index, label in enumerate(analysis.board.labels)
     ]
     note = (
         "95 % intervals. Over studies: the same workloads, run again. Over workloads: other "
@@ -154,11 +154,11 @@ def speedup_table(analysis: Analysis) -> Table:
     speedups, board = analysis.speedups, analysis.board
     bound = {"<=": "\N{LESS-THAN OR EQUAL TO} ", ">=": "\N{GREATER-THAN OR EQUAL TO} ", "": ""}
     rows = []
-    for place, name in enumerate(board.benchmark.base_workloads):
+    for column, name in enumerate(board.benchmark.base_workloads):
         cells = []
         for submission in range(len(board.rows)):
-            value = float(speedups.by_workload_SB[submission, place])
-            text = bound[speedups.censored_SB[submission][place]] + texts.factor(value)
+            value = float(speedups.by_workload_SB[submission, column])
+            text = bound[speedups.censored_SB[submission][column]] + texts.factor(value)
             cells.append(_shaded(text, _speedup_shade(value)) if value > 0 else {"text": text})
         rows.append({"name": name, "cells": cells})
     note = (
@@ -171,11 +171,14 @@ def speedup_table(analysis: Analysis) -> Table:
 
 def axis_table(analysis: Analysis) -> Table:
     """How many variants of each axis were reached, and how much slower than their bases."""
-    found, labels = analysis.robustness, analysis.board.labels
+    robustness, labels = analysis.robustness, analysis.board.labels
     cells: dict[str, dict[str, Cell]] = {}
-    for one in found.axes:
+    for one in robustness.axes:
         cells.setdefault(one.axis, {})[one.label] = _axis_cell(one)
-    rows = [{"name": axis, "cells": [of[label] for label in labels]} for axis, of in cells.items()]
+    rows = [
+        {"name": axis, "cells": [by_label[label] for label in labels]}
+        for axis, by_label in cells.items()
+    ]
     note = (
         "How many of the held-out variants that change an axis were reached beside their base "
         "('base 1/3': only one of three bases was reached), and how much slower they were than it: "
@@ -183,8 +186,8 @@ def axis_table(analysis: Analysis) -> Table:
         "shade as one twice as slow. A variant of several axes counts for each of them; in "
         f"'{ALL_AXES}' every variant counts once."
     )
-    if found.unguarded:
-        note += f" Without a held-out variant: {', '.join(found.unguarded)}."
+    if robustness.unguarded:
+        note += f" Without a held-out variant: {', '.join(robustness.unguarded)}."
     return _table("By axis", note, "axis", labels, rows)
 
 
