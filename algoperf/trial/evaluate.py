@@ -83,8 +83,8 @@ def accumulate(
     for padded, losses, predictions in outputs:
         losses = losses[:missing]
         weights = padded["weights"][:missing].astype(np.float64)
-        if weights.ndim < losses.ndim:  # the split has none of its own: 1 for each row
-            weights = weights.reshape(-1, *[1] * (losses.ndim - 1))
+        if weights.ndim < losses.ndim:  # a row's weight is that of each of its tokens
+            weights = weights.reshape(*weights.shape, *[1] * (losses.ndim - weights.ndim))
         batch = Batch(
             losses,
             predictions[:missing],
