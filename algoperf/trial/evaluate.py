@@ -83,14 +83,10 @@ def accumulate(
     for padded, losses, predictions in outputs:
         losses = losses[:missing]
         weights = padded["weights"][:missing].astype(np.float64)
-        if weights.ndim < losses.ndim:  # a row's weight is that of each of its tokens
-            weights = weights.reshape(*weights.shape, *[1] * (losses.ndim - weights.ndim))
-        batch = Batch(
-            losses,
-            predictions[:missing],
-            padded["targets"][:missing],
-            np.broadcast_to(weights, losses.shape),
-        )
+        if weights.shape != losses.shape:  # a row's weight is that of each of its tokens
+            added = [1] * (losses.ndim - weights.ndim)
+            weights = np.broadcast_to(weights.reshape(*weights.shape, *added), losses.shape)
+        batch = Batch(losses, predictions[:missing], padded["targets"][:missing], weights)
         missing -= len(losses)
         mean_loss.add(batch)
         for metric in metrics.values():

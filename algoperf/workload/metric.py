@@ -128,7 +128,7 @@ class StreamedSum:
                 right, left = self._sums.pop(), self._sums.pop()
                 self._sums.append(left + right)
             elif size <= len(rest) - start:
-                self._sums.append(rest[start : start + size].sum())
+                self._sums.append(np.add.reduce(rest[start : start + size]))
                 start += size
             elif size <= BLOCK:
                 self._sizes.append(size)
@@ -137,8 +137,8 @@ class StreamedSum:
                 half = size // 2
                 half -= half % 8
                 self._sizes += [_ADD_TWO, size - half, half]
-        self._rest = rest[start:].copy()
-        if self._rest.size and not self._sizes:
+        self._rest = rest[start:].copy()  # of its own, so that the batch may go
+        if not self._sizes and self._rest.size:
             raise ValueError(f"{self._rest.size} more numbers than the sum was started for")
 
     def finish(self) -> np.float64:

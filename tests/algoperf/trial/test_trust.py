@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 import time
+import types
 
 import pytest
 
@@ -166,3 +167,16 @@ def test_what_was_replaced_is_said_once(monkeypatch, name):
     guard.look()
     monkeypatch.undo()
     assert guard.flags == [f"{name} was replaced"]
+
+
+def test_a_workload_s_own_package_is_watched(monkeypatch):
+    module = types.ModuleType("outside.metrics")
+    exec("class Own:\n    def finish(self):\n        return 0.0\n", vars(module))
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setitem(sys.modules, "outsider", types.ModuleType("outsider"))
+    sys.modules["outsider"].helper = len
+    guard = trust.Guard(packages=(*trust.PACKAGES, "outside"))
+    module.Own.finish = lambda self: 1.0
+    sys.modules["outsider"].helper = max
+    guard.look()
+    assert guard.flags == ["outside.metrics.Own.finish was replaced"]
