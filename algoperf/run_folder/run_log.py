@@ -236,9 +236,9 @@ class TrialLog:
     @_writes
     def predictions(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Write what the last evaluation generated, in place of what an earlier one did."""
-        lines = (json.dumps(row, ensure_ascii=False) for row in rows)
         partial = self.folder / f".{PREDICTIONS}"
-        partial.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        with partial.open("w", encoding="utf-8") as file:
+            file.writelines(f"{json.dumps(row, ensure_ascii=False)}\n" for row in rows)
         partial.replace(self.folder / PREDICTIONS)
 
     def sizes(self) -> dict[str, int]:

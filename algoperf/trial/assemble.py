@@ -69,7 +69,8 @@ def assemble(
     backend = backends.load(plan.framework, compile_model=plan.compile, computation=computation)
     meter = _meter(backend)
     definition.import_measures()
-    guard = trust.Guard()  # all that measures is loaded, and nothing of the submission
+    # All that measures is loaded, and nothing of the submission.
+    guard = trust.Guard(packages=(*trust.PACKAGES, definition.package))
     loaded = loading.load(loading.inspect(Path(plan.submission)), plan.framework)
     point = choices.tuning_point(plan, loaded)
     data = load_data(plan, definition, scale)

@@ -1,6 +1,7 @@
-"""One pass over one split: metric values, with every row counted once."""
+"""One pass over one split: metric values, with every row counted once, a batch at a time."""
 
 import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,10 @@ from algoperf.data import batches
 from algoperf.data.tokenizers import PAD_ID
 from algoperf.trial import evaluate_text
 from algoperf.workload import SPLITS, Arrays, Data, Scale, WorkloadDefinition
-from workloads import metrics
+from algoperf.workload.metric import Accumulator, Batch, MeanLoss
+
+# A batch's 'targets' and 'weights', its losses and its predictions.
+Output = tuple[Mapping[str, np.ndarray], np.ndarray, np.ndarray]
 
 
 def evaluate(
@@ -27,26 +31,68 @@ def evaluate(
     """Return 'loss' (the mean over rows, or tokens), the workload's metrics, and 'num_examples'.
 
     Losses and predictions are fetched row by row and summed in float64, so the result depends on
-    neither the batch size nor the padding of the last batch.
+    neither the batch size nor the padding of the last batch. No more than two batches are held.
     """
     rows = batches.row_count(arrays)
-    outputs = [
-        backend.predict(workload, params, model_state, backend.place(batch))
-        for batch in batches.once(arrays, min(batch_size, rows))
-    ]
-    losses, predictions = (
-        np.concatenate(parts)[:rows] for parts in zip(*backend.fetch(outputs), strict=True)
-    )
-    weights = np.asarray(arrays.get("weights", np.ones(losses.shape)), np.float64)
-    values = {"loss": float((losses.astype(np.float64) * weights).sum() / weights.sum())}
-    for name in definition.metrics:
-        metric = getattr(metrics, name)
-        if name in metrics.OF_LOSS:
-            values[name] = metric(values["loss"])
-        else:
-            values[name] = metric(predictions, arrays["targets"], weights)
-    values["num_examples"] = float(rows)
-    return values
+    padded = batches.once(arrays, min(batch_size, rows))
+    outputs = _predictions(backend, workload, padded, params, model_state)
+    return accumulate(outputs, rows, definition.accumulators)
+
+
+def _predictions(
+    backend: Backend,
+    workload: spec.Workload,
+    padded: Iterable[Mapping[str, np.ndarray]],
+    params: Any,
+    model_state: Any,
+) -> Iterator[Output]:
+    """Yield each batch with its losses and predictions.
+
+    While the device works on a batch, the one after it is gathered and placed, and the one before
+    it is counted by the caller.
+    """
+    running: tuple[Mapping[str, np.ndarray], Any] | None = None
+    for batch in padded:
+        placed = backend.place(batch)
+        done = None if running is None else (running[0], *backend.fetch(running[1]))
+        counted = {key: batch[key] for key in ("targets", "weights")}
+        running = counted, backend.predict(workload, params, model_state, placed)
+        if done is not None:
+            yield done
+    if running is not None:
+        yield running[0], *backend.fetch(running[1])
+
+
+def accumulate(
+    outputs: Iterable[Output], rows: int, starts: Mapping[str, Callable[[int], Accumulator]]
+) -> dict[str, float]:
+    """Count the outputs of a split, batch by batch.
+
+    Args:
+        outputs: For each batch, in the order of the rows, (its 'targets' and 'weights', losses,
+            predictions); beyond the split's rows the last one is padding.
+        rows: How many rows the split has.
+        starts: What starts each metric, by name.
+
+    Returns:
+        'loss', the metrics and 'num_examples'.
+    """
+    mean_loss = MeanLoss(rows)
+    metrics = {name: start(rows) for name, start in starts.items()}
+    missing = rows
+    for padded, losses, predictions in outputs:
+        losses = losses[:missing]
+        weights = padded["weights"][:missing].astype(np.float64)
+        if weights.shape != losses.shape:  # a row's weight is that of each of its tokens
+            added = [1] * (losses.ndim - weights.ndim)
+            weights = np.broadcast_to(weights.reshape(*weights.shape, *added), losses.shape)
+        batch = Batch(losses, predictions[:missing], padded["targets"][:missing], weights)
+        missing -= len(losses)
+        mean_loss.add(batch)
+        for metric in metrics.values():
+            metric.add(batch)
+    values = {name: metric.finish() for name, metric in metrics.items()}
+    return {"loss": mean_loss.finish(), **values, "num_examples": float(rows)}
 
 
 def mean_token_loss(
@@ -171,6 +217,7 @@ class Evaluator:
             buckets=self._buckets[split],
             batch_size=self._size(split),
             text=self._text,
+            metrics=self._definition.accumulators,
             settings=GenerationSettings(
                 generation.max_new_tokens,
                 generation.beams if whole else 1,

@@ -1,7 +1,8 @@
-"""What a model writes: generation over the rows of a split, judged by ROUGE."""
+"""What a model writes: generation over the rows of a split, judged by the metrics of texts."""
 
-import dataclasses
-from collections.abc import Sequence
+import tempfile
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,40 +12,87 @@ from algoperf.backends import Backend
 from algoperf.backends.generation import GenerationSettings
 from algoperf.data import batches
 from algoperf.workload import Arrays, Text
-from workloads.metrics import rouge
+from algoperf.workload.metric import TextAccumulator, TextBatch
 
 SUBSET_SEED = 0
+MOST_IN_MEMORY_BYTES = 2**20  # of generated texts; more of them are in a temporary file
 
 
-@dataclasses.dataclass(frozen=True)
 class Written:
-    """What was generated for some rows of a split: texts, and each metric of each row."""
+    """What was generated for some rows of a split: each row's text, length and values.
 
-    split: str
-    sources: Sequence[str]
-    references: Sequence[str]
-    predictions: Sequence[str]
-    tokens: Sequence[int]
-    scores: dict[str, np.ndarray]
+    The texts come in the order of their lengths and are read in the order of the rows, so they
+    wait in a temporary file; in memory are a few numbers a row.
+
+    Args:
+        split: The name of the split.
+        rows: Which of its rows, (N,).
+        text: The split's sources and references.
+        metrics: The metrics, just started, by name.
+    """
+
+    def __init__(
+        self, split: str, rows: np.ndarray, text: Text, metrics: Mapping[str, TextAccumulator]
+    ) -> None:
+        self._split = split
+        self._rows = rows
+        self._text = text
+        self._accumulators = metrics
+        self.tokens_N = np.zeros(len(rows), np.int64)
+        self._begin_N, self._end_N = np.zeros((2, len(rows)), np.int64)  # in the file
+        self._file = tempfile.SpooledTemporaryFile(MOST_IN_MEMORY_BYTES)  # noqa: SIM115
+        weakref.finalize(self, self._file.close)
+
+    def add(self, positions: np.ndarray, tokens: Sequence[Sequence[int]]) -> None:
+        """Take the tokens generated for the rows at these positions, (B,)."""
+        predictions = self._text.decode(tokens)
+        references = [self.reference(position) for position in positions]
+        for metric in self._accumulators.values():
+            metric.add(TextBatch(positions, predictions, references))
+        self.tokens_N[positions] = [len(row) for row in tokens]
+        self._file.seek(0, 2)
+        for position, prediction in zip(positions, predictions, strict=True):
+            self._begin_N[position] = self._file.tell()
+            self._file.write(prediction.encode("utf-8", "surrogatepass"))
+            self._end_N[position] = self._file.tell()
+
+    def source(self, position: int) -> str:
+        """The source of a row."""
+        return self._text.sources[self._split][int(self._rows[position])]
+
+    def reference(self, position: int) -> str:
+        """What should have been written for a row."""
+        return self._text.references[self._split][int(self._rows[position])]
+
+    def prediction(self, position: int) -> str:
+        """What the model wrote for a row."""
+        self._file.seek(self._begin_N[position])
+        length = int(self._end_N[position] - self._begin_N[position])
+        return self._file.read(length).decode("utf-8", "surrogatepass")
+
+    @property
+    def scores(self) -> dict[str, np.ndarray]:
+        """The value of each row, (N,), by each metric that has one."""
+        values = {name: metric.values_N for name, metric in self._accumulators.items()}
+        return {name: values_N for name, values_N in values.items() if values_N is not None}
 
     @property
     def metrics(self) -> dict[str, float]:
-        """The mean of every metric over the rows, and of the length in tokens."""
-        means = {name: float(values.mean()) for name, values in self.scores.items()}
-        return means | {"generated_tokens": float(np.mean(self.tokens))}
+        """Every metric, and the mean length in tokens."""
+        values = {name: metric.finish() for name, metric in self._accumulators.items()}
+        return values | {"generated_tokens": float(np.mean(self.tokens_N))}
 
-    def rows(self) -> list[dict[str, Any]]:
-        """One JSON object a row: split, source, reference, prediction and its scores."""
-        return [
-            {
-                "split": self.split,
-                "source": self.sources[row],
-                "reference": self.references[row],
-                "prediction": self.predictions[row],
-                **{name: float(values[row]) for name, values in self.scores.items()},
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """Yield one JSON object a row: split, source, reference, prediction and its scores."""
+        scores = self.scores
+        for position in range(len(self._rows)):
+            yield {
+                "split": self._split,
+                "source": self.source(position),
+                "reference": self.reference(position),
+                "prediction": self.prediction(position),
+                **{name: float(values_N[position]) for name, values_N in scores.items()},
             }
-            for row in range(len(self.predictions))
-        ]
 
 
 def subset(rows: int, most: int) -> np.ndarray:
@@ -64,38 +112,31 @@ def write(
     buckets: batches.Buckets | None,
     batch_size: int,
     text: Text,
+    metrics: Mapping[str, Callable[[int], TextAccumulator]],
     settings: GenerationSettings,
 ) -> Written:
     """Generate for these rows of a split, in batches of rows of one bucket, and judge it."""
-    generated: dict[int, list[int]] = {}
-    for chosen in _batches(rows, buckets, batch_size):
+    started = {name: start(len(rows)) for name, start in metrics.items()}
+    written = Written(split, rows, text, started)
+    for positions in _batches(rows, buckets, batch_size):
+        chosen = rows[positions]
         batch = {key: array[chosen] for key, array in arrays.items()}
         sources_BS = batch["inputs"] if buckets is None else buckets.cut(batch, chosen)["inputs"]
         missing = batch_size - len(chosen)
         filled_BS = np.concatenate([sources_BS, np.repeat(sources_BS[:1], missing, axis=0)])
-        written = backend.generate(workload, params, model_state, filled_BS, settings)
-        generated |= dict(zip(chosen.tolist(), written, strict=False))
-    tokens = [generated[row] for row in rows.tolist()]
-    predictions = text.decode(tokens)
-    references = [text.references[split][row] for row in rows.tolist()]
-    return Written(
-        split,
-        [text.sources[split][row] for row in rows.tolist()],
-        references,
-        predictions,
-        [len(row) for row in tokens],
-        rouge.score(predictions, references),
-    )
+        tokens = backend.generate(workload, params, model_state, filled_BS, settings)
+        written.add(positions, tokens[: len(chosen)])
+    return written
 
 
 def _batches(
     rows: np.ndarray, buckets: batches.Buckets | None, batch_size: int
-) -> Sequence[np.ndarray]:
-    groups = [rows]
+) -> Iterator[np.ndarray]:
+    """Yield the positions, in `rows`, of each batch."""
+    groups = [np.arange(len(rows))]
     if buckets is not None:
-        groups = [rows[buckets.of_row[rows] == bucket] for bucket in np.unique(buckets.of_row)]
-    return [
-        group[start : start + batch_size]
-        for group in groups
-        for start in range(0, len(group), batch_size)
-    ]
+        bucket_N = buckets.of_row[rows]
+        groups = [np.flatnonzero(bucket_N == bucket) for bucket in np.unique(buckets.of_row)]
+    for group in groups:
+        for start in range(0, len(group), batch_size):
+            yield group[start : start + batch_size]

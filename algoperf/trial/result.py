@@ -1,5 +1,6 @@
 """What `result.json` holds of a trial that has ended."""
 
+import itertools
 from typing import Any
 
 from algoperf.trial import seeds
@@ -40,7 +41,7 @@ def of(assembled: Assembled) -> dict[str, Any]:
         if trained_s > 0 and steps > 1
         else None,
         "real_token_share": None if buckets is None else buckets.real_share,
-        "examples": [] if written is None else written.rows()[:EXAMPLES],
+        "examples": [] if written is None else list(itertools.islice(written.rows(), EXAMPLES)),
         "inference_s_per_example": assembled.evaluator.inference_s_per_example,
         "parameters": assembled.parameters,
         "parameters_crc32": _checksum(assembled),

@@ -17,8 +17,14 @@ def find(name: str, suite: str | None = None) -> WorkloadDefinition:
 
     Raises:
         UserError: There is none of that name (the message has near matches), or the suite's file
-            is none.
+            is none, or what it names as a metric is none.
     """
+    definition = _find(name, suite)
+    definition.check_metrics()
+    return definition
+
+
+def _find(name: str, suite: str | None) -> WorkloadDefinition:
     drawn = {} if suite is None else dict(read_suite(suite).variants)
     bases = registry.names()
     if name in bases:

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 
 from algoperf import spec
+from algoperf.errors import choose
+from algoperf.workload import metric
 
 SPLITS = ("train", "validation", "test")
 Arrays = Mapping[str, np.ndarray]
@@ -145,9 +147,10 @@ class WorkloadDefinition:
     **scale.data)`, and `model_jax.py` and `model_torch.py` with `build(**model)`.
     `initial_std(name, shape, model)` is the standard deviation of a weight's normal initial value,
     for a parameter path and its shape in JAX's layout; biases start at 0 and norm scales at 1.
-    `metrics` names functions of `workloads.metrics`; `target_metric` is one of them. `sources` are
+    `metrics` names accumulators of `workloads.metrics` or of `own_metrics` (functions of the number
+    of rows; `algoperf.workload.metric`); `target_metric` is one of them, or 'loss'. `sources` are
     of 'builtin', 'hub', 'folder'. A workload that generates text feeds the model (inputs, targets)
-    and judges what it generates; its metrics are those of `workloads.metrics.rouge`. `pretrained`
+    and judges what it generates; its metrics are those of texts, such as ROUGE. `pretrained`
     are the formats of saved weights (`algoperf.workload.pretrained.FORMATS`) that its models start
     from; they are saved in the first. `variants` are found as workloads, `<name>_<variant>`; such a
     definition has its `base`'s name and its `changes`.
@@ -164,6 +167,7 @@ class WorkloadDefinition:
     sources: tuple[str, ...]
     output_layer: str
     initial_std: Callable[[str, tuple[int, ...], Mapping[str, Any]], float]
+    own_metrics: Mapping[str, metric.Start] = dataclasses.field(default_factory=dict)
     generates_text: bool = False
     pretrained: tuple[str, ...] = ()
     variants: Mapping[str, Variant] = dataclasses.field(default_factory=dict)
@@ -176,11 +180,29 @@ class WorkloadDefinition:
         length = ("generated_tokens",) if self.generates_text else ()
         return ("loss", *self.metrics, *length)
 
+    @functools.cached_property
+    def accumulators(self) -> Mapping[str, metric.Start]:
+        """What starts each of the metrics, in their order; looked up once (see `check_metrics`)."""
+        known = {**metric.shared(self.generates_text), **self.own_metrics}
+        for name in self.metrics:
+            choose(f"metric of workload {self.name}", name, list(known))
+        choose(
+            f"target metric of workload {self.name}", self.target_metric, ["loss", *self.metrics]
+        )
+        return {name: known[name] for name in self.metrics}
+
+    def check_metrics(self) -> None:
+        """Check what the facts name as metrics.
+
+        Raises:
+            UserError: There is no metric of a name, or the target's metric is none of them.
+        """
+        assert len(self.accumulators) == len(set(self.metrics))
+
     def import_measures(self) -> None:
         """Import what measures a run of it, so that it is there before a submission is."""
-        measures = "workloads.metrics.rouge" if self.generates_text else "workloads.metrics"
-        for name in (measures, f"{self.package}.data"):
-            importlib.import_module(name)
+        self.check_metrics()
+        importlib.import_module(f"{self.package}.data")
 
     def build_model(self, framework: str, settings: Mapping[str, Any]) -> Any:
         """Return the flax or PyTorch module; `framework` is the suffix of its file,

@@ -9,10 +9,11 @@ import pytest
 from algoperf.data import tokenizers
 from algoperf.errors import UserError
 from algoperf.workload import axes, catalogue, registry
-from workloads import metrics
 from workloads.ag_news import corpus
 from workloads.ag_news import data as ag_news
 from workloads.lm import data as lm
+from workloads.metrics import pseudo_perplexity
+from workloads.metrics.perplexity import Perplexity, perplexity
 from workloads.mlm import data as mlm
 from workloads.parts import plain_text
 
@@ -177,10 +178,11 @@ def test_a_tokenizer_without_a_mask_is_refused(tmp_path: Path) -> None:
 
 
 def test_perplexity_by_hand() -> None:
-    assert metrics.perplexity(np.log(8.0)) == pytest.approx(8)
-    assert metrics.pseudo_perplexity(0.0) == 1
-    assert metrics.perplexity(1e4) == np.inf
-    assert np.isnan(metrics.perplexity(np.nan))
+    assert perplexity(np.log(8.0)) == pytest.approx(8)
+    assert pseudo_perplexity.METRICS["pseudo_perplexity"] is Perplexity
+    assert perplexity(0.0) == 1
+    assert perplexity(1e4) == np.inf
+    assert np.isnan(perplexity(np.nan))
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="the shared sample of real text is not here")

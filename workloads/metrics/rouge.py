@@ -20,11 +20,36 @@ from collections.abc import Hashable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from algoperf.workload.metric import TextBatch
+
 names = ("rouge1", "rouge2", "rougeL", "rougeLsum")
 
 Line = list[int]  # ids of words
 _WORDS = re.compile("[a-z0-9]+")
 _MOST_WORDS = 1_000_000  # kept by the cache of a process
+
+
+class Rouge:
+    """The mean F1 of one of `names` over the rows that are judged.
+
+    The mean is taken of all rows in their order, so that it does not depend on the batches.
+    """
+
+    def __init__(self, name: str, rows: int) -> None:
+        self._name = name
+        self.values_N = np.zeros(rows)
+
+    def add(self, batch: TextBatch) -> None:
+        """Count some rows."""
+        scores = _scores_of_all(tuple(batch.predictions), tuple(batch.references))
+        self.values_N[batch.positions] = scores[self._name]
+
+    def finish(self) -> float:
+        """Return the mean, in [0, 1]."""
+        return float(self.values_N.mean())
+
+
+TEXT_METRICS = {name: functools.partial(Rouge, name) for name in names}
 
 
 def score(
@@ -33,6 +58,14 @@ def score(
     """Return the F1 of every row, (N,) in [0, 1], by name."""
     measured = precision_recall_f1(predictions, references, stem)
     return {name: values_N3[:, 2] for name, values_N3 in measured.items()}
+
+
+# The four accumulators of an evaluation get the same batch one after the other.
+@functools.lru_cache(maxsize=1)
+def _scores_of_all(
+    predictions: tuple[str, ...], references: tuple[str, ...]
+) -> dict[str, NDArray[np.float64]]:
+    return score(predictions, references)
 
 
 def precision_recall_f1(

@@ -78,8 +78,8 @@ CAUGHT = {
         "time.perf_counter was replaced",
     ),
     "patches the metric": (
-        "from workloads import metrics; metrics.accuracy = lambda *arguments: 1.0",
-        "workloads.metrics.accuracy was replaced",
+        "from workloads.metrics import accuracy; accuracy.Accuracy.finish = lambda self: 1.0",
+        "workloads.metrics.accuracy.Accuracy.finish was replaced",
     ),
     "changes parameters in evaluation": (
         "[threading.Thread(target=change, args=(params,), daemon=True).start()]",

@@ -1,6 +1,11 @@
-"""One pass over a split in both frameworks, against NumPy, whatever the batch size."""
+"""One pass over a split in both frameworks, against NumPy, whatever the batch size; what an
+evaluation holds meanwhile.
+"""
 
+import dataclasses
 import functools
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -9,6 +14,7 @@ from algoperf import backends
 from algoperf.data.loading import load_data
 from algoperf.trial.evaluate import evaluate
 from algoperf.workload import catalogue
+from algoperf.workload.metric import WeightedMean
 
 DIGITS = catalogue.find("digits")
 SCALE = DIGITS.scales["mini"]
@@ -118,3 +124,132 @@ def test_perplexity_is_of_the_mean_over_all_tokens_that_count(batch_size):
         assert found["loss"] == pytest.approx(mean, rel=1e-6)
         assert found[definition.target_metric] == pytest.approx(np.exp(mean), rel=1e-6)
         assert found["num_examples"] == 5
+
+
+@pytest.mark.parametrize("rows", [1, 7, 130, 1001])
+def test_every_batch_size_gives_the_bits_of_numpy_s_sums_over_the_split(rows):
+    generator = np.random.default_rng(rows)
+    losses_NT = generator.gamma(1.0, size=(rows, 3)).astype(np.float32)
+    weights_NT = generator.random((rows, 3)).astype(np.float32)
+    targets_NT = generator.integers(0, 2, (rows, 3))
+    losses_NT[-1] = 1e6  # the rows that fill up the last batch would be seen
+    for weights in ({}, {"weights": weights_NT}):
+        counted_NT = np.asarray(weights.get("weights", np.ones(losses_NT.shape)), np.float64)
+        expected = float((losses_NT.astype(np.float64) * counted_NT).sum() / counted_NT.sum())
+        split = {"inputs": losses_NT, "targets": targets_NT, **weights}
+        for size in (1, 2, 3, 64, 500, rows):
+            values = evaluate(TokenLosses(), None, catalogue.find("digits"), split, size, 0, 0)
+            assert values == {"loss": expected, "accuracy": 1.0, "num_examples": rows}
+
+
+class ShareAbove:
+    """A workload's own metric: the share of rows whose loss is above 1. `seen` is what it is given:
+    the number of rows, and the shape of each batch.
+    """
+
+    def __init__(self, seen, rows):
+        self._seen = seen
+        self._seen.append(rows)
+        self._mean = WeightedMean(rows)
+
+    def add(self, batch):
+        self._seen.append(batch.losses.shape)
+        assert batch.predictions.shape == batch.targets.shape == batch.losses.shape
+        assert batch.weights.dtype == np.float64
+        self._mean.add(batch.losses > 1, batch.weights)
+
+    def finish(self):
+        return self._mean.finish()
+
+
+def test_a_workload_s_own_metric_is_given_the_rows_without_padding():
+    seen = []
+    own = {"above": functools.partial(ShareAbove, seen)}
+    definition = dataclasses.replace(
+        DIGITS, metrics=("above", "accuracy"), target_metric="above", own_metrics=own
+    )
+    losses_N = np.array([0.5, 2.0, 3.0, 0.1, 5.0], np.float32)
+    split = {"inputs": losses_N, "targets": np.zeros(5, int)}
+    values = evaluate(TokenLosses(), None, definition, split, 2, None, None)
+    assert list(values) == ["loss", "above", "accuracy", "num_examples"]
+    assert values["above"] == 0.6
+    assert seen == [5, (2,), (2,), (1,)]
+
+
+class Recorder(TokenLosses):
+    """A backend that remembers in which order it is used, and a metric that tells of each batch."""
+
+    def __init__(self):
+        self.events = []
+
+    def place(self, batch):
+        self.events.append("place")
+        return batch
+
+    def predict(self, *arguments):
+        self.events.append("predict")
+        return super().predict(*arguments)
+
+    def fetch(self, tree):
+        self.events.append("fetch")
+        return tree
+
+    def start(self, rows):
+        return self
+
+    def add(self, batch):
+        self.events.append("count")
+
+    def finish(self):
+        return 0.0
+
+
+def test_the_device_works_while_the_next_batch_is_placed_and_the_last_one_counted():
+    recorder = Recorder()
+    definition = dataclasses.replace(
+        DIGITS, metrics=("own",), target_metric="own", own_metrics={"own": recorder.start}
+    )
+    split = {"inputs": np.ones(30, np.float32), "targets": np.zeros(30, int)}
+    evaluate(recorder, None, definition, split, 10, None, None)
+    between = ["place", "fetch", "predict", "count"]
+    assert recorder.events == ["place", "predict", *between, *between, "fetch", "count"]
+
+
+ON_DEMAND = """
+import resource, sys
+import numpy as np
+from algoperf.data import batches
+from algoperf.trial.evaluate import evaluate
+from algoperf.workload import catalogue
+
+ROWS, TOKENS = int(sys.argv[1]), 64
+
+class Backend:
+    def place(self, batch):
+        return batch
+    def predict(self, workload, params, model_state, batch):
+        return batch["inputs"], batch["targets"]
+    def fetch(self, tree):
+        return tree
+
+def once(split, batch_size, buckets=None):
+    for start in range(0, split, batch_size):
+        rows_B = np.arange(start, min(start + batch_size, split))
+        losses_BT = np.repeat(rows_B[:, None] % 7, TOKENS, axis=1).astype(np.float32)
+        targets_BT, weights_BT = np.zeros(losses_BT.shape, int), np.ones(losses_BT.shape)
+        yield {"inputs": losses_BT, "targets": targets_BT, "weights": weights_BT}
+
+batches.once, batches.row_count = once, int
+values = evaluate(Backend(), None, catalogue.find("digits"), ROWS, 500, None, None)
+assert values["loss"] == np.mean(np.arange(ROWS) % 7), values
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+def test_the_memory_of_an_evaluation_does_not_grow_with_its_rows():
+    """Rows that are computed as they are asked for; 100,000 of them are 51 MB of targets alone."""
+    peaks = [
+        int(subprocess.check_output([sys.executable, "-c", ON_DEMAND, str(rows)], text=True))
+        for rows in (1000, 100_000)
+    ]
+    assert peaks[1] < 1.2 * peaks[0]

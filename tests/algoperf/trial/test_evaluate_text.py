@@ -1,6 +1,8 @@
 """Generation over a split: which rows, in which batches, and what comes of them. No framework."""
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ from algoperf.backends.generation import GenerationSettings
 from algoperf.data import batches
 from algoperf.data.tokenizers import PAD_ID
 from algoperf.trial import evaluate_text
-from algoperf.workload import Text
+from algoperf.workload import Text, metric
 from workloads.metrics import rouge
 
 WORDS = ["red", "green", "blue", "old", "new", "cat", "dog", "sun"]
@@ -57,30 +59,112 @@ def write(rows, lengths, buckets=()):
         buckets=batches.make_buckets(arrays, buckets, PAD_ID),
         batch_size=2,
         text=text,
+        metrics=metric.shared(of_texts=True),
         settings=GenerationSettings(8, beams=4),
     )
     return written, text, backend.shapes
 
 
+def column(rows, key):
+    return [row[key] for row in rows]
+
+
 def test_texts_keep_the_order_of_the_rows():
     written, text, shapes = write([0, 2, 3], [3, 5, 2, 4])
-    assert written.predictions == [text.sources["validation"][row] for row in (0, 2, 3)]
-    assert written.sources == written.predictions
-    assert written.references == [text.references["validation"][row] for row in (0, 2, 3)]
-    assert written.tokens == [3, 2, 4]
+    rows = list(written.rows())
+    assert column(rows, "prediction") == [text.sources["validation"][row] for row in (0, 2, 3)]
+    assert column(rows, "source") == column(rows, "prediction")
+    assert column(rows, "reference") == [text.references["validation"][row] for row in (0, 2, 3)]
+    assert written.tokens_N.tolist() == [3, 2, 4]
     assert shapes == [(2, 5), (2, 5)]  # the last batch is filled up
 
 
 def test_batches_are_cut_to_their_bucket_and_the_order_is_kept():
     buckets = ((3, 3), (5, 5))
     written, text, shapes = write([0, 1, 2, 3, 4], [3, 5, 2, 4, 1], buckets)
-    assert written.predictions == list(text.sources["validation"])
+    assert column(written.rows(), "prediction") == list(text.sources["validation"])
     assert shapes == [(2, 3), (2, 3), (2, 5)]
+
+
+def test_the_mean_is_of_the_rows_in_their_order_whatever_the_batches():
+    lengths = np.random.default_rng(0).integers(1, 9, 301).tolist()
+    written, text, _ = write(range(301), lengths, ((3, 3), (5, 5), (8, 8)))
+    expected = rouge.score(text.sources["validation"], text.references["validation"])
+    for name in rouge.names:
+        assert written.metrics[name] == expected[name].mean()  # to the last bit
+    assert written.metrics["generated_tokens"] == np.mean(lengths)
+
+
+def test_texts_that_wait_in_a_file_come_back_whole(monkeypatch):
+    """More of them than are kept in memory, in another order than they are read."""
+    monkeypatch.setattr(evaluate_text, "MOST_IN_MEMORY_BYTES", 16)
+    texts = ["", "naïve\nsecond line\r\n", "\ud800 is no character", "a" * 50, "b"]
+    sources = [f"source {row}" for row in range(10)]
+
+    def decode(tokens):
+        return [texts[row[0]] for row in tokens]
+
+    text = Text(decode, {"test": sources}, {"test": sources})
+    written = evaluate_text.Written("test", np.array([9, 3, 5, 0, 1]), text, {})
+    for positions in ([3, 1], [4], [0, 2]):
+        written.add(np.array(positions), [[position] for position in positions])
+    rows = list(written.rows())
+    assert column(rows, "prediction") == texts
+    assert column(rows, "source") == [sources[row] for row in (9, 3, 5, 0, 1)]
+    assert next(written.rows())["prediction"] == ""
+
+
+ON_DEMAND = """
+import resource, sys
+import numpy as np
+from algoperf.backends.generation import GenerationSettings
+from algoperf.trial import evaluate_text
+from algoperf.workload import Text, metric
+
+ROWS = int(sys.argv[1])
+
+class Inputs:
+    def __getitem__(self, rows_B):
+        return 4 + (rows_B[:, None] + np.arange(24)) % 500
+
+class Texts:
+    def __getitem__(self, row):
+        return " ".join(map(str, range(row % 500, row % 500 + 24)))
+
+class Backend:
+    def generate(self, workload, params, model_state, sources_BS, settings):
+        return sources_BS.tolist()
+
+def decode(tokens):
+    return [" ".join(map(str, row)) for row in tokens]
+
+written = evaluate_text.write(
+    Backend(), None, None, None, split="test", rows=np.arange(ROWS), arrays={"inputs": Inputs()},
+    buckets=None, batch_size=100, text=Text(decode, {"test": Texts()}, {"test": Texts()}),
+    metrics={"rouge1": metric.shared(of_texts=True)["rouge1"]}, settings=GenerationSettings(24),
+)
+assert sum(1 for row in written.rows()) == ROWS
+assert 0.5 < written.metrics["rouge1"] < 1
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+@pytest.mark.slow
+def test_the_memory_of_generated_texts_does_not_grow_with_their_rows():
+    """Rows that are computed as they are asked for; 100,000 of them are 10 MB of texts, and of
+    tokens twice that.
+    """
+    peaks = [
+        int(subprocess.check_output([sys.executable, "-c", ON_DEMAND, str(rows)], text=True))
+        for rows in (1000, 100_000)
+    ]
+    assert peaks[1] < 1.2 * peaks[0]
 
 
 def test_scores_are_rouge_s_and_metrics_their_means():
     written, _, _ = write([0, 1], [3, 5])
-    expected = rouge.score(written.predictions, written.references)
+    rows = list(written.rows())
+    expected = rouge.score(column(rows, "prediction"), column(rows, "reference"))
     for name in rouge.names:
         np.testing.assert_array_equal(written.scores[name], expected[name])
         assert written.metrics[name] == pytest.approx(expected[name].mean())
@@ -88,6 +172,10 @@ def test_scores_are_rouge_s_and_metrics_their_means():
     assert written.metrics["rouge1"] == pytest.approx((4 / 5 + 8 / 9) / 2)
     assert written.metrics["generated_tokens"] == 4
     rows = [json.loads(json.dumps(row)) for row in written.rows()]
+    for row, values in enumerate(rows):
+        assert {name: values[name] for name in rouge.names} == {
+            name: expected[name][row] for name in rouge.names
+        }
     assert [row["split"] for row in rows] == ["validation"] * 2
     assert set(rows[0]) == {"split", "source", "reference", "prediction", *rouge.names}
 

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 import time
+import types
 
 import pytest
 
@@ -132,7 +133,10 @@ REPLACED = (
     "time.sleep",
     "time.perf_counter",
     "threading.enumerate",
-    "workloads.metrics.accuracy",
+    "workloads.metrics.accuracy.Accuracy",
+    "workloads.metrics.accuracy.Accuracy.add",
+    "workloads.metrics.perplexity.perplexity",
+    "algoperf.workload.metric.StreamedSum.finish",
     "algoperf.trial.clock.Stopwatch.elapsed_s",
     "algoperf.trial.evaluate.evaluate",
     "algoperf.data.batches.TrainingQueue.__next__",
@@ -142,7 +146,10 @@ REPLACED = (
 @pytest.mark.parametrize("name", REPLACED)
 def test_what_was_replaced_is_said_once(monkeypatch, name):
     from algoperf.trial import evaluate  # noqa: F401
+    from algoperf.workload import catalogue
 
+    for workload in ("digits", "lm"):
+        catalogue.find(workload)
     guard = trust.Guard()
     parts = name.split(".")
     module = next(
@@ -160,3 +167,16 @@ def test_what_was_replaced_is_said_once(monkeypatch, name):
     guard.look()
     monkeypatch.undo()
     assert guard.flags == [f"{name} was replaced"]
+
+
+def test_a_workload_s_own_package_is_watched(monkeypatch):
+    module = types.ModuleType("outside.metrics")
+    exec("class Own:\n    def finish(self):\n        return 0.0\n", vars(module))
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setitem(sys.modules, "outsider", types.ModuleType("outsider"))
+    sys.modules["outsider"].helper = len
+    guard = trust.Guard(packages=(*trust.PACKAGES, "outside"))
+    module.Own.finish = lambda self: 1.0
+    sys.modules["outsider"].helper = max
+    guard.look()
+    assert guard.flags == ["outside.metrics.Own.finish was replaced"]

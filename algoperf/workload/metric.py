@@ -1,0 +1,193 @@
+"""What a metric is: an accumulator that is started for a split, given each of its batches, and
+asked for its value at the end, so that no evaluation holds more than a batch.
+
+A metric is named in a workload's facts. Those that workloads share are modules of
+`workloads.metrics`; each names its own in `METRICS`, or in `TEXT_METRICS` where they judge texts
+that a model wrote. A workload brings others as `WorkloadDefinition.own_metrics`.
+
+Legend: B rows of a batch, N rows of a split; `...` further axes of a row, such as its tokens.
+"""
+
+import dataclasses
+import importlib
+import math
+import pkgutil
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+SHARED = "workloads.metrics"
+BLOCK = 128  # NumPy adds up so many numbers in one loop, and halves what is longer
+_ADD_TWO = -1  # among the sizes of subtrees: the last two sums are added here
+
+
+@dataclasses.dataclass(frozen=True)
+class Batch:
+    """The rows of one batch, without those that only fill it up.
+
+    Attributes:
+        losses: The loss of each row, or of each of its tokens, (B, ...).
+        predictions: The predicted classes, (B, ...), where the loss is a softmax's; else logits.
+        targets: As the split has them, (B, ...).
+        weights: How much each loss counts, float64, in the losses' shape; 0 is not at all.
+    """
+
+    losses: NDArray[Any]
+    predictions: NDArray[Any]
+    targets: NDArray[Any]
+    weights: NDArray[np.float64]
+
+
+@dataclasses.dataclass(frozen=True)
+class TextBatch:
+    """Generated texts and their references.
+
+    Attributes:
+        positions: Where these rows stand among the N that are judged, (B,); batches come in the
+            order of their lengths.
+        predictions: What the model wrote.
+        references: What it should have written.
+    """
+
+    positions: NDArray[np.int64]
+    predictions: Sequence[str]
+    references: Sequence[str]
+
+
+class Accumulator(Protocol):
+    """One metric of one pass over a split; it was started with the number of the split's rows."""
+
+    def add(self, batch: Batch) -> None:
+        """Count the next rows of the split, in its order."""
+        ...
+
+    def finish(self) -> float:
+        """Return the metric of all rows added."""
+        ...
+
+
+class TextAccumulator(Protocol):
+    """One metric of generated texts; it was started with the number of rows that are judged.
+
+    `values_N` has the value of each row, for the file of predictions; it is None where the metric
+    is one of the whole split alone.
+    """
+
+    values_N: NDArray[np.float64] | None
+
+    def add(self, batch: TextBatch) -> None:
+        """Count some rows."""
+        ...
+
+    def finish(self) -> float:
+        """Return the metric of all rows added."""
+        ...
+
+
+Start = Callable[[int], Any]  # the number of rows -> `Accumulator` or `TextAccumulator`
+
+
+def shared(of_texts: bool) -> dict[str, Start]:
+    """Return the metrics of `workloads.metrics` by name.
+
+    Args:
+        of_texts: Whether those of generated texts are meant, or those of predictions.
+    """
+    package = importlib.import_module(SHARED)
+    metrics: dict[str, Start] = {}
+    for entry in pkgutil.iter_modules(package.__path__):
+        module = importlib.import_module(f"{SHARED}.{entry.name}")
+        metrics |= getattr(module, "TEXT_METRICS" if of_texts else "METRICS", {})
+    return metrics
+
+
+class StreamedSum:
+    """The sum of `count` numbers that come in pieces: the very bits that `np.sum` has of all.
+
+    NumPy adds pairwise: it halves an array, at a multiple of 8, until at most `BLOCK` numbers are
+    left, and adds those in one loop. Which halves there are depends on the count alone, so that
+    each is summed as soon as it is complete. Held are less than a block of numbers, and a sum for
+    each level of the halving.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._sizes = [count]  # of the subtrees not yet summed, the next one last
+        self._sums: list[np.float64] = []
+        self._rest = np.zeros(0)
+
+    def add(self, values: NDArray[Any]) -> None:
+        """Count an array's numbers, in C's order whatever its shape."""
+        flat = np.asarray(values, np.float64).reshape(-1)
+        rest = np.concatenate([self._rest, flat]) if self._rest.size else flat
+        start = 0
+        while self._sizes:
+            size = self._sizes.pop()
+            if size == _ADD_TWO:
+                right, left = self._sums.pop(), self._sums.pop()
+                self._sums.append(left + right)
+            elif size <= len(rest) - start:
+                self._sums.append(np.add.reduce(rest[start : start + size]))
+                start += size
+            elif size <= BLOCK:
+                self._sizes.append(size)
+                break
+            else:
+                half = size // 2
+                half -= half % 8
+                self._sizes += [_ADD_TWO, size - half, half]
+        self._rest = rest[start:].copy()  # of its own, so that the batch may go
+        if not self._sizes and self._rest.size:
+            raise ValueError(f"{self._rest.size} more numbers than the sum was started for")
+
+    def finish(self) -> np.float64:
+        """Return the sum.
+
+        Raises:
+            ValueError: Fewer numbers were added than the sum was started for.
+        """
+        if self._sizes != [] and self._sizes != [0]:
+            raise ValueError("fewer numbers than the sum was started for")
+        return self._sums[0] if self._sums else np.float64(0)
+
+
+class WeightedMean:
+    """The weighted mean of numbers that come in batches, the same for every size of batch.
+
+    Args:
+        rows: How many rows will come in all.
+    """
+
+    def __init__(self, rows: int) -> None:
+        self._rows = rows
+        self._sums: tuple[StreamedSum, StreamedSum] | None = None  # of values, of weights
+
+    def add(self, values: NDArray[Any], weights: NDArray[np.float64]) -> None:
+        """Count the next rows; both arrays have the shape (B, ...)."""
+        if self._sums is None:
+            count = self._rows * math.prod(values.shape[1:])
+            self._sums = StreamedSum(count), StreamedSum(count)
+        self._sums[0].add(values.astype(np.float64) * weights)
+        self._sums[1].add(weights)
+
+    def finish(self) -> float:
+        """Return the mean; NaN where all weights are 0."""
+        assert self._sums is not None, "no row was added"
+        weighted, weight = (each.finish() for each in self._sums)
+        return float(weighted / weight)
+
+
+class MeanLoss:
+    """The mean loss of the rows, or tokens, that count."""
+
+    def __init__(self, rows: int) -> None:
+        self._mean = WeightedMean(rows)
+
+    def add(self, batch: Batch) -> None:
+        """Count the next rows of the split."""
+        self._mean.add(batch.losses, batch.weights)
+
+    def finish(self) -> float:
+        """Return the mean."""
+        return self._mean.finish()
