@@ -9,9 +9,11 @@ from algoperf import spec
 from algoperf.backends import Backend
 from algoperf.backends.generation import GenerationSettings
 from algoperf.data import batches
+from algoperf.data.rows import first
 from algoperf.data.tokenizers import PAD_ID
 from algoperf.trial import evaluate_text
-from algoperf.workload import SPLITS, Arrays, Data, Scale, WorkloadDefinition
+from algoperf.workload import SPLITS, Arrays, Data, Rows, Scale, WorkloadDefinition
+from algoperf.workload.rows import in_memory
 from workloads import metrics
 
 
@@ -19,7 +21,7 @@ def evaluate(
     backend: Backend,
     workload: spec.Workload,
     definition: WorkloadDefinition,
-    arrays: Arrays,
+    arrays: Rows | Arrays,
     batch_size: int,
     params: Any,
     model_state: Any,
@@ -29,6 +31,7 @@ def evaluate(
     Losses and predictions are fetched row by row and summed in float64, so the result depends on
     neither the batch size nor the padding of the last batch.
     """
+    arrays = in_memory(arrays, "an evaluation that compares whole arrays")
     rows = batches.row_count(arrays)
     outputs = [
         backend.predict(workload, params, model_state, backend.place(batch))
@@ -52,7 +55,7 @@ def evaluate(
 def mean_token_loss(
     backend: Backend,
     workload: spec.Workload,
-    arrays: Arrays,
+    arrays: Rows | Arrays,
     batch_size: int,
     buckets: batches.Buckets | None,
     params: Any,
@@ -90,9 +93,7 @@ class Evaluator:
         self._scale = scale
         self._text = data.text
         self._splits = dict(data.splits)
-        self._splits["train"] = {
-            key: array[: scale.eval_train_rows] for key, array in data.splits["train"].items()
-        }
+        self._splits["train"] = first(data.splits["train"], scale.eval_train_rows)
         self._buckets: dict[str, batches.Buckets | None] = {
             split: batches.make_buckets(arrays, scale.buckets, PAD_ID)
             for split, arrays in self._splits.items()

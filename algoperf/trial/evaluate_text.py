@@ -10,7 +10,8 @@ from algoperf import spec
 from algoperf.backends import Backend
 from algoperf.backends.generation import GenerationSettings
 from algoperf.data import batches
-from algoperf.workload import Arrays, Text
+from algoperf.workload import Arrays, Rows, Text
+from algoperf.workload.rows import as_rows
 from workloads.metrics import rouge
 
 SUBSET_SEED = 0
@@ -60,7 +61,7 @@ def write(
     *,
     split: str,
     rows: np.ndarray,
-    arrays: Arrays,
+    arrays: Rows | Arrays,
     buckets: batches.Buckets | None,
     batch_size: int,
     text: Text,
@@ -69,7 +70,7 @@ def write(
     """Generate for these rows of a split, in batches of rows of one bucket, and judge it."""
     generated: dict[int, list[int]] = {}
     for chosen in _batches(rows, buckets, batch_size):
-        batch = {key: array[chosen] for key, array in arrays.items()}
+        batch = as_rows(arrays).take(chosen)
         sources_BS = batch["inputs"] if buckets is None else buckets.cut(batch, chosen)["inputs"]
         missing = batch_size - len(chosen)
         filled_BS = np.concatenate([sources_BS, np.repeat(sources_BS[:1], missing, axis=0)])

@@ -1,0 +1,94 @@
+"""The order in which a split's rows come: another one each epoch, a function of seed and epoch."""
+
+import numpy as np
+
+# A permutation of so many rows takes half a gibibyte; of more it is computed for each batch.
+LARGEST_PERMUTATION = 2**26
+ROUNDS = 6  # four make a Feistel network look random (Luby and Rackoff 1988)
+
+
+class Order:
+    """The rows of a split, epoch after epoch, each once an epoch.
+
+    Up to `LARGEST_PERMUTATION` rows, the order of an epoch is NumPy's permutation; beyond it is
+    `permuted`, which needs no memory.
+
+    Args:
+        count: The number of rows.
+        seed: What the orders are drawn from, with the number of the epoch.
+    """
+
+    def __init__(self, count: int, seed: int) -> None:
+        self.count = count
+        self._seed = seed
+        self.go_to(0, 0)
+
+    @property
+    def at(self) -> tuple[int, int]:
+        """(epoch, rows of it taken so far)."""
+        return self._epoch, self._offset
+
+    def go_to(self, epoch: int, offset: int) -> None:
+        """Go on from there."""
+        self._epoch, self._offset = epoch, offset
+        sequence = np.random.SeedSequence([self._seed, epoch])
+        self._permutation: np.ndarray | None = None
+        if self.count <= LARGEST_PERMUTATION:
+            generator = np.random.Generator(np.random.Philox(sequence))
+            self._permutation = generator.permutation(self.count)
+        else:
+            self._keys = sequence.generate_state(ROUNDS, np.uint64)
+
+    def take(self, most: int) -> np.ndarray:
+        """The next rows, at most so many, and none of two epochs."""
+        if self._offset == self.count:
+            self.go_to(self._epoch + 1, 0)
+        start, stop = self._offset, min(self._offset + most, self.count)
+        self._offset = stop
+        if self._permutation is not None:
+            return self._permutation[start:stop]
+        return permuted(np.arange(start, stop), self.count, self._keys)
+
+    def take_all(self, count: int) -> np.ndarray:
+        """So many next rows, of as many epochs as it takes."""
+        parts = []
+        while count:
+            parts.append(self.take(count))
+            count -= len(parts[-1])
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+def permuted(indices_N: np.ndarray, count: int, keys: np.ndarray) -> np.ndarray:
+    """Where a permutation of range(count) sends these indices, in no memory but theirs.
+
+    A balanced Feistel network (Luby and Rackoff 1988) permutes the least power of 4 that is not
+    below `count`; an index that it sends beyond is sent on until it is below (cycle walking: Black
+    and Rogaway, "Ciphers with Arbitrary Finite Domains", 2002), less than four times on average.
+
+    Args:
+        indices_N: Different or equal indices below `count`.
+        count: How many are permuted.
+        keys: A 64-bit number for each round; other keys give another permutation.
+    """
+    bits = max((count - 1).bit_length() + 1, 2) // 2  # of each half
+    values_N = _feistel(indices_N.astype(np.uint64), bits, keys)
+    while (beyond := np.flatnonzero(values_N >= count)).size:
+        values_N[beyond] = _feistel(values_N[beyond], bits, keys)
+    permuted_N: np.ndarray = values_N.astype(np.int64)
+    return permuted_N
+
+
+def _feistel(values_N: np.ndarray, bits: int, keys: np.ndarray) -> np.ndarray:
+    shift, mask = np.uint64(bits), np.uint64(2**bits - 1)
+    left_N, right_N = values_N >> shift, values_N & mask
+    for key in keys:
+        left_N, right_N = right_N, left_N ^ (spread_bits(right_N + key) & mask)
+    joined_N: np.ndarray = (left_N << shift) | right_N
+    return joined_N
+
+
+def spread_bits(values: np.ndarray) -> np.ndarray:
+    """Every bit spread over all 64 (the finaliser of splitmix64, Steele et al. 2014)."""
+    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return values ^ (values >> np.uint64(31))
