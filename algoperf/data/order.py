@@ -1,6 +1,9 @@
 """The order in which a split's rows come: another one each epoch, a function of seed and epoch."""
 
 import numpy as np
+from numpy.typing import NDArray
+
+Words = NDArray[np.uint64]
 
 # A permutation of so many rows takes half a gibibyte; of more it is computed for each batch.
 LARGEST_PERMUTATION = 2**26
@@ -37,7 +40,7 @@ class Order:
             generator = np.random.Generator(np.random.Philox(sequence))
             self._permutation = generator.permutation(self.count)
         else:
-            self._keys = sequence.generate_state(ROUNDS, np.uint64)
+            self._keys = sequence.generate_state(ROUNDS, np.uint64).astype(np.uint64)
 
     def take(self, most: int) -> np.ndarray:
         """The next rows, at most so many, and none of two epochs."""
@@ -58,7 +61,7 @@ class Order:
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
-def permuted(indices_N: np.ndarray, count: int, keys: np.ndarray) -> np.ndarray:
+def permuted(indices_N: np.ndarray, count: int, keys: Words) -> np.ndarray:
     """Where a permutation of range(count) sends these indices, in no memory but theirs.
 
     A balanced Feistel network (Luby and Rackoff 1988) permutes the least power of 4 that is not
@@ -78,16 +81,15 @@ def permuted(indices_N: np.ndarray, count: int, keys: np.ndarray) -> np.ndarray:
     return permuted_N
 
 
-def _feistel(values_N: np.ndarray, bits: int, keys: np.ndarray) -> np.ndarray:
+def _feistel(values_N: Words, bits: int, keys: Words) -> Words:
     shift, mask = np.uint64(bits), np.uint64(2**bits - 1)
     left_N, right_N = values_N >> shift, values_N & mask
     for key in keys:
         left_N, right_N = right_N, left_N ^ (spread_bits(right_N + key) & mask)
-    joined_N: np.ndarray = (left_N << shift) | right_N
-    return joined_N
+    return (left_N << shift) | right_N
 
 
-def spread_bits(values: np.ndarray) -> np.ndarray:
+def spread_bits(values: Words) -> Words:
     """Every bit spread over all 64 (the finaliser of splitmix64, Steele et al. 2014)."""
     values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

@@ -4,7 +4,7 @@
 """
 
 import hashlib
-from collections.abc import ItemsView, Iterator, KeysView, Mapping
+from collections.abc import ItemsView, Iterator, KeysView, Mapping, ValuesView
 from typing import Any, NamedTuple, Protocol, overload
 
 import numpy as np
@@ -116,6 +116,10 @@ class ArrayRows:
     def items(self) -> ItemsView[str, np.ndarray]:
         """The names and the arrays."""
         return self._arrays.items()
+
+    def values(self) -> ValuesView[np.ndarray]:
+        """The arrays."""
+        return self._arrays.values()
 
     @overload
     def get(self, name: str) -> np.ndarray | None: ...
