@@ -145,7 +145,7 @@ class TrainingQueue:
             memory allows (`prefetch.depth_for`).
 
     Raises:
-        UserError: The batch size does not divide by the number of ranks.
+        UserError: There are no rows, or the batch size does not divide by the number of ranks.
     """
 
     def __init__(
@@ -163,6 +163,8 @@ class TrainingQueue:
         self._waiting: dict[int, list[int]] = {}
         self._ahead: list[np.ndarray] = []  # the rows of the batches that `sortish` chose already
         self._rows = as_rows(rows)
+        if len(self._rows) == 0:
+            raise UserError("a split without rows cannot be trained on")
         self._batch_size = batch_size
         self._seed = seed
         self._place = place

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from algoperf.data import select
+from algoperf.data import order, select
 from algoperf.workload import ArrayRows, Data
 from algoperf.workload.rows import in_memory
 
@@ -19,7 +19,11 @@ SEED = 0
 def train_fraction(data: Data, fraction: float) -> Data:
     """Keep that share of the training rows, in their order."""
     count = _count(data)
-    kept = _generator(data).permutation(count)[: round(fraction * count)]
+    most = round(fraction * count)
+    if count > order.LARGEST_PERMUTATION:
+        kept = order.Order(count, SEED).take_all(most)
+    else:
+        kept = _generator(data).permutation(count)[:most]
     note = {"fraction": fraction, "seed": SEED}
     return select.keep(data, np.sort(kept), "train_fraction", note)
 

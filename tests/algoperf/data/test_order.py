@@ -16,9 +16,9 @@ def test_every_index_comes_once(count):
     np.testing.assert_array_equal(np.sort(sent), np.arange(count))
 
 
-def test_a_permutation_worked_out_with_whole_numbers():
+@pytest.mark.parametrize(("count", "bits"), [(1000, (5, 5)), (300, (5, 4))])
+def test_a_permutation_worked_out_with_whole_numbers(count, bits):
     """The network and the walk again, an index at a time and without NumPy's arithmetic."""
-    count, bits, low = 1000, 5, 2**5 - 1
 
     def spread(value):
         value = (value ^ (value >> 30)) * 0xBF58476D1CE4E5B9 % 2**64
@@ -27,15 +27,17 @@ def test_a_permutation_worked_out_with_whole_numbers():
 
     def send(index):
         while True:
-            left, right = divmod(index, 2**bits)
-            for key in KEYS.tolist():
-                left, right = right, left ^ (spread((right + key) % 2**64) & low)
-            index = left * 2**bits + right
+            left, right = divmod(index, 2 ** bits[1])
+            for number, key in enumerate(KEYS.tolist()):
+                mixed = spread((right + key) % 2**64) % 2 ** bits[number % 2]
+                left, right = right, left ^ mixed
+            index = left * 2 ** bits[1] + right
             if index < count:
                 return index
 
     expected = [send(index) for index in range(count)]
     assert permuted(np.arange(count), count, KEYS).tolist() == expected
+    assert sorted(expected) == list(range(count))
     assert spread(1) == 0x5692161D100B05E5  # as splitmix64 finishes 1 elsewhere
 
 
@@ -52,6 +54,7 @@ def test_parts_of_an_epoch_are_those_of_the_whole():
 def test_large_splits_are_shuffled_without_memory(monkeypatch):
     """Seen on a split of 1000 rows, for which the threshold is lowered."""
     monkeypatch.setattr(order, "LARGEST_PERMUTATION", 999)
+    monkeypatch.setattr(order, "BLOCK", 64)
 
     def epochs(seed, most):
         rows = Order(1000, seed)
@@ -59,6 +62,8 @@ def test_large_splits_are_shuffled_without_memory(monkeypatch):
         return taken.reshape(3, 1000)
 
     one = epochs(5, 7)
+    keys = np.random.SeedSequence([5, 1]).generate_state(6, np.uint64)  # those of epoch 1
+    np.testing.assert_array_equal(one[1], permuted(np.arange(1000), 1000, keys))
     np.testing.assert_array_equal(np.sort(one, 1), np.tile(np.arange(1000), (3, 1)))
     np.testing.assert_array_equal(one, epochs(5, 1000))
     np.testing.assert_array_equal(one, epochs(5, 2500))

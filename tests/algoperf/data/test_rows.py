@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 
-from algoperf.data import batches, row_changes, rows, select
+from algoperf.data import batches, order, row_changes, rows, select
 from algoperf.data.loading import load_data
 from algoperf.data.provenance import OTHER_ROWS, Selection
 from algoperf.data.provenance import Rows as KnownRows
@@ -266,6 +266,15 @@ def test_a_fraction_of_other_rows_is_a_view():
     assert views.notes == plain.notes
 
 
+def test_a_fraction_of_very_many_rows(monkeypatch):
+    """Of a split whose permutation would not fit into memory; the threshold is lowered here."""
+    monkeypatch.setattr(order, "LARGEST_PERMUTATION", ROWS - 1)
+    kept = row_changes.train_fraction(data(decoded()), 0.4).splits["train"]
+    found = kept.take(np.arange(len(kept)))["targets"].tolist()
+    assert len(found) == len(set(found)) == 12
+    assert found == sorted(order.Order(ROWS, 0).take_all(12).tolist())
+
+
 def test_texts_without_duplicates_need_no_arrays():
     sources = {"train": ["a", "b", "A"] * 10, "validation": ["b"], "test": []}
     made = Data(data(decoded()).splits, text=Text(str, sources, sources))
@@ -374,6 +383,12 @@ def test_batches_that_do_not_divide(shard, message):
         batches.TrainingQueue(arrays(), 8, 5, shard=shard)
     with pytest.raises(UserError, match=message):
         next(batches.once(arrays(), 8, shard=shard))
+
+
+def test_a_split_without_rows():
+    with pytest.raises(UserError, match="without rows"):
+        batches.TrainingQueue(arrays(0), 8, 5)
+    assert list(batches.once(arrays(0), 8)) == []
 
 
 # Whether what a submission trains on are rows of a split that nobody has read
