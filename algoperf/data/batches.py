@@ -240,12 +240,12 @@ class TrainingQueue:
     def _next_of_bucket(self, buckets: Buckets) -> Batch:
         while True:
             row = int(self._order.take(1)[0])
-            self._at = self._order.at
             bucket = int(buckets.of_row[row])
             rows = self._waiting.setdefault(bucket, [])
             rows.append(row)
             if len(rows) == self._batch_size:
                 drawn = np.array(self._waiting.pop(bucket))
+                self._at = self._order.at
                 return buckets.cut(self._take(drawn[self._own]), drawn, ranks=self._ranks)
 
     def sortish(self, window: int = 16, noise: float = 1.0, multiple: int = 8) -> Any:

@@ -20,7 +20,11 @@ Row = Mapping[str, Any]
 
 
 class UnreadableRowError(Exception):
-    """A row could not be decoded; the message names it, `__cause__` is what was raised."""
+    """A row could not be decoded, or not to what was declared; the message names it.
+
+    It is no UserError, which would undo a trial: one bad row fails it where it comes, and what was
+    measured before stays.
+    """
 
 
 class MemmapRows:
@@ -93,8 +97,8 @@ class DecodedRows:
         is_slow: Whether threads are to decode ahead.
 
     Raises:
-        UserError: From `take`: what `decode` returned is not as `fields` say.
-        UnreadableRowError: From `take`: `decode` raised something.
+        UserError: The first row cannot be decoded, or is not as `fields` say.
+        UnreadableRowError: From `take`: the same of any row.
     """
 
     def __init__(
@@ -113,6 +117,10 @@ class DecodedRows:
         self._decode = decode
         self._source = source
         self.is_slow = is_slow
+        try:
+            self.take(np.arange(min(count, 1)))
+        except UnreadableRowError as error:
+            raise UserError(str(error)) from error
 
     def __len__(self) -> int:
         return self._count
@@ -133,8 +141,6 @@ class DecodedRows:
         for position, index in enumerate(indices.tolist()):
             try:
                 row = self._decode(index)
-            except UserError:
-                raise
             except Exception as error:
                 cause = f"{type(error).__name__}: {error}"
                 raise UnreadableRowError(f"row {index} cannot be decoded: {cause}") from error
@@ -147,11 +153,11 @@ class DecodedRows:
         """NumPy would repeat a value of too few axes, and round one of another type."""
         if row.keys() != self.fields.keys():
             expected, got = (", ".join(sorted(each)) for each in (self.fields, row))
-            raise UserError(f"row {index} was decoded to {got}; expected {expected}")
+            raise UnreadableRowError(f"row {index} was decoded to {got}; expected {expected}")
         for name, (shape, dtype) in self.fields.items():
             value = np.asarray(row[name])
             if value.shape != shape or not np.can_cast(value.dtype, dtype, "same_kind"):
-                raise UserError(
+                raise UnreadableRowError(
                     f"{name} of row {index} was decoded to {value.dtype}{list(value.shape)}; "
                     f"expected {dtype}{list(shape)}"
                 )

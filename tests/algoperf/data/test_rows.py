@@ -236,19 +236,33 @@ def test_files_that_cannot_be_mapped(tmp_path):
 )
 def test_a_row_that_is_not_as_declared(row, message):
     fields = {"inputs": ((2,), np.float32), "targets": ((), np.int32)}
-    with pytest.raises(UserError, match=message):
-        DecodedRows(9, fields, lambda index: row, "test").take(np.array([4]))
+    good = {"inputs": np.zeros(2), "targets": 2}
+    made = DecodedRows(9, fields, lambda index: row if index == 4 else good, "test")
+    with pytest.raises(UnreadableRowError, match=message):
+        made.take(np.array([3, 4]))
+    with pytest.raises(UserError, match=message.replace("row 4", "row 0")):
+        DecodedRows(9, fields, lambda index: row, "test")
 
 
 def test_a_row_that_cannot_be_decoded():
-    def decode(index):
-        raise OSError("no such image")
+    """The first is tried at once; of another the trial must not be undone, as by a UserError."""
 
-    broken = DecodedRows(9, {"inputs": ((), np.float32)}, decode, "test", is_slow=False)
-    assert not broken.is_slow
-    with pytest.raises(UnreadableRowError, match=r"row 4 .*: OSError: no such image") as raised:
-        broken.take(np.array([4]))
-    assert isinstance(raised.value.__cause__, OSError)
+    def decode(index, bad=4):
+        if index == bad:
+            raise UserError("no such image")
+        return {"inputs": 1.0}
+
+    fields = {"inputs": ((), np.float32)}
+    made = DecodedRows(9, fields, decode, "test", is_slow=False)
+    assert not made.is_slow
+    message = "row 4 cannot be decoded: UserError: no such image"
+    with pytest.raises(UnreadableRowError, match=message) as raised:
+        made.take(np.array([4]))
+    assert isinstance(raised.value.__cause__, UserError)
+    assert not isinstance(raised.value, UserError)
+    with pytest.raises(UserError, match="row 0 cannot be decoded"):
+        DecodedRows(9, fields, lambda index: decode(index, 0), "test")
+    assert len(DecodedRows(0, fields, decode, "test")) == 0
 
 
 # What needs all rows in memory says so; a fraction does not
