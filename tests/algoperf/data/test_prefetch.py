@@ -102,10 +102,20 @@ def test_batches_come_in_the_order_they_were_asked_for():
         assert ahead.has_room
         ahead.ask(np.array([number]))
     assert not ahead.has_room
+    handed_out = []
+
+    def consume():
+        handed_out.extend(int(ahead.next()["targets"][0]) for _ in range(3))
+
+    consumer = threading.Thread(target=consume, daemon=True)
     for number in (2, 1, 0):
         gates[number].set()
         assert ready[number].wait(PATIENCE_S)
-    assert [int(ahead.next()["targets"][0]) for _ in range(3)] == [0, 1, 2]
+        if number == 2:
+            assert ahead._asked[2].is_ready.wait(PATIENCE_S)
+            consumer.start()  # which waits although a batch is there
+    assert not still_alive([consumer])
+    assert handed_out == [0, 1, 2]
     assert ahead.has_room
     ahead.close()
     assert not still_alive(ahead.threads)
