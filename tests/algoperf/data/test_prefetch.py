@@ -63,9 +63,9 @@ class Source:
 
 @pytest.fixture
 def source():
-    made = Source()
-    yield made
-    made.gate.set()
+    built = Source()
+    yield built
+    built.gate.set()
 
 
 def drawn(queue, count):
@@ -286,22 +286,22 @@ def test_rows_in_memory_need_no_thread():
 
 
 def test_an_evaluation_leaves_no_thread(source, monkeypatch):
-    made = []
+    threads = []
 
     class Watched(Prefetch):
         def __init__(self, *arguments):
             super().__init__(*arguments)
-            made.extend(self.threads)
+            threads.extend(self.threads)
 
     monkeypatch.setattr(prefetch, "Prefetch", Watched)
     rows = [batch["targets"].tolist() for batch in batches.once(source, 7)]
     assert [row for batch in rows for row in batch][:ROWS] == list(range(ROWS))
-    assert not still_alive(made)
+    assert not still_alive(threads)
     part = batches.once(source, 7)
     next(part)
     part.close()
-    assert made
-    assert not still_alive(made)
+    assert threads
+    assert not still_alive(threads)
 
 
 def test_the_process_ends_while_a_row_is_waited_for():

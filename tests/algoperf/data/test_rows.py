@@ -58,9 +58,9 @@ def kind(request, tmp_path):
         return RowsView(decoded(backwards), np.arange(ROWS)[::-1])
     if request.param == "decoded":
         return decoded()
-    made = mapped(tmp_path)
-    made.is_slow = request.param == "slow mapped"
-    return made
+    built = mapped(tmp_path)
+    built.is_slow = request.param == "slow mapped"
+    return built
 
 
 def same(batch, other):
@@ -103,15 +103,15 @@ def test_every_kind_trains_the_same(kind):
     """Losses of a linear regression by gradient descent, to the last bit."""
 
     def losses(given):
-        queue, weights, found = batches.TrainingQueue(given, 8, 3), np.zeros(3), []
+        queue, weights, means = batches.TrainingQueue(given, 8, 3), np.zeros(3), []
         for _ in range(25):
             batch = next(queue)
             wanted = batch["inputs"].sum(1) + batch["targets"] / 1000
             error = batch["inputs"] @ weights - wanted
-            found.append(float((error**2).mean()))
+            means.append(float((error**2).mean()))
             weights -= 0.1 * error @ batch["inputs"] / len(error)
         queue.close()
-        return found
+        return means
 
     expected = losses(arrays())
     assert losses(kind) == expected
@@ -199,11 +199,11 @@ def test_the_fingerprint_of_files(tmp_path):
 
 def test_the_fingerprint_of_other_rows_goes_into_the_datas(tmp_path):
     kinds = [decoded(), decoded(source="other"), decoded(arrays(29)), mapped(tmp_path)]
-    found = {Data({"train": each, "test": arrays()}).fingerprint for each in kinds}
-    found.add(Data({"train": arrays(), "test": decoded()}).fingerprint)
+    fingerprints = {Data({"train": each, "test": arrays()}).fingerprint for each in kinds}
+    fingerprints.add(Data({"train": arrays(), "test": decoded()}).fingerprint)
     wide = {**arrays(), "targets": np.zeros(ROWS)}
-    found.add(Data({"train": decoded(wide), "test": arrays()}).fingerprint)
-    assert len(found) == 6
+    fingerprints.add(Data({"train": decoded(wide), "test": arrays()}).fingerprint)
+    assert len(fingerprints) == 6
     again = Data({"train": decoded(), "test": arrays()})
     assert again.fingerprint == Data({"train": decoded(), "test": arrays()}).fingerprint
 
@@ -237,9 +237,9 @@ def test_files_that_cannot_be_mapped(tmp_path):
 def test_a_row_that_is_not_as_declared(row, message):
     fields = {"inputs": ((2,), np.float32), "targets": ((), np.int32)}
     good = {"inputs": np.zeros(2), "targets": 2}
-    made = DecodedRows(9, fields, lambda index: row if index == 4 else good, "test")
+    built = DecodedRows(9, fields, lambda index: row if index == 4 else good, "test")
     with pytest.raises(UnreadableRowError, match=message):
-        made.take(np.array([3, 4]))
+        built.take(np.array([3, 4]))
     with pytest.raises(UserError, match=message.replace("row 4", "row 0")):
         DecodedRows(9, fields, lambda index: row, "test")
 
@@ -253,11 +253,11 @@ def test_a_row_that_cannot_be_decoded():
         return {"inputs": 1.0}
 
     fields = {"inputs": ((), np.float32)}
-    made = DecodedRows(9, fields, decode, "test", is_slow=False)
-    assert not made.is_slow
+    built = DecodedRows(9, fields, decode, "test", is_slow=False)
+    assert not built.is_slow
     message = "row 4 cannot be decoded: UserError: no such image"
     with pytest.raises(UnreadableRowError, match=message) as raised:
-        made.take(np.array([4]))
+        built.take(np.array([4]))
     assert isinstance(raised.value.__cause__, UserError)
     assert not isinstance(raised.value, UserError)
     with pytest.raises(UserError, match="row 0 cannot be decoded"):
@@ -284,27 +284,27 @@ def test_a_fraction_of_very_many_rows(monkeypatch):
     """Of a split whose permutation would not fit into memory; the threshold is lowered here."""
     monkeypatch.setattr(order, "LARGEST_PERMUTATION", ROWS - 1)
     kept = row_changes.train_fraction(data(decoded()), 0.4).splits["train"]
-    found = kept.take(np.arange(len(kept)))["targets"].tolist()
-    assert len(found) == len(set(found)) == 12
-    assert found == sorted(order.Order(ROWS, 0).take_all(12).tolist())
+    numbers = kept.take(np.arange(len(kept)))["targets"].tolist()
+    assert len(numbers) == len(set(numbers)) == 12
+    assert numbers == sorted(order.Order(ROWS, 0).take_all(12).tolist())
 
 
 def test_texts_without_duplicates_need_no_arrays():
     sources = {"train": ["a", "b", "A"] * 10, "validation": ["b"], "test": []}
-    made = Data(data(decoded()).splits, text=Text(str, sources, sources))
-    kept = select.drop_duplicates(made).splits["train"]
+    built = Data(data(decoded()).splits, text=Text(str, sources, sources))
+    kept = select.drop_duplicates(built).splits["train"]
     assert kept.take(np.arange(len(kept)))["targets"].tolist() == [0]
 
 
 @pytest.mark.parametrize(
     ("operation", "named"),
     [
-        (lambda made: select.balance(made, 0), "--balance"),
+        (lambda built: select.balance(built, 0), "--balance"),
         (select.drop_duplicates, "--drop-duplicates"),
-        (lambda made: row_changes.label_noise(made, 0.5), "label_noise"),
-        (lambda made: row_changes.class_imbalance(made, 0.5), "class_imbalance"),
-        (lambda made: facts.rows_of(made, {}), "describing or exporting"),
-        (lambda made: batches.make_buckets(made.splits["train"], [(2, 2)], 1), "lengths"),
+        (lambda built: row_changes.label_noise(built, 0.5), "label_noise"),
+        (lambda built: row_changes.class_imbalance(built, 0.5), "class_imbalance"),
+        (lambda built: facts.rows_of(built, {}), "describing or exporting"),
+        (lambda built: batches.make_buckets(built.splits["train"], [(2, 2)], 1), "lengths"),
     ],
 )
 def test_what_needs_arrays_says_so(operation, named):
