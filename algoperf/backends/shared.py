@@ -72,7 +72,7 @@ def model_settings(
 
 def sample_inputs(definition: WorkloadDefinition, data: Data) -> Any:
     """What the model is called with, for the first training row."""
-    row = {key: array[:1] for key, array in data.splits["train"].items()}
+    row = data.splits["train"].take(np.arange(1))
     return (row["inputs"], row["targets"]) if definition.generates_text else row["inputs"]
 
 

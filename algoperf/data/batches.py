@@ -1,8 +1,9 @@
 """Order and padding of batches: shuffled for ever in training, every row exactly once in
 evaluation.
 
-Rows are arrays in memory and a batch is one gather (6 us for 64 token rows), so there is no
+Where rows are arrays in memory, a batch is one gather (6 us for 64 token rows), so there is no
 prefetching thread that would compete with the training step for the two cores of a small machine.
+Rows that are slow to take are taken ahead by threads (`algoperf.data.prefetch`), in the same order.
 """
 
 import time
@@ -11,16 +12,40 @@ from typing import Any
 
 import numpy as np
 
-from algoperf.data import sortish
+from algoperf.data import prefetch, sortish
+from algoperf.data.order import Order
+from algoperf.errors import UserError
+from algoperf.workload import Arrays, Rows
+from algoperf.workload.rows import as_rows, in_memory
 
 SORTISH = 0x50  # sets the random stream of `TrainingQueue.sortish` apart from that of the order
+ALONE = (0, 1)  # the shard of a process that trains or evaluates on all rows of a batch
 
-Arrays = Mapping[str, np.ndarray]
+Batch = dict[str, np.ndarray]
 
 
-def row_count(arrays: Arrays) -> int:
+def row_count(rows: Rows | Arrays) -> int:
     """The number of rows of a split."""
-    return len(arrays["targets"])
+    return len(as_rows(rows))
+
+
+def _shard(batch_size: int, shard: tuple[int, int]) -> slice:
+    """Which rows of a batch of all ranks are those of one rank.
+
+    Args:
+        batch_size: Rows of the batch, all ranks together.
+        shard: (rank, number of ranks).
+
+    Raises:
+        UserError: The batch does not divide by the number of ranks.
+    """
+    rank, ranks = shard
+    if not 0 <= rank < ranks:
+        raise UserError(f"rank {rank} is not one of {ranks} ranks, which are counted from 0")
+    if batch_size % ranks:
+        raise UserError(f"a batch of {batch_size} rows does not divide among {ranks} ranks")
+    share = batch_size // ranks
+    return slice(rank * share, (rank + 1) * share)
 
 
 class Buckets:
@@ -31,7 +56,10 @@ class Buckets:
     positions that are not padding, over the batches cut so far.
     """
 
-    def __init__(self, arrays: Arrays, lengths: Sequence[tuple[int, int]], pad_id: int) -> None:
+    def __init__(
+        self, rows: Rows | Arrays, lengths: Sequence[tuple[int, int]], pad_id: int
+    ) -> None:
+        arrays = in_memory(rows, "cutting batches to their rows' lengths")
         sources_N, targets_N = (_lengths(arrays[key], pad_id) for key in ("inputs", "targets"))
         fits = [(sources_N <= source) & (targets_N <= target) for source, target in lengths]
         fits[-1] = np.ones_like(fits[-1])
@@ -42,10 +70,20 @@ class Buckets:
         self._real = self._all = 0
 
     def cut(
-        self, batch: Arrays, rows: np.ndarray, lengths: tuple[int, int] | None = None
-    ) -> dict[str, np.ndarray]:
-        """A batch of these rows, its tokens cut to (source, target) lengths that hold them all: by
-        default those of their bucket, which is the same for all.
+        self,
+        batch: Arrays,
+        rows: np.ndarray,
+        lengths: tuple[int, int] | None = None,
+        ranks: int = 1,
+    ) -> Batch:
+        """Return a batch, its tokens cut to lengths that hold them all.
+
+        Args:
+            batch: The rows, or one rank's equal share of them.
+            rows: Which rows the batch of all ranks has.
+            lengths: (source, target) lengths; by default those of the rows' bucket, which is the
+                same for all.
+            ranks: How many ranks share the batch.
         """
         source, target = lengths or self._lengths[self.of_row[rows[0]]]
         cut = {
@@ -53,7 +91,7 @@ class Buckets:
             for key, array in batch.items()
         }
         self._real += int(self._tokens_N[rows].sum())
-        self._all += cut["inputs"].size + cut["targets"].size
+        self._all += (cut["inputs"].size + cut["targets"].size) * ranks
         return cut
 
     @property
@@ -78,9 +116,11 @@ def _lengths(tokens_NT: np.ndarray, pad_id: int) -> np.ndarray:
     return lengths_N
 
 
-def make_buckets(arrays: Arrays, lengths: Sequence[tuple[int, int]], pad_id: int) -> Buckets | None:
+def make_buckets(
+    rows: Rows | Arrays, lengths: Sequence[tuple[int, int]], pad_id: int
+) -> Buckets | None:
     """The buckets of a split; None where the scale has none."""
-    return Buckets(arrays, lengths, pad_id) if lengths else None
+    return Buckets(rows, lengths, pad_id) if lengths else None
 
 
 class TrainingQueue:
@@ -88,67 +128,125 @@ class TrainingQueue:
     batch size.
 
     A batch may straddle two epochs, so all have the same size. The order of epoch `e` is a function
-    of (seed, e) alone. With `buckets` a batch holds rows of one bucket, in that order, and a row
-    waits until its bucket has a batch together. `place` moves a batch to the device. `wait_s` adds
-    up the time spent in `next`.
+    of (seed, e) alone (`algoperf.data.order`). With `buckets` a batch holds rows of one bucket, in
+    that order, and a row waits until its bucket has a batch together. `wait_s` adds up the time
+    spent in `next`; where rows are taken ahead, that is what the training had to wait for them.
+
+    Args:
+        rows: The split's rows, of any kind, or a mapping of arrays.
+        batch_size: Rows of a batch, all ranks together.
+        seed: What the orders are drawn from.
+        place: Moves a batch to the device.
+        now: The clock that `wait_s` is read from, in seconds.
+        buckets: The rows by length, where batches are cut to their rows.
+        shard: (rank, number of ranks): each rank gets its part of every batch, and the parts, in
+            the order of the ranks, are the batch that one process alone would get.
+        depth: How many batches are taken ahead where the rows are slow to take; None: as many as
+            memory allows (`prefetch.depth_for`).
+
+    Raises:
+        UserError: There are no rows, or the batch size does not divide by the number of ranks.
     """
 
     def __init__(
         self,
-        arrays: Arrays,
+        rows: Rows | Arrays,
         batch_size: int,
         seed: int,
         place: Callable[[Arrays], Any] = dict,
         now: Callable[[], float] = time.perf_counter,
         buckets: Buckets | None = None,
+        shard: tuple[int, int] = ALONE,
+        depth: int | None = None,
     ) -> None:
         self.buckets = buckets
         self._waiting: dict[int, list[int]] = {}
         self._ahead: list[np.ndarray] = []  # the rows of the batches that `sortish` chose already
-        self._arrays = arrays
+        self._rows = as_rows(rows)
+        if len(self._rows) == 0:
+            raise UserError("a split without rows cannot be trained on")
         self._batch_size = batch_size
         self._seed = seed
         self._place = place
         self._now = now
-        self._epoch = 0
-        self._order = self._permutation(0)
-        self._offset = 0
+        self._own = _shard(batch_size, shard)
+        self._ranks = shard[1]
+        self._order = Order(len(self._rows), seed)
+        self._take: prefetch.Take = self._rows.take
+        self._depth = depth
+        self._prefetch: prefetch.Prefetch | None = None
+        # Where the order stood when each of the batches that are taken ahead was drawn from it.
+        self._drawn_at: list[tuple[int, int]] = []
+        self._at = self._order.at
+        self.is_resumed = False
         self.wait_s = 0.0
 
-    def _permutation(self, epoch: int) -> np.ndarray:
-        generator = np.random.Generator(
-            np.random.Philox(np.random.SeedSequence([self._seed, epoch]))
-        )
-        return generator.permutation(row_count(self._arrays))
+    def watch(self, look: Callable[[Batch], None]) -> None:
+        """Have a function look at every batch as it is taken, before it is cut or placed; where
+        rows are taken ahead it runs in the threads that take them.
+        """
+        take = self._take
 
-    def _take(self, most: int) -> np.ndarray:
-        """The next rows of the order, at most so many, and none of two epochs."""
-        if self._offset == len(self._order):
-            self._epoch += 1
-            self._order = self._permutation(self._epoch)
-            self._offset = 0
-        taken = self._order[self._offset : self._offset + most]
-        self._offset += len(taken)
-        return taken
+        def taken(indices: np.ndarray) -> Batch:
+            batch = take(indices)
+            look(batch)
+            return batch
 
-    def _next_rows(self, batches: int = 1) -> np.ndarray:
-        parts = []
-        missing = batches * self._batch_size
-        while missing:
-            parts.append(self._take(missing))
-            missing -= len(parts[-1])
-        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+        self.close()
+        self._take = taken
 
-    def _next_of_bucket(self, buckets: Buckets) -> dict[str, np.ndarray]:
+    def close(self) -> None:
+        """End the threads, if there are any; they start again with the next batch."""
+        if self._prefetch is not None:
+            self._prefetch.close()
+            self._prefetch = None
+            self._return_to(self._at)
+
+    def _next_batch(self) -> Batch:
+        """The own rows of the next batch in the order. The queue does not move on from a batch that
+        could not be taken.
+        """
+        try:
+            if self._rows.is_slow:
+                batch, at = self._fetch_ahead().next(), self._drawn_at.pop(0)
+            else:
+                batch = self._take(self._order.take_all(self._batch_size)[self._own])
+                at = self._order.at
+        except BaseException:
+            self._return_to(self._at)
+            raise
+        self._at = at
+        return batch
+
+    def _fetch_ahead(self) -> prefetch.Prefetch:
+        """The threads, which have been asked for as many batches as they may take ahead."""
+        if self._prefetch is None:
+            own_bytes = prefetch.row_bytes(self._rows.fields) * self._batch_size // self._ranks
+            depth = self._depth or prefetch.depth_for(own_bytes)
+            self._prefetch = prefetch.Prefetch(self._take, depth, prefetch.thread_count())
+        while self._prefetch.has_room:
+            self._prefetch.ask(self._order.take_all(self._batch_size)[self._own])
+            self._drawn_at.append(self._order.at)
+        return self._prefetch
+
+    def _return_to(self, at: tuple[int, int]) -> None:
+        """Let the order go on there; what was taken ahead is of no use any more."""
+        if self._prefetch is not None:
+            self._prefetch.discard()
+        self._drawn_at.clear()
+        self._order.go_to(*at)
+        self._at = at
+
+    def _next_of_bucket(self, buckets: Buckets) -> Batch:
         while True:
-            row = int(self._take(1)[0])
+            row = int(self._order.take(1)[0])
             bucket = int(buckets.of_row[row])
             rows = self._waiting.setdefault(bucket, [])
             rows.append(row)
             if len(rows) == self._batch_size:
-                taken = np.array(self._waiting.pop(bucket))
-                batch = {key: array[taken] for key, array in self._arrays.items()}
-                return buckets.cut(batch, taken)
+                drawn = np.array(self._waiting.pop(bucket))
+                self._at = self._order.at
+                return buckets.cut(self._take(drawn[self._own]), drawn, ranks=self._ranks)
 
     def sortish(self, window: int = 16, noise: float = 1.0, multiple: int = 8) -> Any:
         """The next batch of rows of about the same length, cut to the longest of them.
@@ -164,29 +262,33 @@ class TrainingQueue:
         started_at_s = self._now()
         sides_N = self.buckets.sides_N
         if not self._ahead:
-            drawn_at = [self._seed, self._epoch, self._offset, SORTISH]
-            rows_N = self._next_rows(window)
+            drawn_at = [self._seed, *self._order.at, SORTISH]
+            rows_N = self._order.take_all(window * self._batch_size)
+            self._at = self._order.at
             generator = np.random.default_rng(np.random.SeedSequence(drawn_at))
             size, lengths_N = self._batch_size, sides_N["inputs"][rows_N]
             chosen = sortish.group(lengths_N, size, noise, generator)
             self._ahead = [rows_N[indices] for indices in chosen]
         rows = self._ahead.pop(0)
         source, target = (
-            sortish.cut_length(sides_N[key][rows], multiple, self._arrays[key].shape[1])
+            sortish.cut_length(sides_N[key][rows], multiple, self._rows.fields[key].shape[0])
             for key in ("inputs", "targets")
         )
-        arrays = {key: array[rows] for key, array in self._arrays.items()}
-        batch = self._place(self.buckets.cut(arrays, rows, (source, target)))
+        own = self._take(rows[self._own])
+        batch = self._place(self.buckets.cut(own, rows, (source, target), self._ranks))
         self.wait_s += self._now() - started_at_s
         return batch
 
     def position(self) -> dict[str, Any]:
-        """Where the queue is, as plain values: the same position gives the same batches."""
+        """Where the queue is, as plain values: the same position gives the same batches. It is the
+        same on all ranks, and does not count what was taken ahead.
+        """
         waiting = {str(bucket): rows for bucket, rows in self._waiting.items()}
         counts = None if self.buckets is None else self.buckets.counts
+        epoch, offset = self._at
         return {
-            "epoch": self._epoch,
-            "offset": self._offset,
+            "epoch": epoch,
+            "offset": offset,
             "waiting": waiting,
             "ahead": [rows.tolist() for rows in self._ahead],
             "bucket_counts": counts,
@@ -198,53 +300,78 @@ class TrainingQueue:
         """How many batches were taken so far, by this process and those before it."""
         waiting = sum(len(rows) for rows in self._waiting.values())
         waiting += sum(len(rows) for rows in self._ahead)
-        rows = self._epoch * len(self._order) + self._offset - waiting
-        return rows // self._batch_size
+        epoch, offset = self._at
+        return (epoch * self._order.count + offset - waiting) // self._batch_size
 
     def go_to(self, position: Mapping[str, Any]) -> None:
         """Take up a position of an earlier queue over the same rows with the same seed."""
-        self._epoch, self._offset = position["epoch"], position["offset"]
-        self._order = self._permutation(self._epoch)
+        self._return_to((position["epoch"], position["offset"]))
         self._waiting = {int(bucket): list(rows) for bucket, rows in position["waiting"].items()}
         self._ahead = [np.array(rows) for rows in position.get("ahead", [])]
         if self.buckets is not None:
             self.buckets.counts = position["bucket_counts"]
         self.wait_s = position["wait_s"]
+        self.is_resumed = True
 
     def __iter__(self) -> "TrainingQueue":
         return self
 
     def __next__(self) -> Any:
         started_at_s = self._now()
-        if self.buckets is None:
-            rows = self._next_rows()
-            arrays = {key: array[rows] for key, array in self._arrays.items()}
-        else:
-            arrays = self._next_of_bucket(self.buckets)
-        batch = self._place(arrays)
+        batch = self._next_batch() if self.buckets is None else self._next_of_bucket(self.buckets)
+        placed = self._place(batch)
         self.wait_s += self._now() - started_at_s
-        return batch
+        return placed
 
 
 def once(
-    arrays: Arrays, batch_size: int, buckets: Buckets | None = None
-) -> Iterator[dict[str, np.ndarray]]:
-    """Every row exactly once: in order, or with `buckets` bucket by bucket, each batch cut to its
-    bucket. The last batch (of each bucket) is filled up with copies of its first row, whose
-    'weights' are 0; real rows have weight 1, times the split's own 'weights' where it has them.
+    rows: Rows | Arrays,
+    batch_size: int,
+    buckets: Buckets | None = None,
+    shard: tuple[int, int] = ALONE,
+) -> Iterator[Batch]:
+    """Yield every row exactly once: in order, or with `buckets` bucket by bucket, each batch cut to
+    its bucket.
+
+    The last batch (of each bucket) is filled up with copies of a row of it, whose 'weights' are 0;
+    real rows have weight 1, times the split's own 'weights' where it has them.
+
+    Args:
+        rows: The split's rows, of any kind, or a mapping of arrays.
+        batch_size: Rows of a batch, all ranks together.
+        buckets: The rows by length, where batches are cut to their rows.
+        shard: (rank, number of ranks): each rank gets its part of every batch, as in training.
     """
-    every = np.arange(row_count(arrays))
+    rows = as_rows(rows)
+    own, ranks = _shard(batch_size, shard), shard[1]
+    drawn = list(_evaluation_batches(len(rows), batch_size, buckets))
+    taken: Iterator[Batch]
+    # Of a rank without a real row, the first row of the batch alone, to fill its part with.
+    parts = (indices[own] if own.start < len(indices) else indices[:1] for indices in drawn)
+    if rows.is_slow:
+        batch_bytes = prefetch.row_bytes(rows.fields) * batch_size // ranks
+        taken = prefetch.in_order(rows.take, parts, batch_bytes)
+    else:
+        taken = map(rows.take, parts)
+    for indices, batch in zip(drawn, taken, strict=True):
+        real = len(indices[own])
+        batch.setdefault("weights", np.ones(len(batch["targets"]), np.float32))
+        padded = {key: _fill(array, own.stop - own.start) for key, array in batch.items()}
+        padded["weights"][real:] = 0
+        yield padded if buckets is None else buckets.cut(padded, indices, ranks=ranks)
+
+
+def _evaluation_batches(
+    count: int, batch_size: int, buckets: Buckets | None
+) -> Iterator[np.ndarray]:
+    """Yield the rows of each batch, the last (of each bucket) shorter than the others."""
+    every = np.arange(count)
     parts = [every]
     if buckets is not None:
         parts = [every[buckets.of_row == bucket] for bucket in np.unique(buckets.of_row)]
     for bucket_rows in parts:
         for start in range(0, len(bucket_rows), batch_size):
-            rows = bucket_rows[start : start + batch_size]
-            chunk = {key: array[rows] for key, array in arrays.items()}
-            chunk.setdefault("weights", np.ones(len(rows), np.float32))
-            padded = {key: _fill(array, batch_size) for key, array in chunk.items()}
-            padded["weights"][len(rows) :] = 0
-            yield padded if buckets is None else buckets.cut(padded, rows)
+            yield bucket_rows[start : start + batch_size]
 
 
 def _fill(array: np.ndarray, batch_size: int) -> np.ndarray:

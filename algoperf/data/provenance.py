@@ -2,13 +2,17 @@
 repeat them, but not change them or bring others.
 """
 
+import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
-from algoperf.data.batches import Arrays, TrainingQueue
+from algoperf import workload
+from algoperf.data.batches import TrainingQueue
 from algoperf.data.tokenizers import PAD_ID
+from algoperf.workload import ArrayRows, Arrays
+from algoperf.workload.rows import as_rows
 
 KEYS = ("inputs", "targets")
 CHUNK_ROWS = 4096
@@ -18,17 +22,38 @@ _WORDS = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64}
 
 
 class Rows:
-    """The rows of a split, each known by 64 bits."""
+    """Rows that may be trained on, each known by 64 bits: all of the split where its arrays are in
+    memory, else those that `add` was given.
+    """
 
-    def __init__(self, arrays: Arrays) -> None:
-        self._shapes = {key: arrays[key].shape[1:] for key in KEYS}
-        self._types = {key: arrays[key].dtype for key in KEYS}
+    def __init__(self, rows: workload.Rows | Arrays) -> None:
+        rows = as_rows(rows)
+        self._shapes = {key: rows.fields[key].shape for key in KEYS}
+        self._types = {key: rows.fields[key].dtype for key in KEYS}
         rng = np.random.default_rng(0)
         self._factors = {
             key: rng.integers(0, 2**64, int(np.prod(shape)), np.uint64) | np.uint64(1)
             for key, shape in self._shapes.items()
         }
-        self._known_N = self._digests({key: arrays[key] for key in KEYS})
+        self._lock = threading.Lock()
+        self._added: list[np.ndarray] = []
+        self.has_all = isinstance(rows, ArrayRows)
+        self._known_N = np.empty(0, np.uint64)
+        if isinstance(rows, ArrayRows):
+            self._known_N = self._digests({key: rows[key] for key in KEYS})
+
+    def add(self, batch: Arrays) -> None:
+        """Know these rows, too; any thread may say so."""
+        digests = self._digests(batch)
+        with self._lock:
+            self._added.append(digests)
+
+    def _known(self) -> np.ndarray:
+        with self._lock:
+            if self._added:
+                self._known_N = np.unique(np.concatenate([self._known_N, *self._added]))
+                self._added.clear()
+            return self._known_N
 
     def _digests(self, arrays: Arrays) -> np.ndarray:
         """A sum of each row's words with odd factors, modulo 2^64."""
@@ -53,7 +78,7 @@ class Rows:
         counts = {len(array) for array in arrays.values()}
         if shapes != self._shapes or len(counts) != 1:
             return False
-        return bool(np.isin(self._digests(arrays), self._known_N).all())
+        return bool(np.isin(self._digests(arrays), self._known()).all())
 
     def _whole(self, key: str, array: np.ndarray) -> np.ndarray:
         """The array with its rows as long as the split's, of the split's type."""
@@ -70,7 +95,9 @@ class Selection:
     """What a submission's own `data_selection` is seen to do, as flags of the result.
 
     `last()` gives what it returned last, None before: a batch, several in a list, or the queue that
-    it was given. `fetch` makes NumPy arrays of a batch.
+    it was given. `fetch` makes NumPy arrays of a batch. Where the split is not in memory, the rows
+    that the queue has handed out are those that may be trained on; what a process before this one
+    was handed is not known, so after that no row is called another than the split's.
     """
 
     def __init__(
@@ -82,6 +109,8 @@ class Selection:
     ) -> None:
         self._rows, self._queue = rows, queue
         self._fetch, self._last = fetch, last
+        if not rows.has_all:
+            queue.watch(rows.add)
 
     def findings(self) -> list[str]:
         """The flags, after some steps."""
@@ -90,6 +119,8 @@ class Selection:
             return []
         found = [] if 2 * self._queue.batches_drawn >= steps else [FEW_DRAWN]
         if batch is self._queue:  # update_params draws from it
+            return found
+        if self._queue.is_resumed and not self._rows.has_all:
             return found
         several = isinstance(batch, list | tuple) and len(batch) > 0
         try:

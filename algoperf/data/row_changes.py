@@ -8,8 +8,9 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from algoperf.data import select
-from algoperf.workload import Data
+from algoperf.data import order, select
+from algoperf.workload import ArrayRows, Data
+from algoperf.workload.rows import in_memory
 
 TRAIN = "train"
 SEED = 0
@@ -18,7 +19,11 @@ SEED = 0
 def train_fraction(data: Data, fraction: float) -> Data:
     """Keep that share of the training rows, in their order."""
     count = _count(data)
-    kept = _generator(data).permutation(count)[: round(fraction * count)]
+    most = round(fraction * count)
+    if count > order.LARGEST_PERMUTATION:
+        kept = order.Order(count, SEED).take_all(most)
+    else:
+        kept = _generator(data).permutation(count)[:most]
     note = {"fraction": fraction, "seed": SEED}
     return select.keep(data, np.sort(kept), "train_fraction", note)
 
@@ -29,7 +34,7 @@ def label_noise(data: Data, share: float) -> Data:
     chosen = _generator(data).permutation(count)[: round(share * count)]
     giver = np.arange(count)
     giver[chosen] = np.roll(chosen, 1)
-    train = dict(data.splits[TRAIN])
+    train = dict(in_memory(data.splits[TRAIN], "the axis label_noise"))
     for key in train.keys() & {"targets", "weights"}:
         train[key] = train[key][giver]
     text = data.text
@@ -37,14 +42,15 @@ def label_noise(data: Data, share: float) -> Data:
         references = [text.references[TRAIN][row] for row in giver.tolist()]
         text = dataclasses.replace(text, references={**text.references, TRAIN: references})
     notes = {**data.notes, "label_noise": {"share": share, "rows": len(chosen), "seed": SEED}}
-    return dataclasses.replace(data, splits={**data.splits, TRAIN: train}, notes=notes, text=text)
+    splits = {**data.splits, TRAIN: ArrayRows(train)}
+    return dataclasses.replace(data, splits=splits, notes=notes, text=text)
 
 
 def class_imbalance(data: Data, ratio: float) -> Data:
     """Keep the training rows of the k-th of C classes at the rate ratio^(k / (C - 1)), so that the
     last is `ratio` times as frequent as the first was (Cui et al. 2019, section 5.1).
     """
-    labels = data.splits[TRAIN]["targets"]
+    labels = in_memory(data.splits[TRAIN], "the axis class_imbalance")["targets"]
     names = np.unique(labels)
     generator = _generator(data)
     kept: list[NDArray[np.int64]] = []
@@ -71,7 +77,7 @@ def change(data: Data, changes: Mapping[str, float]) -> Data:
 
 
 def _count(data: Data) -> int:
-    return len(data.splits[TRAIN]["targets"])
+    return len(data.splits[TRAIN])
 
 
 def _generator(data: Data) -> np.random.Generator:

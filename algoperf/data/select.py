@@ -14,8 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from algoperf.data.report.duplicates import normalise
+from algoperf.data.rows import chosen as chosen_rows
 from algoperf.errors import UserError
 from algoperf.workload import Data, Scale, WorkloadDefinition
+from algoperf.workload.rows import in_memory
 
 TRAIN = "train"
 OPTION = "skip_bad_rows"  # of a loader that can
@@ -26,7 +28,7 @@ def balance(data: Data, seed: int) -> Data:
 
     The rows that stay keep their order. Raises UserError where the targets are no classes.
     """
-    labels = data.splits[TRAIN]["targets"]
+    labels = in_memory(data.splits[TRAIN], "--balance")["targets"]
     if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
         raise UserError("--balance makes classes equal; the rows of this workload have none")
     names, counts = np.unique(labels, return_counts=True)
@@ -76,13 +78,13 @@ def skip_bad_rows(definition: WorkloadDefinition, scale: Scale) -> Scale:
 def _keys(data: Data, split: str) -> Sequence[Hashable]:
     if data.text is not None:
         return [normalise(text) for text in data.text.sources[split]]
-    return [row.tobytes() for row in np.ascontiguousarray(data.splits[split]["inputs"])]
+    inputs = in_memory(data.splits[split], "--drop-duplicates")["inputs"]
+    return [row.tobytes() for row in np.ascontiguousarray(inputs)]
 
 
 def keep(data: Data, rows: NDArray[np.int64], choice: str, note: dict[str, Any]) -> Data:
     """Return the data with these training rows alone, and the note of the choice."""
-    splits = dict(data.splits)
-    splits[TRAIN] = {key: array[rows] for key, array in data.splits[TRAIN].items()}
+    splits = {**data.splits, TRAIN: chosen_rows(data.splits[TRAIN], rows)}
     text = data.text
     if text is not None:
         chosen = [

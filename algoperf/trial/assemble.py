@@ -223,7 +223,7 @@ def _meter(backend: backends.Backend) -> resources.Meter:
 
 
 def _selection(
-    train: workload.Arrays, queue: batches.TrainingQueue, backend: backends.Backend, trial: Trial
+    train: workload.Rows, queue: batches.TrainingQueue, backend: backends.Backend, trial: Trial
 ) -> provenance.Selection:
     def last() -> tuple[int, Any]:
         return trial.state.step, trial.last_batch

@@ -10,9 +10,10 @@ from algoperf import spec
 from algoperf.backends import Backend
 from algoperf.backends.generation import GenerationSettings
 from algoperf.data import batches
+from algoperf.data.rows import first
 from algoperf.data.tokenizers import PAD_ID
 from algoperf.trial import evaluate_text
-from algoperf.workload import SPLITS, Arrays, Data, Scale, WorkloadDefinition
+from algoperf.workload import SPLITS, Arrays, Data, Rows, Scale, WorkloadDefinition
 from algoperf.workload.metric import Accumulator, Batch, MeanLoss
 
 # A batch's 'targets' and 'weights', its losses and its predictions.
@@ -23,7 +24,7 @@ def evaluate(
     backend: Backend,
     workload: spec.Workload,
     definition: WorkloadDefinition,
-    arrays: Arrays,
+    arrays: Rows | Arrays,
     batch_size: int,
     params: Any,
     model_state: Any,
@@ -98,7 +99,7 @@ def accumulate(
 def mean_token_loss(
     backend: Backend,
     workload: spec.Workload,
-    arrays: Arrays,
+    arrays: Rows | Arrays,
     batch_size: int,
     buckets: batches.Buckets | None,
     params: Any,
@@ -136,9 +137,7 @@ class Evaluator:
         self._scale = scale
         self._text = data.text
         self._splits = dict(data.splits)
-        self._splits["train"] = {
-            key: array[: scale.eval_train_rows] for key, array in data.splits["train"].items()
-        }
+        self._splits["train"] = first(data.splits["train"], scale.eval_train_rows)
         self._buckets: dict[str, batches.Buckets | None] = {
             split: batches.make_buckets(arrays, scale.buckets, PAD_ID)
             for split, arrays in self._splits.items()

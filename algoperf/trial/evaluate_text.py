@@ -11,8 +11,9 @@ from algoperf import spec
 from algoperf.backends import Backend
 from algoperf.backends.generation import GenerationSettings
 from algoperf.data import batches
-from algoperf.workload import Arrays, Text
+from algoperf.workload import Arrays, Rows, Text
 from algoperf.workload.metric import TextAccumulator, TextBatch
+from algoperf.workload.rows import as_rows
 
 SUBSET_SEED = 0
 MOST_IN_MEMORY_BYTES = 2**20  # of generated texts; more of them are in a temporary file
@@ -108,7 +109,7 @@ def write(
     *,
     split: str,
     rows: np.ndarray,
-    arrays: Arrays,
+    arrays: Rows | Arrays,
     buckets: batches.Buckets | None,
     batch_size: int,
     text: Text,
@@ -120,7 +121,7 @@ def write(
     written = Written(split, rows, text, started)
     for positions in _batches(rows, buckets, batch_size):
         chosen = rows[positions]
-        batch = {key: array[chosen] for key, array in arrays.items()}
+        batch = as_rows(arrays).take(chosen)
         sources_BS = batch["inputs"] if buckets is None else buckets.cut(batch, chosen)["inputs"]
         missing = batch_size - len(chosen)
         filled_BS = np.concatenate([sources_BS, np.repeat(sources_BS[:1], missing, axis=0)])

@@ -2,7 +2,6 @@
 
 from algoperf.workload.definition import (
     SPLITS,
-    Arrays,
     Data,
     Generation,
     Scale,
@@ -11,12 +10,16 @@ from algoperf.workload.definition import (
     Variant,
     WorkloadDefinition,
 )
+from algoperf.workload.rows import ArrayRows, Arrays, Field, Rows
 
 __all__ = [
     "SPLITS",
+    "ArrayRows",
     "Arrays",
     "Data",
+    "Field",
     "Generation",
+    "Rows",
     "Scale",
     "Target",
     "Text",

@@ -7,14 +7,12 @@ import importlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from algoperf import spec
 from algoperf.errors import choose
 from algoperf.workload import metric
+from algoperf.workload.rows import FINGERPRINT_DIGITS, ArrayRows, Arrays, Rows, as_rows
 
 SPLITS = ("train", "validation", "test")
-Arrays = Mapping[str, np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,30 +101,61 @@ class Text:
     references: Mapping[str, Sequence[str]]
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, init=False)
 class Data:
-    """The rows of a run: for each split arrays of equal length, among them 'inputs' and 'targets'.
+    """The rows of a run, and what goes with them.
 
-    `model` holds model settings that only the data knows. `notes` go into the run's meta data.
-    `text` is there where the workload generates text. `tokenizer` is the JSON of the tokenizer, as
-    the `tokenizers` library writes it, where it is no published one.
+    Args:
+        splits: Rows by split ('train', 'validation', 'test'): of any kind, or a mapping of arrays
+            of equal length, among them 'inputs' and 'targets'; `splits` then holds `ArrayRows`.
+        model: Model settings that only the data knows.
+        notes: What goes into the run's meta data.
+        text: Is there where the workload generates text.
+        tokenizer: The JSON of the tokenizer, as the `tokenizers` library writes it, where it is no
+            published one.
+
+    Raises:
+        UserError: The arrays of a split differ in their numbers of rows.
     """
 
-    splits: Mapping[str, Arrays]
-    model: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    notes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    text: Text | None = None
-    tokenizer: str | None = None
+    splits: Mapping[str, Rows]
+    model: Mapping[str, Any]
+    notes: Mapping[str, Any]
+    text: Text | None
+    tokenizer: str | None
+
+    def __init__(
+        self,
+        splits: Mapping[str, Arrays] | Mapping[str, Rows] | Mapping[str, Rows | Arrays],
+        model: Mapping[str, Any] | None = None,
+        notes: Mapping[str, Any] | None = None,
+        text: Text | None = None,
+        tokenizer: str | None = None,
+    ) -> None:
+        values: dict[str, Any] = {
+            "splits": {split: as_rows(rows) for split, rows in splits.items()},
+            "model": {} if model is None else model,
+            "notes": {} if notes is None else notes,
+            "text": text,
+            "tokenizer": tokenizer,
+        }
+        for name, value in values.items():
+            object.__setattr__(self, name, value)  # the instance is frozen
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """SHA-256 over names, types, shapes and bytes of every array, the first 16 hex digits."""
+        """SHA-256, the first 16 hexadecimal digits: over names, types, shapes and bytes of arrays,
+        and over the rows' own fingerprints where they are not in memory.
+        """
         digest = hashlib.sha256()
         for split in sorted(self.splits):
-            for key, array in sorted(self.splits[split].items()):
-                digest.update(f"{split}/{key}:{array.dtype.str}:{array.shape}".encode())
-                digest.update(np.ascontiguousarray(array).tobytes())
-        return digest.hexdigest()[:16]
+            rows = self.splits[split]
+            if isinstance(rows, ArrayRows):
+                for part in rows.described(f"{split}/"):
+                    digest.update(part)
+            else:
+                digest.update(f"{split}:{rows.fingerprint}".encode())
+        return digest.hexdigest()[:FINGERPRINT_DIGITS]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -219,7 +248,7 @@ class WorkloadDefinition:
             "step_hint": scale.step_hint,
             "budget_s": scale.budget_s,
             "eval_every_s": scale.eval_every_s,
-            "num_train_examples": len(data.splits["train"]["targets"]),
+            "num_train_examples": len(data.splits["train"]),
             "target_metric_name": self.target_metric,
             "validation_target": target.validation if target else None,
             "test_target": target.test if target else None,

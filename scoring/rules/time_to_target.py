@@ -139,7 +139,7 @@ def study_result(study: int, trials: Iterable[TrialRun], rules: Rules) -> StudyR
     if first.reached:
         return StudyResult(study, run.trial, first, REACHED)
     reasons = {why_not(run): crossing for run, crossing in reversed(crossings)}
-    reason = min(outcomes, key=REASONS.index)
+    reason = min(reasons, key=REASONS.index)
     return StudyResult(study, None, reasons[reason], reason)
 
 

@@ -16,6 +16,8 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from algoperf.data.order import spread_bits
+
 NGRAM_WORDS = 5  # a shorter text is one n-gram
 SIMILAR = 0.8
 VALUES, BANDS = 64, 16
@@ -161,7 +163,7 @@ def _ngrams(texts: Sequence[str], numbers: dict[str, int]) -> tuple[Hashes, Ids]
     words = [[numbers[word] for word in text.split()] for text in texts]
     words = [row + [0] * (NGRAM_WORDS - len(row)) for row in words]
     lengths = np.array([len(row) for row in words])
-    words_W = _mixed(np.array([word for row in words for word in row], np.uint64))
+    words_W = spread_bits(np.array([word for row in words for word in row], np.uint64))
     count = len(words_W) - NGRAM_WORDS + 1
     hashes_G = np.zeros(count, np.uint64)
     for place in range(NGRAM_WORDS):
@@ -170,14 +172,7 @@ def _ngrams(texts: Sequence[str], numbers: dict[str, int]) -> tuple[Hashes, Ids]
     row_ends_W = np.repeat(ends, lengths)[:count]
     inside = np.arange(count) + NGRAM_WORDS <= row_ends_W
     starts = np.cumsum(lengths - NGRAM_WORDS + 1) - (lengths - NGRAM_WORDS + 1)
-    return _mixed(hashes_G[inside]), starts
-
-
-def _mixed(values: Hashes) -> Hashes:
-    """Every bit spread over all (the finaliser of splitmix64, Steele et al. 2014)."""
-    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return values ^ (values >> np.uint64(31))
+    return spread_bits(hashes_G[inside]), starts
 
 
 def _signatures(hashes_G: Hashes, starts_N: Ids) -> NDArray[np.uint32]:

@@ -18,9 +18,11 @@ from numpy.typing import NDArray
 from algoperf.data import loading
 from algoperf.data.report import duplicates
 from algoperf.workload import SPLITS, Data, Scale, WorkloadDefinition
+from algoperf.workload.rows import in_memory
 
 Ints = NDArray[np.int64]
 LENGTH_PERCENTILE = 95
+PURPOSE = "describing or exporting the data"
 # What a decoder writes where it could not read, and control characters that no text layout uses.
 _DAMAGE = re.compile("[\ufffd\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f]")
 
@@ -76,7 +78,8 @@ def _texts(
         return {}
     texts = {}
     for split, (found, labels) in reader(source, scale.data.get("seed", 0)).items():
-        assert np.array_equal(labels, data.splits[split]["targets"]), f"{split}: other rows"
+        arrays = in_memory(data.splits[split], PURPOSE)
+        assert np.array_equal(labels, arrays["targets"]), f"{split}: other rows"
         texts[split] = found
     return texts
 
@@ -85,7 +88,7 @@ def rows_of(data: Data, texts: Mapping[str, Sequence[str]]) -> dict[str, Rows]:
     """The rows of loaded data by split; `texts` are those of the inputs, if they have any."""
     rows = {}
     for split in SPLITS:
-        arrays = data.splits[split]
+        arrays = in_memory(data.splits[split], PURPOSE)
         inputs, targets = arrays["inputs"], arrays["targets"]
         pad_id = _pad_id(data)
         noted = {name: data.notes.get(name, {}).get(split) for name in ("rows_cut", "tokens")}
@@ -112,7 +115,8 @@ def _is_whole(array: np.ndarray, axes: int) -> bool:
 def _pad_id(data: Data) -> int | None:
     """The token that fills rows up: what the data says, else what stands where no weight is."""
     noted: int | None = data.model.get("pad_id")
-    for arrays in data.splits.values():
+    for rows in data.splits.values():
+        arrays = in_memory(rows, PURPOSE)
         if noted is None and "weights" in arrays and _is_whole(arrays["targets"], 2):
             padding = arrays["targets"][arrays["weights"] == 0]
             noted = int(padding[0]) if len(padding) else None

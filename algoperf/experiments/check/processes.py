@@ -89,7 +89,7 @@ def prepare(definition: workload.WorkloadDefinition, folder: Path) -> dict[str, 
     data = load_data(definition, scale.on(kind), source)
     train = data.splits["train"]
     rows = folder / f"{definition.name}.npz"
-    first: dict[str, Any] = {name: array[:ROWS] for name, array in train.items()}
+    first: dict[str, Any] = train.take(np.arange(min(ROWS, len(train))))
     np.savez(rows, **first)
     return {
         "name": definition.name,
@@ -98,7 +98,7 @@ def prepare(definition: workload.WorkloadDefinition, folder: Path) -> dict[str, 
         "source_kind": kind,
         "rows": str(rows),
         "model": dict(data.model),
-        "num_train_examples": len(train["targets"]),
+        "num_train_examples": len(train),
     }
 
 

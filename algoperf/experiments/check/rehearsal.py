@@ -156,8 +156,8 @@ class _Watch:
         self._found.losses.append(self._loss(now.params, now.model_state))
 
     def _loss(self, params: Any, model_state: Any) -> float:
-        rows = {name: array[:BATCH_SIZE] for name, array in self._train_rows.items()}
-        placed = self._backend.place(rows)
+        count = min(BATCH_SIZE, len(self._train_rows))
+        placed = self._backend.place(self._train_rows.take(np.arange(count)))
         first = self._view.first
         losses, _ = self._backend.predict(self._bound, first(params), first(model_state), placed)
         return float(np.mean(self._backend.fetch(losses)))

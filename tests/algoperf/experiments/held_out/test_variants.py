@@ -54,7 +54,8 @@ def test_noise_passes_targets_on_in_a_ring():
 
 def test_weights_of_noisy_targets_go_with_them():
     made = data(range(4))
-    made.splits["train"]["weights"] = np.arange(4.0)
+    weighted = {**made.splits["train"], "weights": np.arange(4.0)}
+    made = Data({**made.splits, "train": weighted})
     changed = row_changes.label_noise(made, 1.0).splits["train"]
     assert changed["weights"].tolist() == changed["targets"].tolist()
     assert (changed["targets"] != np.arange(4)).all()

@@ -1,0 +1,214 @@
+"""Rows that are not in memory: on disk and mapped, or computed for each batch; and some of the rows
+of others.
+"""
+
+import hashlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from algoperf.errors import UserError
+from algoperf.workload import ArrayRows, Field, Rows
+from algoperf.workload.rows import FINGERPRINT_DIGITS
+
+SAMPLES = 64  # places of a file that its fingerprint is of, the first and the last bytes included
+SAMPLE_BYTES = 4096
+
+Row = Mapping[str, Any]
+
+
+class UnreadableRowError(Exception):
+    """A row could not be decoded, or not to what was declared; the message names it.
+
+    It is no UserError, which would undo a trial: one bad row fails it where it comes, and what was
+    measured before stays.
+    """
+
+
+class MemmapRows:
+    """Rows in NumPy's own files (.npy), one for each name, of which only what is taken is read.
+
+    The fingerprint is of names, types, shapes, the files' sizes and `SAMPLES` evenly spread pieces
+    of each. So files may be moved, and a change that misses every piece is not seen.
+
+    Args:
+        paths: The file of each name; rows lie along the first axis of its array.
+        is_slow: Whether threads are to read ahead: for files that the memory does not hold.
+
+    Raises:
+        UserError: A file cannot be mapped, or numbers of rows differ; the message names it.
+    """
+
+    def __init__(self, paths: Mapping[str, Path], *, is_slow: bool = False) -> None:
+        self._paths = {name: Path(path) for name, path in paths.items()}
+        self._mapped = ArrayRows({name: _mapped(path) for name, path in self._paths.items()})
+        self.is_slow = is_slow
+
+    def __len__(self) -> int:
+        return len(self._mapped)
+
+    @property
+    def fields(self) -> Mapping[str, Field]:
+        """What is in a row, by name."""
+        return self._mapped.fields
+
+    def take(self, indices: np.ndarray) -> dict[str, np.ndarray]:
+        """Return copies of these rows, in memory."""
+        return self._mapped.take(indices)
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the files' sizes and pieces of them; a file of any size takes as long."""
+        digest = hashlib.sha256()
+        for name, path in sorted(self._paths.items()):
+            array = self._mapped[name]
+            size_bytes = path.stat().st_size
+            digest.update(f"{name}:{array.dtype.str}:{array.shape}:{size_bytes}".encode())
+            last = max(size_bytes - SAMPLE_BYTES, 0)
+            with path.open("rb") as file:
+                for sample in range(SAMPLES):
+                    file.seek(last * sample // (SAMPLES - 1))
+                    digest.update(file.read(SAMPLE_BYTES))
+        return digest.hexdigest()[:FINGERPRINT_DIGITS]
+
+
+def _mapped(path: Path) -> np.ndarray:
+    try:
+        array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise UserError(f"{path} cannot be mapped as an array of NumPy's: {error}") from error
+    if not isinstance(array, np.ndarray) or array.ndim == 0:
+        raise UserError(f"{path} holds no array of rows")
+    return array
+
+
+class DecodedRows:
+    """Rows that a function makes when they are asked for, such as images from their files.
+
+    Args:
+        count: The number of rows.
+        fields: The shape and type of everything in a row, by name.
+        decode: From a row's index to its values by name, of those shapes. Several threads call it
+            at a time, so it must not depend on what it was called with before.
+        source: What tells this source of rows from others in fingerprints, such as the digest of a
+            list of its files with their sizes, and the settings of the decoding.
+        is_slow: Whether threads are to decode ahead.
+
+    Raises:
+        UserError: The first row cannot be decoded, or is not as `fields` say.
+        UnreadableRowError: From `take`: the same of any row.
+    """
+
+    def __init__(
+        self,
+        count: int,
+        fields: Mapping[str, Field | tuple[tuple[int, ...], Any]],
+        decode: Callable[[int], Row],
+        source: str,
+        *,
+        is_slow: bool = True,
+    ) -> None:
+        self._count = count
+        self.fields: Mapping[str, Field] = {
+            name: Field(tuple(shape), np.dtype(dtype)) for name, (shape, dtype) in fields.items()
+        }
+        self._decode = decode
+        self._source = source
+        self.is_slow = is_slow
+        try:
+            self.take(np.arange(min(count, 1)))
+        except UnreadableRowError as error:
+            raise UserError(str(error)) from error
+
+    def __len__(self) -> int:
+        return self._count
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the source's words, the number of rows, and what is in a row."""
+        described = [f"{name}:{dtype.str}:{shape}" for name, (shape, dtype) in self.fields.items()]
+        text = "\n".join([self._source, str(self._count), *sorted(described)])
+        return hashlib.sha256(text.encode()).hexdigest()[:FINGERPRINT_DIGITS]
+
+    def take(self, indices: np.ndarray) -> dict[str, np.ndarray]:
+        """Return these rows, each decoded anew."""
+        batch = {
+            name: np.empty((len(indices), *field.shape), field.dtype)
+            for name, field in self.fields.items()
+        }
+        for position, index in enumerate(indices.tolist()):
+            try:
+                row = self._decode(index)
+            except Exception as error:
+                cause = f"{type(error).__name__}: {error}"
+                raise UnreadableRowError(f"row {index} cannot be decoded: {cause}") from error
+            self._check(index, row)
+            for name, array in batch.items():
+                array[position] = row[name]
+        return batch
+
+    def _check(self, index: int, row: Row) -> None:
+        """NumPy would repeat a value of too few axes, and round one of another type."""
+        if row.keys() != self.fields.keys():
+            expected, got = (", ".join(sorted(each)) for each in (self.fields, row))
+            raise UnreadableRowError(f"row {index} was decoded to {got}; expected {expected}")
+        for name, (shape, dtype) in self.fields.items():
+            value = np.asarray(row[name])
+            if value.shape != shape or not np.can_cast(value.dtype, dtype, "same_kind"):
+                raise UnreadableRowError(
+                    f"{name} of row {index} was decoded to {value.dtype}{list(value.shape)}; "
+                    f"expected {dtype}{list(shape)}"
+                )
+
+
+class RowsView:
+    """Some rows of others, in an order of their own; nothing is copied or read.
+
+    Args:
+        rows: The rows of any kind.
+        indices: Which of them, one index for each row of the view.
+    """
+
+    def __init__(self, rows: Rows, indices: np.ndarray) -> None:
+        self._rows = rows
+        self._indices = np.asarray(indices, np.int64)
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    @property
+    def is_slow(self) -> bool:
+        """As the rows beneath."""
+        return self._rows.is_slow
+
+    @property
+    def fields(self) -> Mapping[str, Field]:
+        """As the rows beneath."""
+        return self._rows.fields
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the rows beneath and the indices."""
+        digest = hashlib.sha256(self._rows.fingerprint.encode())
+        digest.update(self._indices.tobytes())
+        return digest.hexdigest()[:FINGERPRINT_DIGITS]
+
+    def take(self, indices: np.ndarray) -> dict[str, np.ndarray]:
+        """Return these rows of the view."""
+        return self._rows.take(self._indices[indices])
+
+
+def chosen(rows: Rows, indices: np.ndarray) -> Rows:
+    """Return these rows alone: arrays copied where they are in memory, else a view."""
+    if isinstance(rows, ArrayRows):
+        return ArrayRows(rows.take(indices))
+    return RowsView(rows, indices)
+
+
+def first(rows: Rows, count: int) -> Rows:
+    """Return the first rows, at most so many; nothing is copied."""
+    if isinstance(rows, ArrayRows):
+        return ArrayRows({name: array[:count] for name, array in rows.items()})
+    return RowsView(rows, np.arange(min(count, len(rows))))

@@ -1,0 +1,156 @@
+"""The rows of a split as everything here asks for them: how many, what is in one, a batch of some.
+
+`algoperf.data.rows` has the kinds whose rows are not in memory.
+"""
+
+import hashlib
+from collections.abc import ItemsView, Iterator, KeysView, Mapping, ValuesView
+from typing import Any, NamedTuple, Protocol, overload
+
+import numpy as np
+
+from algoperf.errors import UserError
+
+Arrays = Mapping[str, np.ndarray]
+FINGERPRINT_DIGITS = 16
+
+
+class Field(NamedTuple):
+    """One thing that is in every row: the shape it has in one row, and its type."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+
+class Rows(Protocol):
+    """The rows of one split.
+
+    Any thread may call `take`, several at a time. `is_slow` says that a batch takes long enough
+    (decoding, a network) to be taken ahead of its turn by other threads.
+    """
+
+    @property
+    def is_slow(self) -> bool:
+        """Whether batches are to be taken ahead by threads."""
+        ...
+
+    @property
+    def fields(self) -> Mapping[str, Field]:
+        """What is in a row, by name; among it 'inputs' and 'targets'."""
+        ...
+
+    @property
+    def fingerprint(self) -> str:
+        """Hexadecimal digits that differ where rows differ; found without reading a terabyte."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def take(self, indices: np.ndarray) -> dict[str, np.ndarray]:
+        """Return a batch of these rows, in that order: new arrays, by name, rows first."""
+        ...
+
+
+class ArrayRows:
+    """Rows that lie in memory as one array for each name, with the rows along its first axis.
+
+    The arrays can be read as those of a dict: `rows["targets"]`, `rows.items()`, `{**rows}`. But
+    `len(rows)` is the number of rows, as for all kinds of rows.
+
+    Args:
+        arrays: The arrays by name; they are not copied.
+
+    Raises:
+        UserError: The arrays differ in their numbers of rows.
+    """
+
+    is_slow = False
+
+    def __init__(self, arrays: Arrays) -> None:
+        self._arrays = dict(arrays)
+        counts = {name: len(array) for name, array in self._arrays.items()}
+        if len(set(counts.values())) > 1:
+            listed = ", ".join(f"{name} {count}" for name, count in counts.items())
+            raise UserError(f"the arrays of a split differ in their numbers of rows: {listed}")
+        self._count = next(iter(counts.values()), 0)
+
+    def __len__(self) -> int:
+        return self._count
+
+    @property
+    def fields(self) -> Mapping[str, Field]:
+        """What is in a row, by name."""
+        return {name: Field(array.shape[1:], array.dtype) for name, array in self._arrays.items()}
+
+    @property
+    def fingerprint(self) -> str:
+        """Of names, types, shapes and bytes of every array."""
+        digest = hashlib.sha256()
+        for part in self.described(""):
+            digest.update(part)
+        return digest.hexdigest()[:FINGERPRINT_DIGITS]
+
+    def described(self, prefix: str) -> Iterator[bytes]:
+        """Yield what a fingerprint is of, array by array: its name, type and shape, its bytes."""
+        for name, array in sorted(self._arrays.items()):
+            yield f"{prefix}{name}:{array.dtype.str}:{array.shape}".encode()
+            yield np.ascontiguousarray(array).tobytes()
+
+    def take(self, indices: np.ndarray) -> dict[str, np.ndarray]:
+        """Return copies of these rows."""
+        return {name: array[indices] for name, array in self._arrays.items()}
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return self._arrays[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._arrays
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._arrays)
+
+    def keys(self) -> KeysView[str]:
+        """The names of the arrays."""
+        return self._arrays.keys()
+
+    def items(self) -> ItemsView[str, np.ndarray]:
+        """The names and the arrays."""
+        return self._arrays.items()
+
+    def values(self) -> ValuesView[np.ndarray]:
+        """The arrays."""
+        return self._arrays.values()
+
+    @overload
+    def get(self, name: str) -> np.ndarray | None: ...
+
+    @overload
+    def get(self, name: str, default: np.ndarray) -> np.ndarray: ...
+
+    def get(self, name: str, default: np.ndarray | None = None) -> np.ndarray | None:
+        """The array of that name, else the default."""
+        return self._arrays.get(name, default)
+
+
+def as_rows(rows: Rows | Arrays) -> Rows:
+    """Return rows of any kind as they are, and a plain mapping of arrays as `ArrayRows`."""
+    if isinstance(rows, Mapping):
+        return ArrayRows(rows)
+    return rows
+
+
+def in_memory(rows: Rows | Arrays, purpose: str) -> ArrayRows:
+    """Return rows whose arrays can be read whole.
+
+    Args:
+        rows: Rows of any kind, or a mapping of arrays.
+        purpose: What needs them, as the message is to name it.
+
+    Raises:
+        UserError: The rows are of another kind.
+    """
+    rows = as_rows(rows)
+    if not isinstance(rows, ArrayRows):
+        kind = type(rows).__name__
+        raise UserError(f"{purpose} needs all rows in memory; those of this workload are {kind}")
+    return rows
