@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -17,11 +16,11 @@ from algoperf.data.loading import load_data
 from algoperf.run_folder import run_log
 from algoperf.run_folder.checkpoint import Checkpoints
 from algoperf.submission import loading
-from algoperf.trial import adapt, preservation
+from algoperf.trial import adapt, preservation, trust
 from algoperf.trial.clock import Ledger
 from algoperf.trial.evaluate import Evaluator
 from algoperf.trial.goal import Goal, Limits
-from algoperf.trial.loop import State, Trial
+from algoperf.trial.loop import Trial
 from algoperf.workload import SPLITS
 
 FRAMEWORKS = ("jax", "pytorch")
@@ -170,14 +169,14 @@ def test_losses_and_statistics_stay_together_over_steps_of_adamw(pair: Pair) -> 
     assert np.mean(ours[-5:]) < 0.9 * np.mean(ours[:5])  # it trains
 
 
-def test_two_passes_a_step_update_once(conv_norm) -> None:
+def test_two_passes_a_step_update_once(pair: Pair, conv_norm) -> None:
     """The reference algorithm SAM asks for the update in its first pass alone."""
     ours, theirs = (train(Side(conv_norm, framework, "sam"), 2) for framework in FRAMEWORKS)
     assert_statistics_agree(ours[1], theirs[1], 1e-4)
     after_two = 1 - 0.9**2  # of a variance that starts at 1, what two updates leave, at the least
     assert all((value >= 1 - after_two - 1e-6).all() for name, value in ours[1].items()
                if name.endswith("var"))  # fmt: skip
-    once = train(Side(conv_norm, "pytorch"), 1)[1]["first_batch_norm/mean"]
+    once = train(pair.torch, 1)[1]["first_batch_norm/mean"]
     sam_once = train(Side(conv_norm, "pytorch", "sam"), 1)[1]["first_batch_norm/mean"]
     np.testing.assert_allclose(sam_once, once, rtol=1e-6)
 
@@ -195,7 +194,12 @@ class Interrupted:
 
 
 def start(
-    side: Side, definition: Any, folder: Path, stop_at: int | None = None, **functions: Any
+    side: Side,
+    definition: Any,
+    folder: Path,
+    stop_at: int | None = None,
+    more: Any = None,
+    **functions: Any,
 ) -> tuple[Trial, preservation.Preservation]:
     """A trial of six steps with evaluations after every second one, and what saves it."""
     log = run_log.TrialLog(folder, definition.measured, SPLITS)
@@ -204,12 +208,12 @@ def start(
     keeper = preservation.Preservation(
         Checkpoints(folder), log, side.backend, 1e9, asked, lambda text: None
     )
+    given = {"evaluate": side.evaluate, **(more or {})}
     trial = Trial(
         backend=side.backend,
         workload=side.bound,
         functions=dataclasses.replace(side.functions, **functions),
         queue=side.queue(),
-        evaluate=side.evaluate,
         goal=Goal("accuracy", True, None),
         limits=Limits(1e9, 1e9, 2, 6),
         ledger=Ledger(),
@@ -217,6 +221,7 @@ def start(
         seed=3,
         hyperparameters=side.point,
         keeper=keeper,
+        **given,
     )
     asked.trial = trial
     return trial, keeper
@@ -246,14 +251,14 @@ def test_a_trial_goes_on_bit_for_bit(conv_norm, framework: str, tmp_path: Path) 
     assert [step for step, _, _ in again.evaluations] == [1, 2, 4, 6]
 
 
-def test_a_submission_that_loses_the_statistics_fails(conv_norm, tmp_path: Path) -> None:
-    side = Side(conv_norm, "jax")
+def test_a_submission_that_loses_the_statistics_fails(
+    pair: Pair, conv_norm, tmp_path: Path
+) -> None:
 
-    def forget(**arguments: Any) -> Any:
-        optimizer_state, params, _ = side.functions.update_params(**arguments)
-        return optimizer_state, params, None
+    def forget(optimizer_state: Any, current_param_container: Any, **_: Any) -> Any:
+        return optimizer_state, current_param_container, None
 
-    trial, _ = start(side, conv_norm, tmp_path / "forgets", update_params=forget)
+    trial, _ = start(pair.jax, conv_norm, tmp_path / "forgets", update_params=forget)
     trial.run()
     assert trial.status == "failed"
     assert trial.error["cause"] == (
@@ -263,13 +268,16 @@ def test_a_submission_that_loses_the_statistics_fails(conv_norm, tmp_path: Path)
 
 
 @pytest.mark.parametrize("framework", FRAMEWORKS)
-def test_statistics_that_are_not_finite_end_a_trial(conv_norm, framework, tmp_path: Path) -> None:
-    """They show in evaluation alone: training uses the batch's own."""
-    side = Side(conv_norm, framework)
+def test_statistics_that_are_not_finite_end_a_trial(
+    pair: Pair, conv_norm, framework, tmp_path: Path
+) -> None:
+    """They show in evaluation alone, where a variance without end makes numbers that are finite."""
+    side = pair.jax if framework == "jax" else pair.torch
 
-    def spoil(**arguments: Any) -> Any:
-        optimizer_state, params, state = side.functions.update_params(**arguments)
-        values = side.bound.state_to_neutral(params, state)
+    def spoil(
+        optimizer_state: Any, current_param_container: Any, model_state: Any, **_: Any
+    ) -> Any:
+        values = side.bound.state_to_neutral(current_param_container, model_state)
         values["first_batch_norm/var"] = values["first_batch_norm/var"] * np.inf
         return optimizer_state, *side.bound.state_from_neutral(values)
 
@@ -279,9 +287,26 @@ def test_statistics_that_are_not_finite_end_a_trial(conv_norm, framework, tmp_pa
     assert "parameters" in trial.not_finite.seen
 
 
-def test_the_guard_sees_statistics_that_change_while_the_clock_stands_still() -> None:
-    """What `untimed` is given has them."""
-    seen: list[Any] = []
-    trial = SimpleNamespace(state=State("params", "model state"))
-    seen.append(Trial._trained(trial))  # type: ignore[arg-type]
-    assert seen == [("params", "model state")]
+def test_statistics_that_change_while_the_clock_stands_still_are_flagged(
+    pair: Pair, conv_norm, tmp_path: Path
+) -> None:
+    """As a thread could in an evaluation."""
+    side, guard = pair.torch, trust.Guard()
+    guard.checksum = lambda trained: side.backend.checksum(*trained)
+
+    def evaluate(split: str, params: Any, state: Any) -> dict[str, float]:
+        if change:
+            params.first_batch_norm.running_mean += 1e-3
+        return {"loss": 1.0, "accuracy": 0.5}
+
+    def wait(optimizer_state: Any, current_param_container: Any, model_state: Any, **_: Any) -> Any:
+        return optimizer_state, current_param_container, model_state
+
+    for change in (False, True):
+        folder = tmp_path / str(change)
+        more = {"evaluate": evaluate, "untimed": guard.untimed}
+        trial, _ = start(side, conv_norm, folder, more=more, update_params=wait)
+        trial.run()
+        assert trial.status == "complete"
+        expected = ["the parameters changed while the clock stood still"] if change else []
+        assert guard.flags == expected

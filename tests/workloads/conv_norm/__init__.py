@@ -25,7 +25,7 @@ WORKLOAD = WorkloadDefinition(
     metrics=("accuracy",),
     scales={
         "mini": Scale(
-            model={"channels": 8, "blocks": 2, "classes": 4},
+            model={"channels": 8, "blocks": 1, "classes": 4},
             data={"train_rows": 256, "other_rows": 64, "seed": 0},
             default_source="builtin",
             batch_size=16,
