@@ -35,7 +35,7 @@ def framework(request):
 # The layers. Both take channels where their framework has them: last in flax, second in PyTorch.
 
 
-def jax_layer(inputs, use_running_average, statistics=None, **settings):
+def jax_layer(inputs, use_running_average, statistics=None, dtype="float32", **settings):
     """Return (outputs, running mean, running variance) of scale 2 and bias 1 for every channel."""
     channels = inputs.shape[-1]
     layer = batch_norm_jax.BatchNorm(channels, **settings)
@@ -43,7 +43,7 @@ def jax_layer(inputs, use_running_average, statistics=None, **settings):
     params = {"scale": jnp.full(channels, 2.0), "bias": jnp.ones(channels)}
     outputs, updated = layer.apply(
         {"params": params, "batch_stats": statistics},
-        jnp.asarray(inputs),
+        jnp.asarray(inputs, dtype),
         use_running_average,
         mutable=["batch_stats"],
     )
@@ -51,7 +51,9 @@ def jax_layer(inputs, use_running_average, statistics=None, **settings):
     return np.asarray(outputs), np.asarray(now["mean"]), np.asarray(now["var"])
 
 
-def torch_layer(inputs, use_running_average, statistics=None, layer=None, **settings):
+def torch_layer(
+    inputs, use_running_average, statistics=None, layer=None, dtype="float32", **settings
+):
     """The same of PyTorch; `layer` may be PyTorch's own."""
     layer = layer or batch_norm_torch.BatchNorm(inputs.shape[-1], **settings)
     with torch.no_grad():
@@ -61,8 +63,9 @@ def torch_layer(inputs, use_running_average, statistics=None, layer=None, **sett
             layer.running_mean.copy_(torch.tensor(np.asarray(statistics["mean"])))
             layer.running_var.copy_(torch.tensor(np.asarray(statistics["var"])))
         layer.train(not use_running_average)
-        outputs = torch.movedim(layer(torch.movedim(torch.tensor(inputs), -1, 1)), 1, -1)
-    return outputs.numpy(), layer.running_mean.numpy(), layer.running_var.numpy()
+        given = torch.tensor(inputs, dtype=getattr(torch, dtype))
+        outputs = torch.movedim(layer(torch.movedim(given, -1, 1)), 1, -1)
+    return outputs.float().numpy(), layer.running_mean.numpy(), layer.running_var.numpy()
 
 
 LAYERS = pytest.mark.parametrize("layer", [jax_layer, torch_layer])
@@ -111,6 +114,17 @@ def test_a_variance_far_from_zero_is_not_lost(layer):
     exact = inputs.astype(np.float64)
     np.testing.assert_allclose(mean, exact.mean(0), rtol=1e-6)
     np.testing.assert_allclose(var, exact.var(0, ddof=1), rtol=5e-3)
+
+
+@LAYERS
+def test_statistics_of_a_lower_precision_are_not_rounded(layer):
+    """Steps of bfloat16 are 4e-3 of a value and more."""
+    inputs = np.random.default_rng(0).normal(3, 2, (64, 2))
+    inputs = np.asarray(jnp.asarray(inputs, jnp.bfloat16), np.float32)
+    _, mean, var = layer(inputs, False, momentum=1.0, dtype="bfloat16")
+    exact = inputs.astype(np.float64)
+    np.testing.assert_allclose(mean, exact.mean(0), rtol=1e-5)
+    np.testing.assert_allclose(var, exact.var(0, ddof=1), rtol=1e-5)
 
 
 @LAYERS
