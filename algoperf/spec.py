@@ -30,7 +30,7 @@ OptimizerState = Any
 Hyperparameters = Any  # attributes, `_asdict()`; None under self-tuning
 Timing = float
 Steps = int
-ModelAuxiliaryState = Any  # None, or the batch-norm statistics
+ModelAuxiliaryState = Any  # JAX: None, or a dict with the batch statistics; PyTorch: None
 ModelInitState = tuple[ParameterContainer, ModelAuxiliaryState]
 UpdateReturn = tuple[OptimizerState, ParameterContainer, ModelAuxiliaryState]
 InitOptimizerFn = Callable[..., OptimizerState]
@@ -221,16 +221,39 @@ class Workload(abc.ABC):
         dropout_rate: float | None = None,
         use_running_average_bn: bool | None = None,
     ) -> tuple[Tensor, ModelAuxiliaryState]:
-        """Return (logits, new model state); `dropout_rate` None means the workload's own default,
-        and in JAX it may be traced. `use_running_average_bn` is AlgoPerf's for models with batch
-        norm; no model here has any, and it does nothing.
+        """One forward pass.
+
+        Args:
+            params: the parameters that train.
+            augmented_and_preprocessed_input_batch: arrays by name, at least "inputs".
+            model_state: what `init_model_fn`, or the last call that updated it, returned.
+            mode: TRAIN applies dropout and keeps what gradients need.
+            rng: what dropout draws from, in JAX.
+            update_batch_norm: whether batch norm's running statistics take in this batch's. They
+                can only where the batch's are used: without batch statistics nothing changes.
+            dropout_rate: None means the workload's own; in JAX it may be traced.
+            use_running_average_bn: whether batch norm uses its running statistics (True) or the
+                batch's (False). None: the batch's in TRAIN, the running ones in EVAL.
+
+        Returns:
+            (logits, new model state). JAX: the state that was given stays as it is. PyTorch: the
+            running statistics are buffers of the module, and updated in place.
         """
         train = mode is ForwardPassMode.TRAIN
+        use_running = not train if use_running_average_bn is None else use_running_average_bn
         rate = self.dropout_rate if dropout_rate is None else dropout_rate
         batch = augmented_and_preprocessed_input_batch
         inputs = (batch["inputs"], batch["targets"]) if self.feeds_targets else batch["inputs"]
-        logits, new_state = self.apply(params, inputs, model_state, rng, train, rate)
-        return logits, new_state if update_batch_norm else model_state
+        return self.apply(
+            params,
+            inputs,
+            model_state,
+            rng,
+            train,
+            rate,
+            use_running_average=use_running,
+            update_statistics=update_batch_norm and not use_running,
+        )
 
     @abc.abstractmethod
     def apply(
@@ -241,8 +264,13 @@ class Workload(abc.ABC):
         rng: RandomState,
         train: bool,
         dropout_rate: float,
+        *,
+        use_running_average: bool = True,
+        update_statistics: bool = False,
     ) -> tuple[Tensor, ModelAuxiliaryState]:
-        """One forward pass of the framework's model."""
+        """One forward pass of the framework's model; the last two are batch norm's switches, of
+        which the second needs the first to be off.
+        """
 
     def per_example_loss(
         self, label_batch: Tensor, logits_batch: Tensor, label_smoothing: float

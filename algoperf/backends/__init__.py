@@ -61,12 +61,14 @@ class Backend(Protocol):
         """Return when the marker is ready."""
         ...
 
-    def checksum(self, params: Any) -> int:
-        """Return a checksum of the parameters' bytes."""
+    def checksum(self, params: Any, model_state: Any = None) -> int:
+        """Return a checksum of the bytes of the parameters and of the running batch statistics
+        (JAX: those in `model_state`; PyTorch: those in the module).
+        """
         ...
 
-    def is_finite(self, params: Any) -> bool:
-        """Return whether all parameters are finite."""
+    def is_finite(self, params: Any, model_state: Any = None) -> bool:
+        """Return whether all parameters and running batch statistics are finite."""
         ...
 
     def compiled_s(self) -> float:
@@ -98,8 +100,12 @@ class Backend(Protocol):
         """Return the tree with NumPy arrays for the framework's."""
         ...
 
-    def signature(self, params: Any) -> dict[str, tuple[tuple[int, ...], str]]:
-        """Name -> (shape, type) of every parameter, read without waiting for the device."""
+    def signature(
+        self, params: Any, model_state: Any = None
+    ) -> dict[str, tuple[tuple[int, ...], str]]:
+        """Name -> (shape, type) of every parameter and running batch statistic, read without
+        waiting for the device.
+        """
         ...
 
     def optimizer_form(self, functions: Any, settings: Any) -> Any:

@@ -5,7 +5,7 @@ devices.
 import contextlib
 import functools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -30,7 +30,9 @@ class JaxWorkload(spec.Workload):
     """A flax model bound to its workload's facts; parameters are nested dicts of arrays.
 
     Of a technique (see `algoperf.workload.trainable`) the parameters are what trains; what is
-    frozen is the model state's `FROZEN`, which a step returns as it came.
+    frozen is the model state's `FROZEN`, which a step returns as it came. A model with batch norm
+    has its running statistics in flax's collection `batch_stats`, which is in the model state under
+    that name; such a model is called with the keyword `use_running_average` as well.
     """
 
     ops = OPS
@@ -88,20 +90,43 @@ class JaxWorkload(spec.Workload):
     def init_model_fn(self, rng: spec.RandomState) -> spec.ModelInitState:
         """Return (parameters, model state), replicated over the devices."""
         high, low = (int(word) for word in np.asarray(rng))
-        values = {
-            collection: shared.initial_values(
-                self,
-                self._initial_std,
-                shapes,
-                (high, low),
-                self._set.added if collection == "params" else {},
-            )
+        shapes = {**self._shapes["params"], **self.statistic_shapes}
+        params, model_state = self.state_from_neutral(
+            shared.initial_values(self, self._initial_std, shapes, (high, low), self._set.added)
+        )
+        self._frozen_sum.start(self.to_neutral((model_state or {}).get(FROZEN, {})))
+        return params, model_state
+
+    @property
+    def statistic_shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shape of every running statistic of batch norm by name, as `batch_norm_0/mean`."""
+        return {
+            name: shape
             for collection, shapes in self._shapes.items()
+            if collection != "params"
+            for name, shape in shapes.items()
         }
-        params, frozen = self.split(values.pop("params"))
-        self._frozen_sum.start(self.to_neutral(frozen))
-        state = {collection: self.from_neutral(each) for collection, each in values.items()}
+
+    def state_from_neutral(self, values: Mapping[str, np.ndarray]) -> spec.ModelInitState:
+        """Return (parameters, model state) of arrays by name, in JAX's layout: all of `shapes`
+        and of `statistic_shapes`.
+        """
+        params, frozen = self.split({name: values[name] for name in self.shapes})
+        state = {
+            collection: self.from_neutral({name: values[name] for name in shapes})
+            for collection, shapes in self._shapes.items()
+            if collection != "params"
+        }
         return params, state | ({FROZEN: frozen} if frozen else {}) or None
+
+    def state_to_neutral(
+        self, params: Any, model_state: spec.ModelAuxiliaryState
+    ) -> dict[str, np.ndarray]:
+        """The inverse of `state_from_neutral`."""
+        values = self.to_neutral(self.whole(params, model_state))
+        for tree in statistics(model_state).values():
+            values |= self.to_neutral(tree)
+        return values
 
     def split(self, values: Mapping[str, np.ndarray]) -> tuple[Any, Any]:
         """Return (parameters that train, frozen ones) of NumPy arrays by name, in JAX's layout."""
@@ -121,7 +146,7 @@ class JaxWorkload(spec.Workload):
         return jax_tuning.merged(params, frozen) if frozen else params
 
     def from_neutral(self, values: Mapping[str, np.ndarray]) -> Any:
-        """Return parameters from NumPy arrays by name, in JAX's layout."""
+        """Return a nested dict of JAX arrays from NumPy arrays by name, in JAX's layout."""
         return jax.device_put(traverse_util.unflatten_dict(dict(values), sep="/"), self.sharding)
 
     def to_neutral(self, params: Any) -> dict[str, np.ndarray]:
@@ -132,11 +157,13 @@ class JaxWorkload(spec.Workload):
     @property
     def folded_names(self) -> set[str]:
         """The names of what `folded` returns; see `Trainable.folded_names`."""
-        return self._set.folded_names(self.shapes)
+        return self._set.folded_names(self.shapes) | self.statistic_shapes.keys()
 
     def folded(self, params: Any, model_state: spec.ModelAuxiliaryState) -> dict[str, np.ndarray]:
-        """Return the model's own parameters by name, in JAX's layout; see `Trainable.folded`."""
-        return self._set.folded(self.to_neutral(self.whole(params, model_state)))
+        """Return the model's own parameters and running statistics by name, in JAX's layout; see
+        `Trainable.folded`.
+        """
+        return self._set.folded(self.state_to_neutral(params, model_state))
 
     def apply(
         self,
@@ -146,26 +173,43 @@ class JaxWorkload(spec.Workload):
         rng: spec.RandomState,
         train: bool,
         dropout_rate: float,
+        *,
+        use_running_average: bool = True,
+        update_statistics: bool = False,
     ) -> tuple[spec.Tensor, spec.ModelAuxiliaryState]:
-        """Return (logits, the batch statistics if training updates any)."""
-        others = {name: each for name, each in (model_state or {}).items() if name != FROZEN}
+        """Return (logits, the model state, with new running statistics where they are updated).
+
+        Running statistics stay float32 whatever the run's precision.
+        """
+        running = statistics(model_state)
+        # flax's own batch norm writes its update whenever it uses the batch's statistics.
+        is_written = bool(running) and not use_running_average
         again = train and self._computation.checkpoint_activations
         with checkpointed_blocks() if again else contextlib.nullcontext():
             outputs, updated = self.model.apply(
-                {"params": self.lowered(self.whole(params, model_state)), **others},
+                {"params": self.lowered(self.whole(params, model_state)), **running},
                 self.lowered(inputs),
                 train=train,
                 dropout_rate=dropout_rate,
+                **({"use_running_average": use_running_average} if running else {}),
                 rngs={"dropout": rng} if train else None,
-                mutable=list(others) if others and train else ["none"],
+                mutable=list(running) if is_written else ["none"],
             )
         outputs = outputs if self._computation.precision == "float32" else cast(outputs, np.float32)
-        return outputs, {**model_state, **updated} if others and train else model_state
+        is_updated = is_written and update_statistics
+        return outputs, {**model_state, **updated} if is_updated else model_state
 
     def lowered(self, tree: Any) -> Any:
         """The tree in the run's precision: as it is, where that is float32."""
         precision = self._computation.precision
         return tree if precision == "float32" else cast(tree, TYPES[precision])
+
+
+def statistics(model_state: spec.ModelAuxiliaryState) -> dict[str, Any]:
+    """The running statistics in a model state, by their collection."""
+    if not isinstance(model_state, Mapping):
+        return {}
+    return {name: each for name, each in model_state.items() if name != FROZEN}
 
 
 class _Compiling:
@@ -275,13 +319,13 @@ class JaxBackend:
         """Block on the marker."""
         marker.block_until_ready()
 
-    def checksum(self, params: Any) -> int:
-        """Return the CRC-32 of all parameters, one after another."""
-        return shared.checksum(np.asarray(value) for value in jax.tree.leaves(params))
+    def checksum(self, params: Any, model_state: Any = None) -> int:
+        """Return the CRC-32 of all parameters and running statistics, one after another."""
+        return shared.checksum(_arrays(params, model_state))
 
-    def is_finite(self, params: Any) -> bool:
-        """Return whether all parameters are finite."""
-        return shared.is_finite(np.asarray(value) for value in jax.tree.leaves(params))
+    def is_finite(self, params: Any, model_state: Any = None) -> bool:
+        """Return whether all parameters and running statistics are finite."""
+        return shared.is_finite(_arrays(params, model_state))
 
     def compiled_s(self) -> float:
         """Return what JAX reports of lowering and compiling (not of tracing, which it counts twice
@@ -309,9 +353,12 @@ class JaxBackend:
         """Return the tree with NumPy arrays."""
         return jax.tree.map(np.asarray, jax.device_get(tree))
 
-    def signature(self, params: Any) -> dict[str, tuple[tuple[int, ...], str]]:
-        """Name -> (shape, type)."""
+    def signature(
+        self, params: Any, model_state: Any = None
+    ) -> dict[str, tuple[tuple[int, ...], str]]:
+        """Name -> (shape, type); a running statistic's name starts with its collection's."""
         flat = traverse_util.flatten_dict(params, sep="/")
+        flat |= traverse_util.flatten_dict(statistics(model_state), sep="/")
         return {name: (tuple(value.shape), str(value.dtype)) for name, value in flat.items()}
 
     def optimizer_form(
@@ -339,6 +386,10 @@ class JaxBackend:
             if "bytes_limit" in count
         ]
         return min(left) if left else None
+
+
+def _arrays(params: Any, model_state: Any) -> Iterator[np.ndarray]:
+    return (np.asarray(value) for value in jax.tree.leaves((params, statistics(model_state))))
 
 
 def make(*, compile_model: bool, computation: Computation) -> JaxBackend:

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from algoperf import spec
-from algoperf.backends import generation, shared, torch_tuning
+from algoperf.backends import generation, shared, torch_batch_norm, torch_tuning
 from algoperf.backends.computation import Computation
 from algoperf.backends.torch_computation import autocast, checkpoint_blocks
 from algoperf.backends.torch_decoding import TorchDecoder
@@ -49,7 +49,7 @@ class TorchWorkload(spec.Workload):
     parameter container.
 
     Of a technique (see `algoperf.workload.trainable`) the module's parameters are what trains, and
-    what is frozen are buffers.
+    what is frozen are buffers. So are batch norm's running statistics, and the model state is None.
     """
 
     ops = OPS
@@ -66,12 +66,16 @@ class TorchWorkload(spec.Workload):
     ) -> None:
         super().__init__(**facts)
         names = neutral_names(model)
-        self._own_shapes = torch_tuning.shapes(model, names)
+        statistics = {names[name] for name in torch_batch_norm.names(model)}
+        shapes = torch_tuning.shapes(model, names)
+        self._own_shapes = {name: shapes[name] for name in shapes if name not in statistics}
+        self.statistic_shapes = {name: shapes[name] for name in shapes if name in statistics}
         self._set = trainable.bind(technique, self._own_shapes, self.is_output_params)
         torch_tuning.tune(model, self._set, names)
         self.frozen_count = sum(math.prod(self._own_shapes[name]) for name in self._set.frozen)
         self._frozen_sum = shared.FrozenSum()
         self._model = model.to(device)
+        self._batch_norms = torch_batch_norm.layers(model)
         self.autocast = functools.partial(autocast, precision, device)
         self._names = neutral_names(model)
         self._initial_std = initial_std
@@ -108,11 +112,12 @@ class TorchWorkload(spec.Workload):
         }
 
     def init_model_fn(self, rng: spec.RandomState) -> spec.ModelInitState:
-        """Return (the module with fresh parameters, None); batch statistics live in the module."""
-        values = shared.initial_values(
-            self, self._initial_std, self._own_shapes, rng, self._set.added
+        """Return (the module with fresh parameters and running statistics, None)."""
+        shapes = {**self._own_shapes, **self.statistic_shapes}
+        self.from_neutral(
+            shared.initial_values(self, self._initial_std, shapes, rng, self._set.added)
         )
-        self.from_neutral(values)
+        torch_batch_norm.restart_counts(self._batch_norms)
         self._frozen_sum.start(self._frozen_values(self._model))
         return self._model, None
 
@@ -124,7 +129,9 @@ class TorchWorkload(spec.Workload):
         return torch_tuning.values(params, self._names, self._set.frozen)
 
     def from_neutral(self, values: Mapping[str, np.ndarray]) -> nn.Module:
-        """Load NumPy arrays by name, in JAX's layout, into the module and return it."""
+        """Load NumPy arrays by name, in JAX's layout, into the module and return it; they may be
+        parameters and running statistics, and what is not given stays.
+        """
         state = {
             torch_name: torch.tensor(parameters.to_torch(name, values[name]))
             for torch_name, name in self._names.items()
@@ -133,20 +140,35 @@ class TorchWorkload(spec.Workload):
         self._model.load_state_dict(state, strict=False)
         return self._model
 
+    def state_from_neutral(self, values: Mapping[str, np.ndarray]) -> spec.ModelInitState:
+        """Return (parameters, model state) of arrays by name, in JAX's layout: all of `shapes`
+        and of `statistic_shapes`.
+        """
+        names = [*self.shapes, *self.statistic_shapes]
+        return self.from_neutral({name: values[name] for name in names}), None
+
+    def state_to_neutral(
+        self, params: nn.Module, model_state: spec.ModelAuxiliaryState
+    ) -> dict[str, np.ndarray]:
+        """The inverse of `state_from_neutral`."""
+        return self._neutral(params, {*self.shapes, *self.statistic_shapes})
+
     def to_neutral(self, params: nn.Module) -> dict[str, np.ndarray]:
-        """Return NumPy arrays by name, in JAX's layout, of all but what is frozen."""
+        """Return NumPy arrays by name, in JAX's layout, of the parameters that train."""
         return self._neutral(params, self.shapes.keys() - self._set.frozen)
 
     @property
     def folded_names(self) -> set[str]:
         """The names of what `folded` returns; see `Trainable.folded_names`."""
-        return self._set.folded_names(self.shapes)
+        return self._set.folded_names(self.shapes) | self.statistic_shapes.keys()
 
     def folded(
         self, params: nn.Module, model_state: spec.ModelAuxiliaryState
     ) -> dict[str, np.ndarray]:
-        """Return the model's own parameters by name, in JAX's layout; see `Trainable.folded`."""
-        return self._set.folded(self._neutral(params, self.shapes.keys()))
+        """Return the model's own parameters and running statistics by name, in JAX's layout; see
+        `Trainable.folded`.
+        """
+        return self._set.folded(self.state_to_neutral(params, model_state))
 
     def _neutral(self, params: nn.Module, wanted: Collection[str]) -> dict[str, np.ndarray]:
         found = torch_tuning.values(params, self._names, wanted)
@@ -160,10 +182,22 @@ class TorchWorkload(spec.Workload):
         rng: spec.RandomState,
         train: bool,
         dropout_rate: float,
+        *,
+        use_running_average: bool = True,
+        update_statistics: bool = False,
     ) -> tuple[spec.Tensor, spec.ModelAuxiliaryState]:
-        """Return (logits, model_state); outside training no gradient is kept."""
+        """Return (logits, model_state); outside training no gradient is kept. The module's running
+        statistics are updated in place.
+        """
         if params.training is not train:
             params.train(train)
+        if self._batch_norms:
+            own = params is self._model
+            torch_batch_norm.switch(
+                self._batch_norms if own else torch_batch_norm.layers(params),
+                use_running_average=use_running_average,
+                update_statistics=update_statistics,
+            )
         forward = self._forward if self._forward is not None and params is self._model else params
         with torch.set_grad_enabled(train and torch.is_grad_enabled()):
             with self.autocast():
@@ -275,12 +309,12 @@ class TorchBackend:
         if marker is not None:
             marker.synchronize()
 
-    def checksum(self, params: nn.Module) -> int:
-        """Return the CRC-32 of all parameters, one after another."""
+    def checksum(self, params: nn.Module, model_state: Any = None) -> int:
+        """Return the CRC-32 of all parameters and running statistics, one after another."""
         return shared.checksum(_arrays(params))
 
-    def is_finite(self, params: nn.Module) -> bool:
-        """Return whether all parameters are finite."""
+    def is_finite(self, params: nn.Module, model_state: Any = None) -> bool:
+        """Return whether all parameters and running statistics are finite."""
         return shared.is_finite(_arrays(params))
 
     def compiled_s(self) -> float:
@@ -315,12 +349,12 @@ class TorchBackend:
             return type(tree)(self.fetch(value) for value in tree)
         return tree
 
-    def signature(self, params: nn.Module) -> dict[str, tuple[tuple[int, ...], str]]:
+    def signature(
+        self, params: nn.Module, model_state: Any = None
+    ) -> dict[str, tuple[tuple[int, ...], str]]:
         """Name -> (shape, type)."""
-        return {
-            name: (tuple(value.shape), str(value.dtype))
-            for name, value in params.named_parameters()
-        }
+        named = {**dict(params.named_parameters()), **torch_batch_norm.statistics(params)}
+        return {name: (tuple(value.shape), str(value.dtype)) for name, value in named.items()}
 
     def optimizer_form(
         self, functions: shared.OptimizerFunctions, settings: shared.StepSettings
@@ -338,7 +372,8 @@ class TorchBackend:
 
 
 def _arrays(params: nn.Module) -> Iterator[np.ndarray]:
-    return (value.detach().cpu().numpy() for value in params.parameters())
+    values = [*params.parameters(), *torch_batch_norm.statistics(params).values()]
+    return (value.detach().cpu().numpy() for value in values)
 
 
 def make(*, compile_model: bool, computation: Computation) -> TorchBackend:

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from algoperf import errors, spec
-from algoperf.backends import shared
+from algoperf.backends import shared, torch_batch_norm
 from algoperf.backends.computation import Computation
 
 
@@ -69,6 +69,7 @@ class OptimizerForm:
         optimizer, scheduler = optimizer_state["optimizer"], optimizer_state["scheduler"]
         scaler = optimizer_state.get("scaler")
         optimizer.zero_grad(set_to_none=True)
+        kept = torch_batch_norm.Kept(current_param_container) if scaler is not None else None
         loss, model_state = self._backward(
             workload, current_param_container, model_state, batch, rng, scaler
         )
@@ -90,11 +91,16 @@ class OptimizerForm:
         is_updated = _step(optimizer, scaler)
         if scheduler is not None and is_updated:
             scheduler.step()
+        if kept is not None and not is_updated:
+            kept.put_back()  # a step that is left out leaves the running statistics, too
         return optimizer_state, current_param_container, model_state
 
     def eval_params(self, params: nn.Module, optimizer_state: dict[str, Any]) -> nn.Module:
-        """The module to evaluate."""
+        """The module to evaluate; with the running statistics of the one that trains, as in JAX,
+        where they are no parameters.
+        """
         module: nn.Module = self._functions.eval_params(params, optimizer_state["optimizer"])
+        torch_batch_norm.follow(params, module)
         return module
 
 

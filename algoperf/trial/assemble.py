@@ -139,7 +139,10 @@ def assemble(
             loaded.outline, hyperparameters
         )  # after a step, since schedules read late
         values = evaluator(
-            split, view.first(params), view.first(model_state), whole=split == "test" and at_the_end
+            split,
+            view.first(params),
+            view.first_state(model_state),
+            whole=split == "test" and at_the_end,
         )
         if evaluator.written is not None and split != "train":
             log.predictions(evaluator.written.rows())
@@ -177,12 +180,12 @@ def assemble(
             keeper=keeper,
             untimed=guard.untimed,
         )
-    guard.checksum = backend.checksum
+    guard.checksum = lambda trained: backend.checksum(*trained)
     if functions.selects_data:
         guard.more.append(_selection(train, queue, backend, trial).findings)
     if bound.frozen_count:
         guard.more.append(functools.partial(_changed_frozen, bound, view, trial))
-    evaluator.warm_up(view.first(trial.state.params), view.first(trial.state.model_state))
+    evaluator.warm_up(view.first(trial.state.params), view.first_state(trial.state.model_state))
     if saved is not None and trial.status is None:
         keeper.go_on(trial, saved)
         trial.preemptions = begun_before
@@ -191,7 +194,7 @@ def assemble(
     def trained() -> pretrained.Trained:
         by_framework: Any = bound
         values = by_framework.folded(
-            view.first(trial.evaluated), view.first(trial.state.model_state)
+            view.first(trial.evaluated), view.first_state(trial.state.model_state)
         )
         return pretrained.Trained(definition.pretrained[0], settings, values, data.tokenizer)
 
@@ -211,7 +214,7 @@ def _counts(trained: int, frozen: int) -> dict[str, float]:
 
 def _changed_frozen(bound: spec.Workload, view: older.View, trial: Trial) -> list[str]:
     now = trial.state
-    changed = bound.changed_frozen(view.first(now.params), view.first(now.model_state))
+    changed = bound.changed_frozen(view.first(now.params), view.first_state(now.model_state))
     return ["frozen parameters were changed"] if changed else []
 
 

@@ -22,7 +22,8 @@ from algoperf.trial.judgement import NotFinite, difference
 from algoperf.trial.scalars import ScalarBuffer
 
 Function = Callable[..., Any]
-# Given a function that returns the parameters, watches a stretch in which the clock stands still.
+# Given a function that returns (parameters, model state), watches a stretch in which the clock
+# stands still.
 Untimed = Callable[[Callable[[], Any]], contextlib.AbstractContextManager[None]]
 Evaluate = Callable[[str, Any, Any], dict[str, float]]  # split, params, model state -> metrics
 
@@ -102,7 +103,8 @@ class Trial:
     `evaluate(split, params, model_state)` measures a split; `log` has `scalars(rows)` and
     `evaluation(times, metrics)`; `report(metrics)` is told of each evaluation. `keeper` saves the
     trial after evaluations and when it says so; a trial that is asked to stop is saved and left
-    `interrupted`, without a status. `untimed(params)` watches what is done off the clock.
+    `interrupted`, without a status. `untimed(trained)` watches what is done off the clock;
+    `trained()` is (parameters, model state).
     """
 
     def __init__(
@@ -121,7 +123,7 @@ class Trial:
         hyperparameters: Any = None,
         report: Callable[[dict[str, float]], None] = lambda metrics: None,
         keeper: Keeper | None = None,
-        untimed: Untimed = lambda params: contextlib.nullcontext(),
+        untimed: Untimed = lambda trained: contextlib.nullcontext(),
     ) -> None:
         self.goal = goal
         self.limits = limits
@@ -155,7 +157,7 @@ class Trial:
         params, model_state = workload.init_model_fn(self._random_state(seeds.INIT))
         self.state = State(params, model_state)
         self._evaluated = params
-        self._signature = backend.signature(params)
+        self._signature = backend.signature(params, model_state)
         self._train_state: dict[str, Any] = {}
         self._constant = {
             "workload": workload,
@@ -183,7 +185,7 @@ class Trial:
             hyperparameters=self._constant["hyperparameters"],
             rng=self._random_state(seeds.OPTIMIZER),
         )
-        self._backend.drain(state.params, state.optimizer_state)
+        self._backend.drain(state.params, state.model_state, state.optimizer_state)
 
     def run(self) -> None:
         """Train until the trial has a status, or is interrupted."""
@@ -202,7 +204,7 @@ class Trial:
                 self._fail_by(error)
             # A step that failed may have used its parameters up: there is nothing to compare.
             failed = self.status is not None
-            watch = contextlib.nullcontext() if failed else self._untimed(self._params)
+            watch = contextlib.nullcontext() if failed else self._untimed(self._trained)
             with watch:
                 self._between(evaluates)
             if self.interrupted:
@@ -217,8 +219,8 @@ class Trial:
         """The parameters that the last evaluation measured, after the trial's end."""
         return self._evaluated
 
-    def _params(self) -> Any:
-        return self.state.params
+    def _trained(self) -> tuple[Any, Any]:
+        return self.state.params, self.state.model_state
 
     def _between(self, evaluates: bool) -> None:
         """What happens while the submission's clock stands still."""
@@ -326,7 +328,8 @@ class Trial:
         finite = [self.not_finite.is_finite("training loss", *each) for each in losses]
         if self.status is not None:
             return
-        changed = difference(self._signature, self._backend.signature(self.state.params))
+        signature = self._backend.signature(self.state.params, self.state.model_state)
+        changed = difference(self._signature, signature)
         if changed is not None:
             self.fail(f"update_params changed the parameters: {changed}")
         elif not all(finite) and not self.limits.keep_going:
@@ -353,7 +356,7 @@ class Trial:
 
     def _has_finite_params(self) -> bool:
         trained, evaluated = self.state.params, self._evaluated
-        return self._backend.is_finite(trained) and (
+        return self._backend.is_finite(trained, self.state.model_state) and (
             evaluated is trained or self._backend.is_finite(evaluated)
         )
 

@@ -56,7 +56,11 @@ def of(assembled: Assembled) -> dict[str, Any]:
 def _checksum(assembled: Assembled) -> int | None:
     """Of the last parameters; None of a trial that failed, whose step may have used them up."""
     trial = assembled.trial
-    return None if trial.status == "failed" else assembled.backend.checksum(trial.state.params)
+    return (
+        None
+        if trial.status == "failed"
+        else assembled.backend.checksum(trial.state.params, trial.state.model_state)
+    )
 
 
 def _best(trial: Trial) -> dict[str, float]:

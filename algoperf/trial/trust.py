@@ -33,7 +33,7 @@ class Guard:
 
     def __init__(
         self,
-        checksum: Callable[[Any], int] = lambda params: 0,
+        checksum: Callable[[Any], int] = lambda trained: 0,
         monotonic: Callable[[], float] = time.monotonic,
         packages: Sequence[str] = PACKAGES,
     ) -> None:
@@ -49,19 +49,19 @@ class Guard:
         self._worked_s: dict[str, float] = {}  # while the clock stood still, by name
 
     @contextlib.contextmanager
-    def untimed(self, params: Callable[[], Any]) -> Iterator[None]:
-        """Watch a stretch in which the submission's clock stands still. `params()` are the
-        parameters, which are not to change in it.
+    def untimed(self, trained: Callable[[], Any]) -> Iterator[None]:
+        """Watch a stretch in which the submission's clock stands still. `trained()` is what
+        `checksum` takes, the parameters and the model state, which are not to change in it.
         """
         self.look()
         for findings in self.more:
             for text in findings():
                 self._flag(text)
-        busy, before = self._busy(), self.checksum(params())
+        busy, before = self._busy(), self.checksum(trained())
         began_s = self._monotonic()
         yield
         self._untimed_s += self._monotonic() - began_s
-        if self.checksum(params()) != before:
+        if self.checksum(trained()) != before:
             self._flag("the parameters changed while the clock stood still")
         for name, spent_s in self._busy().items():
             # One evaluation may be shorter than what can be told from noise: all of them count.

@@ -73,14 +73,14 @@ class FakeBackend:
     def wait(self, marker):
         self.device.clock.sleep_until(marker)
 
-    def is_finite(self, params):
+    def is_finite(self, params, model_state=None):
         return all(np.isfinite(value).all() for value in params.values())
 
     def fetch(self, tree):
         self.fetches.append(self.device.unfinished())
         return tree
 
-    def signature(self, params):
+    def signature(self, params, model_state=None):
         return {name: (value.shape, str(value.dtype)) for name, value in params.items()}
 
 

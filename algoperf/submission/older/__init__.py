@@ -30,12 +30,13 @@ class Contract:
 @dataclasses.dataclass(frozen=True)
 class View:
     """What a submission sees: its workload, and batches as `place` leaves them. `first` makes of
-    its parameters or model state what the rest of the library works with.
+    its parameters what the rest of the library works with, and `first_state` of its model state.
     """
 
     workload: Any
     place: Callable[[Any], Any]
     first: Callable[[Any], Any] = lambda tree: tree
+    first_state: Callable[[Any], Any] = lambda tree: tree
 
 
 def preparation(
@@ -76,4 +77,4 @@ def view(
     from algoperf.submission.older.jax_device_axis import DeviceAxis
 
     axis = DeviceAxis()
-    return View(OlderWorkload(bound, hyperparameters, axis), axis.cut, axis.first)
+    return View(OlderWorkload(bound, hyperparameters, axis), axis.cut, axis.first, axis.first_state)

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 from flax import jax_utils
 
+from algoperf.backends import jax_backend
 from algoperf.errors import UserError
 
 
@@ -42,6 +43,18 @@ class DeviceAxis:
     def first(self, tree: Any) -> Any:
         """The first device's part of the tree's arrays."""
         return jax.tree.map(lambda leaf: leaf[0], tree)
+
+    def first_state(self, model_state: Any) -> Any:
+        """The model state to evaluate: each device has running statistics of its own rows, and
+        their mean over the devices counts, as in version 0.5's evaluation; of the rest, which is
+        the same on all devices, the first device's part.
+        """
+        running = jax_backend.statistics(model_state)
+        if not running or len(self._devices) == 1:
+            return self.first(model_state)
+        mean = jax.tree.map(lambda leaf: leaf.mean(0), running)
+        rest = {name: each for name, each in model_state.items() if name not in running}
+        return {**self.first(rest), **mean}
 
     def cut(self, batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """The batch's arrays as (devices, rows / devices, ...); pmap puts the parts where they

@@ -64,7 +64,7 @@ class OlderWorkload:
         use_running_average_bn: bool | None = None,
     ) -> tuple[spec.Tensor, spec.ModelAuxiliaryState]:
         """Return (logits, new model state). The last two arguments are the newer model_fn's, which
-        some call under pmap; `use_running_average_bn` is not used there either.
+        some call under pmap. There the statistics of batch norm are those of a device's own rows.
         """
         return self._bound.model_fn(
             params,
@@ -74,4 +74,5 @@ class OlderWorkload:
             rng,
             update_batch_norm,
             self._dropout_rate if dropout_rate is None else dropout_rate,
+            use_running_average_bn,
         )

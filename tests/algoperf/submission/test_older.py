@@ -111,14 +111,14 @@ def view(device_axis, point=None):
 
 def test_dropout_is_fixed_by_the_hyperparameters_or_at_initialisation():
     call = ("params", "batch", None, "mode", "rng", True)
-    assert view(False).workload.model_fn(*call) == (*call, None)
-    newer = {"dropout_rate": 0.3, "use_running_average_bn": None}
-    assert view(False).workload.model_fn(*call, **newer) == (*call, 0.3)
+    assert view(False).workload.model_fn(*call) == (*call, None, None)
+    newer = {"dropout_rate": 0.3, "use_running_average_bn": True}
+    assert view(False).workload.model_fn(*call, **newer) == (*call, 0.3, True)
     point = SimpleNamespace(dropout_rate=0.25)
-    assert view(False, point).workload.model_fn(*call) == (*call, 0.25)
+    assert view(False, point).workload.model_fn(*call) == (*call, 0.25, None)
     again = view(False, point).workload
     again.init_model_fn("rng", dropout_rate=0.5, aux_dropout_rate=0.1)
-    assert again.model_fn(*call) == (*call, 0.5)
+    assert again.model_fn(*call) == (*call, 0.5, None)
 
 
 def test_parameters_and_batches_get_an_axis_of_devices_and_lose_it_again():
