@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 import types
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 from algoperf.machine import processor_time
@@ -27,20 +27,23 @@ class Guard:
     """Watches one trial's process from before its submission is loaded.
 
     `flags` are the findings so far, each once, in the words of the result. `monotonic` is the clock
-    that measures the untimed stretches; tests pass their own.
+    that measures the untimed stretches; tests pass their own. `packages` are watched beside
+    `PACKAGES`, each with all that is in its outermost package.
     """
 
     def __init__(
         self,
         checksum: Callable[[Any], int] = lambda params: 0,
         monotonic: Callable[[], float] = time.monotonic,
+        packages: Iterable[str] = (),
     ) -> None:
         self.flags: list[str] = []
         self.more: list[Findings] = []  # asked for flags before each untimed stretch
         self.checksum = checksum
         processor_time.watch()
         self._threads = set(threading.enumerate())
-        self._definitions = definitions()
+        self._packages = {*PACKAGES, *(name.partition(".")[0] for name in packages)}
+        self._definitions = definitions(self._packages)
         self._monotonic = monotonic
         self._untimed_s = 0.0
         self._worked_s: dict[str, float] = {}  # while the clock stood still, by name
@@ -71,7 +74,7 @@ class Guard:
 
     def look(self) -> None:
         """Compare what measures with what it was."""
-        now = definitions()
+        now = definitions(self._packages)
         for name, value in self._definitions.items():
             if now.get(name, value) is not value:
                 self._flag(f"{name} was replaced")
@@ -84,14 +87,14 @@ class Guard:
             self.flags.append(text)
 
 
-def definitions() -> Mapping[str, Any]:
-    """The functions that measure, by name: those of the loaded modules of `PACKAGES`, of their
+def definitions(packages: Collection[str] = PACKAGES) -> Mapping[str, Any]:
+    """The functions that measure, by name: those of the loaded modules of the packages, of their
     classes, the clocks, and what tells of threads.
     """
     found: dict[str, Any] = {f"time.{name}": getattr(time, name) for name in CLOCKS}
     found |= {f"threading.{name}": operator.attrgetter(name)(threading) for name in THREADS}
     for module_name, module in list(sys.modules.items()):
-        if module_name.partition(".")[0] not in PACKAGES or module is None:
+        if module_name.partition(".")[0] not in packages or module is None:
             continue
         for name, value in list(vars(module).items()):
             if isinstance(value, types.FunctionType):
