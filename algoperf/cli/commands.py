@@ -287,21 +287,32 @@ def submissions_command(arguments: argparse.Namespace) -> int:
 
 
 def check_command(arguments: argparse.Namespace) -> int:
-    """Check that a submission honours the contract; print a line for each check."""
+    """Check that a submission, or a workload, honours the contract; print a line for each check."""
     from algoperf.experiments.check import processes, verdicts
 
     show = (lambda verdict: None) if arguments.json else _print_verdict
-    found = processes.check(
-        arguments.submission, arguments.framework, arguments.workloads, arguments.seed, show
-    )
+    framework, given = arguments.framework, arguments.workload
+    if arguments.submission is None:
+        if given is None:
+            raise UserError("check takes a submission, or --workload FOLDER to check a workload")
+        if arguments.workloads is not None:
+            raise UserError("--workloads goes with a submission; a workload is checked alone")
+        subject = {"workload": given}
+        found = processes.check_workload(given, arguments.scale or "mini", framework, show)
+    else:
+        if arguments.scale is not None:
+            raise UserError("--scale goes with --workload alone; submissions are checked at mini")
+        subject = {"submission": arguments.submission}
+        names = list(processes.WORKLOADS) if arguments.workloads is None else arguments.workloads
+        if given is not None:
+            names = [*(arguments.workloads or []), given]
+        found = processes.check(arguments.submission, framework, names, arguments.seed, show)
     counts = {
         status: sum(verdict.status == status for verdict in found) for status in verdicts.STATUSES
     }
     if arguments.json:
         checks = [dataclasses.asdict(verdict) for verdict in found]
-        print(
-            json.dumps({"submission": arguments.submission, **counts, "checks": checks}, indent=2)
-        )
+        print(json.dumps({**subject, **counts, "checks": checks}, indent=2))
     else:
         print(", ".join(f"{count} {status}" for status, count in counts.items()))
     return CHECK_FAILED if counts[verdicts.FAILED] else DONE

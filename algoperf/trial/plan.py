@@ -50,7 +50,9 @@ class TrialPlan:
     eval_every_steps: int | None = None
     until: str = "validation"
     show_progress: bool = False
-    workload_folder: str | None = None  # what finds a workload outside the tree, instead of its name
+    workload_folder: str | None = (
+        None  # what finds a workload outside the tree, instead of its name
+    )
     workload_hash: str | None = None  # of its source
     followed: bool = False  # the starter answers what it was told; the trial waits for that
     command: str = ""

@@ -139,9 +139,8 @@ def _blaming(folder: Path, package: str) -> Iterator[None]:
 
 def _blame(error: Exception, folder: Path, package: str) -> str | None:
     """What went wrong in which of the folder's files and where; None if in none of them."""
-    if isinstance(error, SyntaxError) and error.filename is not None:
-        if Path(error.filename).is_relative_to(folder):
-            return f"{error.filename}:{error.lineno}: {error.msg}"
+    if isinstance(error, SyntaxError) and Path(error.filename or "").is_relative_to(folder):
+        return f"{error.filename}:{error.lineno}: {error.msg}"
     frames = traceback.extract_tb(error.__traceback__)
     own = [each for each in frames if Path(each.filename).is_relative_to(folder)]
     place = f"{own[-1].filename}:{own[-1].lineno}" if own else str(folder)

@@ -20,7 +20,7 @@ WORKLOAD = WorkloadDefinition(
             batch_size=100,
             eval_batch_size=600,
             eval_train_rows=600,
-            step_hint=600,
+            step_hint=300,
             budget_s=15.0,
             eval_every_s=0.1,
             targets={"builtin": Target(validation=0.97, provenance="adamw, five seeds")},
