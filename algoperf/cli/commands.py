@@ -84,6 +84,7 @@ def campaign_command(arguments: argparse.Namespace) -> int:
         arguments.eval_every_steps,
         arguments.until,
         arguments.suite,
+        definition.reference,
     )
     failed = local.run(todo, arguments.out, arguments.workers, lambda text: print(text, flush=True))
     rows = campaign.curves(todo, arguments.out)
@@ -100,7 +101,7 @@ def _leaderboard(arguments: argparse.Namespace) -> int:
     from algoperf.workload import catalogue
 
     todo = campaign.entries(
-        [catalogue.find(name, arguments.suite).name for name in arguments.workload.split(",")],
+        arguments.workload.split(","),
         arguments.submissions,
         arguments.frameworks,
         arguments.tuning_ruleset,
@@ -189,16 +190,22 @@ def score_command(arguments: argparse.Namespace) -> int:
 
 def data_command(arguments: argparse.Namespace) -> int:
     """Print facts of the rows that a run would train on, or write these rows as files."""
-    from algoperf.data import select
-    from algoperf.data.formats import sources
-    from algoperf.data.report import export
-    from algoperf.workload import catalogue
+    from algoperf.workload import catalogue, outside
 
     *action, name = arguments.words
     if action not in ([], ["export"]):
         given = shlex.join(arguments.words)
         raise UserError(f"data takes WORKLOAD or export WORKLOAD, not {given}")
     definition = catalogue.find(name)
+    with outside.blaming(definition):
+        return _data(arguments, action, definition)
+
+
+def _data(arguments: argparse.Namespace, action: Sequence[str], definition: Any) -> int:
+    from algoperf.data import select
+    from algoperf.data.formats import sources
+    from algoperf.data.report import export
+
     scale_name = choose(f"scale of {definition.name}", arguments.scale, list(definition.scales))
     scale = definition.scales[scale_name]
     kind, source = sources.resolve(definition, scale, arguments.data)
@@ -252,10 +259,15 @@ def _print_facts(
 def workloads_command(arguments: argparse.Namespace) -> int:
     """List the workloads, or show one."""
     from algoperf.cli import summary
-    from algoperf.workload import catalogue, registry
+    from algoperf.workload import catalogue
 
-    chosen = registry.names() if arguments.name is None else [arguments.name]
-    described = [summary.of_workload(catalogue.find(name)) for name in chosen]
+    if arguments.name is None:
+        definitions, broken = catalogue.all_workloads()
+        for error in broken:
+            print(f"algoperf: {error}", file=sys.stderr)
+    else:
+        definitions = [catalogue.find(arguments.name)]
+    described = [summary.of_workload(definition) for definition in definitions]
     if arguments.json:
         print(json.dumps(described, indent=2))
     else:

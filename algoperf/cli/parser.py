@@ -179,8 +179,8 @@ def _add_check(commands: Any, function: Command) -> None:
         commands,
         "check",
         function,
-        "check in a few steps that a submission honours the contract, or with --workload alone that "
-        "a workload does; docs/check.md explains the lines",
+        "check in a few steps that a submission honours the contract, or with --workload alone "
+        "that a workload does; docs/check.md explains the lines",
     )
     add = check.add_argument
     add(

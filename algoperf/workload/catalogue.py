@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from algoperf.errors import choose
+from algoperf.errors import UserError, choose
 from algoperf.workload import axes, outside, registry
 from algoperf.workload import suite as suites
 from algoperf.workload.definition import WorkloadDefinition
@@ -61,6 +61,19 @@ def find_installed(name: str) -> WorkloadDefinition:
     definition = outside.load_installed(name)
     outside.check_name(definition, _names_in_the_tree())
     return definition
+
+
+def all_workloads() -> tuple[list[WorkloadDefinition], list[UserError]]:
+    """Return the workloads of the tree and those that are installed, and what is wrong with each
+    installed one that cannot be loaded.
+    """
+    definitions, broken = [registry.get(name) for name in registry.names()], []
+    for name in outside.installed_names():
+        try:
+            definitions.append(find_installed(name))
+        except UserError as error:
+            broken.append(error)
+    return definitions, broken
 
 
 def read_suite(path: str) -> suites.Suite:

@@ -98,13 +98,19 @@ def check_unchanged(definition: WorkloadDefinition, source_hash: str | None) -> 
         )
 
 
+def has_model(definition: WorkloadDefinition, framework: str) -> bool:
+    """Return whether a workload has a model in that framework; those in the tree have."""
+    if definition.outside is None:
+        return True
+    return (definition.outside.folder / MODELS[framework]).is_file()
+
+
 def check_model(definition: WorkloadDefinition, framework: str) -> None:
     """Raise UserError where a workload outside the tree has no model in that framework."""
-    if definition.outside is None:
-        return
-    folder = definition.outside.folder
-    if not (folder / MODELS[framework]).is_file():
-        served = [name for name, file in MODELS.items() if (folder / file).is_file()]
+    if not has_model(definition, framework):
+        assert definition.outside is not None
+        folder = definition.outside.folder
+        served = [name for name in MODELS if has_model(definition, name)]
         has = f"it has a model in {served[0]}" if served else "it has no model at all"
         raise UserError(
             f"workload {folder}: no {MODELS[framework]}, which a run in {framework} needs; {has}"

@@ -65,7 +65,7 @@ def perturbed(shapes: Mapping[str, tuple[int, ...]], seed: int = 0) -> Values:
     """Return random parameters in JAX's layout in which no two values are alike: biases are not 0,
     norm scales not 1.
     """
-    values = {}
+    values: Values = {}
     for name, shape in shapes.items():
         generator = np.random.default_rng([seed, zlib.crc32(name.encode())])
         noise = generator.standard_normal(shape, np.float32)

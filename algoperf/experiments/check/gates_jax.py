@@ -29,7 +29,8 @@ def initial_values(bound: Any, random_state: Any) -> dict[str, np.ndarray]:
     state = dict(state or {})
     frozen = state.pop("frozen", {})
     values: dict[str, np.ndarray] = bound.to_neutral({**params, **state})
-    return values | bound.to_neutral(frozen)
+    values.update(bound.to_neutral(frozen))
+    return values
 
 
 def types_by_name(bound: Any, values: Mapping[str, np.ndarray]) -> dict[str, spec.ParameterType]:

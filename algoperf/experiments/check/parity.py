@@ -70,22 +70,30 @@ def bind(
     batch_size: int = BATCH_SIZE,
 ) -> Pair:
     """Build a workload in both frameworks, for the gates to ask."""
-    sides = []
-    for framework in ("jax", "pytorch"):
+
+    def side(framework: str) -> Side:
         backend = backends.load(framework)
-        sides.append(Side(backend, backend.workload(definition, scale, source_kind, data)))
+        return Side(backend, backend.workload(definition, scale, source_kind, data))
+
+    ours, theirs = side("jax"), side("pytorch")
     queue = TrainingQueue(data.splits["train"], batch_size, seed=0)
-    values = gates.perturbed(sides[0].workload.shapes)
+    values = gates.perturbed(ours.workload.shapes)
     batches = [next(queue) for _ in range(steps)]
-    return Pair(*sides, batches, values, is_variant=definition.base is not None)
+    return Pair(ours, theirs, batches, values, is_variant=definition.base is not None)
 
 
 def parameters(pair: Pair) -> None:
     """Parameters agree in number, name, type and shape."""
     ours, theirs = pair.jax.workload.parameters, pair.torch.workload.parameters
-    for names, others, framework in ((ours, theirs, "jax"), (theirs, ours, "pytorch")):
-        alone = sorted(set(names) - set(others))
-        expect(not alone, f"only the model in {framework} has {', '.join(alone)}")
+    alone = [
+        f"only the model in {framework} has {', '.join(sorted(names))}"
+        for framework, names in (
+            ("jax", set(ours) - set(theirs)),
+            ("pytorch", set(theirs) - set(ours)),
+        )
+        if names
+    ]
+    expect(not alone, "; ".join(alone))
     for name, parameter in ours.items():
         other = theirs[name]
         shape = layout.jax_shape(name, other.shape)
@@ -272,3 +280,4 @@ PARITY: Mapping[str, Callable[[Pair], None]] = {
     "same gradients": gradients,
     "same training": training,
 }
+OF_LOGITS = ("same logits", "same gradients", "same training")

@@ -126,13 +126,15 @@ def _skipped(definition: workload.WorkloadDefinition, framework: str | None) -> 
         others = [name for name in backends.FRAMEWORKS if name != framework]
         return dict.fromkeys(others, f"only {framework} was asked for")
     for name in backends.FRAMEWORKS:
+        if not outside.has_model(definition, name):
+            skipped[name] = f"no {outside.MODELS[name]} in the folder"
+            continue
         try:
-            outside.check_model(definition, name)
             backends.check_installed(name)
         except UserError as error:
             skipped[name] = str(error)
     if len(skipped) == len(backends.FRAMEWORKS):
-        raise UserError("; ".join(skipped.values()))
+        raise UserError(f"workload {definition.name}: {'; '.join(skipped.values())}")
     return skipped
 
 

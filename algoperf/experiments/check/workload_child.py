@@ -14,7 +14,7 @@ from algoperf.errors import UserError
 from algoperf.experiments.check import child, gates, parity, verdicts, workload_gates
 from algoperf.experiments.check.verdicts import Report
 from algoperf.submission.blame import cause_of
-from algoperf.workload import WorkloadDefinition, catalogue, outside
+from algoperf.workload import Data, Scale, WorkloadDefinition, catalogue, outside
 
 ANY, BOTH = "any", "both"  # in place of a framework
 MODEL_CHECKS = (verdicts.BUILDS, *workload_gates.CONFORMANCE)
@@ -25,7 +25,7 @@ CHECKS: Mapping[str, tuple[str, ...]] = {
     BOTH: tuple(parity.PARITY),
 }
 # Where one of these fails, the others of the same column say nothing of their own.
-NEEDED = frozenset({"data", "logits", "same parameters"})
+NEEDED = frozenset({"data", "logits", "same parameters", "same logits"})
 T = TypeVar("T")
 
 
@@ -45,36 +45,46 @@ def check(asked: Mapping[str, Any], emit: child.Emit) -> None:
         for framework, checks in CHECKS.items()
     }
     skipped: dict[str, str] = dict(asked["skipped"])
-
-    def load() -> Any:
-        return load_data(definition, scale, asked["source"])
-
-    data = _judge(reports[ANY], verdicts.LOADS, definition, load)
-    subject = workload_gates.Subject(definition, scale, data, load)
-    if data is None or not _ask(workload_gates.SHARED, subject, definition, reports[ANY]):
-        reports[ANY].skip_rest(f"needs {verdicts.LOADS if data is None else 'data'}")
+    without_logits: list[str] = []
+    rows = _rows(definition, scale, asked["source"], reports[ANY])
+    if rows is None:
         skipped = dict.fromkeys(CHECKS, "needs the workload's rows") | skipped
-    else:
-        data = gates.first_rows(data)
-    bound = (definition, scale, asked["source_kind"], data)
     for framework in ("jax", "pytorch"):
-        if framework in skipped:
-            skipped.setdefault(BOTH, f"compares the frameworks; {framework}: {skipped[framework]}")
-        else:
-            bind = functools.partial(workload_gates.bind, *bound, framework)
+        if framework not in skipped and rows is not None:
+            bind = functools.partial(
+                workload_gates.bind, definition, scale, asked["source_kind"], rows, framework
+            )
             unit = _judge(reports[framework], verdicts.BUILDS, definition, bind)
             if unit is None:
                 skipped[framework] = f"needs {verdicts.BUILDS}"
                 skipped.setdefault(BOTH, f"needs {framework} {verdicts.BUILDS}")
             elif not _ask(workload_gates.CONFORMANCE, unit, definition, reports[framework]):
-                skipped[framework] = "needs logits"
+                without_logits.append(framework)
+        elif framework in skipped:
+            skipped.setdefault(BOTH, f"compares the frameworks: {skipped[framework]}")
         reports[framework].skip_rest(skipped.get(framework, ""))
-    if BOTH not in skipped:
-        with outside.blaming(definition):
-            pair = parity.bind(*bound)
-        if not _ask(parity.PARITY, pair, definition, reports[BOTH]):
-            skipped[BOTH] = "needs the gate that failed"
-    reports[BOTH].skip_rest(skipped.get(BOTH, ""))
+    if BOTH not in skipped and rows is not None:
+        pair = parity.bind(definition, scale, asked["source_kind"], rows)
+        asks = dict(parity.PARITY)
+        for name in parity.OF_LOGITS if without_logits else ():
+            del asks[name]
+        _ask(asks, pair, definition, reports[BOTH])
+    reports[BOTH].skip_rest(skipped.get(BOTH, f"needs {' and '.join(without_logits)} logits"))
+
+
+def _rows(definition: WorkloadDefinition, scale: Scale, source: str, report: Report) -> Data | None:
+    """The rows that the models are asked with; None where they do not pass."""
+
+    def load() -> Data:
+        return load_data(definition, scale, source)
+
+    data = _judge(report, verdicts.LOADS, definition, load)
+    if data is None:
+        report.skip_rest(f"needs {verdicts.LOADS}")
+        return None
+    subject = workload_gates.Subject(definition, scale, data, load)
+    passes = _ask(workload_gates.SHARED, subject, definition, report)
+    return gates.first_rows(data) if passes else None
 
 
 def _ask(
@@ -83,11 +93,17 @@ def _ask(
     definition: WorkloadDefinition,
     report: Report,
 ) -> bool:
-    """Ask the gates in order; stop, and return False, where one fails that the others need."""
+    """Ask the gates in order; where one fails that the others need, skip them and return False."""
     for name, gate in gates_by_name.items():
-        answer = _judge(report, name, definition, lambda gate=gate: (gate(subject), True)[1])
+        answer = _judge(report, name, definition, functools.partial(_passes, gate, subject))
         if answer is None and name in NEEDED:
+            report.skip_rest(f"needs {name}")
             return False
+    return True
+
+
+def _passes(gate: Callable[[T], None], subject: T) -> bool:
+    gate(subject)
     return True
 
 

@@ -1,4 +1,4 @@
-"""What a submission may rely on, asked of a workload: of its facts and rows, and of its model in one
+"""What a submission may rely on, asked of a workload: its facts, its rows, and its model in one
 framework. `parity` compares the two frameworks.
 
 A gate raises GateError where a workload does not pass, NotApplicableError where it asks nothing.
