@@ -98,7 +98,6 @@ def _leaderboard(arguments: argparse.Namespace) -> int:
     """Run what is missing of a leaderboard's studies."""
     from algoperf.experiments import campaign
     from algoperf.study.executors import local
-    from algoperf.workload import catalogue
 
     todo = campaign.entries(
         arguments.workload.split(","),

@@ -204,8 +204,9 @@ def entries(
     suite: str | None = None,
 ) -> list[Entry]:
     """All combinations of a leaderboard, study by study and workload by workload, so that an early
-    end leaves whole columns. Workloads are given by name or path. Without `submissions`, all reference algorithms that the ruleset is
-    for: those with a search space, or under self-tuning those without.
+    end leaves whole columns; workloads are given by name or path. Without `submissions`, all
+    reference algorithms that the ruleset is for: those with a search space, or under self-tuning
+    those without.
     """
     outlines = [
         loading.inspect(reference_algorithms.path(name))
