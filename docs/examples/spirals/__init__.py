@@ -23,7 +23,7 @@ WORKLOAD = WorkloadDefinition(
             step_hint=300,
             budget_s=15.0,
             eval_every_s=0.1,
-            targets={"builtin": Target(validation=0.97, provenance="adamw, five seeds")},
+            targets={"builtin": Target(validation=0.97, provenance="adamw: 190 steps")},
         )
     },
     sources=("builtin",),
