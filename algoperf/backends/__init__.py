@@ -3,15 +3,17 @@
 import importlib
 import importlib.util
 from collections.abc import Mapping
-from typing import Any, Protocol
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, Protocol
 
 from algoperf import errors, spec
 from algoperf.backends.computation import USUAL, Computation
-from algoperf.backends.generation import GenerationSettings
 from algoperf.errors import choose
-from algoperf.workload import Data, Scale, WorkloadDefinition
+
+if TYPE_CHECKING:  # `algoperf --help` reads names of this package, and waits for no NumPy
+    import numpy as np
+
+    from algoperf.backends.generation import GenerationSettings
+    from algoperf.workload import Data, Scale, WorkloadDefinition
 
 FRAMEWORKS = {"jax": ("jax", "flax", "optax"), "pytorch": ("torch",)}
 MODULES = {"jax": "jax_backend", "pytorch": "torch_backend"}
@@ -23,7 +25,7 @@ class Backend(Protocol):
     name: str
 
     def workload(
-        self, definition: WorkloadDefinition, scale: Scale, source: str, data: Data
+        self, definition: "WorkloadDefinition", scale: "Scale", source: str, data: "Data"
     ) -> spec.Workload:
         """Build the model and bind it to the facts."""
         ...
@@ -88,8 +90,8 @@ class Backend(Protocol):
         workload: spec.Workload,
         params: Any,
         model_state: Any,
-        sources_BS: np.ndarray,
-        settings: GenerationSettings,
+        sources_BS: "np.ndarray",
+        settings: "GenerationSettings",
     ) -> list[list[int]]:
         """Return the tokens that the model writes for each source row, without start, end and
         padding.

@@ -84,6 +84,7 @@ def campaign_command(arguments: argparse.Namespace) -> int:
         arguments.eval_every_steps,
         arguments.until,
         arguments.suite,
+        definition.reference,
     )
     failed = local.run(todo, arguments.out, arguments.workers, lambda text: print(text, flush=True))
     rows = campaign.curves(todo, arguments.out)
@@ -97,10 +98,9 @@ def _leaderboard(arguments: argparse.Namespace) -> int:
     """Run what is missing of a leaderboard's studies."""
     from algoperf.experiments import campaign
     from algoperf.study.executors import local
-    from algoperf.workload import catalogue
 
     todo = campaign.entries(
-        [catalogue.find(name, arguments.suite).name for name in arguments.workload.split(",")],
+        arguments.workload.split(","),
         arguments.submissions,
         arguments.frameworks,
         arguments.tuning_ruleset,
@@ -189,16 +189,22 @@ def score_command(arguments: argparse.Namespace) -> int:
 
 def data_command(arguments: argparse.Namespace) -> int:
     """Print facts of the rows that a run would train on, or write these rows as files."""
-    from algoperf.data import select
-    from algoperf.data.formats import sources
-    from algoperf.data.report import export
-    from algoperf.workload import catalogue
+    from algoperf.workload import catalogue, outside
 
     *action, name = arguments.words
     if action not in ([], ["export"]):
         given = shlex.join(arguments.words)
         raise UserError(f"data takes WORKLOAD or export WORKLOAD, not {given}")
     definition = catalogue.find(name)
+    with outside.blaming(definition):
+        return _data(arguments, action, definition)
+
+
+def _data(arguments: argparse.Namespace, action: Sequence[str], definition: Any) -> int:
+    from algoperf.data import select
+    from algoperf.data.formats import sources
+    from algoperf.data.report import export
+
     scale_name = choose(f"scale of {definition.name}", arguments.scale, list(definition.scales))
     scale = definition.scales[scale_name]
     kind, source = sources.resolve(definition, scale, arguments.data)
@@ -252,10 +258,15 @@ def _print_facts(
 def workloads_command(arguments: argparse.Namespace) -> int:
     """List the workloads, or show one."""
     from algoperf.cli import summary
-    from algoperf.workload import catalogue, registry
+    from algoperf.workload import catalogue
 
-    chosen = registry.names() if arguments.name is None else [arguments.name]
-    described = [summary.of_workload(catalogue.find(name)) for name in chosen]
+    if arguments.name is None:
+        definitions, broken = catalogue.all_workloads()
+        for error in broken:
+            print(f"algoperf: {error}", file=sys.stderr)
+    else:
+        definitions = [catalogue.find(arguments.name)]
+    described = [summary.of_workload(definition) for definition in definitions]
     if arguments.json:
         print(json.dumps(described, indent=2))
     else:
@@ -287,21 +298,32 @@ def submissions_command(arguments: argparse.Namespace) -> int:
 
 
 def check_command(arguments: argparse.Namespace) -> int:
-    """Check that a submission honours the contract; print a line for each check."""
+    """Check that a submission, or a workload, honours the contract; print a line for each check."""
     from algoperf.experiments.check import processes, verdicts
 
     show = (lambda verdict: None) if arguments.json else _print_verdict
-    results = processes.check(
-        arguments.submission, arguments.framework, arguments.workloads, arguments.seed, show
-    )
+    framework, given = arguments.framework, arguments.workload
+    if arguments.submission is None:
+        if given is None:
+            raise UserError("check takes a submission, or --workload FOLDER to check a workload")
+        if arguments.workloads is not None:
+            raise UserError("--workloads goes with a submission; a workload is checked alone")
+        subject = {"workload": given}
+        results = processes.check_workload(given, arguments.scale or "mini", framework, show)
+    else:
+        if arguments.scale is not None:
+            raise UserError("--scale goes with --workload alone; submissions are checked at mini")
+        subject = {"submission": arguments.submission}
+        names = list(processes.WORKLOADS) if arguments.workloads is None else arguments.workloads
+        if given is not None:
+            names = [*(arguments.workloads or []), given]
+        results = processes.check(arguments.submission, framework, names, arguments.seed, show)
     counts = {
         status: sum(verdict.status == status for verdict in results) for status in verdicts.STATUSES
     }
     if arguments.json:
         checks = [dataclasses.asdict(verdict) for verdict in results]
-        print(
-            json.dumps({"submission": arguments.submission, **counts, "checks": checks}, indent=2)
-        )
+        print(json.dumps({**subject, **counts, "checks": checks}, indent=2))
     else:
         print(", ".join(f"{count} {status}" for status, count in counts.items()))
     return CHECK_FAILED if counts[verdicts.FAILED] else DONE

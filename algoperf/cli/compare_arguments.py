@@ -9,7 +9,7 @@ from algoperf.cli.argument_types import add_rows, positive, positives, seed, wor
 def declare(parser: argparse.ArgumentParser) -> None:
     """Add the arguments to the subcommand's parser."""
     add = parser.add_argument
-    add("workload", metavar="WORKLOAD", help="a name from `algoperf workloads`")
+    add("workload", metavar="WORKLOAD", help="a name from `algoperf workloads`, or a folder")
     add(
         "--techniques",
         type=words,

@@ -179,18 +179,29 @@ def _add_check(commands: Any, function: Command) -> None:
         commands,
         "check",
         function,
-        "check in a few steps that a submission honours the contract; docs/check.md explains the "
-        "lines",
+        "check in a few steps that a submission honours the contract, or with --workload alone "
+        "that a workload does; docs/check.md explains the lines",
     )
     add = check.add_argument
-    add("submission", help="a Python file, its folder, or a name from `algoperf submissions`")
+    add(
+        "submission",
+        nargs="?",
+        help="a Python file, its folder, or a name from `algoperf submissions`",
+    )
+    add(
+        "--workload",
+        metavar="FOLDER|NAME",
+        help="without a submission, the workload to check: its rows, its model in each framework, "
+        "and that they agree; with one, the workload to check it on",
+    )
+    add("--scale", help="the workload's scale, without a submission (default: mini)")
     add("--framework", help="jax or pytorch (default: each that the submission serves)")
     add(
         "--workloads",
         type=words,
-        default=["digits", "ag_news"],
         metavar="NAMES",
-        help="names from `algoperf workloads`, with commas (default: digits,ag_news)",
+        help="names from `algoperf workloads`, or folders, with commas, to check a submission on "
+        "(default: digits,ag_news)",
     )
     add("--seed", type=seed, default=0, help="seed of all runs (default: 0)")
     add("--json", action="store_true", help="print the verdicts as JSON")

@@ -14,7 +14,11 @@ from algoperf.study.request import DEFAULT_OUT, RULESETS, UNTIL, RunRequest
 def declare(run: argparse.ArgumentParser) -> None:
     """Add the arguments to the subcommand's parser."""
     add = run.add_argument
-    add("--workload", required=True, help="a name from `algoperf workloads`")
+    add(
+        "--workload",
+        required=True,
+        help="a name from `algoperf workloads`, or the folder of a workload (docs/own_workload.md)",
+    )
     add(
         "--suite",
         metavar="FILE",

@@ -38,7 +38,14 @@ def _list_axes(say: Say) -> None:
 
 
 def _sample(arguments: argparse.Namespace, say: Say) -> None:
-    names = [catalogue.find(name).name for name in arguments.workloads or registry.names()]
+    definitions = [catalogue.find(name) for name in arguments.workloads or registry.names()]
+    names = [definition.name for definition in definitions]
+    outside = [definition.name for definition in definitions if definition.outside is not None]
+    if outside:
+        raise UserError(
+            f"--workloads: {outside[0]} is outside the tree, and a suite names workloads alone; "
+            "give it named variants (docs/own_workload.md)"
+        )
     variants = [name for name in names if name not in registry.names()]
     if variants:
         raise UserError(f"--workloads: {variants[0]} is a variant itself; give base workloads")

@@ -21,7 +21,7 @@ from algoperf.errors import UserError
 from algoperf.run_folder import run_log
 from algoperf.study.request import RunRequest
 from algoperf.submission import loading
-from algoperf.workload import catalogue
+from algoperf.workload import WorkloadDefinition, catalogue
 
 COLUMNS = (
     "workload",
@@ -48,6 +48,7 @@ class Job:
     eval_every_steps: int
     until: str = "end"
     suite: str | None = None
+    reference: str | None = None  # what finds the workload, where that is not its name
 
     @property
     def experiment(self) -> str:
@@ -59,7 +60,7 @@ class Job:
         off.
         """
         request = RunRequest(
-            workload=self.workload,
+            workload=self.reference or self.workload,
             submission=self.submission,
             framework=self.framework,
             seed=self.seed,
@@ -115,6 +116,7 @@ class Entry:
     seed: int = 0
     suite: str | None = None
     target: float | None = None
+    reference: str | None = None  # what finds the workload, where that is not its name
 
     @property
     def experiment(self) -> str:
@@ -124,7 +126,7 @@ class Entry:
     def command(self, out: Path) -> list[str]:
         """The `algoperf run` arguments."""
         request = RunRequest(
-            workload=self.workload,
+            workload=self.reference or self.workload,
             submission=self.submission,
             framework=self.framework,
             tuning_ruleset=self.ruleset,
@@ -178,10 +180,14 @@ def jobs(
     eval_every_steps: int,
     until: str = "end",
     suite: str | None = None,
+    reference: str | None = None,
 ) -> list[Job]:
     """All combinations, seed by seed, so that an early end leaves something of each."""
     return [
-        Job(workload, name, framework, seed, factor, steps, eval_every_steps, until, suite)
+        Job(
+            *(workload, name, framework, seed, factor, steps, eval_every_steps, until, suite),
+            reference,
+        )
         for seed, factor, name, framework in itertools.product(
             range(seeds), factors, submissions, frameworks
         )
@@ -198,35 +204,39 @@ def entries(
     suite: str | None = None,
 ) -> list[Entry]:
     """All combinations of a leaderboard, study by study and workload by workload, so that an early
-    end leaves whole columns. Without `submissions`, all reference algorithms that the ruleset is
-    for: those with a search space, or under self-tuning those without.
+    end leaves whole columns; workloads are given by name or path. Without `submissions`, all
+    reference algorithms that the ruleset is for: those with a search space, or under self-tuning
+    those without.
     """
     outlines = [
         loading.inspect(reference_algorithms.path(name))
         for name in submissions or reference_algorithms.names()
     ]
     external = ruleset == "external"
-    targets = {name: _target(name, suite) for name in workloads}
+    definitions = [catalogue.find(name, suite) for name in workloads]
     return [
         Entry(
-            workload,
+            definition.name,
             outline.name,
             framework,
             ruleset,
             trials if external else 1,
             study,
             suite=suite,
-            target=targets[workload],
+            target=_target(definition),
+            reference=definition.reference,
         )
-        for study, workload, framework in itertools.product(range(studies), workloads, frameworks)
+        for study, definition, framework in itertools.product(
+            range(studies), definitions, frameworks
+        )
         for outline in outlines
         if framework in outline.frameworks and (submissions or outline.has_search_space == external)
     ]
 
 
-def _target(name: str, suite: str | None) -> float | None:
+def _target(definition: WorkloadDefinition) -> float | None:
     """What a run of the workload has to reach where neither scale nor data are given."""
-    scale = catalogue.find(name, suite).scales[RunRequest.scale]
+    scale = definition.scales[RunRequest.scale]
     target = scale.targets.get(scale.default_source)
     return None if target is None else target.validation
 

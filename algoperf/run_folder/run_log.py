@@ -41,7 +41,9 @@ TIMES = (
 )
 SCALAR_COLUMNS = ("global_step", "loss", "gradient_norm", "learning_rate")
 # Settings that differ between trials of one folder, or that say nothing about what is measured.
-PER_TRIAL = frozenset({"study", "trial", "submission_path", "config_hash", "pool"})
+PER_TRIAL = frozenset(
+    {"study", "trial", "submission_path", "workload_folder", "config_hash", "pool"}
+)
 # Settings that two results must share before they are pooled in one table.
 POOLED = (
     "scale",

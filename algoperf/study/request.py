@@ -23,7 +23,7 @@ class RunRequest:
     `checkpoints=False` is `--no-checkpoint`, and `out` is a path.
 
     Attributes:
-        workload: A name from `algoperf workloads`, or a variant's.
+        workload: A name from `algoperf workloads`, a variant's, or the path of a workload's folder.
         submission: A Python file, a folder with a `submission.py`, or a reference algorithm's name.
         framework: 'jax' or 'pytorch'; None for the one that the submission serves, jax if both.
         scale: The size of model and data, a name among the workload's scales.

@@ -12,7 +12,7 @@ from algoperf.study.companions import Companion, Companions
 from algoperf.study.request import RunRequest
 from algoperf.submission import loading, search_space
 from algoperf.trial.plan import TrialPlan
-from algoperf.workload import catalogue, pretrained
+from algoperf.workload import catalogue, outside, pretrained
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,6 +67,7 @@ def make(request: RunRequest, command: str = "", show_progress: bool = False) ->
         )
     if request.search_space is not None:
         notes += filter(None, [search_space.repeated_text(Path(request.search_space))])
+    outside.check_model(definition, framework)
     trial = TrialPlan(
         workload=definition.name,
         scale=scale_name,
@@ -106,6 +107,8 @@ def make(request: RunRequest, command: str = "", show_progress: bool = False) ->
         until=request.until,
         show_progress=show_progress,
         command=command,
+        workload_folder=None if definition.reference == definition.name else definition.reference,
+        workload_hash=None if definition.outside is None else definition.outside.source_hash,
     )
     trial.computation.check_form(is_full_form=outline.is_full_form)
     return RunPlan(trial, outline, chosen, tuple(notes), _companions(request))

@@ -158,7 +158,7 @@ def _known_settings(plan: TrialPlan, outline: loading.Outline) -> dict[str, Any]
 def asked_settings(plan: TrialPlan, outline: loading.Outline) -> dict[str, Any]:
     """The part of a trial's flags that is the same on every machine that has the submission."""
     space = None if plan.search_space is None else search_space.read(plan.search_space).digest
-    definition = catalogue.find(plan.workload, plan.suite)
+    definition = catalogue.find(plan.workload_reference, plan.suite)
     scale = definition.scales[plan.scale].on(plan.source_kind)
     return {
         **plan.settings(),

@@ -23,7 +23,7 @@ from algoperf.trial.clock import Ledger
 from algoperf.trial.evaluate import Evaluator
 from algoperf.trial.loop import Trial
 from algoperf.trial.plan import TrialPlan
-from algoperf.workload import catalogue, pretrained
+from algoperf.workload import catalogue, outside, pretrained
 
 Report = Callable[..., None]
 Asked = Callable[[], bool]
@@ -61,20 +61,24 @@ def assemble(
     """Load, check and build everything; raise UserError for a user's mistake. All of it is set-up
     time. A trial that was interrupted goes on where it was saved.
     """
-    definition = catalogue.find(plan.workload, plan.suite)
+    definition = catalogue.find(plan.workload_reference, plan.suite)
+    outside.check_unchanged(definition, plan.workload_hash)
     scale = definition.scales[plan.scale].on(plan.source_kind)
     if plan.pretrained is not None:
         scale = pretrained.starting_from(definition, plan.pretrained, scale)
     computation = plan.computation
     backend = backends.load(plan.framework, compile_model=plan.compile, computation=computation)
     meter = _meter(backend)
-    definition.import_measures()
-    # All that measures is loaded, and nothing of the submission.
-    guard = trust.Guard(packages=(*trust.PACKAGES, definition.package))
+    with outside.blaming(definition):
+        definition.import_measures()
+    guard = trust.Guard(
+        packages=[definition.package]
+    )  # before anything of the submission is loaded
     loaded = loading.load(loading.inspect(Path(plan.submission)), plan.framework)
     point = choices.tuning_point(plan, loaded)
     data = load_data(plan, definition, scale)
-    bound = backend.workload(definition, scale, plan.source_kind, data)
+    with outside.blaming(definition):
+        bound = backend.workload(definition, scale, plan.source_kind, data)
     settings = {**scale.model, **data.model}
     if plan.pretrained is not None:
         bound.pretrained = pretrained.load(definition.pretrained, plan.pretrained, settings)
@@ -244,7 +248,8 @@ def load_data(
     """The rows of a run, less what the plan's choices leave out; the notes say what that is."""
     if plan.skip_bad_rows:
         scale = select.skip_bad_rows(definition, scale)
-    data = load_rows(definition, scale, plan.data)
+    with outside.blaming(definition):
+        data = load_rows(definition, scale, plan.data)
     if plan.drop_duplicates:
         data = select.drop_duplicates(data)
     if plan.balance:

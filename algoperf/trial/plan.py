@@ -50,6 +50,10 @@ class TrialPlan:
     eval_every_steps: int | None = None
     until: str = "validation"
     show_progress: bool = False
+    workload_folder: str | None = (
+        None  # what finds a workload outside the tree, instead of its name
+    )
+    workload_hash: str | None = None  # of its source
     followed: bool = False  # the starter answers what it was told; the trial waits for that
     command: str = ""
 
@@ -57,6 +61,11 @@ class TrialPlan:
     def out_folder(self) -> Path:
         """The folder that holds the experiments."""
         return Path(self.out)
+
+    @property
+    def workload_reference(self) -> str:
+        """What `catalogue.find` finds the workload by."""
+        return self.workload_folder or self.workload
 
     @property
     def computation(self) -> Computation:
@@ -89,6 +98,7 @@ class TrialPlan:
         names = (
             *("pretrained", "skip_bad_rows", "drop_duplicates", "balance", "keep_going"),
             *("base_workload", "changes", "checkpoint_activations"),
+            *("workload_folder", "workload_hash"),
         )
         chosen = {name: getattr(self, name) for name in names}
         chosen["accumulate"] = self.accumulate if self.accumulate > 1 else None

@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 import types
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 from algoperf.machine import processor_time
@@ -27,23 +27,23 @@ class Guard:
     """Watches one trial's process from before its submission is loaded.
 
     `flags` are the findings so far, each once, in the words of the result. `monotonic` is the clock
-    that measures the untimed stretches; tests pass their own. `packages` are those whose functions
-    measure: ours, and that of a workload from elsewhere.
+    that measures the untimed stretches; tests pass their own. `packages` are watched beside
+    `PACKAGES`, each with all that is in its outermost package.
     """
 
     def __init__(
         self,
         checksum: Callable[[Any], int] = lambda trained: 0,
         monotonic: Callable[[], float] = time.monotonic,
-        packages: Sequence[str] = PACKAGES,
+        packages: Iterable[str] = (),
     ) -> None:
         self.flags: list[str] = []
         self.more: list[Findings] = []  # asked for flags before each untimed stretch
         self.checksum = checksum
         processor_time.watch()
         self._threads = set(threading.enumerate())
-        self._packages = packages
-        self._definitions = definitions(packages)
+        self._packages = {*PACKAGES, *(name.partition(".")[0] for name in packages)}
+        self._definitions = definitions(self._packages)
         self._monotonic = monotonic
         self._untimed_s = 0.0
         self._worked_s: dict[str, float] = {}  # while the clock stood still, by name
@@ -87,15 +87,14 @@ class Guard:
             self.flags.append(text)
 
 
-def definitions(packages: Sequence[str] = PACKAGES) -> Mapping[str, Any]:
+def definitions(packages: Collection[str] = PACKAGES) -> Mapping[str, Any]:
     """The functions and classes that measure, by name: those of the loaded modules of these
     packages, the methods of their classes, the clocks, and what tells of threads.
     """
-    prefixes = tuple(f"{package}." for package in packages)
     found: dict[str, Any] = {f"time.{name}": getattr(time, name) for name in CLOCKS}
     found |= {f"threading.{name}": operator.attrgetter(name)(threading) for name in THREADS}
     for module_name, module in list(sys.modules.items()):
-        if module is None or not f"{module_name}.".startswith(prefixes):
+        if module_name.partition(".")[0] not in packages or module is None:
             continue
         for name, value in list(vars(module).items()):
             if callable(value):

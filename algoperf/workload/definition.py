@@ -5,6 +5,7 @@ import functools
 import hashlib
 import importlib
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from algoperf import spec
@@ -168,6 +169,20 @@ class Variant:
     targets: Mapping[str, Mapping[str, Target]] = dataclasses.field(default_factory=dict)
 
 
+@dataclasses.dataclass(frozen=True)
+class Outside:
+    """Where the source of a workload outside the tree is (see `algoperf.workload.outside`).
+
+    `reference` is what `catalogue.find` finds the workload by: an absolute path, with `:variant`
+    for one of its variants, or the name of an installed workload. `source_hash` is over the Python
+    files of `folder`.
+    """
+
+    reference: str
+    folder: Path
+    source_hash: str
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class WorkloadDefinition:
     """The facts of one workload; everything that differs between workloads is a field here.
@@ -182,7 +197,8 @@ class WorkloadDefinition:
     and judges what it generates; its metrics are those of texts, such as ROUGE. `pretrained`
     are the formats of saved weights (`algoperf.workload.pretrained.FORMATS`) that its models start
     from; they are saved in the first. `variants` are found as workloads, `<name>_<variant>`; such a
-    definition has its `base`'s name and its `changes`.
+    definition has its `base`'s name and its `changes`. `outside` is set, by what loads it, where
+    the workload is none of the tree.
     """
 
     name: str
@@ -202,6 +218,12 @@ class WorkloadDefinition:
     variants: Mapping[str, Variant] = dataclasses.field(default_factory=dict)
     base: str | None = None
     changes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    outside: Outside | None = None
+
+    @property
+    def reference(self) -> str:
+        """What `catalogue.find` finds it by, from any folder and in any process."""
+        return self.name if self.outside is None else self.outside.reference
 
     @property
     def measured(self) -> tuple[str, ...]:

@@ -9,7 +9,6 @@ fixes it, or does not depend on the scale.
 """
 
 import dataclasses
-import zlib
 from collections.abc import Callable
 from typing import Any
 
@@ -18,6 +17,7 @@ import pytest
 
 from algoperf import backends, workload
 from algoperf.data.loading import load_data
+from algoperf.experiments.check.gates import perturbed
 from algoperf.workload import Data, WorkloadDefinition, catalogue
 
 TRAIN_ROWS, OTHER_ROWS = 256, 64
@@ -59,27 +59,6 @@ def small_data(definition: WorkloadDefinition, scale_name: str) -> Data:
 
 def _spread(key: str, array: np.ndarray, stride: int) -> np.ndarray:
     return array * np.array(stride, array.dtype) if key == "inputs" and stride > 1 else array
-
-
-def perturbed(shapes: dict[str, tuple[int, ...]], seed: int = 0) -> dict[str, np.ndarray]:
-    """Random parameters in JAX's layout in which no two values are alike: biases are not 0, norm
-    scales not 1.
-    """
-    values = {}
-    for name, shape in shapes.items():
-        generator = np.random.default_rng([seed, zlib.crc32(name.encode())])
-        noise = generator.standard_normal(shape, np.float32)
-        if name.endswith(("scale", "var")):
-            values[name] = 1 + 0.2 * np.tanh(noise)
-        elif name.endswith("kernel"):
-            values[name] = noise / np.float32(np.prod(shape[:-1])) ** 0.5
-        elif name.endswith("embedding"):
-            values[name] = (
-                0.02 * noise
-            )  # small, as a transformer's are, so that a norm's epsilon shows
-        else:
-            values[name] = 0.2 * noise
-    return values
 
 
 TINY = {

@@ -30,10 +30,11 @@ def main(*files: str) -> None:
     """Check what each request's file says, `files` being pairs of request and verdicts."""
     for request, lines in zip(files[::2], files[1::2], strict=True):
         asked = json.loads(Path(request).read_text("utf-8"))
-        check_framework(asked, functools.partial(_append, Path(lines)))
+        check_framework(asked, functools.partial(append, Path(lines)))
 
 
-def _append(lines: Path, verdict: Verdict) -> None:
+def append(lines: Path, verdict: Verdict) -> None:
+    """Append a verdict to a file."""
     with lines.open("a", encoding="utf-8") as file:
         file.write(json.dumps(dataclasses.asdict(verdict)) + "\n")
 
@@ -96,7 +97,7 @@ def _check_workload(
     backend: backends.Backend,
     report: Report,
 ) -> None:
-    definition = catalogue.find(each["name"])
+    definition = catalogue.find(each["reference"])
     scale = definition.scales[each["scale"]].on(each["source_kind"])
     plan = TrialPlan(
         workload=each["name"],

@@ -17,18 +17,21 @@ import numpy as np
 from algoperf import backends, workload
 from algoperf.data.formats import sources
 from algoperf.data.loading import load_data
-from algoperf.errors import UserError
-from algoperf.experiments.check import verdicts
+from algoperf.errors import UserError, choose
+from algoperf.experiments.check import verdicts, workload_child
 from algoperf.experiments.check.verdicts import Report, Verdict
 from algoperf.machine import hardware, own_code
 from algoperf.submission import loading
-from algoperf.workload import catalogue
+from algoperf.workload import catalogue, outside
 
 WORKLOADS = ("digits", "ag_news")
 ROWS = 256
 CHILD = "algoperf.experiments.check.child"
+WORKLOAD_CHILD = "algoperf.experiments.check.workload_child"
+SCALE = "mini"
 LIMIT_S = 900.0
 POLL_S = 0.2
+Check = tuple[str, str, str]  # framework, workload, check
 
 
 def check(
@@ -62,11 +65,77 @@ def check(
     served = outline.frameworks
     if framework is not None:
         served = (loading.choose_framework(outline, framework),)
+    for definition in definitions:
+        for each in served:
+            outside.check_model(definition, each)
     with tempfile.TemporaryDirectory() as scratch:
         prepared = [prepare(definition, Path(scratch)) for definition in definitions]
         for each in served:
             run([request(path, each, prepared, seed)], Path(scratch), keep)
     return found
+
+
+def check_workload(
+    given: str,
+    scale_name: str = SCALE,
+    framework: str | None = None,
+    emit: Callable[[Verdict], None] = lambda verdict: None,
+) -> list[Verdict]:
+    """Return the verdicts of the conformance and parity gates on a workload, each also given to
+    `emit` when it is there.
+
+    Args:
+        given: A workload's name, or the path of its folder.
+        scale_name: One of its scales, whose own source of data is taken.
+        framework: The only one to ask; None for each that the workload has a model in.
+        emit: Called with each verdict.
+
+    Raises:
+        UserError: A mistake in what was asked.
+    """
+    definition = catalogue.find(given, check_metrics=False)  # a gate asks it
+    choose(f"scale of {definition.name}", scale_name, list(definition.scales))
+    kind, source = sources.resolve(definition, definition.scales[scale_name], None)
+    skipped = _skipped(definition, framework)
+    asked = {
+        "framework": framework or "both",
+        "name": definition.name,
+        "reference": definition.reference,
+        "scale": scale_name,
+        "source": source,
+        "source_kind": kind,
+        "skipped": skipped,
+    }
+    found: list[Verdict] = []
+
+    def keep(verdict: Verdict) -> None:
+        found.append(verdict)
+        emit(verdict)
+
+    with tempfile.TemporaryDirectory() as scratch:
+        run([asked], Path(scratch), keep, WORKLOAD_CHILD, _gates)
+    return found
+
+
+def _skipped(definition: workload.WorkloadDefinition, framework: str | None) -> dict[str, str]:
+    """The frameworks that are not asked, and why; UserError where none is left."""
+    skipped = {}
+    if framework is not None:
+        backends.check_installed(framework)
+        outside.check_model(definition, framework)
+        others = [name for name in backends.FRAMEWORKS if name != framework]
+        return dict.fromkeys(others, f"only {framework} was asked for")
+    for name in backends.FRAMEWORKS:
+        if not outside.has_model(definition, name):
+            skipped[name] = f"no {outside.MODELS[name]} in the folder"
+            continue
+        try:
+            backends.check_installed(name)
+        except UserError as error:
+            skipped[name] = str(error)
+    if len(skipped) == len(backends.FRAMEWORKS):
+        raise UserError(f"workload {definition.name}: {'; '.join(skipped.values())}")
+    return skipped
 
 
 def request(
@@ -86,13 +155,15 @@ def prepare(definition: workload.WorkloadDefinition, folder: Path) -> dict[str, 
     scale_name = "mini" if "mini" in definition.scales else next(iter(definition.scales))
     scale = definition.scales[scale_name]
     kind, source = sources.resolve(definition, scale, None)
-    data = load_data(definition, scale.on(kind), source)
+    with outside.blaming(definition):
+        data = load_data(definition, scale.on(kind), source)
     train = data.splits["train"]
     rows = folder / f"{definition.name}.npz"
     first: dict[str, Any] = train.take(np.arange(min(ROWS, len(train))))
     np.savez(rows, **first)
     return {
         "name": definition.name,
+        "reference": definition.reference,
         "scale": scale_name,
         "source": source,
         "source_kind": kind,
@@ -103,11 +174,15 @@ def prepare(definition: workload.WorkloadDefinition, folder: Path) -> dict[str, 
 
 
 def run(
-    requests: Sequence[Mapping[str, Any]], folder: Path, keep: Callable[[Verdict], None]
+    requests: Sequence[Mapping[str, Any]],
+    folder: Path,
+    keep: Callable[[Verdict], None],
+    program: str = CHILD,
+    expected: Callable[[Mapping[str, Any]], list[Check]] = lambda asked: _checks(asked),
 ) -> None:
     """Have one process answer requests of one framework, one after the other, in a folder that
     holds their files; hand on the verdicts. A check in which the process ends fails, what comes
-    after it is skipped.
+    after it is skipped: `expected` says which checks a request asks for, in their order.
     """
     files = []
     for asked in requests:
@@ -117,7 +192,7 @@ def run(
         files[-1].touch()
     said: list[list[Verdict]] = [[] for _ in requests]
     ended = ""
-    for told in _run_child(files, folder):
+    for told in _run_child(files, folder, program):
         ended = told  # at last, how it ended
         for verdicts_said, lines in zip(said, files[1::2], strict=True):
             complete = lines.read_text("utf-8").rpartition("\n")[0].splitlines()
@@ -125,25 +200,41 @@ def run(
                 verdicts_said.append(Verdict(**json.loads(line)))
                 keep(verdicts_said[-1])
     for asked, verdicts_said in zip(requests, said, strict=True):
-        for verdict in _unsaid(asked, verdicts_said, ended):
+        for verdict in _unsaid(expected(asked), verdicts_said, ended):
             keep(verdict)
 
 
-def _unsaid(asked: Mapping[str, Any], said: Sequence[Verdict], ended: str) -> Iterator[Verdict]:
-    """Verdicts in place of those that a process did not come to."""
+def _checks(asked: Mapping[str, Any]) -> list[Check]:
+    """The checks of a submission in a framework."""
+    framework = asked["framework"]
     # `imports` is judged last, so it is not what the process was at when it ended.
-    places = [("", check) for check in verdicts.OF_A_FRAMEWORK if check != verdicts.IMPORTS]
+    first = [check for check in verdicts.OF_A_FRAMEWORK if check != verdicts.IMPORTS]
+    checks = [(framework, "", check) for check in first]
     for each in asked["workloads"]:
-        places += [(each["name"], check) for check in verdicts.OF_A_WORKLOAD]
-    places.append(("", verdicts.IMPORTS))
+        checks += [(framework, each["name"], check) for check in verdicts.OF_A_WORKLOAD]
+    return [*checks, (framework, "", verdicts.IMPORTS)]
+
+
+def _gates(asked: Mapping[str, Any]) -> list[Check]:
+    """The checks of a workload."""
+    return [
+        (framework, asked["name"], check)
+        for framework, checks in workload_child.CHECKS.items()
+        for check in checks
+    ]
+
+
+def _unsaid(checks: Sequence[Check], said: Sequence[Verdict], ended: str) -> Iterator[Verdict]:
+    """Verdicts in place of those that a process did not come to."""
+    done = {(verdict.framework, verdict.workload, verdict.check) for verdict in said}
     status = verdicts.FAILED
-    for name, check in places:
-        if not any((name, check) == (verdict.workload, verdict.check) for verdict in said):
-            yield Verdict(asked["framework"], name, check, status, ended)
+    for check in checks:
+        if check not in done:
+            yield Verdict(*check, status, ended)
             status = verdicts.SKIPPED
 
 
-def _run_child(files: Sequence[Path], folder: Path) -> Iterator[str]:
+def _run_child(files: Sequence[Path], folder: Path, program: str) -> Iterator[str]:
     """Run the process; say now and then, and at last, how it is. What a submission prints goes to
     standard error.
     """
@@ -157,7 +248,7 @@ def _run_child(files: Sequence[Path], folder: Path) -> Iterator[str]:
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
     }
     process = subprocess.Popen(
-        [*own_code.program(CHILD, "*sys.argv[1:]"), *map(str, files)],
+        [*own_code.program(program, "*sys.argv[1:]"), *map(str, files)],
         stdin=subprocess.DEVNULL,
         stdout=sys.stderr.fileno() if _has_descriptor() else subprocess.DEVNULL,
         env={**hardware.thread_environment(), **os.environ, **settings},

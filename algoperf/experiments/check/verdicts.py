@@ -5,10 +5,10 @@ from collections.abc import Callable, Iterable
 
 STATUSES = OK, FAILED, SKIPPED = ("ok", "failed", "skipped")
 # Of a framework:
-LOADS = "loads"
+LOADS = "loads"  # of a workload, its rows
 FUNCTIONS = "functions"
 IMPORTS = "imports"
-# Of a workload in a framework:
+# Of a submission on a workload in a framework:
 INITIALISES = "initialises"
 UPDATES = "updates"
 PARAMETERS = "parameters"
@@ -21,6 +21,8 @@ NAME = "name"
 SAVES = "saves"
 SEARCH_SPACE = "search space"
 SELF_TUNING = "self-tuning"
+# Of a workload itself, before the gates of `workload_gates` and `parity`:
+BUILDS = "builds"
 
 OF_A_FRAMEWORK = (LOADS, FUNCTIONS, IMPORTS)
 OF_A_WORKLOAD = (

@@ -220,13 +220,14 @@ def _check_combination(
 
 def _workload(definition: WorkloadDefinition, technique: str | None) -> str:
     if technique in (None, FULL):
-        return definition.name
-    return f"{definition.name}_{technique}"
+        return definition.reference
+    separator = "_" if definition.reference == definition.name else ":"
+    return f"{definition.reference}{separator}{technique}"
 
 
 def _run(
     shared: RunRequest,
-    name: str,
+    reference: str,
     technique: str | None,
     framework: str | None,
     batch_size: int | None,
@@ -235,7 +236,7 @@ def _run(
     """One run, and the plan that `algoperf run` will make of it."""
     request = dataclasses.replace(
         shared,
-        workload=name,
+        workload=reference,
         framework=framework,
         batch_size=batch_size,
         trials=trial,
@@ -247,6 +248,7 @@ def _run(
         request = dataclasses.replace(request, experiment=experiment)
         plan = run_plan.make(request)
     trial_plan = plan.trial
+    name = trial_plan.workload
     arm = Arm(name, trial_plan.framework, technique, batch_size)
     folder = run_log.trial_folder(
         *(

@@ -1,0 +1,66 @@
+"""What the gates of a workload need of PyTorch."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from algoperf import spec
+from algoperf.backends import shared, torch_backend
+from algoperf.workload import parameters
+
+SUFFIX = "torch"
+
+
+def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the function: PyTorch runs it as it is."""
+    return function
+
+
+def state_of(bound: Any, values: Mapping[str, np.ndarray]) -> tuple[Any, Any]:
+    """Return (the module, None) with values by name, in JAX's layout."""
+    return bound.from_neutral(values), None
+
+
+def initial_values(bound: Any, random_state: Any) -> dict[str, np.ndarray]:
+    """Return what the module starts from by name, in JAX's layout, what is frozen as well."""
+    module, _ = bound.init_model_fn(random_state)
+    names = torch_backend.neutral_names(module)
+    return {
+        names[key]: parameters.from_torch(names[key], value.numpy(force=True))
+        for key, value in module.state_dict().items()
+    }
+
+
+def types_by_name(bound: Any, values: Mapping[str, np.ndarray]) -> dict[str, spec.ParameterType]:
+    """Return the types that a submission sees, by the parameters' names."""
+    module = bound.from_neutral(values)
+    names = {id(tensor): name for name, tensor in _tensors(bound).items()}
+    return {
+        names[id(value)]: bound.model_params_types[name]
+        for name, value in module.named_parameters()
+    }
+
+
+def loss_and_gradients(
+    bound: Any,
+    backend: Any,
+    values: Mapping[str, np.ndarray],
+    batch: Mapping[str, np.ndarray],
+    settings: shared.StepSettings,
+) -> tuple[float, dict[str, np.ndarray]]:
+    """Return a batch's training loss and its gradients by name, in JAX's layout."""
+    module = bound.from_neutral(values)
+    module.zero_grad()
+    loss, _ = shared.training_loss(bound, module, backend.place(batch), None, None, settings)
+    loss.backward()
+    gradients = {
+        name: parameters.from_torch(name, tensor.grad.cpu().numpy())
+        for name, tensor in _tensors(bound).items()
+    }
+    module.zero_grad()
+    return loss.item(), gradients
+
+
+def _tensors(bound: Any) -> dict[str, Any]:
+    return {name: parameter.tensor for name, parameter in bound.parameters.items()}

@@ -1,0 +1,283 @@
+"""The parity gate: a workload trains the same function the same way in JAX and in PyTorch."""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import reference_algorithms
+from algoperf import backends, spec
+from algoperf.backends import shared
+from algoperf.data.batches import TrainingQueue
+from algoperf.experiments.check import gates
+from algoperf.experiments.check.gates import Values, expect
+from algoperf.submission import loading
+from algoperf.trial import adapt
+from algoperf.workload import Data, Scale, WorkloadDefinition
+from algoperf.workload import parameters as layout
+
+STEPS = 20
+BATCH_SIZE = 8
+SEED = (7, 2**32 - 1)
+LOGITS_RTOL = 1e-4  # of the largest logit
+GRADIENTS_RTOL = 1e-4
+LOSSES_RTOL = 1e-3  # over the steps
+Batch = Mapping[str, np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class Side:
+    """One framework's half of a pair."""
+
+    backend: Any
+    workload: Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Pair:
+    """A workload in both frameworks, batches of its rows, and values for its parameters, those that
+    are frozen as well.
+    """
+
+    jax: Side
+    torch: Side
+    batches: Sequence[Batch]
+    values: Values
+    is_variant: bool
+
+    @property
+    def trains_little(self) -> bool:
+        """Less than a tenth of the model: that takes a higher learning rate."""
+        return sum(each.size for each in self.trained.values()) < 0.1 * sum(
+            each.size for each in self.values.values()
+        )
+
+    @property
+    def trained(self) -> Values:
+        """The values of what trains."""
+        names = self.jax.workload.parameters
+        return {name: value for name, value in self.values.items() if name in names}
+
+
+def bind(
+    definition: WorkloadDefinition,
+    scale: Scale,
+    source_kind: str,
+    data: Data,
+    steps: int = STEPS,
+    batch_size: int = BATCH_SIZE,
+) -> Pair:
+    """Build a workload in both frameworks, for the gates to ask."""
+
+    def side(framework: str) -> Side:
+        backend = backends.load(framework)
+        return Side(backend, backend.workload(definition, scale, source_kind, data))
+
+    ours, theirs = side("jax"), side("pytorch")
+    queue = TrainingQueue(data.splits["train"], batch_size, seed=0)
+    values = gates.perturbed(ours.workload.shapes)
+    batches = [next(queue) for _ in range(steps)]
+    return Pair(ours, theirs, batches, values, is_variant=definition.base is not None)
+
+
+def parameters(pair: Pair) -> None:
+    """Parameters agree in number, name, type and shape."""
+    ours, theirs = pair.jax.workload.parameters, pair.torch.workload.parameters
+    alone = [
+        f"only the model in {framework} has {', '.join(sorted(names))}"
+        for framework, names in (
+            ("jax", set(ours) - set(theirs)),
+            ("pytorch", set(theirs) - set(ours)),
+        )
+        if names
+    ]
+    expect(not alone, "; ".join(alone))
+    for name, parameter in ours.items():
+        other = theirs[name]
+        shape = layout.jax_shape(name, other.shape)
+        expect(
+            parameter.shape == shape,
+            f"{name} has the shape {parameter.shape} in jax and, in that layout, {shape} in "
+            "pytorch",
+        )
+        empty = np.empty(parameter.shape, np.uint8)
+        expect(layout.to_torch(name, empty).shape == other.shape, f"{name}: its layout")
+        expect(
+            (parameter.type, parameter.is_output) == (other.type, other.is_output),
+            f"{name} is {parameter.type.name} in jax and {other.type.name} in pytorch",
+        )
+        expect(parameter.type in spec.ParameterType, name)
+    count = sum(np.prod(parameter.shape) for parameter in ours.values())
+    tensors = sum(value.numel() for value in theirs.tensors())
+    expect(count == tensors, f"{count} parameters in jax, {tensors} in pytorch")
+
+
+def types(pair: Pair) -> None:
+    """The types that a submission sees agree."""
+    ours, theirs = (
+        gates.framework_module(side.backend.name).types_by_name(side.workload, pair.values)
+        for side in (pair.jax, pair.torch)
+    )
+    for name in sorted({*ours, *theirs}):
+        one, other = ours.get(name), theirs.get(name)
+        expect(one == other, f"the type of {name} is {one} in jax and {other} in pytorch")
+
+
+def converter(pair: Pair) -> None:
+    """Parameters go over to the other framework and back bit for bit, as a copy."""
+    in_jax, _ = pair.jax.workload.split(pair.values)
+    in_torch = pair.torch.workload.from_neutral(pair.jax.workload.to_neutral(in_jax))
+    back = pair.jax.workload.to_neutral(
+        pair.jax.workload.from_neutral(pair.torch.workload.to_neutral(in_torch))
+    )
+    expect(set(back) == set(pair.trained), f"of {set(pair.trained)}, {set(back)} came back")
+    for name, value in pair.trained.items():
+        expect(back[name].dtype == np.float32, f"{name} came back as {back[name].dtype}")
+        gates.expect_equal(back[name], value, f"{name}, over to pytorch and back")
+
+
+def initial_values(pair: Pair) -> None:
+    """Both frameworks start from the same values, by the seed."""
+    ours, theirs = (
+        gates.framework_module(side.backend.name).initial_values(
+            side.workload, side.backend.random_state(SEED)
+        )
+        for side in (pair.jax, pair.torch)
+    )
+    missing = sorted(set(ours) - set(theirs))
+    expect(not missing, f"the model in pytorch has no {', '.join(missing)}")
+    expect(set(pair.values) <= set(ours), "the model in jax starts without a parameter")
+    for name, value in ours.items():
+        gates.expect_equal(theirs[name], value, f"{name} at the start")
+
+
+def logits(pair: Pair) -> None:
+    """Logits agree to 1e-4 of the largest, in evaluation mode."""
+    ours, theirs = (_logits(side, pair.values, pair.batches[0]) for side in (pair.jax, pair.torch))
+    expect(
+        ours.shape == theirs.shape,
+        f"logits have the shape {ours.shape} in jax and {theirs.shape} in pytorch",
+    )
+    largest, difference = np.abs(ours).max(), np.abs(ours - theirs).max()
+    expect(
+        difference <= LOGITS_RTOL * largest,
+        f"logits differ by {difference / largest:.1e} of the largest, allowed {LOGITS_RTOL:g}",
+    )
+    spread = np.ptp(ours, axis=0).max() / largest
+    expect(spread > 1e-2, f"logits of all rows are alike to {spread:.1e}: nothing is compared")
+
+
+def _logits(side: Side, values: Values, batch: Batch) -> np.ndarray:
+    framework = gates.framework_module(side.backend.name)
+
+    def forward(params: Any, state: Any, batch: Any) -> Any:
+        rng = side.backend.random_state((0, 0))
+        mode = spec.ForwardPassMode.EVAL
+        return side.workload.model_fn(params, batch, state, mode, rng, False)[0]
+
+    state = framework.state_of(side.workload, values)
+    outputs: np.ndarray = side.backend.fetch(
+        framework.compiled(forward)(*state, side.backend.place(batch))
+    )
+    return outputs
+
+
+def gradients(pair: Pair) -> None:
+    """Loss and gradients agree, for weighted rows, with and without label smoothing."""
+    batch = weighted(pair.batches[0])
+    for label_smoothing in (0.0,) if pair.is_variant else (0.0, 0.1):  # the loss is the base's
+        settings = shared.StepSettings(label_smoothing=label_smoothing, dropout_rate=0.0)
+        (loss, ours), (other_loss, theirs) = (
+            gates.framework_module(side.backend.name).loss_and_gradients(
+                side.workload, side.backend, pair.values, batch, settings
+            )
+            for side in (pair.jax, pair.torch)
+        )
+        expect(
+            abs(other_loss - loss) <= max(GRADIENTS_RTOL * abs(loss), 1e-12),
+            f"the loss is {loss:.7g} in jax and {other_loss:.7g} in pytorch",
+        )
+        expect(set(ours) == set(theirs), "gradients are of other parameters")
+        size = sum(np.square(value).sum() for value in ours.values()) ** 0.5
+        for name, value in ours.items():
+            difference, norm = np.linalg.norm(value - theirs[name]), np.linalg.norm(value)
+            # The second term is for what is 0 but for rounding, as the bias of attention's keys.
+            expect(
+                difference <= GRADIENTS_RTOL * norm + 1e-6 * size,
+                f"the gradient of {name} differs by {difference:.1e}, and has the norm {norm:.1e}",
+            )
+
+
+def weighted(batch: Batch) -> dict[str, np.ndarray]:
+    """Return the batch with weights that differ, one of them 0."""
+    weights = np.linspace(0, 1, len(batch["targets"]), dtype=np.float32)
+    if "weights" in batch:
+        weights = batch["weights"] * weights[:, None]
+    return {**batch, "weights": weights}
+
+
+def training(pair: Pair) -> None:
+    """Losses stay together to 1e-3 over the steps of AdamW, and change by more than 1 %."""
+    factor = 10.0 if pair.trains_little else 1.0
+    ours, theirs = (_train(side, pair.batches, factor) for side in (pair.jax, pair.torch))
+    count = len(pair.batches) + 1
+    expect(len(ours) == len(theirs) == count, f"{len(ours)} and {len(theirs)} losses, not {count}")
+    for step, (loss, other) in enumerate(zip(ours, theirs, strict=True)):
+        expect(
+            abs(other - loss) <= LOSSES_RTOL * abs(loss),
+            f"after {step} steps of adamw the loss is {loss:.6g} in jax and {other:.6g} in pytorch",
+        )
+    change = abs(ours[-1] - ours[0]) / ours[0]
+    expect(change > 0.01, f"over the steps the loss changes by {change:.2%}: it hardly trains")
+
+
+class _Losses(list[float]):
+    """A metrics logger that keeps the losses."""
+
+    def append_scalar_metrics(self, metrics: Any, global_step: int, **_: Any) -> None:
+        self.append(float(metrics["loss"]))
+
+
+def _train(side: Side, batches: Sequence[Batch], rate_factor: float) -> list[float]:
+    """The loss before each step of the reference algorithm, and after the last (on the first
+    batch).
+    """
+    adamw: Path = reference_algorithms.path("adamw")
+    loaded = loading.load(loading.inspect(adamw), side.backend.name)
+    point = {**loaded.module.DEFAULTS, "dropout_rate": 0.0}
+    point["learning_rate"] *= rate_factor
+    hyperparameters = spec.make_hyperparameters(point)
+    functions = adapt.submission_functions(loaded, side.backend, side.workload, hyperparameters)
+    params, model_state = side.workload.init_model_fn(side.backend.random_state((1, 2)))
+    rng = side.backend.random_state((3, 4))
+    common = {"workload": side.workload, "hyperparameters": hyperparameters, "rng": rng}
+    state = functions.init_optimizer_state(model_params=params, model_state=model_state, **common)
+    losses = _Losses()
+    side.workload.metrics_logger = losses
+    # Scalars are logged at multiples of ten only; no optimizer reads the step, so each is called
+    # step 0.
+    for batch in [*batches, batches[0]]:
+        state, params, model_state = functions.update_params(
+            current_param_container=params,
+            model_state=model_state,
+            batch=side.backend.place(batch),
+            optimizer_state=state,
+            global_step=0,
+            **common,
+        )
+    side.workload.metrics_logger = None
+    return losses
+
+
+PARITY: Mapping[str, Callable[[Pair], None]] = {
+    "same parameters": parameters,
+    "same types": types,
+    "converter": converter,
+    "same start": initial_values,
+    "same logits": logits,
+    "same gradients": gradients,
+    "same training": training,
+}
+OF_LOGITS = ("same logits", "same gradients", "same training")
