@@ -1,0 +1,40 @@
+"""How the libraries work in the tests: set before any of them loads, and inherited by whatever a
+test starts.
+
+Most of the time of the suites is JAX's compilation, and threads that wait for each other. Neither
+is what is tested: the code under test is the same, and `.ci/run` uses the wheel as users do, without
+any of this. Whoever sets one of these variables beforehand keeps it.
+"""
+
+import os
+import tempfile
+from pathlib import Path
+
+import pytest
+
+CACHE = "JAX_COMPILATION_CACHE_DIR"
+SETTINGS = {
+    # The models are so small that threads cost more than they save, and xdist fills the cores.
+    "OMP_NUM_THREADS": "1",
+    "NPROC": "1",  # XLA's threads
+    # Programs run for a fraction of a second after a compilation that takes seconds.
+    "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+    # What one process compiled the next one reads: most of them train the same small model.
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
+    "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+}
+for name, value in SETTINGS.items():
+    os.environ.setdefault(name, value)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """A folder of compiled programs for each of xdist's workers.
+
+    JAX does not write an entry at once, so workers that shared a folder could read half of one.
+    """
+    if os.environ.get("PYTEST_XDIST_WORKER"):
+        os.environ[CACHE] = str(Path(os.environ[CACHE]) / os.environ["PYTEST_XDIST_WORKER"])
+    elif CACHE not in os.environ:
+        folder = tempfile.TemporaryDirectory(prefix="algoperf-compiled-")
+        os.environ[CACHE] = folder.name
+        config.add_cleanup(folder.cleanup)
