@@ -2,8 +2,8 @@
 test starts.
 
 Most of the time of the suites is JAX's compilation, and threads that wait for each other. Neither
-is what is tested: the code under test is the same, and `.ci/run` uses the wheel as users do, without
-any of this. Whoever sets one of these variables beforehand keeps it.
+is what is tested: the code under test is the same, and `.ci/run` uses the wheel as users do,
+without any of this. Whoever sets one of these variables beforehand keeps it.
 """
 
 import os
