@@ -14,9 +14,9 @@ import pytest
 
 CACHE = "JAX_COMPILATION_CACHE_DIR"
 SETTINGS = {
-    # The models are so small that threads cost more than they save, and xdist fills the cores.
-    "OMP_NUM_THREADS": "1",
-    "NPROC": "1",  # XLA's threads
+    # Small models, and as many processes at a time as cores: threads of either framework would spin
+    # while they wait for each other. All four, as PyTorch takes the largest of its two.
+    **dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NPROC"), "1"),
     # Programs run for a fraction of a second after a compilation that takes seconds.
     "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
     # What one process compiled the next one reads: most of them train the same small model.
