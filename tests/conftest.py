@@ -1,10 +1,46 @@
-"""What suites of several rooms share: the workload with batch norm."""
+"""How the libraries work in the tests: set before any of them loads, and inherited by whatever a
+test starts.
+
+Most of the time of the suites is JAX's compilation, and threads that wait for each other. Neither
+is what is tested: the code under test is the same, and `.ci/run` uses the wheel as users do,
+without any of this. Whoever sets one of these variables beforehand keeps it.
+"""
 
 import importlib.util
+import os
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
+
+CACHE = "JAX_COMPILATION_CACHE_DIR"
+SETTINGS = {
+    # Small models, and as many processes at a time as cores: threads of either framework would spin
+    # while they wait for each other. All four, as PyTorch takes the largest of its two.
+    **dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NPROC"), "1"),
+    # Programs run for a fraction of a second after a compilation that takes seconds.
+    "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+    # What one process compiled the next one reads: most of them train the same small model.
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
+    "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+}
+for name, value in SETTINGS.items():
+    os.environ.setdefault(name, value)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """A folder of compiled programs for each of xdist's workers.
+
+    JAX does not write an entry at once, so workers that shared a folder could read half of one.
+    """
+    if os.environ.get("PYTEST_XDIST_WORKER"):
+        os.environ[CACHE] = str(Path(os.environ[CACHE]) / os.environ["PYTEST_XDIST_WORKER"])
+    elif CACHE not in os.environ:
+        folder = tempfile.TemporaryDirectory(prefix="algoperf-compiled-")
+        os.environ[CACHE] = folder.name
+        config.add_cleanup(folder.cleanup)
+
 
 CONV_NORM = Path(__file__).parent / "workloads" / "conv_norm" / "__init__.py"
 

@@ -169,7 +169,7 @@ def test_the_wheel_holds_the_packages_and_nothing_else(source_copy, tmp_path):
     (wheel,) = (tmp_path / "wheel").iterdir()
     names = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
     spaces = (ROOT / "reference_algorithms").glob("*.json")
-    page = (path for path in (ROOT / "scoring/page").iterdir() if path.suffix in PAGE)
+    page = (path for path in (ROOT / "scoring/output/page").iterdir() if path.suffix in PAGE)
     assert names == {relative(path) for path in [*MODULES, *spaces, *page]}
 
 
@@ -206,4 +206,20 @@ def test_pre_commit_runs_the_checks_of_ci():
     commands = re.findall(r"entry: (.*?)(?: --force-exclude)?$", hooks, re.MULTILINE)
     assert commands == ["ruff format", "ruff check", "mypy"]
     script = (ROOT / ".ci/run").read_text("utf-8")
-    assert all(re.search(rf"^{command}\b", script, re.MULTILINE) for command in commands)
+    assert all(re.search(rf"^ *{command}\b", script, re.MULTILINE) for command in commands)
+
+
+def test_stages_of_ci():
+    """A stage alone, of which `unit` and `parity` share plain `pytest`'s tests between them."""
+    script = (ROOT / ".ci/run").read_text("utf-8")
+    (names,) = re.findall(r"^over_workloads='(.*)'$", script, re.MULTILINE)
+    assert names.split() == [
+        f"tests/workloads/test_{name}.py" for name in ("parity", "conformance")
+    ]
+    assert all((ROOT / name).is_file() for name in names.split())
+    for stage in ("lint", "unit", "parity", "slow", "wheel"):
+        assert re.search(rf"^{stage}\(\) {{", script, re.MULTILINE)
+    shell = ["bash", ".ci/run", "lint", "units"]
+    ended = subprocess.run(shell, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr == "unknown stage 'units'; the stages are lint, unit, parity, slow, wheel\n"

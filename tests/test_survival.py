@@ -79,14 +79,19 @@ def check_same(out, undisturbed):
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
+    """`undisturbed(framework, submission)`: the folder of a run to its end, of which there is one
+    for all tests, as a run is seconds of loading a framework.
+    """
     kept = {}
 
-    def make(framework):
-        if framework not in kept:
-            kept[framework] = tmp_path_factory.mktemp(framework)
-            code, _, complaints = run(framework, kept[framework])
+    def make(framework, submission=None):
+        submission = submission or SUBMISSIONS[framework]
+        key = framework, submission
+        if key not in kept:
+            kept[key] = tmp_path_factory.mktemp(framework)
+            code, _, complaints = run(framework, kept[key], None, "--submission", submission)
             assert code == 0, complaints
-        return kept[framework]
+        return kept[key]
 
     return make
 
@@ -119,19 +124,12 @@ def test_killed_anywhere(undisturbed, tmp_path, framework, kill_at):
     killed_and_gone_on(undisturbed(framework), tmp_path, framework, kill_at)
 
 
-@pytest.fixture(scope="module")
-def undisturbed_adamw(tmp_path_factory):
-    out = tmp_path_factory.mktemp("adamw")
-    code, _, complaints = run("jax", out, None, "--submission", "adamw")
-    assert code == 0, complaints
-    return out
-
-
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("kill_at", KILLED_AT)
-def test_killed_anywhere_with_donated_arrays(undisturbed_adamw, tmp_path, kill_at):
+def test_killed_anywhere_with_donated_arrays(undisturbed, tmp_path, kill_at):
     """The optimizer form gives a step's arrays to the next, in JAX."""
-    killed_and_gone_on(undisturbed_adamw, tmp_path, "jax", kill_at, "--submission", "adamw")
+    ended = undisturbed("jax", "adamw")
+    killed_and_gone_on(ended, tmp_path, "jax", kill_at, "--submission", "adamw")
 
 
 SLOW = """
@@ -195,13 +193,12 @@ def test_stopped_by_a_signal(tmp_path, framework):
 
 
 @pytest.mark.parametrize("framework", ["jax", "pytorch"])
-def test_saving_between_evaluations_changes_nothing(tmp_path, framework):
+def test_saving_between_evaluations_changes_nothing(undisturbed, tmp_path, framework):
     """A step gives the arrays of the last evaluation to the next parameters, in JAX."""
-    often = ("--submission", "adamw"), ("--submission", "adamw", "--checkpoint-every-s", "0.001")
-    for name, words in zip(("seldom", "often"), often, strict=True):
-        code, _, complaints = run(framework, tmp_path / name, None, *words)
-        assert code == 0, complaints
-    result = check_same(tmp_path / "often", tmp_path / "seldom")
+    often = "--submission", "adamw", "--checkpoint-every-s", "0.001"
+    code, _, complaints = run(framework, tmp_path, None, *often)
+    assert code == 0, complaints
+    result = check_same(tmp_path, undisturbed(framework, "adamw"))
     assert result["ledger"]["checkpoint_s"] > 0
 
 

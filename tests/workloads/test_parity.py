@@ -75,7 +75,7 @@ def pair(request, load_small) -> Pair:
         "builtin",
         data,
         steps=FULL_STEPS if is_short else parity.STEPS,
-        batch_size=parity.BATCH_SIZE if scale_name == "mini" else 2,
+        batch_size=4 if scale_name == "mini" else 2,
     )
 
 

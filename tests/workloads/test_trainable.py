@@ -242,8 +242,13 @@ def state_of(model: Any, values: dict[str, np.ndarray]) -> tuple[Any, Any]:
 
 def logits(model: Any, params: Any, model_state: Any) -> np.ndarray:
     batch, mode = model.backend.place(model.rows), spec.ForwardPassMode.EVAL
-    out, _ = model.bound.model_fn(params, batch, model_state, mode, None, False)
-    return model.backend.fetch(out)
+
+    def forward(params: Any, model_state: Any, batch: Any) -> Any:
+        return model.bound.model_fn(params, batch, model_state, mode, None, False)[0]
+
+    # Compiled at once, and not one operation after another.
+    call = jax.jit(forward) if model.backend.name == "jax" else forward
+    return model.backend.fetch(call(params, model_state, batch))
 
 
 def test_what_is_added_acts_in_generation(make_tiny, make_values) -> None:
