@@ -186,7 +186,7 @@ def make_boards(
 
 
 def exclude(runs: Sequence[TrialRun], names: Sequence[str]) -> list[TrialRun]:
-    """Return the runs without those of the named submissions.
+    """Return all runs except those of the named submissions.
 
     Args:
         runs: The runs to choose from.

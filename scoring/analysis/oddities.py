@@ -13,11 +13,11 @@ SPREAD = 2.0  # Step times of an entry on a workload are odd from this multiple 
 
 
 def find_oddities(entries: Iterable[Entry]) -> list[Finding]:
-    """Return a finding, not of damage, for everything unusual in the runs of each entry.
+    """Return findings about everything unusual in the runs of each entry; none is of damage.
 
-    Such are: runs that were flagged; submission times that go back; trials that ended early without
-    a result; step times that differ between trials; trials that tie, so that the order of folders
-    would decide; and studies with different numbers of trials.
+    They are about runs that were flagged; submission times that go back; trials that ended early
+    without a result; step times that differ between trials; trials that tie, so that the order of
+    folders would decide; and studies with different numbers of trials.
     """
     findings = []
     for entry in entries:
@@ -38,7 +38,7 @@ def find_oddities(entries: Iterable[Entry]) -> list[Finding]:
 
 
 def _flagged(runs: Iterable[TrialRun]) -> list[str]:
-    """Return a message for each kind of forbidden behaviour that runs saw in the submission."""
+    """Return a message for each kind of suspicious behaviour that runs recorded."""
     names: dict[str, list[str]] = {}
     for run in runs:
         for text in run.flags:
@@ -89,10 +89,8 @@ def _step_times(runs: Iterable[TrialRun]) -> list[str]:
 def _ties(runs: Iterable[TrialRun]) -> list[str]:
     """Return a message about studies in which trials tie for the earliest evaluation.
 
-    Their first evaluation that meets the target is the same, at different times.
-
-    The scoring code of the AlgoPerf benchmark takes the first of such trials in the order of its
-    folders.
+    The trials first meet the target at the same evaluation, but at different times. The scoring
+    code of the AlgoPerf benchmark takes the first of them in the order of its folders.
     """
     tied = []
     for of_study in grouped(runs, lambda run: run.study):

@@ -34,7 +34,7 @@ class Speedups:
             are NaN in `by_workload_SB`.
         interval: Array (S, 2): the ends of the 95 % interval of the mean; NaN where not estimable.
         by_workload_SB: Array (S, B base workloads) of ratios of times. A miss counts at the budget;
-            it is NaN where both sides missed the target, or one did and no budget is known.
+            the ratio is NaN where both sides missed the target, or one did and no budget is known.
         censored_SB: For each ratio, '<=' where the submission missed (its time is at least the
             budget, so the ratio is an upper bound), '>=' where the reference missed, '' where
             neither did.

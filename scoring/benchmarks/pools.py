@@ -65,9 +65,9 @@ class Entry:
 
     @property
     def flags(self) -> tuple[str, ...]:
-        """The forbidden behaviour that its runs saw in the submission, each kind once.
+        """Suspicious behaviour of the submission that its runs recorded, each kind once.
 
-        docs/trust.md lists the kinds.
+        A flag is not a verdict; docs/trust.md explains each kind.
         """
         return tuple(dict.fromkeys(text for run in self.runs for text in run.flags))
 
@@ -78,7 +78,7 @@ class Entry:
 
 
 def canonical(settings: Mapping[str, Any]) -> str:
-    """Return settings as canonical JSON text, which is equal exactly where the settings are."""
+    """Return settings as JSON text with sorted keys, by which configurations are compared."""
     return json.dumps(dict(settings), sort_keys=True, separators=(",", ":"), default=str)
 
 

@@ -73,7 +73,8 @@ class TrialRun:
             recorded.
         data_fingerprint: A digest of the data the trial was trained on, where it is recorded.
         hyperparameters: The contents of hparams.json.
-        flags: What the run saw the submission do that it should not do (docs/trust.md).
+        flags: What the run saw the submission do that it should not do. A flag is not a verdict
+            (docs/trust.md).
         changes: For a held-out variant, the new value of each axis it changes; {} where this is not
             recorded.
     """

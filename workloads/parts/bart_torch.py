@@ -28,7 +28,7 @@ KeysValues = tuple[torch.Tensor, torch.Tensor]
 
 
 class Seen(NamedTuple):
-    """The keys and values that an attention layer sees, and what is hidden of them.
+    """The keys and values that an attention layer sees, and a mask that hides some of them.
 
     Attributes:
         keys_values: The keys and the values, each (B, H, T, K).
