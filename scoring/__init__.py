@@ -1,7 +1,8 @@
-"""Scores from run folders: reads files only, and imports no training framework.
+"""Scores from run folders. This package only reads files and imports no training framework.
 
-For notebooks: `load_runs` -> `time_to_target` -> `score`, `bootstrap` and `ratios` (pandas frames),
-and `performance_profile` (arrays). The command is `scoring.report`; docs/scoring.md explains it.
+For notebooks: `load_runs` -> `time_to_target` -> `score`, `bootstrap` and `ratios`, which take and
+return pandas frames, and `performance_profile`, which takes arrays. The command line is in
+`scoring.report`; docs/scoring.md explains it.
 """
 
 from scoring.frames import bootstrap, load_runs, ratios, score, time_to_target

@@ -1,4 +1,4 @@
-"""The scorer for notebooks: pure functions from pandas frame to pandas frame.
+"""The scorer for notebooks: pure functions that take and return pandas frames.
 
     runs = scoring.load_runs("runs/")
     times = scoring.time_to_target(runs)
@@ -40,17 +40,23 @@ Floats = NDArray[np.float64]
 
 
 def load_runs(*paths: str | Path) -> "pd.DataFrame":
-    """Every trial below `paths`, one row each; what could not be read is in `.attrs["findings"]`.
+    """Read every trial in the folders `paths` and below them into a frame with one row per trial.
 
-    Columns: submission, experiment, framework, workload, base_workload (None unless a held-out
-    variant), changes (what the variant changes, values by axis), study, trial; metric,
-    higher_is_better, target (None or NaN where none is recorded), budget_s; status (None where the
-    trial was killed or AlgoPerf wrote the folder), scoreable; evaluations (their number),
-    last_time_s, last_step, best (the best validation value); hyperparameters, settings (what must
-    agree before results are pooled), data_fingerprint; rows (a mapping from a column of
-    eval_measurements.csv to its values); path.
+    Args:
+        *paths: Folders of runs; the scorer searches them at any depth.
 
-    Raises UserError for a path that is no folder.
+    Returns:
+        A frame with these columns: submission, experiment, framework, workload, base_workload (None
+        unless the workload is a held-out variant), changes (for a variant, the new value of each
+        axis it changes), study, trial; metric, higher_is_better, target (None or NaN where none is
+        recorded), budget_s (seconds); status (None where the trial was killed or AlgoPerf wrote the
+        folder), scoreable; evaluations (their number), last_time_s, last_step, best (the best
+        validation value); hyperparameters, settings (which must be equal before results are
+        compared), data_fingerprint; rows (a mapping from each column of eval_measurements.csv to
+        its values); path. `.attrs["findings"]` lists whatever was missing, damaged or left out.
+
+    Raises:
+        UserError: A path is not a folder.
     """
     import pandas as pd
 
@@ -61,6 +67,7 @@ def load_runs(*paths: str | Path) -> "pd.DataFrame":
 
 
 def _row(run: TrialRun) -> dict[str, Any]:
+    """Return one trial as a row of the frame that `load_runs` returns."""
     target, readable = run.target, is_readable(run)
     times_s, steps = run.rows.get(TIME_COLUMN, np.empty(0)), run.rows.get(STEP_COLUMN, np.empty(0))
     values = run.rows[target.column] if readable and target else np.empty(0)
@@ -103,15 +110,25 @@ def time_to_target(
     tuning_ruleset: str | None = None,
     suite: str | Path | None = None,
 ) -> "pd.DataFrame":
-    """The time to target of every study: one row a submission x workload x study.
+    """Return the time to target of each study: one row per submission, workload and study.
 
-    `runs` as from `load_runs` (rows may be dropped, columns changed). `targets`: a file or name as
-    of `algoperf score --targets`; `suite`: a file as of its `--suite`. Columns: pool, submission,
-    workload, base_workload (None unless held-out), study, outcome, time_s (inf where the target was
-    missed, NaN where there is no readable trial), steps (likewise), trial, evaluation. Findings are
-    in `.attrs["findings"]`.
+    Args:
+        runs: A frame from `load_runs`; rows may have been dropped and columns changed.
+        rules: The name of the rule set, 'by-the-rules' or 'as-published'.
+        targets: The name of a built-in benchmark or a JSON file, as for `algoperf score --targets`.
+            None takes targets and budgets from the runs.
+        tuning_ruleset: 'external' or 'self'; None takes it from the runs. It matters only with
+            `targets`, where the self-tuning ruleset has larger budgets.
+        suite: A file with the held-out variants that count, as for `algoperf score --suite`.
 
-    Raises UserError for unknown rules, for targets or a suite that cannot be read, and for both.
+    Returns:
+        A frame with these columns: pool, submission, workload, base_workload (None unless the
+        workload is a held-out variant), study, outcome, time_s (seconds; inf where the target was
+        missed, NaN where there is no readable trial), steps (likewise), trial, evaluation (counted
+        from 0). `.attrs["findings"]` lists the findings.
+
+    Raises:
+        UserError: The rules are unknown, `targets` or `suite` cannot be read, or both are given.
     """
     import pandas as pd
 
@@ -152,6 +169,7 @@ def time_to_target(
 
 
 def _trial(row: dict[Hashable, Any]) -> TrialRun:
+    """Return the trial that a row of such a frame describes."""
     import pandas as pd
 
     def known(name: str) -> Any:
@@ -188,10 +206,20 @@ def _trial(row: dict[Hashable, Any]) -> TrialRun:
 def ratios(
     times: "pd.DataFrame", *, rules: str = BY_THE_RULES.name, held_out: bool = True
 ) -> "pd.DataFrame":
-    """Ratios to the fastest: one row a (pool, submission), one column a base workload.
+    """Return each submission's ratio to the fastest credited time on each base workload.
 
-    inf where there is no credit. `times` as from `time_to_target`; its values of one pool go to
-    `performance_profile`.
+    Args:
+        times: A frame from `time_to_target`.
+        rules: The name of the rule set.
+        held_out: Whether held-out variants count.
+
+    Returns:
+        A frame indexed by (pool, submission), with a column per base workload. Ratios are in [1,
+        4], or inf where there is no credit. The values of one pool can be passed to
+        `performance_profile`.
+
+    Raises:
+        UserError: The rules are unknown.
     """
     import pandas as pd
 
@@ -208,9 +236,19 @@ def ratios(
 def score(
     times: "pd.DataFrame", *, rules: str = BY_THE_RULES.name, held_out: bool = True
 ) -> "pd.DataFrame":
-    """Benchmark scores, best first: columns pool, submission, score, rank.
+    """Return the benchmark scores of each pool, best first.
 
-    `times` as from `time_to_target`; use "steps" in place of "time_s" for steps-to-target scores.
+    Args:
+        times: A frame from `time_to_target`. For scores by steps instead of time, assign its column
+            "steps" to "time_s" first.
+        rules: The name of the rule set.
+        held_out: Whether held-out variants count.
+
+    Returns:
+        A frame with the columns pool, submission, score (in [0, 1]) and rank (1 is best).
+
+    Raises:
+        UserError: The rules are unknown.
     """
     import pandas as pd
 
@@ -234,11 +272,25 @@ def bootstrap(
     resamples: int = statistics.RESAMPLES,
     seed: int = 0,
 ) -> "pd.DataFrame":
-    """95 % intervals of score and rank, and the probability of being first.
+    """Return 95 % intervals of score and rank, and the probability of being first.
 
-    Columns: pool, submission, score, score_low, score_high, rank_low, rank_high, p_first,
-    not_estimable ('' or why there is no interval; the ends are NaN then). `over`: studies,
-    workloads or both; `method`: pooled or percentile (docs/scoring.md).
+    Args:
+        times: A frame from `time_to_target`.
+        rules: The name of the rule set.
+        held_out: Whether held-out variants count.
+        over: What another competition would draw anew: 'studies', 'workloads' or 'both'.
+        method: 'pooled' or 'percentile' (docs/scoring.md). Over workloads or both it is always
+            'percentile'.
+        resamples: The number of competitions to draw.
+        seed: The seed of the random draws.
+
+    Returns:
+        A frame with the columns pool, submission, score, score_low, score_high, rank_low,
+        rank_high, p_first and not_estimable: '', or why there is no interval; the interval and
+        p_first are NaN then.
+
+    Raises:
+        UserError: The rules, `over` or `method` are unknown.
     """
     import pandas as pd
 
@@ -266,7 +318,7 @@ def bootstrap(
 def _arrays(
     times: "pd.DataFrame", rules: scoring_rules.Rules, held_out: bool
 ) -> Iterator[tuple[str, list[str], Floats, Layout]]:
-    """Each pool's name, submissions, times (S, W, N) as the rules count them, and layout."""
+    """Yield each pool's name, submissions, times (S, W, N) as the rules count them, and layout."""
     for pool, part in times.groupby("pool", sort=True):
         base_of = {
             name: base if isinstance(base, str) else None

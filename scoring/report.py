@@ -1,4 +1,4 @@
-"""The `score` command: from paths to what is printed and written."""
+"""The `score` command: from paths of run folders to printed tables and written files."""
 
 import dataclasses
 import json
@@ -26,9 +26,23 @@ DONE, STRICT_FAILURE = 0, 1
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """What `algoperf score` can be asked for; docs/scoring.md explains each.
+    """The options of `algoperf score`; docs/scoring.md explains each.
 
-    `command` is what the page says it was made by.
+    Attributes:
+        out: The folder to write files to; None writes none.
+        as_json: Whether to print JSON in place of tables.
+        rules: The name of the rule set.
+        tuning_ruleset: 'external', 'self', or None to take it from the runs.
+        targets: The name of a built-in benchmark or a JSON file with targets; None takes them from
+            the runs.
+        suite: A file with the held-out variants that count.
+        held_out: Whether held-out variants count.
+        exclude: Submissions to leave out, each as a name or as experiment/name.
+        reference: The submission that speed-ups are relative to; None chooses one.
+        interval: The method of the intervals, 'pooled' or 'percentile'.
+        resamples: The number of competitions that a bootstrap draws.
+        strict: Whether a finding of damage makes the command fail.
+        command: The command line that the page names as its origin.
     """
 
     out: Path | None = None
@@ -48,17 +62,21 @@ class Options:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Scored:
-    """The leaderboards of every pool of runs, with intervals, and what was odd on the way."""
+    """The leaderboards of all pools of runs, with their intervals and the findings on the way."""
 
     summaries: Sequence[Summary]
     findings: Sequence[Finding]
 
 
 def score(paths: Sequence[str | Path], options: Options | None = None) -> Scored:
-    """Score what lies below `paths`.
+    """Score the run folders below `paths`.
+
+    Args:
+        paths: Folders of runs.
+        options: How to score; None takes the defaults.
 
     Raises:
-        UserError: A path is missing or holds no runs, or an option names nothing.
+        UserError: A path is missing or holds no runs, or an option is not valid.
     """
     options = options or Options()
     boards, findings = make_boards(paths, options)
@@ -78,10 +96,18 @@ def score(paths: Sequence[str | Path], options: Options | None = None) -> Scored
 def score_command(
     paths: Sequence[str | Path], console: "Console", options: Options | None = None
 ) -> int:
-    """Score what lies below `paths`, print it and write what was asked for; return an exit code.
+    """Score the run folders below `paths`, print the result and write any requested files.
+
+    Args:
+        paths: Folders of runs.
+        console: Where to print.
+        options: How to score, and where to write; None takes the defaults.
+
+    Returns:
+        The exit code: 1 where `options.strict` and a finding reports damage, otherwise 0.
 
     Raises:
-        UserError: As `score`, or `options.out` cannot be written.
+        UserError: As for `score`, or `options.out` cannot be written.
     """
     options = options or Options()
     scored = score(paths, options)
@@ -98,7 +124,18 @@ def score_command(
 
 
 def write(scored: Scored, options: Options) -> list[Path]:
-    """Write CSV files, plots and the page to `options.out`; return the files."""
+    """Write the CSV files, the plots and the page of a scored result.
+
+    Args:
+        scored: The result of `score`.
+        options: The options that it was scored with; `options.out` must be given.
+
+    Returns:
+        The paths of the files.
+
+    Raises:
+        UserError: `options.out` cannot be written.
+    """
     return _write_all(_analyses(scored, options), scored.findings, options)
 
 
@@ -109,7 +146,15 @@ def _analyses(scored: Scored, options: Options) -> list[Analysis]:
 def make_boards(
     paths: Sequence[str | Path], options: Options
 ) -> tuple[list[Leaderboard], list[Finding]]:
-    """The leaderboards of every pool below `paths`, and every finding on the way there."""
+    """Return the leaderboards of all pools below `paths`, and the findings on the way there.
+
+    Args:
+        paths: Folders of runs.
+        options: How to score.
+
+    Raises:
+        UserError: A path is missing or holds no runs, or an option is not valid.
+    """
     rules = find_rules(options.rules)
     if options.tuning_ruleset not in (None, *RULESETS):
         raise errors.UserError(
@@ -141,9 +186,14 @@ def make_boards(
 
 
 def exclude(runs: Sequence[TrialRun], names: Sequence[str]) -> list[TrialRun]:
-    """The runs of other submissions than `names` (name, or experiment/name).
+    """Return all runs except those of the named submissions.
 
-    Raises UserError for a name that no run bears, and where nothing is left.
+    Args:
+        runs: The runs to choose from.
+        names: Submissions to leave out, each as its name or as experiment/name.
+
+    Raises:
+        UserError: A name belongs to no run, or no run is left.
     """
     known = {run.submission for run in runs}
     known_with_experiment = {f"{run.experiment}/{run.submission}" for run in runs}

@@ -1,1 +1,1 @@
-"""One folder a workload: its facts, its data, and its model in each framework."""
+"""The workloads, one folder each: its facts, its data, and its model in each framework."""

@@ -1,1 +1,1 @@
-"""What is worked out of a leaderboard: intervals, speed-ups, robustness, sensitivity."""
+"""Statistics worked out from a leaderboard: intervals, speed-ups, robustness and sensitivity."""

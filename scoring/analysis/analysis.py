@@ -1,4 +1,4 @@
-"""Everything that is said about one leaderboard beside its scores, made once for all outputs.
+"""The statistics of one leaderboard beside its scores, computed once for all outputs.
 
 Legend: R resamples, S submissions, B base workloads, T values of tau.
 """
@@ -28,7 +28,14 @@ BAND_CHUNK = 100
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Summary:
-    """What the screen shows: intervals over studies, speed-ups over the reference, robustness."""
+    """The statistics that the screen shows beside the scores of a leaderboard.
+
+    Attributes:
+        board: The leaderboard.
+        studies: Intervals of scores and ranks, resampled over studies.
+        speedups: Speed-ups over the reference submission.
+        robustness: Slow-downs on held-out variants.
+    """
 
     board: Leaderboard
     studies: Bootstrap
@@ -38,11 +45,21 @@ class Summary:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Analysis(Summary):
-    """What the files and the page show beside.
+    """The statistics that the files and the page show, in addition to those of the screen.
 
-    `band_TS2`: between which shares 95 % of fresh competitions' profiles lie at BAND_TAUS, (T, S,
-    2), NaN where not estimable. `trials_KS`, `without_submission_SS`: see
-    `scoring.analysis.sensitivity`.
+    Attributes:
+        resampled: Intervals of scores and ranks, by what is resampled: 'studies', 'workloads',
+            'both'.
+        band_TS2: Array (T values of BAND_TAUS, S submissions, 2): the lower and upper share between
+            which the performance profiles of 95 % of fresh competitions lie; NaN where not
+            estimable.
+        without_workload: For each base workload, the scores (S,) without it and its variants.
+        without_submission_SS: Scores of the column's submission without the row's submission (see
+            `scoring.analysis.sensitivity`).
+        aggregations: The scores (S,) by 'median', 'mean' and 'best' over studies.
+        trials_KS: Array (K, S): expected scores when each study keeps 1 to K of its trials (see
+            `scoring.analysis.sensitivity`).
+        targets: The scores at easier and harder targets.
     """
 
     resampled: Mapping[str, Bootstrap]
@@ -62,7 +79,18 @@ def summarise(
     resamples: int,
     seed: int = 0,
 ) -> Summary:
-    """Intervals, speed-ups and robustness. Raises UserError for an unknown reference or method."""
+    """Compute the intervals over studies, the speed-ups and the robustness of a leaderboard.
+
+    Args:
+        board: The leaderboard.
+        reference: The label of the submission that speed-ups are relative to; None chooses one.
+        method: The method of the intervals, 'pooled' or 'percentile'.
+        resamples: The number of competitions to draw.
+        seed: The seed of the random draws.
+
+    Raises:
+        UserError: The reference or the method is unknown.
+    """
     studies = bootstrap(
         board.times_SWN, board.layout, board.rules, method=method, resamples=resamples, seed=seed
     )
@@ -71,7 +99,13 @@ def summarise(
 
 
 def analyse(summary: Summary, *, resamples: int, seed: int = 0) -> Analysis:
-    """Everything else, on top of a summary."""
+    """Compute all remaining statistics of a leaderboard, on top of its summary.
+
+    Args:
+        summary: The result of `summarise`.
+        resamples: The number of competitions to draw for intervals.
+        seed: The seed of the random draws.
+    """
     board = summary.board
     others = {
         over: bootstrap(
@@ -95,7 +129,18 @@ def analyse(summary: Summary, *, resamples: int, seed: int = 0) -> Analysis:
 
 
 def profile_bands(board: Leaderboard, *, estimable: bool, seed: int = 0) -> Floats:
-    """Between which shares 95 % of the profiles of fresh competitions lie, (T, S, 2)."""
+    """Return 95 % bands of the performance profiles.
+
+    The bands come from fresh competitions that are drawn from the pooled model of studies.
+
+    Args:
+        board: The leaderboard.
+        estimable: Whether its studies allow an estimate; otherwise the bands are NaN.
+        seed: The seed of the random draws.
+
+    Returns:
+        Array (T values of BAND_TAUS, S submissions, 2): the lower and upper share of workloads.
+    """
     if not estimable:
         return np.full((len(BAND_TAUS), len(board.rows), 2), np.nan)
     model, generator = fit(board.times_SWN), np.random.default_rng(seed)
@@ -105,5 +150,5 @@ def profile_bands(board: Leaderboard, *, estimable: bool, seed: int = 0) -> Floa
         ratios_RSB = scoring_rules.credited_ratios(medians_RSW, board.layout, board.rules)
         profiles_RST.append(profiles.performance_profile(ratios_RSB, BAND_TAUS))
     every = np.concatenate(profiles_RST)
-    flat = percentiles(every.reshape(len(every), -1), discrete=True)  # (S * T, 2)
+    flat = percentiles(every.reshape(len(every), -1), discrete=True)  # The shape is (S * T, 2).
     return np.moveaxis(flat.reshape(*every.shape[1:], 2), 1, 0)

@@ -1,4 +1,4 @@
-"""The leaderboard of one pool, as plain data.
+"""The leaderboard of one pool of runs, as plain data.
 
 Legend: S submissions (rows, best first), W workloads (base and held-out, sorted), B base workloads,
 N studies.
@@ -26,10 +26,16 @@ Floats = NDArray[np.float64]
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Cell:
-    """One entry on one workload; infinite times, steps and ratio where the target was missed.
+    """The results of one entry on one workload.
 
-    `credit` says why a base workload counts or not ('credited', '>4x fastest', ...); a held-out
-    variant has neither ratio (NaN) nor credit ('').
+    Attributes:
+        studies: The result of each study.
+        median_time_s: The median time to target in seconds; inf where the target was missed.
+        median_steps: The median number of steps to the target; inf where it was missed.
+        ratio: The ratio to the fastest credited time; inf without credit, NaN for a held-out
+            variant.
+        credit: Why a base workload counts or not: 'credited', '>4x fastest', ... (see
+            `scoring.rules.rules.credit_reasons`); '' for a held-out variant.
     """
 
     studies: tuple[StudyResult, ...]
@@ -40,15 +46,21 @@ class Cell:
 
     @property
     def studies_reached(self) -> int:
-        """In how many studies the target was reached."""
+        """The number of studies in which the target was reached."""
         return sum(result.outcome == REACHED for result in self.studies)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Row:
-    """One entry: its place (equal scores share one), scores by time and by steps, and cells.
+    """One entry of the leaderboard with its rank, scores and cells.
 
-    `base_score` is the score by time if no held-out variant counted.
+    Attributes:
+        rank: 1 for the best score; equal scores share the better rank.
+        entry: The submission folder in one framework that is ranked.
+        score: The score by time to target, in [0, 1].
+        steps_score: The same score with steps in place of times.
+        base_score: The score by time that the entry would have if no held-out variant counted.
+        cells: The results by workload, base and held-out.
     """
 
     rank: int
@@ -60,17 +72,26 @@ class Row:
 
     @property
     def workloads_reached(self) -> int:
-        """On how many base workloads there is credit."""
+        """The number of base workloads on which the entry has credit."""
         return sum(cell.credit == CREDITED for cell in self.cells.values())
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Leaderboard:
-    """One pool scored: best entry first.
+    """One pool of runs, scored; the best entry comes first.
 
-    `times_SWN` and `steps_SWN` hold what each study took: inf where it missed the target, NaN where
-    there is no such study (absent ones as the rules count them). `ratios` has shape (S, B).
-    `ignored` are the held-out variants that would count, had it not been asked that none does.
+    Attributes:
+        pool: The runs.
+        benchmark: The workloads, targets and budgets that the pool was scored by.
+        rules: The rule set.
+        layout: The meaning of the columns of the arrays.
+        rows: The entries, best first.
+        times_SWN: Array (S, W, N) of seconds to the target in each study: inf where it was missed,
+            NaN where there is no such study. Studies without a readable trial are inf or NaN as the
+            rules demand.
+        steps_SWN: The same for steps to the target.
+        ratios: Array (S, B) of ratios to the fastest credited time; inf where there is no credit.
+        ignored: Held-out variants that would count, had the caller not excluded all variants.
     """
 
     pool: Pool
@@ -85,19 +106,19 @@ class Leaderboard:
 
     @property
     def targets(self) -> Mapping[str, Target]:
-        """The targets of the base workloads."""
+        """The targets of the base workloads, by name."""
         return {
             name: self.benchmark.workloads[name].target for name in self.benchmark.base_workloads
         }
 
     @property
     def labels(self) -> list[str]:
-        """The entries' labels, best first."""
+        """The labels of the entries, best first."""
         return [row.entry.label for row in self.rows]
 
     @property
     def title(self) -> str:
-        """What was compared, e.g. 'mini-builtin, 2 workloads'."""
+        """A description of what was compared, such as 'mini-builtin, 2 workloads'."""
         count, held_out = len(self.benchmark.base_workloads), len(self.benchmark.variant_of)
         also = f" and {held_out} held-out" if held_out else ""
         name = self.pool.name
@@ -116,10 +137,26 @@ def build_leaderboards(
     suite: HeldOutSuite | None = None,
     held_out: bool = True,
 ) -> tuple[list[tuple[Leaderboard, list[Finding]]], list[Finding]]:
-    """The leaderboard of every pool of the runs, each with its findings; and those on the way.
+    """Score each pool of comparable runs.
 
-    Which held-out variants count is said by `suite`, else by `benchmark`, else by the runs. Raises
-    UserError where both are given.
+    `suite` decides which held-out variants count; without one, `benchmark` does, and without
+    either, the runs themselves do.
+
+    Args:
+        runs: The runs, which this function groups into pools.
+        rules: The rule set.
+        benchmark: The workloads, targets and budgets to score by; None takes them from the runs.
+        tuning_ruleset: 'external' or 'self', which decides the budgets of `benchmark`; None takes
+            it from the runs.
+        suite: The held-out variants that count.
+        held_out: Whether held-out variants count at all.
+
+    Returns:
+        The leaderboard of each pool with its findings; and the findings made before the pools were
+        scored.
+
+    Raises:
+        UserError: Both `benchmark` and `suite` are given.
     """
     if benchmark is not None and suite is not None:
         raise errors.UserError(
@@ -145,13 +182,23 @@ def build_leaderboard(
     suite: HeldOutSuite | None = None,
     held_out: bool = True,
 ) -> tuple[Leaderboard, list[Finding]]:
-    """Score a pool over the workloads of `benchmark`, or every one in it that has a target and the
-    variants of `suite` whose base has one.
+    """Score one pool of runs.
 
-    The studies that count are those that any entry of the pool has on the workload, or on its base
-    where nobody has run a variant; where a benchmark is given, on any of its workloads, and at
-    least as many as the benchmark asks for. An entry that lacks one has no readable trial there.
-    Without `held_out` the variants do not count.
+    A study counts on a workload if any entry of the pool has it there; for a variant that nobody
+    has run, if any entry has it on the base workload. With a benchmark, a study counts if any entry
+    has it on any workload of the benchmark, and there are at least as many studies as the benchmark
+    asks for. An entry that lacks such a study has no readable trial in it.
+
+    Args:
+        pool: The runs.
+        rules: The rule set.
+        benchmark: The workloads to score, with their targets and budgets. None scores each workload
+            of the pool that has a target, and each variant of `suite` whose base workload has one.
+        suite: The held-out variants that count.
+        held_out: Whether held-out variants count at all.
+
+    Returns:
+        The leaderboard and its findings.
     """
     entries, findings = make_entries(pool.runs)
     counts, more = benchmark_of(pool, suite) if benchmark is None else (benchmark, [])
@@ -179,7 +226,7 @@ def build_leaderboard(
 
 
 def _gaps(benchmark: Benchmark, entries: Sequence[Entry]) -> list[Finding]:
-    """Workloads of the benchmark that an entry has not run."""
+    """Return a finding for each entry that has not run all workloads of the benchmark."""
     findings = []
     for entry in entries:
         missing = sorted(set(benchmark.scored) - {run.workload for run in entry.runs})
@@ -194,6 +241,7 @@ def _gaps(benchmark: Benchmark, entries: Sequence[Entry]) -> list[Finding]:
 
 
 def _studies(pool: Pool, benchmark: Benchmark, *, declared: bool) -> Mapping[str, list[int]]:
+    """Return the numbers of the studies that count on each workload (see `build_leaderboard`)."""
     runs = [run for run in pool.runs if run.workload in benchmark.scored]
     if declared:
         every = {run.study for run in runs}
@@ -219,6 +267,7 @@ def _scored(
     entries: Sequence[Entry],
     results: Sequence[Mapping[str, tuple[StudyResult, ...]]],
 ) -> Leaderboard:
+    """Return the leaderboard of `entries`, scored and ranked from `results` in the same order."""
     ordered = [[cells[name] for name in layout.workloads] for cells in results]
     times_SWN = scoring_rules.study_array(
         [[[r.time_s for r in cell] for cell in cells] for cells in ordered], rules
@@ -264,7 +313,7 @@ def _cells(
     ratios_SB: Floats,
     reasons: Sequence[Sequence[str]],
 ) -> list[dict[str, Cell]]:
-    """The cells of every entry, by workload."""
+    """Return the cells of each entry, by workload."""
     cells = []
     for index, by_workload in enumerate(results):
         ratio_of = dict(zip(layout.base, ratios_SB[index].tolist(), strict=True))
@@ -285,7 +334,7 @@ def _cells(
 
 
 def _missing_studies(entry: Entry, studies: Mapping[str, Sequence[int]]) -> list[Finding]:
-    """Studies that others have and this entry lacks, on workloads that it has run."""
+    """Return findings about studies that an entry lacks on workloads that it has run."""
     run_studies: dict[str, set[int]] = {}
     for run in entry.runs:
         run_studies.setdefault(run.workload, set()).add(run.study)
@@ -303,7 +352,10 @@ def _missing_studies(entry: Entry, studies: Mapping[str, Sequence[int]]) -> list
 
 
 def _contradictions(entry: Entry, results: Mapping[str, tuple[StudyResult, ...]]) -> list[Finding]:
-    """Trials that say they reached the target in a study whose rows do not show it."""
+    """Return findings about trials that claim 'reached' in a study that missed its target.
+
+    Whether a study missed its target is decided by its evaluations alone.
+    """
     missed = {
         (name, study.study)
         for name, studies in results.items()

@@ -1,4 +1,4 @@
-"""What is odd in whole logs: nothing to mend here, but the reader of a score should know."""
+"""Remarks on logs that are complete but unusual: nothing to mend, but a reader should know."""
 
 from collections.abc import Iterable
 
@@ -9,12 +9,15 @@ from scoring.reading.evaluations import STEP_COLUMN, TIME_COLUMN
 from scoring.reading.trials import Finding, TrialRun, grouped
 from scoring.rules.time_to_target import ended_early, is_readable, time_to_target
 
-SPREAD = 2.0  # times the fastest step of an entry on a workload
+SPREAD = 2.0  # Step times of an entry on a workload are odd from this multiple of the fastest on.
 
 
 def find_oddities(entries: Iterable[Entry]) -> list[Finding]:
-    """What runs were flagged for, clocks that go back, ties that folder order would decide, uneven
-    step times and trials.
+    """Return findings about everything unusual in the runs of each entry; none is of damage.
+
+    They are about runs that were flagged; submission times that go back; trials that ended early
+    without a result; step times that differ between trials; trials that tie, so that the order of
+    folders would decide; and studies with different numbers of trials.
     """
     findings = []
     for entry in entries:
@@ -35,7 +38,7 @@ def find_oddities(entries: Iterable[Entry]) -> list[Finding]:
 
 
 def _flagged(runs: Iterable[TrialRun]) -> list[str]:
-    """What the runs saw the submission do that it should not."""
+    """Return a message for each kind of suspicious behaviour that runs recorded."""
     names: dict[str, list[str]] = {}
     for run in runs:
         for text in run.flags:
@@ -49,7 +52,11 @@ def _clocks(runs: Iterable[TrialRun]) -> list[str]:
 
 
 def _early(runs: Iterable[TrialRun]) -> list[str]:
-    """Trials that nobody stopped and that have no result, short of both target and budget."""
+    """Return a message about killed trials that ended far from the target and from the budget.
+
+    Such a trial has no result, did not meet its target, and used less than nine tenths of its
+    budget.
+    """
     shares = [
         float(run.rows[TIME_COLUMN][-1] / run.budget_s)
         for run in runs
@@ -66,7 +73,7 @@ def _early(runs: Iterable[TrialRun]) -> list[str]:
 
 
 def _step_times(runs: Iterable[TrialRun]) -> list[str]:
-    """Seconds a step at the end of each trial, compared over trials."""
+    """Return a message where the mean seconds per step of trials differ SPREAD-fold or more."""
     times_s = []
     for run in runs:
         if STEP_COLUMN in run.rows and len(run.rows[STEP_COLUMN]) > 1:
@@ -80,9 +87,10 @@ def _step_times(runs: Iterable[TrialRun]) -> list[str]:
 
 
 def _ties(runs: Iterable[TrialRun]) -> list[str]:
-    """Studies whose earliest evaluation that meets the target is shared by trials of other times.
+    """Return a message about studies in which trials tie for the earliest evaluation.
 
-    The reference's code takes the first of them in the order of its folders.
+    The trials first meet the target at the same evaluation, but at different times. The scoring
+    code of the AlgoPerf benchmark takes the first of them in the order of its folders.
     """
     tied = []
     for of_study in grouped(runs, lambda run: run.study):

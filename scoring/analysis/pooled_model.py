@@ -1,9 +1,10 @@
-"""A model of studies: how a cell (a submission on a workload) would come out if it were run again.
+"""A statistical model of studies: how a cell might come out if its study were run again.
 
-A study misses its target with a probability of the cell's own; otherwise the logarithm of its time
-is normal around the cell's mean. Three to five studies say little of either, so cells lend to each
-other: probabilities are beta-binomial, with the prior fitted to all cells by moments, and variances
-are shrunk to the pooled one (PRIOR_STUDIES as strong as the cell's own). Where nearly every cell
+A cell is one submission on one workload. A study misses its target with a probability of the cell's
+own; otherwise the logarithm of its time is normal around the cell's mean. Three to five studies
+determine neither well, so cells lend strength to each other: the probabilities are beta-binomial,
+with a prior fitted to all cells by the method of moments, and the variances are shrunk towards the
+pooled variance, which weighs as much as PRIOR_STUDIES degrees of freedom. Where nearly every cell
 always or never misses, as in real leaderboards, the fitted prior leaves the cells apart.
 
 Legend: R resamples, S submissions, W workloads, N studies.
@@ -18,16 +19,21 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 
 PRIOR_STUDIES = 4.0
-# The intra-class correlation of misses is kept inside these, so that the prior stays finite.
+# These bounds on the intra-class correlation of misses keep the prior finite.
 CORRELATION = (0.02, 0.98)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class StudyModel:
-    """The fitted cells; `studies_SWN` marks the studies that a fresh competition has.
+    """The fitted distribution of each cell's time to target.
 
-    `log_time_SW` and `spread_SW` are mean and standard deviation of the log of the time in seconds;
-    `freedom` counts the degrees of freedom behind the pooled variance.
+    Attributes:
+        log_time_SW: Array (S submissions, W workloads): mean of the logarithm of the time in
+            seconds.
+        spread_SW: Array (S, W): standard deviation of the logarithm of the time.
+        p_miss_SW: Array (S, W): the probability that a study misses its target.
+        studies_SWN: Array (S, W, N studies): which studies a fresh competition has.
+        freedom: The degrees of freedom of the pooled variance.
     """
 
     log_time_SW: Floats
@@ -37,7 +43,15 @@ class StudyModel:
     freedom: int
 
     def draw(self, resamples: int, generator: Generator) -> Floats:
-        """Times of fresh competitions, (R, S, W, N): inf is a miss, NaN no study."""
+        """Draw the times of fresh competitions.
+
+        Args:
+            resamples: The number R of competitions.
+            generator: The source of random numbers.
+
+        Returns:
+            Array (R, S, W, N) of times in seconds; inf is a missed study, NaN is no study.
+        """
         shape = (resamples, *self.studies_SWN.shape)
         times = generator.standard_normal(shape)
         times *= self.spread_SW[..., None]
@@ -49,7 +63,12 @@ class StudyModel:
 
 
 def fit(times_SWN: Floats) -> StudyModel:
-    """Fit the model to times in seconds: inf is a missed study, NaN none."""
+    """Fit the model of studies to a competition.
+
+    Args:
+        times_SWN: Array (S submissions, W workloads, N studies) of times in seconds; inf is a
+            missed study, NaN is no study.
+    """
     reached_SWN = np.isfinite(times_SWN) & (times_SWN > 0)
     present_SWN = ~np.isnan(times_SWN)
     hits_SW = reached_SWN.sum(axis=-1)
@@ -67,9 +86,11 @@ def fit(times_SWN: Floats) -> StudyModel:
 
 
 def t_quantile(freedom: int) -> float:
-    """Return the 97.5 % quantile of Student's t with so many degrees of freedom, at least 3.
+    """Return the 97.5 % quantile of Student's t distribution.
 
-    Fewer than 3 would make an interval that says nothing, wider than any speed-up seen.
+    Args:
+        freedom: The degrees of freedom. Fewer than 3 count as 3; they would make an interval that
+            says nothing, wider than any speed-up seen.
     """
     from scipy.special import stdtrit
 
@@ -77,9 +98,10 @@ def t_quantile(freedom: int) -> float:
 
 
 def _fill(mean_SW: Floats, reached_SW: NDArray[np.bool_]) -> tuple[Floats, NDArray[np.bool_]]:
-    """Log times of cells that never reached, from the effects of their row and column.
+    """Fill in the log times of cells that never reached, from the effects of their row and column.
 
-    A submission or a workload without any reached cell stays unknown: it always misses.
+    A submission or a workload without any reached cell stays unknown: it always misses. The second
+    array says which cells are known.
     """
     count_W = np.maximum(reached_SW.sum(axis=0), 1)
     workload_W = np.where(reached_SW, mean_SW, 0.0).sum(axis=0) / count_W
@@ -90,7 +112,7 @@ def _fill(mean_SW: Floats, reached_SW: NDArray[np.bool_]) -> tuple[Floats, NDArr
 
 
 def _miss_probabilities(studies_SW: NDArray[np.int64], hits_SW: NDArray[np.int64]) -> Floats:
-    """The posterior mean of each cell's probability to miss, under a fitted beta prior.
+    """Return the posterior mean of each cell's probability to miss, under a fitted beta prior.
 
     The prior's mean m is the share of missed studies; its correlation rho solves, over cells of n
     studies, var(share missed) = m (1 - m) (1 / n + (1 - 1 / n) rho).

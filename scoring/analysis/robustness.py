@@ -1,7 +1,7 @@
-"""How much slower a submission is on held-out variants than on their base workloads, by axis.
+"""How much slower submissions are on held-out variants than on their base workloads, by axis.
 
-A variant changes its base along one axis or several (norm_place, dropout, ...). A variant of
-several axes counts for each of them. docs/scoring.md explains the table.
+A variant changes its base workload along one axis or several (norm_place, dropout, ...). A variant
+of several axes counts for each of them. docs/scoring.md explains the table.
 """
 
 import dataclasses
@@ -19,11 +19,20 @@ NOT_REACHED, BASE_NOT_REACHED, NO_LOGS = "not reached", "base not reached", "no 
 
 @dataclasses.dataclass(frozen=True)
 class VariantResult:
-    """One submission on one held-out variant and on its base workload.
+    """The result of one submission on one held-out variant and on its base workload.
 
-    `outcome` is 'reached', 'not reached', 'no logs' (of the variant) or 'base not reached',
-    whatever the variant did. Times (seconds) and steps are medians over studies, inf where the
-    target was missed, NaN where there is no study.
+    Attributes:
+        label: The label of the submission.
+        variant: The name of the variant.
+        base: The name of its base workload.
+        changes: The new value of each axis that the variant changes.
+        outcome: 'base not reached', whatever happened on the variant; otherwise how the variant
+            ended: 'reached', 'not reached' or 'no logs'.
+        base_time_s: Median seconds to the target of the base workload; inf where it was missed, NaN
+            where there is no study.
+        time_s: The same for the variant.
+        base_steps: Median steps to the target of the base workload; inf and NaN as for times.
+        steps: The same for the variant.
     """
 
     label: str
@@ -43,7 +52,7 @@ class VariantResult:
 
     @property
     def what(self) -> str:
-        """The base and the changes, by axis: 'digits with dropout 0.1, norm_place post'."""
+        """The base workload and the changes, such as 'digits with dropout 0.1, norm_place post'."""
         changes = changes_told(self.changes)
         return (
             f"{self.base} with {changes}" if changes else f"{self.base}, its changes not recorded"
@@ -51,14 +60,15 @@ class VariantResult:
 
     @property
     def slowdown(self) -> float:
-        """Time on the variant over time on the base: inf where only the variant was missed, NaN
-        where that says nothing of the variant.
+        """The time on the variant divided by the time on its base workload.
+
+        It is inf where only the variant was missed, and NaN where the two times cannot be compared.
         """
         return self._over(self.time_s, self.base_time_s)
 
     @property
     def steps_slowdown(self) -> float:
-        """The same of steps."""
+        """Steps on the variant divided by steps on its base; inf and NaN as in `slowdown`."""
         return self._over(self.steps, self.base_steps)
 
     def _over(self, own: float, base: float) -> float:
@@ -71,11 +81,17 @@ class VariantResult:
 
 @dataclasses.dataclass(frozen=True)
 class AxisResult:
-    """One submission on all variants that change an axis ('all': on every variant, each once).
+    """The result of one submission on all held-out variants that change one axis.
 
-    `bases_reached` counts those of `variants` whose base it reached; `reached` those that it
-    reached beside their base. The slow-downs are geometric means over the reached ones, NaN where
-    there is none.
+    Attributes:
+        label: The label of the submission.
+        axis: The name of the axis; 'all' stands for all variants, each counted once.
+        variants: The number of variants of the axis.
+        bases_reached: For how many of these the submission reached the base workload.
+        reached: For how many it reached both the base workload and the variant.
+        slowdown: The geometric mean of the time slow-downs over the reached variants; NaN without
+            any.
+        steps_slowdown: The same for slow-downs in steps.
     """
 
     label: str
@@ -89,9 +105,13 @@ class AxisResult:
 
 @dataclasses.dataclass(frozen=True)
 class Robustness:
-    """The table of one leaderboard: submissions best first, variants by base and name, axes by
-    name after 'all', which stands alone where no changes are recorded. `unguarded` are the base
-    workloads that no variant was counted for.
+    """The robustness table of one leaderboard.
+
+    Attributes:
+        variants: The results by variant, sorted by base workload and name; submissions best first.
+        axes: The results by axis, 'all' first and then by name; only 'all' where no changes are
+            recorded.
+        unguarded: The base workloads that no counted variant belongs to.
     """
 
     variants: tuple[VariantResult, ...]
@@ -100,7 +120,7 @@ class Robustness:
 
     @property
     def by_variant(self) -> Mapping[str, Sequence[VariantResult]]:
-        """The results of each variant, in order."""
+        """The results of each variant, best submission first."""
         results: dict[str, list[VariantResult]] = {}
         for one in self.variants:
             results.setdefault(one.variant, []).append(one)
@@ -108,7 +128,7 @@ class Robustness:
 
 
 def robustness(board: Leaderboard) -> Robustness:
-    """The robustness table of a leaderboard; empty where it counts no held-out variant."""
+    """Return the robustness table of a leaderboard, empty where no held-out variant counts."""
     base_of = board.benchmark.variant_of
     order = sorted(base_of, key=lambda name: (base_of[name], name))
     changes = {name: _changes(board, name) for name in order}
@@ -119,7 +139,7 @@ def robustness(board: Leaderboard) -> Robustness:
     ]
     names = sorted({axis for each in results for axis in each.axes})
     if names == [NOT_RECORDED]:
-        names = []  # the same as all
+        names = []  # This single axis would repeat the one called 'all'.
     axes = [
         _axis_result(label, axis, [each for each in results if each.label == label])
         for axis in ([ALL_AXES, *names] if results else [])
@@ -131,8 +151,10 @@ def robustness(board: Leaderboard) -> Robustness:
 
 
 def _changes(board: Leaderboard, variant: str) -> Changes:
-    """What a variant changes by its runs, which agree within a pool; by the benchmark where nobody
-    has run it.
+    """Return the changes of a variant, as its runs record them.
+
+    The runs agree, since they are of one pool. Where nobody has run the variant, the benchmark
+    names its changes.
     """
     runs = (run for run in board.pool.runs if run.workload == variant)
     return next((run.changes for run in runs), board.benchmark.changes.get(variant, {}))
@@ -177,6 +199,6 @@ def _axis_result(label: str, axis: str, results: Iterable[VariantResult]) -> Axi
 
 
 def _geometric_mean(ratios: Sequence[float]) -> float:
-    """Of the ratios that are known; NaN where none is."""
+    """Return the geometric mean of the ratios that are not NaN; NaN where there are none."""
     logs = [math.log(ratio) for ratio in ratios if not math.isnan(ratio)]
     return math.exp(math.fsum(logs) / len(logs)) if logs else math.nan

@@ -1,4 +1,4 @@
-"""How the scores depend on what a benchmark happens to choose: pool, target, trials, aggregation.
+"""How far the scores depend on choices of the benchmark: pool, target, trials and aggregation.
 
 Legend: S submissions, W workloads, B base workloads, N studies, K trials of a study.
 """
@@ -18,13 +18,17 @@ from scoring.rules.time_to_target import EARLY, is_readable, study_results, time
 
 Floats = NDArray[np.float64]
 
-# Changes of the target, as shares of its value; negative is easier.
+# Targets are changed by these shares of their value; a negative change makes a target easier.
 TARGET_CHANGES = (-0.05, -0.02, -0.01, -0.005, -0.002, 0.0, 0.002, 0.005, 0.01)
 TRIAL_DRAWS = 200
 
 
 def leave_one_workload_out(board: Leaderboard) -> Mapping[str, Floats]:
-    """The scores (S,) without each base workload and its variant."""
+    """Return the scores that result when one base workload and its variants are left out.
+
+    Returns:
+        For each base workload, an array (S submissions,) of scores. Empty if there is only one.
+    """
     return {
         name: scoring_rules.scores(board.times_SWN, without_base(board.layout, column), board.rules)
         for column, name in enumerate(board.benchmark.base_workloads)
@@ -33,7 +37,12 @@ def leave_one_workload_out(board: Leaderboard) -> Mapping[str, Floats]:
 
 
 def without_base(layout: Layout, removed: int) -> Layout:
-    """The layout less its base workload number `place` and that one's variants."""
+    """Return a layout without one of its base workloads and the variants of that workload.
+
+    Args:
+        layout: The layout.
+        removed: The index in `layout.base` of the base workload to remove.
+    """
     base = (*layout.base[:removed], *layout.base[removed + 1 :])
     variants = tuple(
         (column, base_index - (base_index > removed))
@@ -44,7 +53,14 @@ def without_base(layout: Layout, removed: int) -> Layout:
 
 
 def leave_one_submission_out(board: Leaderboard) -> Floats:
-    """Scores (S, S) of the columns without the submission of the row, which itself has NaN."""
+    """Return the scores that result when one submission is left out.
+
+    Scores are relative to the fastest submission, so they change when a submission leaves.
+
+    Returns:
+        Array (S, S): the score of the column's submission without the row's submission; NaN on the
+        diagonal.
+    """
     count = len(board.rows)
     table = np.full((count, count), np.nan)
     for index in range(count):
@@ -56,7 +72,11 @@ def leave_one_submission_out(board: Leaderboard) -> Floats:
 
 
 def aggregations(board: Leaderboard) -> Mapping[str, Floats]:
-    """The scores (S,) by the median, the mean and the best over studies."""
+    """Return the scores by three ways to aggregate the times of studies.
+
+    Returns:
+        Arrays (S submissions,) of scores by 'median', 'mean' and 'best' time over studies.
+    """
 
     def over(reduce: Callable[[Floats], Floats]) -> Floats:
         present = ~np.isnan(board.times_SWN)
@@ -80,14 +100,21 @@ def aggregations(board: Leaderboard) -> Mapping[str, Floats]:
 
 
 def trials_needed(board: Leaderboard, draws: int = TRIAL_DRAWS, seed: int = 0) -> Floats:
-    """The expected score when every study keeps k of its trials at random, (K, S), k from 1.
+    """Return the expected score of each submission when studies keep only k of their trials.
 
-    K is the most trials that a study has; a study with fewer keeps what it has. Averaged over
-    `draws` random orders of the trials; with all of them it is the score itself.
+    Args:
+        board: The leaderboard.
+        draws: The number of random orders of the trials to average over.
+        seed: The seed of the random draws.
+
+    Returns:
+        Array (K, S submissions), where row k - 1 is for k trials and K is the largest number of
+        trials of any study. A study with fewer trials keeps all of its trials, so the last row is
+        the score itself.
     """
     times_SWNK, studies_SWN = trial_times(board)
     generator = np.random.default_rng(seed)
-    # Absent trials go last, so that k counts trials that were run.
+    # Absent trials go last, so that k counts only trials that were run.
     order = generator.random((draws, *times_SWNK.shape)) + 2.0 * np.isnan(times_SWNK)
     present = np.where(np.isnan(times_SWNK), np.inf, times_SWNK)
     shuffled = np.take_along_axis(present[None], order.argsort(axis=-1), axis=-1)
@@ -98,8 +125,13 @@ def trials_needed(board: Leaderboard, draws: int = TRIAL_DRAWS, seed: int = 0) -
 
 
 def trial_times(board: Leaderboard) -> tuple[Floats, NDArray[np.bool_]]:
-    """Each trial's time to target, (S, W, N, K): inf is a miss, NaN no trial; and which studies
-    count, (S, W, N)."""
+    """Return the time to target of each single trial.
+
+    Returns:
+        Array (S submissions, W workloads, N studies, K trials) of times in seconds, inf where the
+        target was missed, NaN where there is no trial; and a boolean array (S, W, N): which studies
+        count.
+    """
     lists = [
         [
             [
@@ -130,10 +162,13 @@ def _time_s(board: Leaderboard, run: TrialRun) -> float:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class TargetSweep:
-    """Scores with every target changed by a share of its value; negative changes are easier.
+    """The scores at changed targets.
 
-    `unknown` counts, for each change, the trials that stopped (at their own target, or early)
-    before they could show whether they reach the changed one; they count as missed.
+    Attributes:
+        changes: The changes C, as shares of the target's value; negative changes are easier.
+        scores_CS: Array (C changes, S submissions) of scores.
+        unknown: For each change, the number of trials that stopped, at their own target or early,
+            before they could show whether they reach the changed target. They count as missed.
     """
 
     changes: tuple[float, ...]
@@ -142,7 +177,12 @@ class TargetSweep:
 
 
 def target_sweep(board: Leaderboard, changes: tuple[float, ...] = TARGET_CHANGES) -> TargetSweep:
-    """Score the logged curves against easier and harder targets."""
+    """Score the logged evaluations against easier and harder targets.
+
+    Args:
+        board: The leaderboard.
+        changes: The changes, as shares of the target's value; negative changes are easier.
+    """
     scores, unknown = [], []
     for change in changes:
         times: list[list[list[float]]] = []
@@ -168,6 +208,7 @@ def target_sweep(board: Leaderboard, changes: tuple[float, ...] = TARGET_CHANGES
 
 
 def _changed(target: Target | None, change: float) -> Target | None:
+    """Return a target made harder by a share of its value, or easier if that is negative."""
     if target is None or target.validation is None:
         return target
     sign = 1 if target.higher_is_better else -1
@@ -177,7 +218,7 @@ def _changed(target: Target | None, change: float) -> Target | None:
 
 
 def _is_unknown(run: TrialRun) -> bool:
-    """Whether a trial stopped before nine tenths of its budget without meeting its target."""
+    """Return whether a trial missed its target and stopped before nine tenths of its budget."""
     if run.target is None or not is_readable(run) or not len(run.rows[TIME_COLUMN]):
         return False
     if time_to_target(run.rows, run.target, run.budget_s).reached:

@@ -1,7 +1,8 @@
-"""Speed-up over a reference submission: a companion of the score that no other entry can move.
+"""Speed-up over a reference submission, a companion of the score.
 
-The geometric mean over base workloads of (reference's median time / submission's median time), as
-the AlgoPerf documentation proposes under "Alternative scores". Held-out variants play no part.
+Other submissions cannot change it, unlike the score. It is the geometric mean over base workloads
+of (the reference's median time / the submission's median time), as the AlgoPerf documentation
+proposes under "Alternative scores". Held-out variants play no part.
 
 Legend: R resamples, S submissions, W workloads, B base workloads.
 """
@@ -25,12 +26,18 @@ USUAL_REFERENCES = ("baseline", "nadamw")
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Speedups:
-    """Speed-ups over `reference`; above 1 is faster.
+    """The speed-ups of all submissions over a reference submission; above 1 is faster.
 
-    `by_workload_SB` is NaN where both sides missed the target, or one did and no budget is known;
-    the mean leaves those out. `censored_SB` is '<=' where the submission missed (its time is at
-    least the budget), '>=' where the reference did, '' where neither. `interval` is (S, 2), NaN
-    where it is not estimable.
+    Attributes:
+        reference: The label of the reference submission.
+        mean_S: Array (S submissions,): the geometric mean over base workloads, without those that
+            are NaN in `by_workload_SB`.
+        interval: Array (S, 2): the ends of the 95 % interval of the mean; NaN where not estimable.
+        by_workload_SB: Array (S, B base workloads) of ratios of times. A miss counts at the budget;
+            the ratio is NaN where both sides missed the target, or one did and no budget is known.
+        censored_SB: For each ratio, '<=' where the submission missed (its time is at least the
+            budget, so the ratio is an upper bound), '>=' where the reference missed, '' where
+            neither did.
     """
 
     reference: str
@@ -40,7 +47,14 @@ class Speedups:
     censored_SB: tuple[tuple[str, ...], ...]
 
     def note(self, index: int) -> str:
-        """What was censored or left out for the submission at `place`, '' where nothing was."""
+        """Return a text about the workloads of a submission that were censored or left out.
+
+        Args:
+            index: The row of the submission, from 0.
+
+        Returns:
+            A text such as '1 missed by it, 1 left out'; '' where all workloads count in full.
+        """
         marks = self.censored_SB[index]
         counts = (
             (marks.count("<="), "missed by it"),
@@ -51,9 +65,15 @@ class Speedups:
 
 
 def choose_reference(labels: list[str], given: str | None) -> str:
-    """The given label; without one a usual baseline, else the first (best) of `labels`.
+    """Return the label of the reference submission.
 
-    Raises UserError for a label that is not there.
+    Args:
+        labels: The labels of the submissions, best first.
+        given: The label that the user asked for. None takes the first of USUAL_REFERENCES that took
+            part, else the best submission.
+
+    Raises:
+        UserError: `given` is none of the labels.
     """
     if given is None:
         return next((name for name in USUAL_REFERENCES if name in labels), labels[0])
@@ -63,10 +83,15 @@ def choose_reference(labels: list[str], given: str | None) -> str:
 
 
 def speedups(board: Leaderboard, reference: str, *, seed: int = 0) -> Speedups:
-    """Speed-ups of every entry over the one labelled `reference`.
+    """Return the speed-ups of all entries over a reference entry.
 
     The interval is exp(log mean +- t standard deviations) over fresh competitions drawn from the
     pooled model (see `scoring.analysis.statistics`).
+
+    Args:
+        board: The leaderboard.
+        reference: The label of the reference entry.
+        seed: The seed of the random draws.
     """
     index = board.labels.index(reference)
     budgets_B = np.array([_budget_s(board, name) for name in board.benchmark.base_workloads])
@@ -95,13 +120,13 @@ def speedups(board: Leaderboard, reference: str, *, seed: int = 0) -> Speedups:
 
 
 def _budget_s(board: Leaderboard, workload: str) -> float:
-    """The budget of the pool's runs of a workload in seconds, NaN where none has one."""
+    """Return the largest budget of a workload's runs in seconds; NaN where no run has one."""
     budgets_s = [run.budget_s for run in board.pool.runs if run.workload == workload]
     return max((budget_s for budget_s in budgets_s if budget_s is not None), default=np.nan)
 
 
 def _log_ratios(own: Floats, reference: Floats, budgets_B: Floats) -> Floats:
-    """log(reference / own), a miss counted at the budget; NaN where both missed."""
+    """Return log(reference / own), where a miss counts at the budget; NaN where both missed."""
     missed = ~np.isfinite(own) & ~np.isfinite(reference)
     with np.errstate(divide="ignore", invalid="ignore"):
         own = np.where(np.isfinite(own), own, budgets_B)
@@ -111,7 +136,7 @@ def _log_ratios(own: Floats, reference: Floats, budgets_B: Floats) -> Floats:
 
 
 def _mean(logs: Floats) -> Floats:
-    """The mean over the last axis of what is not NaN; NaN where nothing is."""
+    """Return the mean over the last axis of the values that are not NaN; NaN where all are."""
     known = ~np.isnan(logs)
     count = known.sum(axis=-1)
     total = np.where(known, logs, 0.0).sum(axis=-1)
@@ -119,7 +144,10 @@ def _mean(logs: Floats) -> Floats:
 
 
 def _spread(values_RS: Floats) -> Floats:
-    """The standard deviation over resamples, less those in which nothing could be compared."""
+    """Return the standard deviation over resamples, (S,), leaving out NaN.
+
+    A resample is NaN where no workload could be compared.
+    """
     mean_S = _mean(values_RS.T)
     squares_RS = (values_RS - mean_S) ** 2
     count_S = (~np.isnan(values_RS)).sum(axis=0)

@@ -1,14 +1,14 @@
-"""How far scores and ranks would move in another competition.
+"""Statistical intervals: how far scores and ranks would move in another competition.
 
-Estimand. A score rests on n studies a workload, so another competition of the same submissions,
-workloads and n would give another. The interval is for the expected score of such a competition;
-the probabilities (of a rank, of A beating B) are over such competitions. docs/scoring.md has the
-measured coverage.
+Estimand. A score rests on n studies per workload, so another competition of the same submissions
+and workloads, with n studies again, would give another score. The interval is for the expected
+score of such a competition; the probabilities (of a rank, of A beating B) are over such
+competitions. docs/scoring.md has the measured coverage.
 
-Two estimators. `pooled` (the default) fits the studies and draws fresh competitions from the fit;
-its interval is the score +- t standard deviations of the draws, t the 97.5 % quantile of Student's
-t at the degrees of freedom of the fit. `percentile` is the plain
-bootstrap: it resamples the studies of each cell and takes percentiles of the scores.
+Two estimators. `pooled` (the default) fits a model to the studies and draws fresh competitions from
+the fit; its interval is the score +- t standard deviations of the draws, where t is the 97.5 %
+quantile of Student's t at the degrees of freedom of the fit. `percentile` is the plain bootstrap:
+it resamples the studies of each cell and takes percentiles of the scores.
 
 Legend: R resamples, S submissions, W workloads, B base workloads, N studies.
 """
@@ -32,16 +32,23 @@ METHODS = ("pooled", "percentile")
 RESAMPLES = 10_000
 LEVEL = 0.95
 MIN_STUDIES, MIN_WORKLOADS = 2, 3
-CHUNK_VALUES = 1_000_000  # times drawn at once, so that memory stays small
+CHUNK_VALUES = 1_000_000  # This is how many times are drawn at once, so that memory stays small.
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Bootstrap:
-    """The scores of R resampled competitions beside those of the real one.
+    """The scores of R resampled competitions beside the scores of the real one.
 
-    `quantile` times the standard deviation of the draws is half the pooled interval.
-    `not_estimable` says why there is no answer, '' where there is one; then `scores_RS` is empty
-    and the intervals are NaN.
+    Attributes:
+        over: What was resampled: 'studies', 'workloads' or 'both'.
+        method: 'pooled' or 'percentile'.
+        scores_S: Array (S submissions,): the scores of the real competition.
+        scores_RS: Array (R resamples, S): the scores of the resampled competitions; empty where not
+            estimable.
+        quantile: Half the pooled interval is this number times the standard deviation of the
+            resamples.
+        not_estimable: Why there is no interval, '' where there is one. The intervals are NaN
+            without one.
     """
 
     over: str
@@ -53,7 +60,7 @@ class Bootstrap:
 
     @property
     def score_interval(self) -> Floats:
-        """95 % interval of the expected score, (S, 2), inside [0, 1]."""
+        """The 95 % interval of the expected score, array (S submissions, 2) within [0, 1]."""
         if self.not_estimable:
             return np.full((len(self.scores_S), 2), np.nan)
         if self.method == "percentile":
@@ -64,26 +71,26 @@ class Bootstrap:
 
     @property
     def ranks(self) -> NDArray[np.int64]:
-        """The place of each submission in each resample, (R, S)."""
+        """The rank of each submission in each resample, array (R resamples, S submissions)."""
         return scoring_rules.ranks(self.scores_RS)
 
     @property
     def rank_interval(self) -> Floats:
-        """The places between which 95 % of the resamples lie, (S, 2)."""
+        """The ranks between which 95 % of the resamples lie, array (S submissions, 2)."""
         if self.not_estimable:
             return np.full((len(self.scores_S), 2), np.nan)
         return percentiles(self.ranks, discrete=True)
 
     @property
     def p_first(self) -> Floats:
-        """In which share of the resamples each submission is first (or ties for it), (S,)."""
+        """The share of resamples in which each submission is first or ties for it, array (S,)."""
         if self.not_estimable:
             return np.full(len(self.scores_S), np.nan)
         return np.asarray((self.ranks == 1).mean(axis=0), np.float64)
 
     @property
     def p_beats(self) -> Floats:
-        """In which share of the resamples the row's score is above the column's, (S, S)."""
+        """The share of resamples in which the row's score is above the column's, array (S, S)."""
         count = len(self.scores_S)
         if self.not_estimable:
             return np.full((count, count), np.nan)
@@ -94,7 +101,15 @@ class Bootstrap:
 
 
 def percentiles(values_RS: NDArray[np.number], *, discrete: bool = False) -> Floats:
-    """The central 95 % of each column, (S, 2); `discrete`: ends that are values themselves."""
+    """Return the central 95 % of each column.
+
+    Args:
+        values_RS: Array (R resamples, S columns).
+        discrete: Whether the ends must be values of the column; otherwise they are interpolated.
+
+    Returns:
+        Array (S, 2) of the lower and upper ends.
+    """
     tail = 100 * (1 - LEVEL) / 2
     ends = [tail, 100 - tail]
     values_RS = values_RS.astype(np.float64)
@@ -113,11 +128,22 @@ def bootstrap(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Bootstrap:
-    """Resample a competition; `times_SWN` as in `rules.scores`.
+    """Resample a competition many times and score each resample.
 
-    `over`: the studies of every cell, the base workloads (each with its variant), or both. Over
-    workloads alone there is nothing to fit: resampling it is, and percentiles. Raises UserError for
-    another `over` or `method`.
+    Args:
+        times_SWN: Array (S submissions, W workloads, N studies) of times to target; inf is a missed
+            study, NaN is no study.
+        layout: The meaning of the columns.
+        rules: The rule set.
+        over: What to resample: the 'studies' of each cell, the base 'workloads' (each with its
+            variants), or 'both'.
+        method: 'pooled' or 'percentile', for studies. Over workloads or both there is no model to
+            fit, so the method is always 'percentile'.
+        resamples: The number of competitions to draw.
+        seed: The seed of the random draws.
+
+    Raises:
+        UserError: `over` or `method` is unknown.
     """
     for name, value, allowed in (("over", over, OVER), ("method", method, METHODS)):
         if value not in allowed:
@@ -154,7 +180,14 @@ def bootstrap(
 
 
 def why_not_estimable(times_SWN: Floats, layout: Layout, over: str) -> str:
-    """What is missing for an interval, '' where nothing is."""
+    """Return why no interval can be estimated; '' where one can.
+
+    Args:
+        times_SWN: Array (S submissions, W workloads, N studies) of times; NaN is no study.
+        layout: The meaning of the columns.
+        over: What would be resampled. Studies need MIN_STUDIES per scored workload, workloads need
+            MIN_WORKLOADS base workloads.
+    """
     if not len(times_SWN) or not layout.base:
         return "no submission" if layout.base else "no workload is scored"
     if over != "workloads":
@@ -175,8 +208,18 @@ def _chunks(resamples: int, values: int) -> Iterator[int]:
 
 
 def resampled_medians(times_SWN: Floats, resamples: int, generator: Generator) -> Floats:
-    """Medians of studies drawn with replacement from each cell, (R, S, W)."""
-    ordered_SWN = np.sort(times_SWN, axis=-1)  # NaN last
+    """Return the medians of studies drawn with replacement from each cell.
+
+    Args:
+        times_SWN: Array (S submissions, W workloads, N studies) of times; inf is a missed study,
+            NaN is no study.
+        resamples: The number R of draws.
+        generator: The source of random numbers.
+
+    Returns:
+        Array (R, S, W) of median times; NaN for a cell without studies.
+    """
+    ordered_SWN = np.sort(times_SWN, axis=-1)  # numpy sorts NaN last.
     count_SW = (~np.isnan(times_SWN)).sum(axis=-1)
     medians_RSW = np.full((resamples, *count_SW.shape), np.nan)
     for count in np.unique(count_SW[count_SW > 0]).tolist():
@@ -191,12 +234,26 @@ def resampled_medians(times_SWN: Floats, resamples: int, generator: Generator) -
 def _middles(
     count: int, shape: tuple[int, int], generator: Generator
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Which of `count` ordered values are the two middle ones of a draw with replacement."""
+    """Return the indices, among `count` ordered values, of the two middle ones of a resample.
+
+    The resample has `count` values drawn with replacement; there is one for each element of
+    `shape`.
+    """
     drawn = generator.integers(0, count, (*shape, count))
     drawn.partition(((count - 1) // 2, count // 2), axis=-1)
     return drawn[..., (count - 1) // 2], drawn[..., count // 2]
 
 
 def pooled_medians(model: StudyModel, resamples: int, generator: Generator) -> Floats:
-    """Medians of fresh studies drawn from the fit, (R, S, W)."""
+    """Return the medians of fresh studies drawn from the fitted model.
+
+    Args:
+        model: The fitted model of studies.
+        resamples: The number R of competitions.
+        generator: The source of random numbers.
+
+    Returns:
+        Array (R, S submissions, W workloads) of median times in seconds; inf is a miss, NaN is no
+        study.
+    """
     return scoring_rules.median_over_studies(model.draw(resamples, generator))

@@ -1,1 +1,1 @@
-"""Workloads, targets and budgets to score by."""
+"""Benchmarks to score by: workloads, their targets and budgets, and pools of comparable runs."""

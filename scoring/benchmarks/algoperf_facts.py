@@ -1,4 +1,4 @@
-"""What the AlgoPerf benchmark fixed, by version: targets, budgets, studies.
+"""Constants of the AlgoPerf benchmark by version: targets, budgets and numbers of studies.
 
 Source: the benchmark's documentation and the constants of its scoring code
 (github.com/mlcommons/algorithmic-efficiency, github.com/mlcommons/submissions_algorithms).
@@ -6,11 +6,11 @@ Source: the benchmark's documentation and the constants of its scoring code
 
 from collections.abc import Mapping
 
-# Metrics for which lower is better; the published target files do not say.
+# Lower is better for these metrics. The published target files do not say which these are.
 LOWER_IS_BETTER = frozenset({"loss", "ppl", "wer"})
 
-# Seconds of submission time for the external tuning ruleset, by version and base workload; a
-# variant has its base's.
+# The budgets of the external tuning ruleset are in seconds of submission time, by version and base
+# workload. A variant has the budget of its base workload.
 BUDGETS_S: Mapping[str, Mapping[str, float]] = {
     "0.5": {
         "criteo1tb": 7_703,
@@ -34,12 +34,12 @@ BUDGETS_S: Mapping[str, Mapping[str, float]] = {
     },
 }
 
-# How many times the budget above a self-tuning submission has.
+# A self-tuning submission has the budget above times this factor.
 SELF_TUNING_FACTOR: Mapping[str, float] = {"0.5": 3.0, "0.6": 1.5}
 
 STUDIES: Mapping[str, int] = {"0.5": 5, "0.6": 3}
 
-# Metric and validation target of the base workloads, the same in both versions.
+# Each base workload has a metric and a validation target, which are the same in both versions.
 BASE_TARGETS: Mapping[str, tuple[str, float]] = {
     "criteo1tb": ("loss", 0.123735),
     "fastmri": ("ssim", 0.723653),
@@ -51,8 +51,8 @@ BASE_TARGETS: Mapping[str, tuple[str, float]] = {
     "wmt": ("bleu", 30.8491),
 }
 
-# The held-out variants that were sampled for version 0.5, with their validation targets; version
-# 0.6 has none.
+# Version 0.5 sampled these held-out variants, which have validation targets of their own. Version
+# 0.6 has no held-out variants.
 HELD_OUT: Mapping[str, Mapping[str, float]] = {
     "0.5": {
         "criteo1tb_embed_init": 0.129657,

@@ -1,7 +1,7 @@
-"""Which workloads a score is over, with their targets and budgets.
+"""The workloads that a score is computed over, with their targets and budgets.
 
-Runs of this library carry all of that themselves. For others, AlgoPerf's public logs among them, it
-is read from a file: AlgoPerf's own JSON, or this library's, documented in docs/scoring.md.
+Runs of this library record all of that themselves. For other runs, AlgoPerf's public logs among
+them, it is read from a file: AlgoPerf's own JSON, or this library's, documented in docs/scoring.md.
 """
 
 import dataclasses
@@ -22,7 +22,13 @@ OWN_KEYS = ("metric", "higher_is_better", "validation", "budget_s", "variant_of"
 
 @dataclasses.dataclass(frozen=True)
 class WorkloadFacts:
-    """A workload's target and its budget in seconds (None: no limit) in the external ruleset."""
+    """A workload's target and budget.
+
+    Attributes:
+        target: The target.
+        budget_s: The limit of submission time in seconds for the external tuning ruleset; None is
+            no limit.
+    """
 
     target: Target
     budget_s: float | None
@@ -32,9 +38,15 @@ class WorkloadFacts:
 class Benchmark:
     """The base workloads that a score averages over, and the held-out variants that guard them.
 
-    `variant_of` maps a held-out variant to its base workload. `studies` is how many studies the
-    benchmark asks for; None where it does not say. `changes` holds what variants change that
-    nobody has run; of the others their runs tell.
+    Attributes:
+        name: The name of the benchmark.
+        workloads: The target and budget of each workload, base and held-out.
+        base_workloads: The names of the base workloads.
+        variant_of: The base workload of each held-out variant.
+        studies: The number of studies that the benchmark asks for; None where it does not say.
+        self_tuning_factor: The budget of the self-tuning ruleset as a multiple of the external one.
+        changes: The changes of variants that nobody has run. Other variants record theirs in their
+            runs.
     """
 
     name: str
@@ -47,14 +59,18 @@ class Benchmark:
 
     @property
     def scored(self) -> tuple[str, ...]:
-        """Base workloads and held-out variants, sorted."""
+        """The base workloads and the held-out variants, sorted by name."""
         return tuple(sorted({*self.base_workloads, *self.variant_of}))
 
 
 def find_benchmark(given: str | Path) -> Benchmark:
-    """A built-in benchmark by name, or one read from a JSON file.
+    """Return a built-in benchmark by name, or a benchmark read from a JSON file.
 
-    Raises UserError where there is neither, or the file is not what docs/scoring.md describes.
+    Args:
+        given: One of BUILT_IN, or the path of a file in AlgoPerf's form or in this library's.
+
+    Raises:
+        UserError: There is no such name or file, or the file is not as docs/scoring.md describes.
     """
     if str(given) in BUILT_IN:
         return _built_in(str(given).removeprefix("algoperf-"))
@@ -87,7 +103,7 @@ def _built_in(version: str) -> Benchmark:
 
 
 def _of_algoperf(value: dict[str, Any], given: str | Path) -> Benchmark:
-    """The reference benchmark's workload_targets.json."""
+    """Read the AlgoPerf benchmark's workload_targets.json."""
     bases = _names(value, "base_workloads", given)
     held_out = _names(value, "held_out_workloads", given)
     targets = {}
@@ -135,6 +151,7 @@ def _algoperf_benchmark(
 
 
 def _of_own(value: dict[str, Any], given: str | Path) -> Benchmark:
+    """Read a file of targets in this library's own form."""
     workloads, variant_of = {}, {}
     for name, fact in value["workloads"].items():
         known = isinstance(fact, dict) and set(fact) <= set(OWN_KEYS)
@@ -183,18 +200,23 @@ def _names(value: Mapping[str, Any], key: str, given: str | Path) -> tuple[str, 
 
 
 def _base_of(name: str, bases: Iterable[str]) -> str:
-    """The longest base workload that `name` extends by _<something>; `name` where there is none."""
+    """Return the longest base workload that `name` extends by _<something>, else `name`."""
     return max((base for base in bases if name.startswith(f"{base}_")), key=len, default=name)
 
 
 def apply_benchmark(
     runs: Sequence[TrialRun], benchmark: Benchmark, tuning_ruleset: str | None
 ) -> tuple[list[TrialRun], list[Finding]]:
-    """The runs of the benchmark's workloads, with its targets and budgets in place of their own.
+    """Keep the runs of a benchmark's workloads, and give them its targets and budgets.
 
-    The self-tuning ruleset multiplies the budgets. Without `tuning_ruleset` it is what the runs
-    record, else AlgoPerf's name for the folder of submissions (self_tuning, external_tuning), else
-    external. Runs of other workloads are left out, and that is a finding.
+    Args:
+        runs: The runs, with targets and budgets of their own or none.
+        benchmark: The benchmark.
+        tuning_ruleset: 'external' or 'self'; the self-tuning ruleset multiplies the budgets. None
+            takes the ruleset from each run (see `ruleset_of`).
+
+    Returns:
+        The runs that are kept, and a finding for each submission and workload that was left out.
     """
     kept, findings = [], []
     for run in runs:
@@ -225,7 +247,11 @@ def apply_benchmark(
 
 
 def ruleset_of(run: TrialRun) -> str:
-    """The tuning ruleset of a run, as far as it can be told."""
+    """Return the tuning ruleset of a run, 'external' or 'self'.
+
+    It is the ruleset that the run records. Without a record, AlgoPerf's folder name 'self_tuning'
+    means self, and everything else external.
+    """
     recorded = run.pool.get("tuning_ruleset")
     if recorded in RULESETS:
         return str(recorded)

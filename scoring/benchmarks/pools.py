@@ -1,12 +1,12 @@
-"""Which results may be compared: pools of equal configuration, and the entries within a pool.
+"""Grouping of runs that may be compared: pools of equal configuration, and their entries.
 
 A pool holds the scoreable runs whose recorded settings (`pool` in their flags) are equal. The runs
-of one workload must also agree on data, target and budget, those of a held-out variant on its base
-and changes too; where they do not, each version is a pool of its own, and the rest of the pool goes
-on without that workload.
+of one workload must also agree on data, target and budget; those of a held-out variant also on its
+base workload and changes. Where they do not, each version becomes a pool of its own, and the rest
+of the pool goes on without that workload.
 
 An entry is one submission folder in one framework: a score never mixes two frameworks, nor two
-folders that happen to bear one name. Its label is the name alone wherever that is unambiguous.
+folders that happen to have the same name. Its label is the name alone wherever that is unambiguous.
 """
 
 import collections
@@ -27,7 +27,13 @@ RULESET_FOLDERS = ("external_tuning", "self_tuning")
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Pool:
-    """Runs that may be compared. `name` is unique among the pools that were made together."""
+    """Runs that may be compared with each other.
+
+    Attributes:
+        name: A name that is unique among the pools made together.
+        settings: The settings that all runs of the pool share; {} where none are recorded.
+        runs: The runs.
+    """
 
     name: str
     settings: Mapping[str, Any]
@@ -35,13 +41,21 @@ class Pool:
 
     @property
     def workloads(self) -> list[str]:
-        """The workloads that some run in the pool has trained."""
+        """The names of the workloads that some run in the pool has trained, sorted."""
         return sorted({run.workload for run in self.runs})
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Entry:
-    """What is ranked: one submission folder in one framework."""
+    """One competitor in a ranking: one submission folder in one framework.
+
+    Attributes:
+        label: A name that is unique within the pool.
+        submission: The name of the submission folder.
+        experiment: The name of the folder that holds the submission folder.
+        framework: 'jax' or 'pytorch'.
+        runs: The runs of the entry.
+    """
 
     label: str
     submission: str
@@ -51,29 +65,38 @@ class Entry:
 
     @property
     def flags(self) -> tuple[str, ...]:
-        """What its runs saw it do that it should not, each once (docs/trust.md)."""
+        """Suspicious behaviour of the submission that its runs recorded, each kind once.
+
+        A flag is not a verdict; docs/trust.md explains each kind.
+        """
         return tuple(dict.fromkeys(text for run in self.runs for text in run.flags))
 
     @property
     def flagged_trials(self) -> int:
-        """How many of its runs were flagged."""
+        """The number of its trials that were flagged."""
         return sum(bool(run.flags) for run in self.runs)
 
 
 def canonical(settings: Mapping[str, Any]) -> str:
-    """The JSON text by which two configurations are compared."""
+    """Return settings as JSON text with sorted keys, by which configurations are compared."""
     return json.dumps(dict(settings), sort_keys=True, separators=(",", ":"), default=str)
 
 
 def _folder_of_rulesets(run: TrialRun) -> str:
-    """AlgoPerf's folder of the submissions to one ruleset, which are never pooled with another's;
-    '' for runs that record their settings.
+    """Return AlgoPerf's folder name for the ruleset of a run.
+
+    It is '' for a run that records its settings, or whose folder has another name. Submissions to
+    different rulesets are never pooled.
     """
     return run.experiment if not run.pool and run.experiment in RULESET_FOLDERS else ""
 
 
 def make_pools(runs: Iterable[TrialRun]) -> tuple[list[Pool], list[Finding]]:
-    """Group the scoreable runs by configuration; what is left out or set apart is a finding."""
+    """Group the scoreable runs into pools of equal configuration.
+
+    Returns:
+        The pools, sorted by name, and findings about runs that were left out or set apart.
+    """
     runs = list(runs)
     scoreable = [run for run in runs if run.scoreable]
     findings = _count("marked not scoreable: left out", (run for run in runs if not run.scoreable))
@@ -103,10 +126,14 @@ def make_pools(runs: Iterable[TrialRun]) -> tuple[list[Pool], list[Finding]]:
 
 
 def make_entries(runs: Iterable[TrialRun]) -> tuple[list[Entry], list[Finding]]:
-    """The entries of a pool, labelled, sorted by label.
+    """Group the runs of a pool into entries.
 
-    The label is `name`; `experiment/name` where two folders share a name (the folder's path where
-    they also share the experiment's name); followed by ` (framework)` where one folder has both.
+    The label of an entry is `name`; `experiment/name` where two folders share a name; the folder's
+    path where they also share the name of the experiment. ` (framework)` follows where one folder
+    has runs in both frameworks.
+
+    Returns:
+        The entries, sorted by label, and findings about runs that were left out.
     """
     runs, findings = _one_framework_each(runs)
     groups = list(grouped(runs, lambda run: (str(run.submission_folder), run.framework)))
@@ -134,10 +161,10 @@ def make_entries(runs: Iterable[TrialRun]) -> tuple[list[Entry], list[Finding]]:
 
 
 def _one_framework_each(runs: Iterable[TrialRun]) -> tuple[list[TrialRun], list[Finding]]:
-    """Runs without recorded settings, e.g. AlgoPerf's, as one framework a submission folder.
+    """Keep one framework of each submission folder that records no settings, as AlgoPerf's do not.
 
-    Such a folder is one submission, which serves one framework: the one in which most of its
-    workloads were trained. Where as many were in the other, both stay, as two entries.
+    Such a folder is one submission, which serves one framework: the framework in which most of its
+    workloads were trained. Where as many were trained in the other, both stay, as two entries.
     """
     kept: list[TrialRun] = []
     findings = []
@@ -160,7 +187,7 @@ def _one_framework_each(runs: Iterable[TrialRun]) -> tuple[list[TrialRun], list[
 
 
 def _version(run: TrialRun) -> dict[str, Any]:
-    """What the runs of one workload must agree on, beside the pool's settings."""
+    """Return what the runs of one workload must agree on, in addition to the pool's settings."""
     target = None if run.target is None else dataclasses.asdict(run.target)
     return {
         "workload": run.workload,
@@ -173,6 +200,7 @@ def _version(run: TrialRun) -> dict[str, Any]:
 
 
 def _disagreement(versions: Sequence[Runs]) -> Finding:
+    """Return a finding that names the facts in which versions of one workload differ."""
     flat = [_flat(_version(version[0])) for version in versions]
     differing = sorted(
         {key for one in flat for key in one if len({str(other.get(key)) for other in flat}) > 1}
@@ -185,7 +213,7 @@ def _disagreement(versions: Sequence[Runs]) -> Finding:
 
 
 def _count(message: str, runs: Iterable[TrialRun]) -> list[Finding]:
-    """One finding a submission, with the number of its trials that `message` is about."""
+    """Return one finding per submission, with the number of its trials that `message` is about."""
     findings = []
     for group in grouped(runs, lambda run: run.submission_folder):
         workloads = ", ".join(sorted({run.workload for run in group}))
@@ -206,7 +234,7 @@ def _base_name(settings: Mapping[str, Any], folder: str) -> str:
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested objects as dotted names."""
+    """Return nested settings as one mapping with dotted names."""
     flat: dict[str, Any] = {}
     for key, value in settings.items():
         flat |= (
@@ -218,7 +246,7 @@ def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _unique_names(parts: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str]:
-    """Tell pools of one name apart by up to two settings in which they differ, or by a hash."""
+    """Distinguish pools of the same name by up to two differing settings, or by a hash."""
     names = []
     for name, settings in parts:
         rivals = [_flat(other) for other_name, other in parts if other_name == name]

@@ -1,4 +1,4 @@
-"""The benchmark that the runs of a pool describe: their workloads, targets and budgets."""
+"""The benchmark that the runs of a pool describe themselves: workloads, targets and budgets."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,7 +10,16 @@ from scoring.reading.trials import Changes, Finding
 
 
 def benchmark_of(pool: Pool, suite: HeldOutSuite | None = None) -> tuple[Benchmark, list[Finding]]:
-    """What the runs of a pool say of themselves, with the variants of `suite` that nobody ran."""
+    """Return the benchmark that the runs of a pool record.
+
+    Args:
+        pool: The runs. Workloads without a target are not scored.
+        suite: Held-out variants that count even where nobody in the pool has run them.
+
+    Returns:
+        The benchmark, and findings about workloads that are not scored and variants that do not
+        count.
+    """
     known: dict[str, WorkloadFacts] = {}
     variant_of: dict[str, str] = {}
     for run in sorted(pool.runs, key=lambda run: run.workload):
@@ -50,8 +59,10 @@ def benchmark_of(pool: Pool, suite: HeldOutSuite | None = None) -> tuple[Benchma
 def _unrun(
     pool: Pool, suite: HeldOutSuite, known: Mapping[str, WorkloadFacts]
 ) -> tuple[dict[str, WorkloadFacts], list[Finding]]:
-    """The variants of a suite that nobody in the pool has run, whose bases so count for nobody;
-    those that cannot be counted are findings.
+    """Return the targets and budgets of a suite's variants that nobody in the pool has run.
+
+    Since nobody has run them, their base workloads count for nobody. A variant that cannot be
+    counted becomes a finding.
     """
     targets, findings = {}, []
     for name, (base, _) in suite.variants.items():
@@ -72,7 +83,7 @@ def _unrun(
 def _orphans(
     pool: Pool, known: Mapping[str, WorkloadFacts], variant_of: Mapping[str, str]
 ) -> dict[str, Finding]:
-    """The variants that no base workload can be compared with, and why."""
+    """Return a finding for each variant that cannot be compared with any base workload."""
     orphans = {}
     for name, base in sorted(variant_of.items()):
         if base in variant_of:

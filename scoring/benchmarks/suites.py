@@ -1,4 +1,4 @@
-"""Which held-out variants count: those of a suite's file, whatever the runs say of themselves.
+"""Held-out suites: a file decides which variants count, whatever the runs record themselves.
 
 An organiser draws and seals a suite before submissions close (docs/variants.md) and scores with it.
 """
@@ -15,13 +15,26 @@ from scoring.reading.trials import Changes, Finding, Target, TrialRun, changes_t
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class HeldOutSuite:
-    """The variants of a suite's file: base workload and variant, by the variant's name."""
+    """The held-out variants in the file of a suite.
+
+    Attributes:
+        given: The file, as the user named it.
+        variants: The base workload and the variant, by the name of the variant.
+    """
 
     given: str
     variants: Mapping[str, tuple[str, workload.Variant]]
 
     def target(self, name: str, settings: Mapping[str, Any]) -> Target | None:
-        """A variant's target at the scale and on the data of a pool's settings, if it has one."""
+        """Return a variant's target at the scale and on the data of a pool.
+
+        Args:
+            name: The name of the variant.
+            settings: The settings of the pool, of which 'scale' and 'data' matter.
+
+        Returns:
+            The target, or None where the suite has none for that scale and data.
+        """
         base, variant = self.variants[name]
         by_data = variant.targets.get(str(settings.get("scale")), {})
         target = by_data.get(str(settings.get("data")))
@@ -31,12 +44,17 @@ class HeldOutSuite:
         return Target(definition.target_metric, definition.higher_is_better, target.validation)
 
     def changes(self, name: str) -> Changes:
-        """What a variant changes, values by axis."""
+        """Return the new value of each axis that a variant changes."""
         return self.variants[name][1].changes
 
 
 def read_suite(given: str | Path) -> HeldOutSuite:
-    """The suite of a file. Raises UserError, naming file and place, for what is none or empty."""
+    """Read the suite in a file.
+
+    Raises:
+        UserError: The file is not a suite, or has no variants. The message names the file and the
+            place in it.
+    """
     variants = suite.read(given).variants
     if not variants:
         raise errors.UserError(
@@ -48,13 +66,18 @@ def read_suite(given: str | Path) -> HeldOutSuite:
 def apply_suite(
     runs: Sequence[TrialRun], held_out: HeldOutSuite
 ) -> tuple[list[TrialRun], list[Finding]]:
-    """The runs of base workloads and of the suite's variants, the latter with its targets.
+    """Keep the runs of base workloads and of a suite's variants, and give the latter its targets.
 
-    Runs of other variants are left out, and runs that record another base or other changes than
-    the suite's variant of their name: these did not train what the suite says. Each is a finding.
+    Runs of other variants are left out. So are runs that record another base workload or other
+    changes than the suite's variant of the same name, because they did not train what the suite
+    says.
+
+    Returns:
+        The runs that are kept, and findings about all that were left out or adapted.
     """
     kept = []
-    findings: dict[tuple[Path, str], Finding] = {}  # one a submission and message
+    # There is one finding per submission folder and message.
+    findings: dict[tuple[Path, str], Finding] = {}
     for run in runs:
         if run.workload in held_out.variants:
             scored, notes = _as_of(held_out, run)
@@ -70,8 +93,9 @@ def apply_suite(
 
 
 def _as_of(held_out: HeldOutSuite, run: TrialRun) -> tuple[TrialRun | None, list[Finding]]:
-    """A run of a variant of the suite, with the suite's base, changes and target; None where it
-    trained something else.
+    """Return a run of a variant with the suite's base workload, changes and target.
+
+    It is None where the run trained something else than the suite says.
     """
     name, given, path = run.workload, held_out.given, run.submission_folder
     base, changes = held_out.variants[name][0], held_out.changes(name)

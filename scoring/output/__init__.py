@@ -1,1 +1,1 @@
-"""Tables, files, plots and the page."""
+"""Output of the scorer: tables on the screen, CSV and JSON files, plots and the HTML page."""

@@ -41,7 +41,10 @@ ROBUSTNESS_AXES = "submission axis variants bases_reached reached slowdown steps
 
 
 def to_json(analyses: Sequence[Analysis], findings: Sequence[Finding]) -> dict[str, Any]:
-    """Everything as JSON values."""
+    """Return all leaderboards and findings as values that can be written as JSON.
+
+    Leaderboards on which no workload has a target are left out.
+    """
     return {
         "pools": [_pool_json(analysis) for analysis in analyses if analysis.board.targets],
         "findings": findings_json(findings),
@@ -49,7 +52,7 @@ def to_json(analyses: Sequence[Analysis], findings: Sequence[Finding]) -> dict[s
 
 
 def findings_json(findings: Sequence[Finding]) -> list[dict[str, Any]]:
-    """Findings as JSON values, in the order in which they were made."""
+    """Return findings as JSON values, in the given order."""
     return [
         {"path": str(finding.path), "message": finding.message, "damage": finding.damage}
         for finding in findings
@@ -89,7 +92,7 @@ def _pool_json(analysis: Analysis) -> dict[str, Any]:
 
 
 def _variant_values(one: VariantResult) -> dict[str, Any]:
-    """The columns of robustness.csv, less the pool."""
+    """Return the columns of robustness.csv without the pool."""
     return {
         "submission": one.label,
         "variant": one.variant,
@@ -106,13 +109,18 @@ def _variant_values(one: VariantResult) -> dict[str, Any]:
 
 
 def _axis_values(one: AxisResult) -> dict[str, Any]:
-    """The columns of robustness_axes.csv, less the pool."""
+    """Return the columns of robustness_axes.csv without the pool."""
     values = {"submission" if name == "label" else name: value for name, value in vars(one).items()}
     return {name: finite(value) for name, value in values.items()}
 
 
 def score_values(summary: Summary, index: int) -> dict[str, Any]:
-    """The columns of scores.csv, of the entry at `place`."""
+    """Return the values of one row of scores.csv, by column.
+
+    Args:
+        summary: The leaderboard and its statistics.
+        index: The row of the entry, from 0 for the best.
+    """
     board, studies, speedups = summary.board, summary.studies, summary.speedups
     row: Row = board.rows[index]
     score_low, score_high = studies.score_interval[index].tolist()
@@ -218,17 +226,20 @@ def _by_label(board: Leaderboard, values: NDArray[np.float64]) -> dict[str, Any]
 
 
 def finite(value: Any) -> Any:
-    """The value; None where it is a number that is not finite."""
+    """Return the value, or None if it is a float that is NaN or infinite."""
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def whole(value: float) -> float | int | None:
-    """Whole numbers as int (a median of two may lie between); None where not finite."""
+    """Return a number as an int if it is whole, as a float if not, and as None if it is not finite.
+
+    Steps and ranks are whole, but the median of two of them may lie between.
+    """
     return int(value) if value.is_integer() else finite(value)
 
 
 def write_files(analyses: Sequence[Analysis], findings: Sequence[Finding], out: Path) -> list[Path]:
-    """Write the CSV files and findings.json; return their paths."""
+    """Write the CSV files and findings.json into the folder `out`, and return their paths."""
     headers = {
         "scores": SCORES,
         "time_to_target": TIMES,
@@ -239,7 +250,7 @@ def write_files(analyses: Sequence[Analysis], findings: Sequence[Finding], out: 
     rows: dict[str, list[Sequence[Any]]] = {name: [] for name in headers}
     for analysis in analyses:
         if not analysis.board.targets:
-            continue  # curves only
+            continue  # The pool has training curves, but no scores.
         for name, of_pool in _rows(analysis).items():
             rows[name] += of_pool
     listed = out / "findings.json"
@@ -250,7 +261,7 @@ def write_files(analyses: Sequence[Analysis], findings: Sequence[Finding], out: 
 
 
 def _rows(analysis: Analysis) -> dict[str, list[Sequence[Any]]]:
-    """The rows of one pool by the file that they go to."""
+    """Return the rows of one pool, by the name of the CSV file that they belong to."""
     board, name = analysis.board, analysis.board.pool.name
     taus = profiles.profile_taus(board.ratios).tolist()
     shares_ST = profiles.performance_profile(board.ratios, np.array(taus)).tolist()
@@ -271,7 +282,10 @@ def _rows(analysis: Analysis) -> dict[str, list[Sequence[Any]]]:
 
 
 def time_rows(board: Leaderboard) -> list[Sequence[Any]]:
-    """The rows of time_to_target.csv (`TIMES`): one a submission, workload and study."""
+    """Return the rows of time_to_target.csv: one per submission, workload and study.
+
+    The columns are `TIMES`.
+    """
     return [
         [row.entry.label, workload, *_study_values(result).values(), cell.credit, board.pool.name]
         for row in board.rows

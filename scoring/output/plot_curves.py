@@ -1,4 +1,4 @@
-"""Training curves: the validation metric against submission time, a panel a workload."""
+"""Plots of training curves: validation metric against submission time, a panel per workload."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float64]
 
 WIDTH_IN, PANEL_WIDTH_IN, PANEL_HEIGHT_IN = 13.2, 5.2, 2.7
-FEW_PANELS = 9  # three in a row up to here, four beyond
+FEW_PANELS = 9  # Up to nine panels, there are three in a row; beyond, four.
 THIN, THICK = {"linewidth": 0.5, "alpha": 0.5}, {"linewidth": 1.4, "alpha": 0.95}
 REACH_OF_BULK = 3.0
-HUGE = 1e30  # beyond it an axis would lose its ticks
-BEYOND = 20.0  # times its span: how far outside its panel a line is drawn
+HUGE = 1e30  # Beyond this value, an axis would lose its ticks.
+BEYOND = 20.0  # A line is drawn outside its panel as far as this multiple of the panel's span.
 TITLE_POINTS = 8.5
 _KEYS: Mapping[str, Any] = {
     "counts in its study": {"color": palette.GREY, "linewidth": 2.0},
@@ -35,7 +35,10 @@ _KEYS: Mapping[str, Any] = {
 
 
 def plot_curves(board: Leaderboard) -> "Figure | None":
-    """Every trial thin, the one that counts in its study thick; None if no metric is named."""
+    """Return the training curves of a leaderboard; None if no run names its metric.
+
+    Each trial is a thin line; the trial that counts in its study is thick.
+    """
     targets: dict[str, Target] = {
         run.workload: run.target
         for row in board.rows
@@ -57,7 +60,7 @@ def plot_curves(board: Leaderboard) -> "Figure | None":
         draw_panel(axes, workload, targets[workload], board.rows)
         heading = _heading(workload, targets[workload], width_in / columns - 0.6)
         axes.set_title(heading, loc="left", fontsize=TITLE_POINTS)
-        if panel + columns >= len(targets):  # nothing below
+        if panel + columns >= len(targets):  # No panel is below this one.
             axes.set_xlabel("submission time (s)", fontsize=TITLE_POINTS)
     for axes in panels[len(targets) :]:
         axes.set_axis_off()
@@ -68,7 +71,7 @@ def plot_curves(board: Leaderboard) -> "Figure | None":
 
 
 def _heading(workload: str, target: Target, widest_in: float) -> str:
-    """Two lines: the workload, and its metric with the target."""
+    """Return the two lines above a panel: the workload, then its metric and target."""
     name = style.plain(workload, widest_in, TITLE_POINTS)
     before, after = "", ", no target"
     if target.validation is not None:
@@ -90,7 +93,14 @@ def _legend(figure: "Figure", labels: Sequence[str], columns: int) -> None:
 
 
 def draw_panel(axes: "Axes", workload: str, target: Target, rows: Sequence[Row]) -> None:
-    """One workload: the trials of every row, and the target."""
+    """Draw the trials of all submissions on one workload, and the target.
+
+    Args:
+        axes: Where to draw.
+        workload: The workload.
+        target: Its metric and target.
+        rows: The entries of the leaderboard, best first.
+    """
     curves = [
         [
             (run, *_curve(run, target))
@@ -129,7 +139,11 @@ def draw_panel(axes: "Axes", workload: str, target: Target, rows: Sequence[Row])
 
 
 def chosen(row: Row, workload: str) -> Mapping[tuple[int, int], Crossing]:
-    """The trials (study, trial) that count, and where each met its target."""
+    """Return the trials that count in their study, and where each met its target.
+
+    Returns:
+        The crossing of each such trial, by (study, trial). Studies that missed have no such trial.
+    """
     cell = row.cells.get(workload)
     return {
         (result.study, result.trial): result.crossing
@@ -139,7 +153,7 @@ def chosen(row: Row, workload: str) -> Mapping[tuple[int, int], Crossing]:
 
 
 def _curve(run: TrialRun, target: Target) -> tuple[Floats, Floats]:
-    """Times and values of the evaluations that measured the metric."""
+    """Return times in seconds and values of the evaluations that measured the metric."""
     time_s, value = run.rows[TIME_COLUMN], run.rows[target.column]
     known = np.isfinite(time_s) & np.isfinite(value)
     return np.clip(time_s[known], 0.0, HUGE), np.clip(value[known], -HUGE, HUGE)
@@ -161,7 +175,7 @@ def _draw_lines(axes: "Axes", index: int, curves: Sequence[Floats], *, thick: bo
 
 
 def _draw_marks(axes: "Axes", index: int, marks: Floats) -> None:
-    """Dots at pairs of time and value."""
+    """Draw dots at pairs of time and value, of which `marks` has one per row."""
     if len(marks):
         axes.plot(
             *marks.T,
@@ -175,10 +189,17 @@ def _draw_marks(axes: "Axes", index: int, marks: Floats) -> None:
 
 
 def limits(values: Sequence[Floats], target: Target) -> tuple[float, float]:
-    """Limits that show the target, the best value, and how the better ones came there.
+    """Return limits of the vertical axis that show the target, the best value, and the way there.
 
-    What is far from the best runs out of the panel: the worst tenth, and what is more than
-    REACH_OF_BULK times as far as the better three quarters.
+    Values far from the best run out of the panel: the worst tenth, and any value farther from the
+    best than REACH_OF_BULK times the distance of the better three quarters.
+
+    Args:
+        values: The finite values of each curve.
+        target: The target, which says which direction is better.
+
+    Returns:
+        The lower and the upper limit.
     """
     goals = [] if target.validation is None else [float(np.clip(target.validation, -HUGE, HUGE))]
     known = np.concatenate([*values, goals])

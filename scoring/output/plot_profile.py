@@ -1,4 +1,4 @@
-"""The performance profiles of a leaderboard, with bands.
+"""The plot of a leaderboard's performance profiles, with bands.
 
 Legend: S submissions, T values of tau.
 """
@@ -17,12 +17,21 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 LINE_POINTS, LEAST_POINTS = 2.0, 1.0
-SPREAD_POINTS = 12.0  # of all lanes together, about 4 % of the height
+SPREAD_POINTS = 12.0  # All lanes together have this width, about 4 % of the height.
 BAND_ALPHA = 0.13
 
 
 def dodge(shares_ST: NDArray[np.float64]) -> list[int]:
-    """A lane for each profile, greedily, so that no two in one lane coincide over any stretch."""
+    """Assign a lane to each profile so that profiles in one lane do not coincide over any stretch.
+
+    Lines that coincide can then be drawn side by side. The assignment is greedy.
+
+    Args:
+        shares_ST: Array (S submissions, T values of tau) of shares of workloads.
+
+    Returns:
+        The number of each profile's lane, from 0.
+    """
     lanes: list[int] = []
     for index, shares in enumerate(shares_ST):
         rivals = {
@@ -33,7 +42,10 @@ def dodge(shares_ST: NDArray[np.float64]) -> list[int]:
 
 
 def plot_profile(analysis: Analysis) -> "Figure":
-    """The profile of every submission; lines that would coincide are drawn side by side."""
+    """Plot the performance profile of each submission, with its 95 % band where it is estimable.
+
+    Lines that would coincide are drawn side by side.
+    """
     from matplotlib.ticker import PercentFormatter
 
     board = analysis.board
@@ -50,7 +62,8 @@ def plot_profile(analysis: Analysis) -> "Figure":
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, symbol=""))
     style.tidy(axes)
     figure.legend(
-        handles=axes.lines,  # given, since a label with a leading underscore is left out otherwise
+        # Without handles, matplotlib leaves out labels with a leading underscore.
+        handles=axes.lines,
         title="submission  score",
         loc="outside right upper",
         frameon=False,
@@ -69,7 +82,7 @@ def plot_profile(analysis: Analysis) -> "Figure":
 
 
 def studies_told(analysis: Analysis) -> str:
-    """How many studies a workload has, e.g. '3 studies' or '2 to 3 studies'."""
+    """Return the number of studies per workload as text: '3 studies' or '2 to 3 studies'."""
     counts_SW = (~np.isnan(analysis.board.times_SWN)).sum(axis=-1)
     counts_W = counts_SW.max(axis=0, initial=0)
     few, many = counts_W.min(initial=counts_W.max(initial=0)), counts_W.max(initial=0)
@@ -79,7 +92,7 @@ def studies_told(analysis: Analysis) -> str:
 
 
 def _draw_lines(axes: "Axes", analysis: Analysis, labels: list[str]) -> list[int]:
-    """Draw the profiles; the lane of each."""
+    """Draw the profiles, and return the lane of each."""
     from matplotlib.transforms import ScaledTranslation
 
     board = analysis.board
@@ -105,7 +118,7 @@ def _draw_lines(axes: "Axes", analysis: Analysis, labels: list[str]) -> list[int
 
 
 def _draw_bands(axes: "Axes", analysis: Analysis) -> bool:
-    """Draw the bands that are known; whether there are any."""
+    """Draw the bands that are estimable, and return whether there are any."""
     known_S = ~np.isnan(analysis.band_TS2).any(axis=(0, 2))
     for index in np.flatnonzero(known_S).tolist():
         low_T, high_T = analysis.band_TS2[:, index].T

@@ -1,7 +1,7 @@
-"""What the plots share: settings of matplotlib, lines, and text that can always be drawn.
+"""The common style of all plots: settings of matplotlib, lines, and text that can always be drawn.
 
 Names in a plot come from folders that nobody has checked. `plain` makes any of them drawable: no
-mathematics in dollar signs, no glyph that the font lacks, no name wider than its place.
+mathematics in dollar signs, no glyph that the font lacks, no name wider than the room for it.
 """
 
 import bisect
@@ -19,24 +19,24 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.font_manager import FontProperties
 
-FONT = "DejaVu Sans"  # comes with matplotlib, so that every machine draws the same
+FONT = "DejaVu Sans"  # It comes with matplotlib, so every machine draws the same.
 SETTINGS: dict[Any, Any] = {
     "font.family": FONT,
     "text.parse_math": False,
     "axes.formatter.use_mathtext": False,
-    "svg.fonttype": "none",  # text stays text: small files that can be searched
+    "svg.fonttype": "none",  # Text stays text, which makes files small and searchable.
     "svg.hashsalt": "algoperf",
     "hatch.linewidth": 0.6,
 }
 DPI = 150
 PAD_IN = 0.07
-WIDEST_IN = 2.6  # of a name, at LABEL_POINTS
+WIDEST_IN = 2.6  # A name at LABEL_POINTS is at most this wide.
 TITLE_POINTS, LABEL_POINTS, SMALL_POINTS = 12.0, 10.0, 8.0
-CUT_AT = 200  # characters of a name that are looked at, from its two ends
+CUT_AT = 200  # Of a longer name, only this many characters at its ends are looked at.
 
 
 def context() -> AbstractContextManager[None]:
-    """matplotlib's own defaults and SETTINGS for a while, whatever the user's settings are."""
+    """Return a context in which matplotlib has its defaults and SETTINGS, not the user's."""
     import matplotlib as mpl
 
     defaults: dict[Any, Any] = {
@@ -48,7 +48,7 @@ def context() -> AbstractContextManager[None]:
 
 
 def new_figure(width_in: float, height_in: float) -> "Figure":
-    """A figure that makes room for its labels and its legend."""
+    """Return a figure of the given size in inches that makes room for its labels and its legend."""
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
@@ -57,11 +57,14 @@ def new_figure(width_in: float, height_in: float) -> "Figure":
 
 
 def save(figure: "Figure", stem: Path) -> list[Path]:
-    """Write `figure` as <stem>.png and <stem>.svg; equal figures give equal files."""
+    """Write `figure` as <stem>.png and <stem>.svg, and return their paths.
+
+    Equal figures give equal files.
+    """
     paths = [stem.with_name(f"{stem.name}.{kind}") for kind in ("png", "svg")]
     engine = figure.get_layout_engine()
     if engine is not None:
-        engine.execute(figure)  # once, and not again for each file
+        engine.execute(figure)  # The layout is computed once, not again for each file.
         figure.set_layout_engine("none")
     figure.savefig(paths[0], dpi=DPI)
     figure.savefig(paths[1], metadata={"Date": None})
@@ -69,8 +72,14 @@ def save(figure: "Figure", stem: Path) -> list[Path]:
 
 
 def plain(text: str, widest_in: float = WIDEST_IN, points: float = LABEL_POINTS) -> str:
-    """`text` as it can be drawn: characters without a glyph escaped, the middle left out (…) where
-    it would be wider than `widest_in`."""
+    """Return a text in a form that can be drawn and is not too wide.
+
+    Args:
+        text: Any text. Characters without a glyph are replaced by their escapes.
+        widest_in: The widest that the text may be, in inches; the middle of a longer text is
+            replaced by '…'.
+        points: The size of the font in points.
+    """
     composed = unicodedata.normalize("NFC", _cut(text, CUT_AT))
     text = "".join(
         character if _drawable(character) else character.encode("unicode_escape").decode("ascii")
@@ -85,7 +94,7 @@ def plain(text: str, widest_in: float = WIDEST_IN, points: float = LABEL_POINTS)
 
 
 def inches(text: str, points: float = LABEL_POINTS) -> float:
-    """How wide a line of text is."""
+    """Return the width of a line of text in inches; `points` is the size of the font."""
     from matplotlib.textpath import text_to_path
 
     width, _, _ = text_to_path.get_text_width_height_descent(text, _font(points), ismath=False)
@@ -93,12 +102,12 @@ def inches(text: str, points: float = LABEL_POINTS) -> float:
 
 
 def widest(texts: Sequence[str], points: float = LABEL_POINTS) -> float:
-    """How wide the widest of some lines of text is, in inches."""
+    """Return the width in inches of the widest of some lines of text, 0 if there are none."""
     return max((inches(text, points) for text in texts), default=0.0)
 
 
 def _cut(text: str, count: int) -> str:
-    """At most `count` characters of a text, from both ends, and an ellipsis for the rest."""
+    """Return at most `count` characters of a text, from its ends, with an ellipsis between."""
     if len(text) <= count:
         return text
     tail = count // 3
@@ -106,14 +115,17 @@ def _cut(text: str, count: int) -> str:
 
 
 def _drawable(character: str) -> bool:
-    """Whether a character has a glyph of its own; marks that pile up on another have not."""
+    """Return whether a character can be drawn, with a glyph of its own.
+
+    Combining marks, which pile up on another character, have none.
+    """
     is_mark = unicodedata.category(character) in ("Mn", "Me")
     return character.isprintable() and not is_mark and ord(character) in _glyphs()
 
 
 @functools.cache
 def _glyphs() -> frozenset[int]:
-    """The characters that the font can draw."""
+    """Return the characters that the font can draw."""
     from matplotlib.font_manager import findfont, get_font
 
     return frozenset(get_font(findfont(_font(LABEL_POINTS))).get_charmap())
@@ -127,7 +139,12 @@ def _font(points: float) -> "FontProperties":
 
 
 def line(index: int, *, rounds_only: bool = False) -> dict[str, Any]:
-    """Colour and dashes of submission number `index`, best first."""
+    """Return the colour and dashes of a submission as keyword arguments of matplotlib's lines.
+
+    Args:
+        index: The submission's row on the leaderboard, from 0 for the best.
+        rounds_only: Whether dashes change only when the colours repeat.
+    """
     dashes = palette.dashes(index, rounds_only=rounds_only)
     return {
         "color": palette.colour(index),
@@ -136,7 +153,7 @@ def line(index: int, *, rounds_only: bool = False) -> dict[str, Any]:
 
 
 def small_print(figure: "Figure", *sentences: str) -> None:
-    """What the reader should know, below everything else."""
+    """Put explanatory sentences below everything else in a figure, a line each; '' is left out."""
     text = "\n".join(sentence for sentence in sentences if sentence)
     if text:
         figure.supxlabel(
@@ -145,6 +162,6 @@ def small_print(figure: "Figure", *sentences: str) -> None:
 
 
 def tidy(axes: "Axes") -> None:
-    """No frame at the top and at the right, and a faint grid."""
+    """Remove the frame at the top and at the right, and add a faint grid."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.25, linewidth=0.6)

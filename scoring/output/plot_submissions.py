@@ -1,4 +1,4 @@
-"""Submissions beside each other: rank intervals, and speed-ups over the reference.
+"""Plots that compare submissions: rank intervals, and speed-ups over the reference.
 
 Legend: S submissions, B base workloads.
 """
@@ -22,15 +22,17 @@ Floats = NDArray[np.float64]
 
 MOST_TICKS = 12
 BAR_POINTS = 10.0
-BAR_END = 0.2  # of a rank, by which a bar is longer at each end, so that one of one rank is seen
-LEAST_SPAN, MOST_SPAN = 1.0, 3.0  # of the colours on each side of 1, in powers of two
+# A bar is longer at each end by this share of a rank, so that an interval of one rank is visible.
+BAR_END = 0.2
+# On each side of a speed-up of 1, the colours span between one and three powers of two.
+LEAST_SPAN, MOST_SPAN = 1.0, 3.0
 CELL_IN = (0.82, 0.46)
-HEADING_POINTS, SLANT = 9.0, 35.0  # of the workloads above the cells
-GAP = 0.12  # between the workloads and the mean, in cells
+HEADING_POINTS, SLANT = 9.0, 35.0  # The workloads' names stand above the cells, at an angle.
+GAP = 0.12  # This share of a cell separates the workloads from the mean.
 
 
 def plot_ranks(analysis: Analysis) -> "Figure":
-    """Rank, rank interval and probability of being first of every submission, best at the top."""
+    """Plot each submission's rank, rank interval and probability of being first, best on top."""
     board, studies = analysis.board, analysis.studies
     labels = [style.plain(label) for label in board.labels]
     count = len(labels)
@@ -65,7 +67,7 @@ def plot_ranks(analysis: Analysis) -> "Figure":
 
 
 def _probabilities(axes: "Axes", p_first_S: Floats) -> None:
-    """A column of text at the right."""
+    """Write each submission's probability of being first at the right of the plot."""
     across = axes.get_yaxis_transform()
     for index, p_first in enumerate(p_first_S.tolist()):
         axes.text(1.06, index, percent(p_first), transform=across, va="center", ha="left")
@@ -82,7 +84,10 @@ def _probabilities(axes: "Axes", p_first_S: Floats) -> None:
 
 
 def percent(share: float) -> str:
-    """A share in whole per cent; what is rounded to none or to all is told as '<1 %', '>99 %'."""
+    """Return a share in whole per cent.
+
+    A share that would round to 0 or 100 % without being it becomes '<1 %' or '>99 %'.
+    """
     rounded = round(100 * share)
     if rounded == 0 and share > 0:
         return "<1 %"
@@ -90,7 +95,10 @@ def percent(share: float) -> str:
 
 
 def plot_speedups(analysis: Analysis) -> "Figure":
-    """A heat map, submission x base workload, and the geometric mean as its last column."""
+    """Plot a heat map of speed-ups: a row per submission, a column per base workload.
+
+    The last column is the geometric mean over workloads. Cells without a number are hatched.
+    """
     board, speedups = analysis.board, analysis.speedups
     labels = [style.plain(label) for label in board.labels]
     names = [style.plain(name, 2.0, HEADING_POINTS) for name in board.benchmark.base_workloads]
@@ -128,7 +136,13 @@ def plot_speedups(analysis: Analysis) -> "Figure":
 
 
 def why_unknown(analysis: Analysis, index: int, column: int) -> str:
-    """Why the speed-up of a submission on a base workload is not a number."""
+    """Return the label of a cell of the heat map whose speed-up is not a number.
+
+    Args:
+        analysis: The leaderboard and its statistics.
+        index: The row of the submission, from 0 for the best.
+        column: The index of the base workload; one past the last is the geometric mean.
+    """
     board = analysis.board
     if column == len(board.benchmark.base_workloads):
         return "none"
@@ -140,14 +154,14 @@ def why_unknown(analysis: Analysis, index: int, column: int) -> str:
 
 
 def _span(values: Floats) -> float:
-    """How many powers of two the colours reach on each side of 1."""
+    """Return how many powers of two the colours reach on each side of 1."""
     with np.errstate(divide="ignore"):
         logs = np.abs(np.log2(values[~np.isnan(values)]))
     return float(np.clip(logs.max(initial=0.0), LEAST_SPAN, MOST_SPAN))
 
 
 def _cells(axes: "Axes", lefts: Floats, values: Floats, marks: list[list[str]]) -> None:
-    """Coloured cells with their numbers."""
+    """Draw coloured cells with their speed-ups as text."""
     span = _span(values)
     with np.errstate(divide="ignore"):
         logs = np.clip(np.log2(values), -span, span)
@@ -179,7 +193,11 @@ def _cells(axes: "Axes", lefts: Floats, values: Floats, marks: list[list[str]]) 
 
 
 def ink(rgba: Iterable[float]) -> str:
-    """Black or white, whichever has the higher contrast (WCAG 2) on a colour."""
+    """Return 'black' or 'white', whichever has the higher contrast (WCAG 2) on a background colour.
+
+    Args:
+        rgba: Red, green and blue in [0, 1]; further numbers are ignored.
+    """
     red, green, blue = (
         part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4
         for part in list(rgba)[:3]
@@ -189,7 +207,12 @@ def ink(rgba: Iterable[float]) -> str:
 
 
 def number(value: float, mark: str) -> str:
-    """A speed-up with its censoring mark, e.g. '≤0.25'."""
+    """Return a speed-up with its censoring mark as text, such as '≤0.25'.
+
+    Args:
+        value: The speed-up.
+        mark: '<=', '>=' or '' (see `scoring.analysis.speedup.Speedups`).
+    """
     sign = {"<=": "≤", ">=": "≥"}.get(mark, "")
     if value < 0.095:
         return f"{sign}{value:#.2g}"

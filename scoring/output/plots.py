@@ -1,6 +1,6 @@
 """The plots of a leaderboard, each as PNG and SVG.
 
-Colours are told apart by colour-blind readers, and line styles differ as well
+Colour-blind readers can tell the colours apart, and line styles differ as well
 (`scoring.output.palette`). matplotlib is imported inside the functions, draws without a display,
 and keeps its own settings.
 """
@@ -18,7 +18,10 @@ from scoring.output.plot_submissions import plot_ranks, plot_speedups
 
 
 def file_slugs(boards: Sequence[Leaderboard]) -> list[str]:
-    """The name of each pool as part of a file name, numbered where two agree."""
+    """Return the name of each pool in a form fit for file names.
+
+    Names that would be equal are numbered.
+    """
     slugs: list[str] = []
     for board in boards:
         slug = re.sub(r"[^a-z0-9]+", "-", board.pool.name.lower())[:60].strip("-") or "pool"
@@ -28,10 +31,15 @@ def file_slugs(boards: Sequence[Leaderboard]) -> list[str]:
 
 
 def write_plots(analysis: Analysis, out: Path, slug: str) -> list[Path]:
-    """Write what can be drawn of an analysis to `out`, as <plot>_<slug>.png and .svg.
+    """Write the plots of an analysis as <plot>_<slug>.png and .svg, and return their paths.
 
-    performance_profile, rank_intervals and speedups where a workload is scored; training_curves
-    where a run names its metric.
+    The plots performance_profile, rank_intervals and speedups need a workload that is scored;
+    training_curves needs a run that names its metric.
+
+    Args:
+        analysis: The leaderboard and its statistics.
+        out: The folder to write to.
+        slug: The name of the pool as in `file_slugs`.
     """
     paths: list[Path] = []
     if analysis.board.targets:
@@ -43,7 +51,11 @@ def write_plots(analysis: Analysis, out: Path, slug: str) -> list[Path]:
 
 
 def write_curves(board: Leaderboard, out: Path, slug: str) -> list[Path]:
-    """Write training_curves_<slug>, all that there is to draw where no workload is scored."""
+    """Write the plot training_curves_<slug>, and return its paths.
+
+    There is no plot, and no path, where no run names its metric. Where no workload is scored, this
+    is all that there is to draw.
+    """
     with style.context():
         figure = plot_curves(board)
         return [] if figure is None else style.save(figure, out / f"training_curves_{slug}")

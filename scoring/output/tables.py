@@ -19,15 +19,19 @@ if TYPE_CHECKING:
 MAX_DETAIL_ROWS = 60
 MAX_FINDINGS = 20
 MAX_VARIANTS_TOLD = 20
-EXPENDABLE = ("P(1st)", "rank", "speed-up")  # where the screen is narrow
-LABEL_WIDTH = 20  # a longer name is folded before a column is left out
+# These columns may be left out where the screen is narrow.
+EXPENDABLE = ("P(1st)", "rank", "speed-up")
+LABEL_WIDTH = 20  # A longer name is folded before a column is left out.
 LEFT = ("submission", "workload", "credit", "axis", "variant", "outcome")
 
 
 def to_table(summary: Summary, width: int) -> "Group":
-    """The ranking with what it rests on, and the time to target on every workload.
+    """Return the tables of one leaderboard: ranking, times to target, robustness, and notes.
 
-    Columns of the ranking that do not fit into `width` characters are left out, and named.
+    Args:
+        summary: The leaderboard and its statistics.
+        width: The width of the screen in characters. Columns of the ranking that do not fit are
+            left out, and a note names them.
     """
     from rich.console import Group
     from rich.text import Text
@@ -48,7 +52,7 @@ def to_table(summary: Summary, width: int) -> "Group":
 
 
 def _details(summary: Summary) -> Iterable[tuple["Table", str]]:
-    """The tables below the ranking, and what each holds, for where it is too long to show."""
+    """Yield each table below the ranking, with a title to name it by if it is too long to show."""
     yield _detail(summary.board), "Times by workload and study"
     if summary.robustness.variants:
         yield _by_axis(summary.robustness), "Robustness by axis"
@@ -56,7 +60,7 @@ def _details(summary: Summary) -> Iterable[tuple["Table", str]]:
 
 
 def _ranking(summary: Summary, width: int) -> tuple["Table", Sequence[str]]:
-    """The ranking, and the fewest columns that it lacks to be no wider than `width`."""
+    """Return the ranking, and the columns left out (as few as possible) to fit it into `width`."""
     columns = _ranking_columns(summary)
     title = f"{summary.board.title} ({summary.board.rules.name})"
     folded = max(0, max(map(len, columns["submission"]), default=0) - LABEL_WIDTH)
@@ -73,7 +77,7 @@ def _ranking(summary: Summary, width: int) -> tuple["Table", Sequence[str]]:
 
 
 def _ranking_columns(summary: Summary) -> dict[str, list["Text | str"]]:
-    """The cells of the ranking by column, best entry first."""
+    """Return the cells of the ranking by column, best entry first."""
     board, studies, speedups = summary.board, summary.studies, summary.speedups
     rows = board.rows
     columns: dict[str, list[Text | str]] = {
@@ -95,14 +99,14 @@ def _ranking_columns(summary: Summary) -> dict[str, list["Text | str"]]:
 
 
 def _width(table: "Table") -> int:
-    """How many characters a table is wide where it may be as wide as it likes."""
+    """Return the width of a table in characters if nothing limits it."""
     from rich.console import Console
 
     return Console(width=10_000).measure(table).maximum
 
 
 def _marked(entry: Entry) -> "Text":
-    """An entry's label, and whether it was flagged."""
+    """Return an entry's label, with a mark if any of its trials was flagged."""
     from rich.text import Text
 
     mark = (" FLAGGED", "bold red") if entry.flags else ""
@@ -110,7 +114,16 @@ def _marked(entry: Entry) -> "Text":
 
 
 def between(ends: Sequence[float], form: str) -> str:
-    """An interval as text: low-high, one number where both are equal, '?' if not estimable."""
+    """Return an interval as text.
+
+    Args:
+        ends: The lower and upper end.
+        form: The format of an end, such as '.3f'.
+
+    Returns:
+        'low-high'; a single number where both ends look the same; '?' where the interval is not
+        estimable (NaN).
+    """
     low, high = (f"{end:{form}}" for end in ends)
     if math.isnan(ends[0]):
         return "?"
@@ -118,6 +131,7 @@ def between(ends: Sequence[float], form: str) -> str:
 
 
 def _notes(summary: Summary) -> Iterable[str]:
+    """Yield the notes below the ranking, which explain its numbers and its flags."""
     studies, speedups, board = summary.studies, summary.speedups, summary.board
     if studies.not_estimable:
         yield f"95 %, rank, P(1st): not estimable ({studies.not_estimable})."
@@ -229,12 +243,15 @@ def _robustness_notes(summary: Summary) -> Iterable[str]:
 
 
 def times(ratio: float) -> str:
-    """A slow-down as text: 'inf' where the variant was missed, '-' where it is not known."""
+    """Return a slow-down as text.
+
+    It is 'inf' where the variant was missed, and '-' where it is not known (NaN).
+    """
     return "-" if math.isnan(ratio) else f"{ratio:.2f}x" if math.isfinite(ratio) else "inf"
 
 
 def seconds(time_s: float) -> str:
-    """A median time as text, '-' where the target was missed."""
+    """Return a median time in seconds as text; '-' where the target was missed."""
     return f"{time_s:,.2f}" if math.isfinite(time_s) else "-"
 
 
@@ -263,7 +280,11 @@ def _columns(table: "Table", *names: str) -> None:
 
 
 def finding_lines(findings: Sequence[Finding]) -> list[str]:
-    """Findings for the screen: one line a message, with the first path that it is about."""
+    """Return findings as lines for the screen.
+
+    Findings with the same message share a line, which names the first path and the number of
+    others. At most MAX_FINDINGS lines are returned, and one that counts the rest.
+    """
     by_message: dict[str, list[Finding]] = {}
     for finding in findings:
         by_message.setdefault(finding.message, []).append(finding)

@@ -1,1 +1,1 @@
-"""What run folders say."""
+"""Reading of run folders into trials."""

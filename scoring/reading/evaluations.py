@@ -1,4 +1,4 @@
-"""The columns of one eval_measurements.csv, as far as they can be read."""
+"""Reading of one trial's eval_measurements.csv, as far as it can be read."""
 
 import math
 from collections.abc import Mapping
@@ -14,7 +14,17 @@ Rows = Mapping[str, NDArray[np.float64]]
 
 
 def read_evaluations(path: Path) -> tuple[Rows, list[str]]:
-    """The columns of eval_measurements.csv ({} where nothing can be read) and what is wrong."""
+    """Read the columns of one eval_measurements.csv file, leaving out what is damaged.
+
+    Args:
+        path: The CSV file. It need not exist.
+
+    Returns:
+        The columns and a list of problems. The columns map each name in the header to an array with
+        one value per complete line; a value is NaN where the field is empty or is no number. The
+        mapping is empty where nothing can be read. Each problem is a text that continues a sentence
+        whose subject is the file, such as "is missing: no evaluation".
+    """
     try:
         text = path.read_text(encoding="utf-8", errors="replace")
     except FileNotFoundError:
@@ -22,9 +32,12 @@ def read_evaluations(path: Path) -> tuple[Rows, list[str]]:
     except OSError as error:
         return {}, [f"cannot be read ({error.strerror})"]
     problems = []
-    # Split by hand: a csv reader lets one stray quotation mark swallow the lines after it.
+    # The lines are split by hand, because a csv reader lets one stray quotation mark swallow all
+    # lines after it.
     *lines, torn = text.split("\n")
-    if torn.strip():  # even with all its fields, the last number may have lost digits
+    # A line without its end is not used even if it has all fields: its last number may have lost
+    # digits.
+    if torn.strip():
         problems.append("ends in a torn line, which is left out")
     table = [
         [field.strip().strip('"') for field in line.split(",")] for line in lines if line.strip()
@@ -45,6 +58,7 @@ def read_evaluations(path: Path) -> tuple[Rows, list[str]]:
 def _columns(
     header: list[str], table: list[list[str]], problems: list[str]
 ) -> dict[str, NDArray[np.float64]]:
+    """Return the columns of complete lines as numbers; what is wrong is added to `problems`."""
     columns: dict[str, NDArray[np.float64]] = {}
     for index, name in enumerate(header):
         if name in columns:
@@ -60,8 +74,9 @@ def _columns(
 
 
 def _number(field: str) -> float | None:
+    """Return a field as a number: NaN where it is empty, None where it is no number."""
     if not field:
-        return math.nan  # a metric that this evaluation did not measure
+        return math.nan  # This evaluation did not measure the metric.
     try:
         return float(field)
     except ValueError:

@@ -1,7 +1,8 @@
-"""Run folders, ours or the AlgoPerf benchmark's, to one TrialRun a trial folder.
+"""Reading of run folders, written by this library or by AlgoPerf, into one TrialRun per trial.
 
 The layout is <submission>/study_<k>/<workload>_<framework>/trial_<j>/, at any depth. Nothing in it
-is trusted: what is missing or damaged becomes a Finding, and what can still be read is used.
+is trusted: whatever is missing or damaged becomes a Finding, and whatever can still be read is
+used.
 """
 
 import json
@@ -19,9 +20,8 @@ from scoring.reading.trials import Changes, Finding, Target, TrialRun
 
 LAYOUT = "<submission>/study_<k>/<workload>_<framework>/trial_<j>"
 
-_NUMBER = (
-    "(0|[1-9][0-9]*)"  # no leading zeros: study_01 beside study_1 would be the same study twice
-)
+# Leading zeros are not allowed, because study_01 beside study_1 would be the same study twice.
+_NUMBER = "(0|[1-9][0-9]*)"
 _STUDY = re.compile(f"study_{_NUMBER}")
 _WORKLOAD = re.compile(r"(.+)_(jax|pytorch)")
 _TRIAL = re.compile(f"trial_{_NUMBER}")
@@ -29,9 +29,16 @@ _FLAGS = re.compile(f"flags_{_NUMBER}\\.json")
 
 
 def read_runs(*paths: str | Path) -> tuple[list[TrialRun], list[Finding]]:
-    """Read every trial below `paths`; a folder that is reached twice is read once.
+    """Read every trial in the folders `paths` and below them.
 
-    Raises UserError for a path that is no folder.
+    Args:
+        *paths: Folders to search. A submission folder that is reached twice is read once.
+
+    Returns:
+        The trials, and the findings about everything that was missing, damaged or left out.
+
+    Raises:
+        UserError: A path is not a folder.
     """
     runs: list[TrialRun] = []
     findings: list[Finding] = []
@@ -47,7 +54,7 @@ def read_runs(*paths: str | Path) -> tuple[list[TrialRun], list[Finding]]:
 
 
 def _strays(root: Path, submissions: Sequence[Path]) -> list[Finding]:
-    """What lies beside submissions, below `root`, and is neither one nor leads to one."""
+    """Return a finding for each entry beside the submissions that does not lead to one."""
     on_the_way = {folder for submission in submissions for folder in submission.parents}
     holders = {submission.parent for submission in submissions if submission != root}
     return [
@@ -59,9 +66,12 @@ def _strays(root: Path, submissions: Sequence[Path]) -> list[Finding]:
 
 
 def check_metrics(runs: Iterable[TrialRun]) -> list[Finding]:
-    """Evaluations without the metric that decides, or with values that are not finite.
+    """Return findings about trials whose decisive metric is absent, NaN or inf.
 
-    In a trial that says it diverged, such values are whole.
+    The decisive metric is the metric of the trial's target.
+
+    Values that are not finite count as damage, except in a trial whose status is 'diverged', where
+    they are to be expected.
     """
     findings = []
     for run in runs:
@@ -80,9 +90,10 @@ def check_metrics(runs: Iterable[TrialRun]) -> list[Finding]:
 
 
 def find_submissions(path: str | Path) -> list[Path]:
-    """The folders at or below `path` that hold study_<k> folders, sorted.
+    """Return the folders at or below `path` that directly hold study_<k> folders, sorted.
 
-    Raises UserError where `path` is no folder.
+    Raises:
+        UserError: `path` is not a folder.
     """
     root = Path(path)
     if not root.is_dir():
@@ -98,14 +109,17 @@ def find_submissions(path: str | Path) -> list[Path]:
             submissions.append(folders[0].parent)
             continue
         for folder in folders:
-            if folder.resolve() not in seen:  # a link may lead back up
+            if folder.resolve() not in seen:  # A symbolic link may lead back up.
                 seen.add(folder.resolve())
                 waiting.append(folder)
     return sorted(submissions)
 
 
 def _entries(folder: Path, findings: list[Finding]) -> list[Path]:
-    """What a folder holds, sorted, hidden files left out."""
+    """Return the entries of a folder, sorted and without hidden files.
+
+    A folder that cannot be listed becomes a finding, and has no entries.
+    """
     try:
         return sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
     except OSError as error:
@@ -116,7 +130,7 @@ def _entries(folder: Path, findings: list[Finding]) -> list[Path]:
 def _matching(
     folder: Path, pattern: re.Pattern[str], expected: str, findings: list[Finding]
 ) -> Iterator[tuple[Path, re.Match[str]]]:
-    """The subfolders whose whole name matches; everything else there is a finding."""
+    """Yield the subfolders whose name matches `pattern`; any other entry becomes a finding."""
     for entry in _entries(folder, findings):
         match = pattern.fullmatch(entry.name)
         if match and entry.is_dir():
@@ -145,7 +159,7 @@ def _read_submission(submission: Path, findings: list[Finding]) -> Iterator[Tria
 
 
 def _read_trial(path: Path, findings: list[Finding]) -> dict[str, Any]:
-    """Everything of a TrialRun that comes from its files."""
+    """Return the fields of a TrialRun that come from the files in its folder."""
     flags = _read_flags(path, findings)
     result = _read_object(path / "result.json", findings)
     target = _target(flags.get("target", result.get("target")), path, findings)
@@ -182,10 +196,11 @@ def _read_trial(path: Path, findings: list[Finding]) -> dict[str, Any]:
 def _is_scoreable(
     result: Mapping[str, Any], flags: Mapping[str, Any], target: Target | None
 ) -> bool:
-    """Whether a trial says that it may be scored.
+    """Return whether a trial's own records allow it to be scored.
 
-    A killed trial has no result; its flags still say that it was cut short on purpose. One that was
-    not, and had no target to reach, says no for that alone: a file of targets may give it one.
+    A killed trial has no result.json, but its flags still say whether it was cut short on purpose
+    (`max_steps`). A trial that ran in full but had no target records that it is not scoreable for
+    that reason alone; it counts as scoreable here, because a file of targets may give it one.
     """
     whole = flags.get("max_steps") is None
     if "max_steps" in flags and whole and target is not None and target.validation is None:
@@ -210,7 +225,10 @@ def _texts(value: Any) -> tuple[str, ...]:
 
 
 def _read_flags(path: Path, findings: list[Finding]) -> dict[str, Any]:
-    """The newest flags_<n>.json that can be read; a folder never mixes two configurations."""
+    """Return the newest flags_<n>.json that can be read.
+
+    It stands alone, because a trial must not mix two configurations.
+    """
     numbered = [
         (int(match[1]), entry)
         for entry in _entries(path, findings)
@@ -224,7 +242,10 @@ def _read_flags(path: Path, findings: list[Finding]) -> dict[str, Any]:
 
 
 def _read_object(path: Path, findings: list[Finding]) -> dict[str, Any]:
-    """A JSON object, {} where the file is absent or (a finding) damaged."""
+    """Return the JSON object in a file.
+
+    It is {} where the file is absent. It is {} too where the file is damaged, which is a finding.
+    """
     try:
         value = json.loads(path.read_bytes())
     except FileNotFoundError:
@@ -242,7 +263,7 @@ def _read_object(path: Path, findings: list[Finding]) -> dict[str, Any]:
 
 
 def is_number(value: object) -> bool:
-    """Whether a JSON value is a number of a sane size."""
+    """Return whether a JSON value is a number (not a boolean) with a magnitude below 1e300."""
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300
 
 

@@ -1,4 +1,4 @@
-"""Trials as scoring knows them, whoever wrote their folders, and findings about these."""
+"""The data of trials, whoever wrote their folders, and findings about files and folders."""
 
 import dataclasses
 from collections.abc import Callable, Hashable, Iterable, Mapping
@@ -12,9 +12,13 @@ Changes = Mapping[str, str | float | bool]
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-    """Something about a file or folder that the reader of a score should know.
+    """A remark about a file or folder that the reader of a score should know.
 
-    `damage` is False for what is odd but whole: nothing was left out or guessed because of it.
+    Attributes:
+        path: The file or folder that the remark is about.
+        message: The remark, which continues a sentence that begins with the path.
+        damage: Whether something was left out or had to be guessed. False marks records that are
+            unusual but complete.
     """
 
     path: Path
@@ -27,7 +31,13 @@ class Finding:
 
 @dataclasses.dataclass(frozen=True)
 class Target:
-    """The metric that decides; `validation` is None where the run had nothing to reach."""
+    """The validation metric and the value of it that a trial has to reach.
+
+    Attributes:
+        metric: The name of the metric, such as 'accuracy'.
+        higher_is_better: Whether the metric has to rise to `validation` (otherwise: fall to it).
+        validation: The value to reach on the validation split; None where the trial had no target.
+    """
 
     metric: str
     higher_is_better: bool
@@ -35,20 +45,38 @@ class Target:
 
     @property
     def column(self) -> str:
-        """The column of `TrialRun.rows` that is compared with the target."""
+        """The column of `TrialRun.rows` whose values are compared with the target."""
         return f"validation/{self.metric}"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class TrialRun:
-    """One trial folder.
+    """One trial: its place in the run folder, its settings, its evaluations and how it ended.
 
-    `rows` maps a column of eval_measurements.csv to its values, one an evaluation, NaN where a
-    value is empty or unreadable. `base_workload` is None unless the workload is a held-out variant
-    of it; `changes` then holds what the variant changes, values by axis ({}: not recorded).
-    `status` is None where the trial was killed (or AlgoPerf wrote the folder). `pool` holds the
-    settings that must agree before results are pooled; {} where none are recorded. `flags` say what
-    the run saw the submission do that it should not (docs/trust.md).
+    Attributes:
+        submission: The name of the submission folder.
+        experiment: The name of the folder that holds the submission folder.
+        study: The number of the study.
+        workload: The workload's name.
+        framework: 'jax' or 'pytorch'.
+        trial: The number of the trial within its study.
+        path: The trial folder.
+        rows: The columns of eval_measurements.csv by name. Each is an array with one value per
+            evaluation, NaN where a value is empty or unreadable.
+        target: The target on record, None where there is none.
+        budget_s: The limit of submission time in seconds; None where none is recorded.
+        base_workload: The base workload of a held-out variant; None for any other workload.
+        status: How the run says that it ended ('reached', 'budget', 'diverged', 'failed', ...);
+            None where the trial was killed or AlgoPerf wrote the folder.
+        scoreable: Whether the trial's own records allow it to be scored.
+        pool: The settings that must be equal before results are compared; {} where none are
+            recorded.
+        data_fingerprint: A digest of the data the trial was trained on, where it is recorded.
+        hyperparameters: The contents of hparams.json.
+        flags: What the run saw the submission do that it should not do. A flag is not a verdict
+            (docs/trust.md).
+        changes: For a held-out variant, the new value of each axis it changes; {} where this is not
+            recorded.
     """
 
     submission: str
@@ -72,14 +100,22 @@ class TrialRun:
 
     @property
     def submission_folder(self) -> Path:
-        """The folder that holds the studies; it, not its name, identifies a submission."""
+        """The folder that holds the studies. Submissions are told apart by it, not by its name."""
         return self.path.parents[2]
 
 
 def grouped(
     runs: Iterable[TrialRun], key: Callable[[TrialRun], Hashable]
 ) -> Iterable[list[TrialRun]]:
-    """The runs of each key, in order of first appearance."""
+    """Group runs by a key.
+
+    Args:
+        runs: The runs to group.
+        key: A function that returns the key of a run.
+
+    Returns:
+        One list of runs per key, ordered by the first appearance of each key.
+    """
     groups: dict[Hashable, list[TrialRun]] = {}
     for run in runs:
         groups.setdefault(key(run), []).append(run)
@@ -87,5 +123,8 @@ def grouped(
 
 
 def changes_told(changes: Changes) -> str:
-    """Changes as text, by axis: 'dropout 0.1, norm_place post'; '' where none is recorded."""
+    """Return a variant's changes as text, sorted by axis, such as 'dropout 0.1, norm_place post'.
+
+    The text is empty where no changes are recorded.
+    """
     return ", ".join(f"{axis} {changes[axis]}" for axis in sorted(changes))

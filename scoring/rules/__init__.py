@@ -1,1 +1,1 @@
-"""From a trial to its time to target, and from times to a score."""
+"""Scoring rules: from a trial to its time to target, and from times to a score."""

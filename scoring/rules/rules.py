@@ -1,7 +1,7 @@
-"""From medians to credit: the two rule sets, as functions of arrays.
+"""From median times to credits and scores, for both rule sets, as functions of arrays.
 
-docs/scoring.md states both in words. Every function takes leading axes (resamples) before S, so
-that a bootstrap is one call.
+docs/scoring.md states both rule sets in words. Unless a function says otherwise, its arrays may
+have further axes (resamples) before S, so that a bootstrap is a single call.
 
 Legend: S submissions, W workloads (base and held-out), B base workloads, N studies.
 """
@@ -20,13 +20,19 @@ Floats = NDArray[np.float64]
 
 @dataclasses.dataclass(frozen=True)
 class Rules:
-    """One rule set; each field is one point in which rule sets differ.
+    """One rule set; each field is a point on which rule sets differ.
 
-    `earliest`: a study's trial is the one with the earliest 'time', or the earliest 'evaluation'
-    (ties: the smallest time). `absent_is_missed`: a study without a readable trial counts as
-    infinite, or is not there. `budgets`: what is reached after the budget does not count.
-    `one_reference`: cut-off and ratio are both relative to the fastest credited submission, or the
-    cut-off to the fastest of all. `exact`: the integral itself, or the trapezoid over 100 points.
+    Attributes:
+        name: The name of the rule set.
+        earliest: Which trial stands for its study: the one that reached the target at the earliest
+            'time', or at the earliest 'evaluation' (ties: the smallest time).
+        absent_is_missed: Whether a study without a readable trial counts as a missed target;
+            otherwise as no study at all.
+        budgets: Whether a target that was reached after the budget counts as missed.
+        one_reference: Whether cut-off and ratio are both relative to the fastest credited
+            submission; otherwise the cut-off is relative to the fastest submission of all.
+        exact: Whether the profile is integrated exactly; otherwise by the trapezoidal rule on 100
+            points.
     """
 
     name: str
@@ -43,7 +49,11 @@ RULE_SETS = {rules.name: rules for rules in (BY_THE_RULES, AS_PUBLISHED)}
 
 
 def find_rules(name: str) -> Rules:
-    """The rule set of that name; raises UserError for another."""
+    """Return the rule set with the given name.
+
+    Raises:
+        UserError: There is no rule set with that name.
+    """
     if name not in RULE_SETS:
         raise errors.UserError(f"unknown rules {name!r}; one of: {', '.join(RULE_SETS)}")
     return RULE_SETS[name]
@@ -51,10 +61,12 @@ def find_rules(name: str) -> Rules:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Layout:
-    """What the columns W of an array of times are.
+    """What the columns of an array of times stand for.
 
-    `base` holds the columns of the B base workloads; -1 for one that nobody has run. `variants`
-    holds pairs (column of a held-out variant, its base's place in `base`).
+    Attributes:
+        workloads: The workload of each column W.
+        base: The columns of the B base workloads; -1 for a base workload that nobody has run.
+        variants: Pairs (column of a held-out variant, index of its base workload in `base`).
     """
 
     workloads: tuple[str, ...]
@@ -63,14 +75,21 @@ class Layout:
 
     @property
     def base_names(self) -> tuple[str, ...]:
-        """The base workloads, in the order of B (a base that nobody has run has no name)."""
+        """The names of the base workloads in the order of `base`; '' where nobody has run one."""
         return tuple(self.workloads[column] if column >= 0 else "" for column in self.base)
 
 
 def make_layout(
     workloads: Sequence[str], base_workloads: Sequence[str], variant_of: Mapping[str, str]
 ) -> Layout:
-    """The layout of times whose columns are `workloads`."""
+    """Return the layout of an array of times.
+
+    Args:
+        workloads: The workload of each column.
+        base_workloads: The base workloads that count, whether or not they have a column.
+        variant_of: The base workload of each held-out variant that counts. Variants that have no
+            column, or whose base does not count, are left out.
+    """
     base = tuple(workloads.index(name) if name in workloads else -1 for name in base_workloads)
     variants = tuple(
         (workloads.index(variant), list(base_workloads).index(base))
@@ -81,13 +100,24 @@ def make_layout(
 
 
 def absent_studies(times: Floats, rules: Rules) -> Floats:
-    """What the rules make of studies without a readable trial (NaN): missed (inf), or not there."""
+    """Return times in which studies without a readable trial (NaN) count as the rules demand.
+
+    Where `rules.absent_is_missed`, NaN becomes inf, a missed target; otherwise the times stay as
+    they are.
+    """
     return np.where(np.isnan(times), np.inf, times) if rules.absent_is_missed else times
 
 
 def study_array(values: Sequence[Sequence[Sequence[float]]], rules: Rules) -> Floats:
-    """S x W x N of lists of studies: absent ones (NaN) as the rules count them, NaN after the last
-    study of a workload.
+    """Return the times of studies as one array, padded where workloads have fewer studies.
+
+    Args:
+        values: Times by submission, workload and study: inf where the target was missed, NaN where
+            no trial could be read.
+        rules: The rule set that decides how NaN counts (see `absent_studies`).
+
+    Returns:
+        Array (S submissions, W workloads, N studies), NaN after a workload's last study.
     """
     studies = max((len(cell) for cells in values for cell in cells), default=0)
     workloads = len(values[0]) if values else 0
@@ -99,13 +129,19 @@ def study_array(values: Sequence[Sequence[Sequence[float]]], rules: Rules) -> Fl
 
 
 def median_over_studies(times_SWN: Floats) -> Floats:
-    """The median time over studies, (..., S, W); inf is a missed study, NaN is no study.
+    """Return the median time over studies, where a missed study counts as infinitely slow.
 
-    The median of no study at all is NaN.
+    Args:
+        times_SWN: Array (..., S submissions, W workloads, N studies) of times; inf is a missed
+            study, NaN is no study.
+
+    Returns:
+        Array (..., S, W). The median of two middle times is their mean; it is NaN where there is no
+        study at all.
     """
     if times_SWN.shape[-1] == 0:
         return np.full(times_SWN.shape[:-1], np.nan)
-    ordered = np.sort(times_SWN, axis=-1)  # NaN last
+    ordered = np.sort(times_SWN, axis=-1)  # numpy sorts NaN last.
     count = ordered.shape[-1] - np.isnan(ordered).sum(axis=-1, keepdims=True)
     low = np.take_along_axis(ordered, np.maximum((count - 1) // 2, 0), axis=-1)
     high = np.take_along_axis(ordered, np.minimum(count // 2, ordered.shape[-1] - 1), axis=-1)
@@ -114,18 +150,37 @@ def median_over_studies(times_SWN: Floats) -> Floats:
 
 
 def base_columns(times_SW: Floats, layout: Layout) -> Floats:
-    """The base workloads' columns, (..., S, B); inf for a workload that nobody has run."""
+    """Return the columns of the base workloads, in the layout's order.
+
+    Args:
+        times_SW: Array (..., S submissions, W workloads).
+        layout: The meaning of the columns.
+
+    Returns:
+        Array (..., S, B base workloads); inf for a base workload that nobody has run.
+    """
     never_run = np.full(times_SW.shape[:-1], np.inf)
     columns = [times_SW[..., column] if column >= 0 else never_run for column in layout.base]
     return np.stack(columns, axis=-1) if columns else times_SW[..., :0]
 
 
 def credited_ratios(medians_SW: Floats, layout: Layout, rules: Rules) -> Floats:
-    """Ratios to the fastest credited submission, (..., S, B); inf where there is no credit.
+    """Return each submission's ratio to the fastest credited time, inf where it has no credit.
 
-    In order: a held-out variant whose base is not reached counts as not reached; a variant or (by
-    the reference's code) a base over 4 times its fastest is cut off; a base whose variant is not
-    reached or cut off counts as not reached; ratio to the fastest that remains, 4 at the most.
+    In this order: a held-out variant whose base workload was missed counts as missed. A variant
+    slower than 4 times its fastest is cut off; unless `rules.one_reference`, so is a base workload
+    slower than 4 times its fastest (as in the scoring code of the AlgoPerf benchmark). A base
+    workload whose variant was missed or cut off counts as missed. The ratio is to the fastest of
+    the times that remain, and at most 4.
+
+    Args:
+        medians_SW: Array (..., S submissions, W workloads) of median times; inf where the target
+            was missed, NaN where there is no study.
+        layout: The meaning of the columns.
+        rules: The rule set.
+
+    Returns:
+        Array (..., S, B base workloads) of ratios in [1, 4], or inf.
     """
     times_SW = np.where(np.isnan(medians_SW), np.inf, medians_SW)
     base_SB = base_columns(times_SW, layout)
@@ -138,45 +193,80 @@ def credited_ratios(medians_SW: Floats, layout: Layout, rules: Rules) -> Floats:
 
 
 def _passed(variant_S: Floats, base_S: Floats) -> NDArray[np.bool_]:
-    """Who reached a variant beside its base, within 4 times the fastest that did."""
+    """Return which submissions reached a variant and its base, within 4 times the fastest."""
     both_S1 = np.where(np.isfinite(base_S), variant_S, np.inf)[..., None]
     return np.asarray(np.isfinite(_cut_off(both_S1)[..., 0]))
 
 
 def _cut_off(times_SW: Floats) -> Floats:
-    """Times over 4 times the fastest as inf."""
+    """Return the times, with inf for each that is more than 4 times the fastest of its column."""
     fastest_W = times_SW.min(axis=-2, keepdims=True, initial=np.inf)
     return np.where(times_SW <= TAU_MAX * fastest_W, times_SW, np.inf)
 
 
 def _ratios(times_SB: Floats) -> Floats:
+    """Return the ratios to the fastest time of each column; inf where a time is not finite."""
     fastest_B = times_SB.min(axis=-2, keepdims=True, initial=np.inf)
     ratios = np.full(times_SB.shape, np.inf)
     np.divide(times_SB, fastest_B, out=ratios, where=np.isfinite(times_SB) & (fastest_B > 0))
-    ratios[(times_SB == fastest_B) & np.isfinite(times_SB)] = 1.0  # a fastest time of 0 included
+    # A fastest time of 0 seconds has the ratio 1 too.
+    ratios[(times_SB == fastest_B) & np.isfinite(times_SB)] = 1.0
     return ratios
 
 
 def credits(ratios_SB: Floats, rules: Rules) -> Floats:
-    """What each base workload adds to the score, before the mean over workloads, in [0, 1]."""
+    """Return what each base workload adds to the score before the mean over workloads.
+
+    Args:
+        ratios_SB: Array (..., S submissions, B base workloads) of `credited_ratios`.
+        rules: The rule set, which says how profiles are integrated.
+
+    Returns:
+        Array of the same shape with values in [0, 1].
+    """
     return credit(ratios_SB) if rules.exact else grid_credit(ratios_SB)
 
 
 def scores(times_SWN: Floats, layout: Layout, rules: Rules) -> Floats:
-    """The benchmark scores, (..., S), of times (..., S, W, N); inf: missed, NaN: no study."""
+    """Return the benchmark score of each submission.
+
+    Args:
+        times_SWN: Array (..., S submissions, W workloads, N studies) of times to target; inf is a
+            missed study, NaN is no study.
+        layout: The meaning of the columns.
+        rules: The rule set.
+
+    Returns:
+        Array (..., S) with values in [0, 1]; higher is better.
+    """
     ratios_SB = credited_ratios(median_over_studies(times_SWN), layout, rules)
     return mean_credit(ratios_SB, rules)
 
 
 def mean_credit(ratios_SB: Floats, rules: Rules) -> Floats:
-    """The mean over base workloads of their credits, (..., S); 0 where there is no workload."""
+    """Return the mean credit over base workloads, which is the score.
+
+    Args:
+        ratios_SB: Array (..., S submissions, B base workloads) of `credited_ratios`.
+        rules: The rule set, which says how profiles are integrated.
+
+    Returns:
+        Array (..., S) with values in [0, 1]; 0 where there is no base workload.
+    """
     if ratios_SB.shape[-1] == 0:
         return np.zeros(ratios_SB.shape[:-1])
     return np.asarray(credits(ratios_SB, rules).mean(axis=-1), np.float64)
 
 
 def ranks(scores_S: Floats) -> NDArray[np.int64]:
-    """Places by score, 1 for the best; equal scores share the better place. Shape (..., S)."""
+    """Return the rank of each submission by score.
+
+    Args:
+        scores_S: Array (..., S submissions) of scores.
+
+    Returns:
+        Array of the same shape: 1 for the highest score. Equal scores share the better rank.
+    """
     better = scores_S[..., None, :] > scores_S[..., :, None]
     return np.asarray(1 + better.sum(axis=-1), np.int64)
 
@@ -187,11 +277,19 @@ CREDITED = "credited"
 def credit_reasons(
     medians_SW: Floats, logged_SW: NDArray[np.bool_], layout: Layout, rules: Rules
 ) -> list[list[str]]:
-    """Why each submission has credit on each base workload or not, S lists of B texts.
+    """Return why each submission has credit on each base workload, or has none.
 
-    'credited', 'no logs', 'target missed (median)', '>4x fastest', and the last three with
-    'held-out: ' before them where the base workload alone would have been credited. `logged_SW`
-    says where there is any readable trial. Of several variants it is the first that failed.
+    Args:
+        medians_SW: Array (S submissions, W workloads) of median times; inf where the target was
+            missed, NaN where there is no study.
+        logged_SW: Array (S, W): whether the submission has any readable trial of the workload.
+        layout: The meaning of the columns.
+        rules: The rule set.
+
+    Returns:
+        S lists of B texts. A text is 'credited', 'no logs', 'target missed (median)' or '>4x
+        fastest'. The last three begin with 'held-out: ' where the base workload alone would have
+        been credited; they then tell of the first variant that failed.
     """
     times_SW = np.where(np.isnan(medians_SW), np.inf, medians_SW)
     base_SB = base_columns(times_SW, layout)

@@ -1,7 +1,7 @@
-"""From the rows of a trial to the time at which it met its target, and from trials to studies.
+"""From the evaluations of a trial to its time to target, and from trials to studies.
 
-The clock is `accumulated_submission_time`; steps are those of the same evaluation, so that a time
-and its steps always belong to one run.
+The clock is the column `accumulated_submission_time`, in seconds. Steps are taken from the same
+evaluation as the time, so that both always belong to the same trial.
 """
 
 import dataclasses
@@ -16,14 +16,16 @@ from scoring.rules.rules import Rules
 
 REACHED = "reached"
 MISSING = "missing"
-# Why a study missed its target; the first that holds for one of its trials is told.
+# These are the reasons why a study may miss its target. The first one that holds for a trial of the
+# study is reported.
 REASONS = ("budget", "not reached", "ended early", "diverged", "failed")
-EARLY = 0.9  # of the budget: a trial that stopped before it, short of its target, ended early
+# A trial ended early if it stopped, short of its target, before this share of its budget.
+EARLY = 0.9
 
 
 @dataclasses.dataclass(frozen=True)
 class Miss:
-    """An evaluation that did not meet the target."""
+    """An evaluation that did not meet the target: its submission time in seconds, and its step."""
 
     time_s: float
     step: float
@@ -31,10 +33,16 @@ class Miss:
 
 @dataclasses.dataclass(frozen=True)
 class Crossing:
-    """Where a trial met its target; infinite time and steps, and no evaluation, where it did not.
+    """The evaluation at which a trial first met its target.
 
-    `evaluation` counts rows from 0. `last_miss` is the evaluation before the crossing (without one,
-    the last evaluation of all), so that the true crossing lies between the two.
+    Attributes:
+        time_s: Submission time in seconds; inf where the target was never met.
+        step: The training step; inf where the target was never met.
+        evaluation: The index of the evaluation, counted from 0; None where the target was never
+            met.
+        last_miss: The evaluation just before, so that the true crossing lies between the two. Where
+            the target was never met it is the trial's last evaluation. None where there is no such
+            evaluation.
     """
 
     time_s: float
@@ -53,10 +61,14 @@ NEVER = Crossing(math.inf, math.inf, None, None)
 
 @dataclasses.dataclass(frozen=True)
 class StudyResult:
-    """The trial of a study that met the target first; `trial` is None where none did.
+    """The result of one study: the trial that met the target first, or why none did.
 
-    `outcome` is 'reached', 'missing' (no readable trial of this study) or one of REASONS. `absent`
-    says that no trial of it could be read, whatever its outcome.
+    Attributes:
+        study: The number of the study.
+        trial: The number of the trial that met the target; None where no trial did.
+        crossing: Where that trial met the target. Where no trial did, time and step are inf.
+        outcome: 'reached', 'missing' (the study has no readable trial) or one of REASONS.
+        absent: Whether no trial of the study could be read, whatever the outcome.
     """
 
     study: int
@@ -67,19 +79,27 @@ class StudyResult:
 
     @property
     def time_s(self) -> float:
-        """Seconds to the target, inf where it was missed, NaN where no trial could be read."""
+        """Seconds to the target; inf where it was missed, NaN where no trial could be read."""
         return math.nan if self.absent else self.crossing.time_s
 
     @property
     def step(self) -> float:
-        """Steps to the target, of the trial that gave the time; inf and NaN as in `time_s`."""
+        """Steps to the target, in the same trial as `time_s`; inf and NaN mean the same."""
         return math.nan if self.absent else self.crossing.step
 
 
 def time_to_target(rows: Rows, target: Target, budget_s: float | None = None) -> Crossing:
-    """The earliest evaluation that meets the target within the budget (None: no limit).
+    """Return the earliest evaluation that meets the target within the budget.
 
-    A value that is not finite never meets a target.
+    Args:
+        rows: The columns of the trial's evaluations. A value that is not finite never meets a
+            target.
+        target: The target.
+        budget_s: The limit of submission time in seconds; None is no limit.
+
+    Returns:
+        The crossing. It is infinite where the target was not met, where the target has no
+        validation value, or where the time or the metric was not recorded.
     """
     if target.validation is None or TIME_COLUMN not in rows or target.column not in rows:
         return NEVER
@@ -98,7 +118,7 @@ def time_to_target(rows: Rows, target: Target, budget_s: float | None = None) ->
 
 
 def why_not(run: TrialRun) -> str:
-    """Which of REASONS describes a trial that did not reach its target in budget."""
+    """Return which of REASONS describes a trial that missed its target within the budget."""
     if run.status in ("diverged", "failed"):
         return run.status
     late = run.target is not None and time_to_target(run.rows, run.target).reached
@@ -108,21 +128,30 @@ def why_not(run: TrialRun) -> str:
 
 
 def ended_early(run: TrialRun) -> bool:
-    """Whether the last evaluation came before nine tenths of the budget."""
+    """Return whether a trial's last evaluation came before nine tenths of its budget.
+
+    It is False for a trial without a budget or without an evaluation.
+    """
     times_s = run.rows.get(TIME_COLUMN, np.empty(0))
     return run.budget_s is not None and bool(len(times_s)) and times_s[-1] < EARLY * run.budget_s
 
 
 def is_readable(run: TrialRun) -> bool:
-    """Whether a trial has an evaluation of the metric that decides."""
+    """Return whether a trial recorded times and the metric of its target."""
     return run.target is not None and {TIME_COLUMN, run.target.column} <= run.rows.keys()
 
 
 def study_result(study: int, trials: Iterable[TrialRun], rules: Rules) -> StudyResult:
-    """The trial of a study that the rules choose, and where it met the target.
+    """Return the result of one study, from the trial that the rules choose.
 
-    by-the-rules: the earliest time (equal times: the lower trial number). as-published: the
-    earliest evaluation (equal ones: the smallest time).
+    By-the-rules chooses the trial with the earliest time (equal times: the lower trial number),
+    as-published the trial with the earliest evaluation (equal ones: the smallest time). Where no
+    trial met the target, the outcome is the first of REASONS that describes one of them.
+
+    Args:
+        study: The number of the study.
+        trials: The trials of that study on one workload.
+        rules: The rule set.
     """
     runs = [run for run in trials if run.target is not None]
     crossings = [
@@ -144,6 +173,7 @@ def study_result(study: int, trials: Iterable[TrialRun], rules: Rules) -> StudyR
 
 
 def _order(crossing: Crossing, trial: int, rules: Rules) -> tuple[float, float, int]:
+    """Return the key by which the rules order trials; the first trial stands for its study."""
     evaluation = math.inf if crossing.evaluation is None else crossing.evaluation
     return (
         evaluation if rules.earliest == "evaluation" else crossing.time_s,
@@ -155,7 +185,16 @@ def _order(crossing: Crossing, trial: int, rules: Rules) -> tuple[float, float, 
 def study_results(
     trials: Sequence[TrialRun], studies: Iterable[int], rules: Rules
 ) -> tuple[StudyResult, ...]:
-    """One result for each expected study of one submission and workload, by study number."""
+    """Return one result per expected study of one submission on one workload.
+
+    Args:
+        trials: The submission's trials on the workload, of any studies.
+        studies: The numbers of the studies that are expected.
+        rules: The rule set.
+
+    Returns:
+        The results, sorted by the number of the study.
+    """
     return tuple(
         study_result(study, [run for run in trials if run.study == study], rules)
         for study in sorted(studies)

@@ -1,5 +1,6 @@
-"""AG News (Zhang et al. 2015): the topic of a news item, one of four, by GPT-2 with a
-classification head.
+"""The AG News workload (Zhang et al. 2015): the topic of a news item, one of four.
+
+The model is GPT-2 with a classification head.
 """
 
 from algoperf import spec
@@ -31,7 +32,7 @@ WORKLOAD = WorkloadDefinition(
             targets={
                 "builtin": Target(
                     validation=0.92,
-                    ceiling=0.94,  # 6 % of the labels are noise
+                    ceiling=0.94,  # 6 % of the labels are noise.
                     baselines={"TF-IDF (1-2 grams) + logistic regression": 0.692},
                     provenance="docs/targets.md: nadamw reaches it in 200 to 325 steps (median "
                     "225) in 10 of 10 seeds, in each framework",

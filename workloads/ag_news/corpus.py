@@ -1,20 +1,20 @@
-"""The built-in corpus of the mini scale: seeded, synthetic short news in four topics.
+"""The built-in corpus of AG News' mini scale: seeded, synthetic short news in four topics.
 
 An article is a headline and a sentence of two clauses, one main and one subordinate, in either
-order. The main clause's topic is the label. In `MIXED_SHARE` of the articles the subordinate clause
-is about another topic:
+order. The topic of the main clause is the label. In a share of `MIXED_SHARE` of the articles the
+subordinate clause is about another topic:
 
     Lorvale: video game, ballot. Although the local engineers decoded the laser and the comet this
     week, the veteran envoy vetoed the latest referendum and coalition in Caldria.        -> World
 
 Both clauses come from one grammar, and the headline names one object of each in random order. So
-the words of a mixed article are as likely under the one label as under the other: whoever counts
-words guesses, and reaches about (1 - MIXED_SHARE / 2) of the ceiling. What decides is which clause
-the conjunction subordinates, and that a small causal transformer can learn.
+the words of a mixed article are as likely under one label as under the other: a model that only
+counts words has to guess, and reaches about (1 - MIXED_SHARE / 2) of the ceiling. To do better, a
+model has to learn which clause the conjunction subordinates, and a small causal transformer can.
 
-A share of `LABEL_NOISE` of the rows of every split, rounded to whole rows, bears another topic's
-label; otherwise the label is a function of the text. `ceiling` is therefore exact, and no model can
-do better but by luck. Every name is invented (see corpus_words).
+A share of `LABEL_NOISE` of the rows of every split, rounded to whole rows, has the label of another
+topic; otherwise the label is a function of the text. `ceiling` is therefore exact, and no model can
+do better except by luck. Every name is invented (see corpus_words).
 """
 
 import functools
@@ -28,26 +28,35 @@ CLASSES = ("World", "Sports", "Business", "Sci/Tech")
 SPLITS = ("train", "validation", "test")
 LABEL_NOISE = 0.06
 MIXED_SHARE = 0.6
-DRAWS = 40  # more than any article needs
+DRAWS = 40  # This is more than any article needs.
 
 Split = tuple[list[str], list[int]]
 Pick = Callable[[tuple[str, ...]], str]
 
 
 def noisy_rows(rows: int) -> int:
-    """How many of a split's rows bear a wrong label."""
+    """Return how many of a split's rows have a wrong label."""
     return round(LABEL_NOISE * rows)
 
 
 def ceiling(rows: int) -> float:
-    """The accuracy, on a split of that many rows, of a reader who knows every article's topic."""
+    """Return the best accuracy possible on a split of so many rows, other than by luck.
+
+    It is the accuracy of a reader who knows the topic of every article.
+    """
     return 1 - noisy_rows(rows) / rows
 
 
 def generate(seed: int, train_rows: int, validation_rows: int, test_rows: int) -> dict[str, Split]:
-    """Return for each split its texts and labels (indices of `CLASSES`).
+    """Return the texts of every split and their labels (indices of `CLASSES`).
 
-    Topics are balanced before the noise; no text occurs twice, within a split or across splits.
+    Topics are balanced before the noise. No text occurs twice, within a split or across splits.
+
+    Args:
+        seed: The seed of the random draws.
+        train_rows: The number of rows of the training split.
+        validation_rows: The number of rows of the validation split.
+        test_rows: The number of rows of the test split.
     """
     rows = dict(zip(SPLITS, (train_rows, validation_rows, test_rows), strict=True))
     seen: set[str] = set()
@@ -60,7 +69,10 @@ def generate(seed: int, train_rows: int, validation_rows: int, test_rows: int) -
 
 
 def _split(rng: np.random.Generator, rows: int, seen: set[str]) -> Split:
-    """Draw one split, unlike the texts `seen` so far. `rng.random` alone: its stream is fixed."""
+    """Draw the rows of one split, with texts unlike those `seen` so far.
+
+    It uses `rng.random` alone, because the stream of that function is fixed.
+    """
     topics = _shuffled(rng, rows) % len(CLASSES)
     flipped = _shuffled(rng, rows)[: noisy_rows(rows)]
     shifts = 1 + (rng.random(flipped.size) * (len(CLASSES) - 1)).astype(np.int64)
@@ -77,12 +89,12 @@ def _split(rng: np.random.Generator, rows: int, seen: set[str]) -> Split:
 
 
 def _shuffled(rng: np.random.Generator, rows: int) -> np.ndarray:
-    """The numbers below `rows` in random order."""
+    """Return the numbers from 0 to rows - 1 in random order."""
     return np.argsort(rng.random(rows), kind="stable")
 
 
 def _article(topic: int, draws: list[float]) -> str:
-    """One article about `topic`, a function of numbers in [0, 1)."""
+    """Return an article about `topic`, which the numbers `draws` in [0, 1) determine."""
     draw = iter(draws).__next__
 
     def pick(options: tuple[str, ...]) -> str:
@@ -104,7 +116,10 @@ def _article(topic: int, draws: list[float]) -> str:
 
 
 def _clause(topic: words.Topic, pick: Pick) -> str:
-    """Who did what to which two things, and where or when; the same grammar in every role."""
+    """Return a clause: who did what to which two things, and where or when.
+
+    The grammar is the same for main and subordinate clauses.
+    """
     agent = pick(words.AGENTS).format(
         agent=pick(topic.agents), organisation=pick(words.ORGANISATIONS)
     )

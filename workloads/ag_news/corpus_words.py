@@ -1,8 +1,8 @@
 """The vocabulary of the built-in news corpus: invented names, topical words, neutral frames.
 
-Every place, person, team and company is made up. A phrase that stands under more than one topic is
-an overlap phrase and says less about the topic; verbs are never shared, so each clause has a topic.
-No phrase holds a comma or a full stop: those mark off the clauses.
+Every place, person, team and company is made up. A phrase that stands under more than one topic
+says less about the topic than the others; verbs are never shared, so that each clause has a topic.
+No phrase holds a comma or a full stop, because these mark off the clauses.
 """
 
 import dataclasses
@@ -15,7 +15,13 @@ def _phrases(text: str) -> tuple[str, ...]:
 
 @dataclasses.dataclass(frozen=True)
 class Topic:
-    """What one topic's clauses are made of: who, does what (past tense), to what."""
+    """The phrases from which the clauses of one topic are made.
+
+    Attributes:
+        agents: Who acts.
+        verbs: What they do, in the past tense.
+        objects: What they do it to.
+    """
 
     agents: tuple[str, ...]
     verbs: tuple[str, ...]
@@ -23,7 +29,7 @@ class Topic:
 
     @property
     def phrases(self) -> tuple[str, ...]:
-        """Every topical phrase."""
+        """All phrases of the topic."""
         return self.agents + self.verbs + self.objects
 
 
@@ -145,6 +151,6 @@ CIRCUMSTANCES = (
     "this week",
 )
 LEADING = ("While", "Although", "Despite claims that", "Leaving aside that")
-# A third of the clauses begin with where or when.
+# A third of the clauses begin with their circumstance, which says where or when.
 ORDERS = ("{circumstance} {deed}", "{deed} {circumstance}", "{deed} {circumstance}")
 TRAILING = ("whereas", "even though", "overshadowing news that", "long before")

@@ -1,5 +1,6 @@
-"""AG News rows to tokens: the built-in synthetic corpus, the original CSV files, or the hub's
-parquet layout.
+"""From AG News rows to tokens.
+
+The rows are the built-in synthetic corpus, the original CSV files, or the hub's parquet layout.
 """
 
 from collections.abc import Iterator, Mapping
@@ -15,11 +16,28 @@ from algoperf.workload import SPLITS, Data
 HUB = ("fancyzhx/ag_news", "eb185aade064a813bc0b7f42de02595523103ca4")
 CLASSES = 4
 BUILTIN_ROWS = {"train_rows": 24_000, "validation_rows": 1_500, "test_rows": 1_500}
-Rows = tuple[list[str], list[int]]  # texts, labels from 0
+Rows = tuple[list[str], list[int]]  # The texts come first, then the labels from 0.
 
 
 def load(source: str, max_length: int, vocab_size: int, tokenizer: str, seed: int = 0) -> Data:
-    """Return token rows, int32 (rows, length) padded on the right, and labels 0-3."""
+    """Return AG News as arrays of tokens and labels.
+
+    Args:
+        source: Where the rows come from: 'builtin', 'hub' or a folder (see `read`).
+        max_length: The largest number of tokens of a row; longer rows are cut.
+        vocab_size: The number of tokens that the model knows.
+        tokenizer: The tokenizer, as in `tokenizers.of_decoder`; 'trained' is trained on the
+            training texts.
+        seed: The seed of the built-in corpus and of a held-out validation split.
+
+    Returns:
+        For each split, 'inputs', int32 (rows, length), padded on the right, and 'targets', int32
+        (rows,), labels from 0 to 3. The notes hold the number of rows that were cut ('rows_cut').
+
+    Raises:
+        UserError: The rows cannot be read, or the tokenizer has tokens that the model does not
+            know.
+    """
     texts = read(source, seed)
     trained, pad_id = tokenizers.of_decoder(tokenizer, source, texts["train"][0], vocab_size)
     encoded = {
@@ -48,13 +66,27 @@ def load(source: str, max_length: int, vocab_size: int, tokenizer: str, seed: in
 
 
 def longest(tokens_NT: np.ndarray, pad_id: int) -> int:
-    """The length of the longest row, without its padding."""
+    """Return the length of the longest row without its padding.
+
+    Args:
+        tokens_NT: Token ids (N rows, T tokens), padded on the right.
+        pad_id: The token that pads rows.
+    """
     return int(np.nonzero((tokens_NT != pad_id).any(0))[0].max(initial=0)) + 1
 
 
 def read(source: str, seed: int = 0) -> Mapping[str, Rows]:
-    """Return (texts, labels) by split; where the source has no validation split, a seeded one from
-    train.
+    """Return the texts and the labels (from 0) of every split.
+
+    Where the source has no validation split, seeded rows of the training split become one.
+
+    Args:
+        source: 'builtin', 'hub', or a folder with the original train.csv and test.csv (or .csv.gz)
+            or in the hub's layout.
+        seed: The seed of the built-in corpus and of a held-out validation split.
+
+    Raises:
+        UserError: A file is missing, or a row has no text or no valid label.
     """
     if source == "builtin":
         from workloads.ag_news import corpus
@@ -93,8 +125,10 @@ def read(source: str, seed: int = 0) -> Mapping[str, Rows]:
 
 
 def _csv_rows(folder: Path, split: str) -> Iterator[tuple[str, str, object]]:
-    """(place, text, label from 0) of the original files: class 1-4, title, "
-    "description, no header."""
+    """Yield (position in the file, text, label from 0) for each row of an original CSV file.
+
+    A row of the file is a class from 1 to 4, a title and a description; there is no header.
+    """
     path = sources.find_file(folder, f"{split}.csv")
     if path is None:
         raise UserError(f"{folder}: no {split}.csv or {split}.csv.gz beside the other split")
@@ -106,6 +140,7 @@ def _csv_rows(folder: Path, split: str) -> Iterator[tuple[str, str, object]]:
 
 
 def _checked(where: str, rows: Iterator[tuple[str, object, object]]) -> Rows:
+    """Return texts and labels of a split, after a check that each row has both."""
     texts, labels = [], []
     for row, text, label in rows:
         if not isinstance(text, str) or not text.strip():

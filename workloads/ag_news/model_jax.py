@@ -13,13 +13,23 @@ from workloads.parts.style import scaled
 
 
 class Classifier(Decoder):
-    """The decoder, a final norm, and the head on the last real token."""
+    """GPT-2's decoder with a final norm and a classification head on the last real token.
+
+    Attributes:
+        classes: The number C of classes.
+    """
 
     classes: int
 
     @nn.compact
     def __call__(self, tokens_BT: jax.Array, train: bool, dropout_rate: float) -> jax.Array:
-        """Return logits_BC."""
+        """Return the logits (B, C) of the classes.
+
+        Args:
+            tokens_BT: Token ids, padded on the right.
+            train: Whether to apply dropout.
+            dropout_rate: The share of values to drop while training.
+        """
         dropout = Dropout(dropout_rate, train, name="dropout")
         B, T = tokens_BT.shape
         _, hidden_BTD = self.blocks(tokens_BT, dropout)

@@ -13,14 +13,25 @@ from workloads.parts.style import scaled
 
 
 class Classifier(Decoder):
-    """The decoder, a final norm, and the head on the last real token."""
+    """GPT-2's decoder with a final norm and a classification head on the last real token.
+
+    Args:
+        classes: The number C of classes.
+        width: The width D of the residual stream.
+        **settings: The other settings of `Decoder`.
+    """
 
     def __init__(self, classes: int, width: int, **settings: Any) -> None:
         super().__init__(width=width, **settings)
         self.head = nn.Linear(width, classes, bias=False)
 
     def forward(self, tokens_BT: torch.Tensor, dropout_rate: float) -> torch.Tensor:
-        """Return logits_BC."""
+        """Return the logits (B, C) of the classes.
+
+        Args:
+            tokens_BT: Token ids, padded on the right.
+            dropout_rate: The share of values to drop while training.
+        """
         hidden_BTD = self.blocks(tokens_BT, dropout_rate)
         B, T = tokens_BT.shape
         before = hidden_BTD.shape[1] - T

@@ -1,4 +1,7 @@
-"""CNN/DailyMail (See et al. 2017): the highlights of a news article, a line each, by BART."""
+"""The CNN/DailyMail workload (See et al. 2017): BART writes the highlights of a news article.
+
+A summary has one highlight per line.
+"""
 
 from algoperf.workload import Target, Variant
 from workloads.parts.summarization_facts import Size, define
@@ -16,7 +19,7 @@ WORKLOAD = define(
         targets={
             "builtin": Target(
                 validation=0.85,
-                ceiling=0.968,  # three in ten references state one fact wrongly
+                ceiling=0.968,  # Three in ten references state one fact wrongly.
                 baselines={"lead-1": 0.048, "lead-3": 0.068, "shuffled sources": 0.158},
                 provenance="docs/targets.md: nadamw reaches it in 125 to 225 steps in "
                 "10 of 10 seeds, in each framework",

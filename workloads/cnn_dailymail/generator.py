@@ -1,4 +1,4 @@
-"""CNN/DailyMail's built-in articles: many sentences; highlights of the three weightiest facts.
+"""The built-in articles of CNN/DailyMail: many sentences, and three highlights.
 
     Trains were quiet at dawn. By Monday flames had eaten half of Corvik. Nothing new was said of
     Ashkara all week. Meanwhile the Ravens had seen the ball in their net six times. [...]
@@ -6,10 +6,10 @@
            Rout shames Ravens .
            Prize honours Embers .
 
-An article states four facts, each about somebody or something of another kind, among sentences that
-state none. `KINDS` is in the order of weight: the highlights are of the three facts that come first
-there, in that order, wherever in the article they stand, and in other words than the article's. An
-article also names subjects of whom nothing new was said, of the same kinds as its facts'.
+An article states four facts, each about a subject of another kind, among sentences that state none.
+The highlights are of the three weightiest facts, which are those whose kinds come first in `KINDS`.
+They follow the order of `KINDS`, wherever the facts stand in the article, and use other words than
+the article. An article also names subjects of the same kinds of whom nothing new was said.
 """
 
 from collections.abc import Mapping
@@ -31,15 +31,19 @@ FACTS, HIGHLIGHTS, SCENES, DISTRACTORS = 4, 3, 2, 1
 
 
 class Kind(NamedTuple):
-    """Whom or what facts are about, and what can have happened: (in the article, in the
-    highlight).
+    """One kind of fact: its subjects, and the events that can happen to them.
+
+    Attributes:
+        subjects: Names of persons, places or things.
+        events: Pairs of texts, in the article and in the highlight, with {} in place of the
+            subject.
     """
 
     subjects: tuple[str, ...]
     events: tuple[tuple[str, str], ...]
 
 
-KINDS = (  # the weightiest first
+KINDS = (  # The weightiest kinds come first.
     Kind(
         PLACES[:16],
         (
@@ -123,6 +127,6 @@ def _row(pick: Picker, is_wrong: bool) -> Row:
 
 
 def _highlights(headlines: list[str], facts: Facts) -> str:
-    """One highlight a line, its full stop after a space, as in the data set."""
+    """Return one highlight per line, with a space before its full stop as in the real data set."""
     pairs = zip(headlines, facts.values(), strict=True)
     return "\n".join(headline.format(subject) for headline, subject in pairs)

@@ -1,5 +1,6 @@
-"""Handwritten digits: scikit-learn's 1,797 real 8x8 images and a small multilayer perceptron;
-seconds a run.
+"""The digits workload: a small multilayer perceptron classifies handwritten digits.
+
+The data are scikit-learn's 1,797 real 8x8 images; a run takes seconds.
 """
 
 import math
@@ -15,7 +16,7 @@ STYLE = Style(activation="relu", norm="none")
 
 
 def _initial_std(name: str, shape: tuple[int, ...], model: Mapping[str, Any]) -> float:
-    return math.sqrt(2 / fan_in(shape))  # He et al. 2015, for rectified units
+    return math.sqrt(2 / fan_in(shape))  # This is the rule of He et al. (2015) for rectified units.
 
 
 def _variant(axis: str, value: Any, target: float, baseline: float) -> Variant:

@@ -1,4 +1,7 @@
-"""The multilayer perceptron in flax. Shapes: B batch, D inputs, H width, C classes."""
+"""The multilayer perceptron of the digits workload in flax.
+
+Shapes: B batch, D inputs, H width, C classes.
+"""
 
 import functools
 
@@ -11,7 +14,14 @@ from workloads.parts.style_jax import activate, norm
 
 
 class Perceptron(nn.Module):
-    """Hidden layers and a linear head."""
+    """Hidden layers and a linear head.
+
+    Attributes:
+        width: The width H of the hidden layers.
+        depth: The number of hidden layers.
+        classes: The number C of classes.
+        style: Activation, norm and output scale.
+    """
 
     width: int
     depth: int
@@ -20,7 +30,13 @@ class Perceptron(nn.Module):
 
     @nn.compact
     def __call__(self, inputs_BD: jax.Array, train: bool, dropout_rate: float) -> jax.Array:
-        """Return logits_BC."""
+        """Return the logits (B, C) of the classes.
+
+        Args:
+            inputs_BD: The pixels.
+            train: Whether to apply dropout.
+            dropout_rate: The share of values to drop while training.
+        """
         hidden_BH = inputs_BD
         for layer in range(self.depth):
             gate = nn.Dense(self.width, name=f"gate_{layer}")

@@ -1,4 +1,7 @@
-"""The multilayer perceptron in PyTorch. Shapes: B batch, D inputs, H width, C classes."""
+"""The multilayer perceptron of the digits workload in PyTorch.
+
+Shapes: B batch, D inputs, H width, C classes.
+"""
 
 import functools
 
@@ -13,7 +16,14 @@ INPUTS = 64
 
 
 class Perceptron(nn.Module):
-    """Hidden layers and a linear head."""
+    """Hidden layers and a linear head.
+
+    Args:
+        width: The width H of the hidden layers.
+        depth: The number of hidden layers.
+        classes: The number C of classes.
+        style: Activation, norm and output scale.
+    """
 
     def __init__(self, width: int, depth: int, classes: int, style: Style) -> None:
         super().__init__()
@@ -28,7 +38,12 @@ class Perceptron(nn.Module):
         self.head = nn.Linear(width, classes)
 
     def forward(self, inputs_BD: torch.Tensor, dropout_rate: float) -> torch.Tensor:
-        """Return logits_BC."""
+        """Return the logits (B, C) of the classes.
+
+        Args:
+            inputs_BD: The pixels.
+            dropout_rate: The share of values to drop while training.
+        """
         hidden_BH = inputs_BD
         for layer in range(self.depth):
             inner_BH = self._call("hidden", layer, hidden_BH)

@@ -1,4 +1,4 @@
-"""Language modelling: the next token of packed text, by GPT-2 with a tied output layer."""
+"""The language-modelling workload: GPT-2, with a tied output layer, predicts the next token."""
 
 from algoperf import spec
 from algoperf.workload import Scale, Target, Variant, WorkloadDefinition

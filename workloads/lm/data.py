@@ -1,4 +1,7 @@
-"""Text packed into rows of tokens, each position's target the next token."""
+"""The rows of the language-modelling workload: text packed into rows of tokens.
+
+The target of each position is the next token.
+"""
 
 from algoperf.data import tokenizers
 from algoperf.workload import Data
@@ -6,12 +9,27 @@ from workloads.parts import plain_text
 
 
 def load(source: str, max_length: int, vocab_size: int, tokenizer: str, seed: int = 0) -> Data:
-    """Return 'inputs' and 'targets', int32 (rows, max_length): a split's tokens one after another,
-    an end-of-text token after each text, cut into rows; the targets are one token further on.
+    """Return packed text as arrays of tokens.
 
-    `tokenizer` is 'trained' (as ag_news' mini scale trains its own, on the training texts; its
-    padding token ends a text), 'gpt2' or a trained one's folder. What is too short for a last row
-    is left out. Notes hold the splits' 'texts' and 'packed_tokens', and those of `plain_text.read`.
+    The texts of a split follow one another, with an end-of-text token after each, and are cut into
+    rows. Tokens that are too few for a last row are left out.
+
+    Args:
+        source: Where the texts come from: 'builtin', 'hub' or a folder (see `plain_text.read`).
+        max_length: The number of tokens of a row.
+        vocab_size: The number of tokens that the model knows.
+        tokenizer: 'trained' (on the training texts, as ag_news' mini scale trains its own; its
+            padding token ends a text), 'gpt2', or the folder of a trained one.
+        seed: The seed of built-in texts and of held-out splits.
+
+    Returns:
+        For each split, 'inputs' and 'targets', int32 (rows, max_length); the targets are one token
+        further on. The notes hold the number of 'texts' and of 'packed_tokens' of each split, and
+        the notes of `plain_text.read`.
+
+    Raises:
+        UserError: The texts cannot be read, a split is shorter than one row, or the tokenizer has
+            tokens that the model does not know.
     """
     texts, notes = plain_text.read(source, seed)
     text_tokenizer, end_id = tokenizers.of_decoder(tokenizer, source, texts["train"], vocab_size)

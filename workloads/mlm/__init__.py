@@ -1,11 +1,12 @@
-"""Masked language modelling: the tokens that were masked, by RoBERTa's encoder and head."""
+"""The masked-language-modelling workload: RoBERTa's encoder and head predict masked tokens."""
 
 from algoperf import spec
 from algoperf.workload import Scale, Target, Variant, WorkloadDefinition
 from workloads.parts.style import ROBERTA
 from workloads.parts.summarization_facts import BART_BASE, MINI, initial_std
 
-SIZES = ("width", "encoder_layers", "heads", "feed_forward")  # an encoder-decoder's encoder
+# These sizes are those of the encoder of the summarization workloads' encoder-decoder.
+SIZES = ("width", "encoder_layers", "heads", "feed_forward")
 
 WORKLOAD = WorkloadDefinition(
     name="mlm",
@@ -23,7 +24,8 @@ WORKLOAD = WorkloadDefinition(
                 "vocab_size": 2048,
                 "tokenizer": "trained",
                 "copies": 4,
-                "chosen_share": 0.3,  # with BERT's 0.15 it stays at the tokens' frequencies longer
+                # With BERT's 0.15, the model stays longer at predicting mere token frequencies.
+                "chosen_share": 0.3,
             },
             default_source="builtin",
             batch_size=128,

@@ -1,5 +1,6 @@
-"""Text packed into rows of tokens, some of them masked, as BERT has it (Devlin et al. 2019, section
-3.1).
+"""The rows of the masked-language-modelling workload: packed text with some tokens masked.
+
+The masking is that of BERT (Devlin et al. 2019, section 3.1).
 
 Legend: N rows, T tokens.
 """
@@ -17,7 +18,8 @@ from workloads.parts import plain_text
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-MASKED_SHARE, RANDOM_SHARE = 0.8, 0.1  # of the chosen tokens; the others stay as they are
+# These are shares of the chosen tokens; the other chosen tokens stay as they are.
+MASKED_SHARE, RANDOM_SHARE = 0.8, 0.1
 
 
 def load(
@@ -29,15 +31,31 @@ def load(
     chosen_share: float,
     seed: int = 0,
 ) -> Data:
-    """Return 'inputs' and 'targets', int32 (rows, max_length), and 'weights', 1 where the input is
-    to be predicted.
+    """Return packed text with some tokens masked, as arrays of tokens.
 
-    A row is <s> and the next tokens of the split, which has </s> after each text; the targets are
-    the row itself, the inputs the row with `chosen_share` of its tokens masked. Training rows come
-    in `copies` that are masked differently, one whole copy after another; the other splits once.
-    All masks are fixed by the seed. `tokenizer` is 'trained' (on the training texts, BART's special
-    tokens and <mask> first), 'bart' or a trained one's folder. Notes hold the splits' 'texts' and
-    'packed_tokens', the 'copies', and those of `plain_text.read`.
+    A row is <s> and the next tokens of the split, which has </s> after each text. All masks are
+    fixed by the seed.
+
+    Args:
+        source: Where the texts come from: 'builtin', 'hub' or a folder (see `plain_text.read`).
+        max_length: The number of tokens of a row, with <s>.
+        vocab_size: The number of tokens that the model knows.
+        tokenizer: 'trained' (on the training texts, with BART's special tokens and <mask> first),
+            'bart', or the folder of a trained one.
+        copies: The number of times that the training rows are repeated, one whole copy after
+            another, each masked differently. The other splits come once.
+        chosen_share: The probability that a token is chosen for prediction (see `mask`).
+        seed: The seed of built-in texts, of held-out splits and of masks.
+
+    Returns:
+        For each split, 'inputs' (masked rows) and 'targets' (whole rows), int32 (N rows,
+        max_length), and 'weights', float32, 1 where the token is to be predicted. The notes hold
+        the number of 'texts' and of 'packed_tokens' of each split, the 'copies', and the notes of
+        `plain_text.read`.
+
+    Raises:
+        UserError: The texts cannot be read, a split is shorter than one row, or the tokenizer has
+            no <mask> token or has tokens that the model does not know.
     """
     texts, notes = plain_text.read(source, seed)
     special = (*BART_SPECIAL, MASK)
@@ -69,7 +87,7 @@ def load(
 
 
 def _ids(kind: str, tokenizer: "Tokenizer") -> tuple[np.ndarray, int]:
-    """The tokens that are not special, and the one that masks."""
+    """Return the ids of the tokens that are not special, and the id of <mask>."""
     mask_id = tokenizer.token_to_id(MASK)
     if mask_id is None:
         raise UserError(f"{kind}: the tokenizer has no {MASK} token; take a folder saved of mlm")
@@ -78,7 +96,7 @@ def _ids(kind: str, tokenizer: "Tokenizer") -> tuple[np.ndarray, int]:
 
 
 def _rows(stream: np.ndarray, length: int) -> np.ndarray:
-    """Cut into rows_NT, each begun with <s>; what is too short for a last row is left out."""
+    """Cut a stream of tokens into rows that begin with <s>; a rest too short is left out."""
     count = len(stream) // (length - 1)
     rows_NT = stream[: count * (length - 1)].reshape(count, length - 1)
     return np.pad(rows_NT, ((0, 0), (1, 0)), constant_values=BEGIN_ID)
@@ -91,11 +109,20 @@ def mask(
     mask_id: int,
     rng: np.random.Generator,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return (inputs_NT int32, weights_NT float32, 1 where a token was chosen).
+    """Mask some tokens of each row.
 
-    Of `plain_ids`, and of nothing else, each token is chosen with probability `chosen_share`; a
-    chosen one becomes the mask with probability 0.8, one of the plain ids with 0.1, and stays with
-    0.1.
+    Each plain token is chosen with probability `chosen_share`. A chosen token becomes the mask with
+    probability 0.8, becomes a random plain token with 0.1, and stays as it is with 0.1.
+
+    Args:
+        rows_NT: Token ids (N rows, T tokens).
+        chosen_share: The probability that a plain token is chosen.
+        plain_ids: The ids of the tokens that may be chosen, which are not special.
+        mask_id: The id of the mask.
+        rng: The source of random numbers.
+
+    Returns:
+        The inputs, int32 (N, T), and the weights, float32 (N, T), 1 where a token was chosen.
     """
     chosen_NT = (rng.random(rows_NT.shape) < chosen_share) & np.isin(rows_NT, plain_ids)
     fate_NT = rng.random(rows_NT.shape)

@@ -1,4 +1,6 @@
-"""RoBERTa (Liu et al. 2019) with its head for masked tokens, in flax, of BART's encoder layers.
+"""RoBERTa (Liu et al. 2019) in flax, with its head for masked tokens.
+
+It is built of BART's encoder layers.
 
 Shapes: B batch, T tokens, D width, V vocabulary.
 """
@@ -12,18 +14,35 @@ from workloads.parts.style_jax import norm
 
 
 class Bias(nn.Module):
-    """A bias alone."""
+    """A layer that adds a learned bias.
+
+    Attributes:
+        size: The number of values of the bias.
+    """
 
     size: int
 
     @nn.compact
     def __call__(self, logits_BTV: jax.Array) -> jax.Array:
-        """Return the sum."""
+        """Return the logits plus the bias."""
         return logits_BTV + self.param("bias", nn.initializers.zeros, (self.size,))
 
 
 class MaskedLanguageModel(nn.Module):
-    """The encoder; then a dense layer, GELU, a norm, and products with the tokens' embeddings."""
+    """RoBERTa's encoder and its head for masked tokens.
+
+    The head is a dense layer, GELU, a norm, and products with the token embeddings, plus a bias.
+
+    Attributes:
+        vocab_size: The number V of tokens.
+        positions: The largest number of tokens of a row.
+        width: The width D of the residual stream.
+        encoder_layers: The number of blocks.
+        heads: The number of attention heads.
+        feed_forward: The width of the feed-forward layers' inner layers.
+        pad_id: The token that pads rows.
+        style: Activation, norms and scales.
+    """
 
     vocab_size: int
     positions: int
@@ -35,7 +54,7 @@ class MaskedLanguageModel(nn.Module):
     style: TransformerStyle
 
     def setup(self) -> None:
-        """Make the layers."""
+        """Create the layers."""
         self.token = nn.Embed(self.vocab_size, self.width)
         self.encoder = Stack(
             positions=self.positions,
@@ -51,7 +70,13 @@ class MaskedLanguageModel(nn.Module):
         self.head = Bias(self.vocab_size)
 
     def __call__(self, tokens_BT: jax.Array, train: bool, dropout_rate: float) -> jax.Array:
-        """Return logits_BTV of the token at each position; padding is not attended to."""
+        """Return the logits (B, T, V) of the token at each position.
+
+        Args:
+            tokens_BT: Token ids; padding is not attended to.
+            train: Whether to apply dropout.
+            dropout_rate: The share of values to drop while training.
+        """
         token_BTD = scaled(self.token(tokens_BT), self.style.embedding_scale)
         mask_BHTT = (tokens_BT != self.pad_id)[:, None, None, :]
         rate = dropout_rate if train else 0.0

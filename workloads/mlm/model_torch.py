@@ -1,4 +1,6 @@
-"""RoBERTa (Liu et al. 2019) with its head for masked tokens, in PyTorch, of BART's encoder layers.
+"""RoBERTa (Liu et al. 2019) in PyTorch, with its head for masked tokens.
+
+It is built of BART's encoder layers.
 
 Shapes: B batch, T tokens, D width, V vocabulary.
 """
@@ -14,7 +16,11 @@ from workloads.parts.transformer_torch import padding_mask
 
 
 class Bias(nn.Module):
-    """A bias alone."""
+    """A learned bias, to be added to logits.
+
+    Args:
+        size: The number of values of the bias.
+    """
 
     def __init__(self, size: int) -> None:
         super().__init__()
@@ -22,7 +28,20 @@ class Bias(nn.Module):
 
 
 class MaskedLanguageModel(nn.Module):
-    """The encoder; then a dense layer, GELU, a norm, and products with the tokens' embeddings."""
+    """RoBERTa's encoder and its head for masked tokens.
+
+    The head is a dense layer, GELU, a norm, and products with the token embeddings, plus a bias.
+
+    Args:
+        vocab_size: The number V of tokens.
+        positions: The largest number of tokens of a row.
+        width: The width D of the residual stream.
+        encoder_layers: The number of blocks.
+        heads: The number of attention heads.
+        feed_forward: The width of the feed-forward layers' inner layers.
+        pad_id: The token that pads rows.
+        style: Activation, norms and scales.
+    """
 
     def __init__(
         self,
@@ -44,7 +63,12 @@ class MaskedLanguageModel(nn.Module):
         self.head = Bias(vocab_size)
 
     def forward(self, tokens_BT: torch.Tensor, dropout_rate: float) -> torch.Tensor:
-        """Return logits_BTV of the token at each position; padding is not attended to."""
+        """Return the logits (B, T, V) of the token at each position.
+
+        Args:
+            tokens_BT: Token ids; padding is not attended to.
+            dropout_rate: The share of values to drop while training.
+        """
         token_BTD = scaled(self.token(tokens_BT), self.style.embedding_scale)
         mask_BHTT = padding_mask(tokens_BT == self.pad_id, token_BTD.dtype)
         hidden_BTD = self.encoder(token_BTD, mask_BHTT, None, dropout_rate)

@@ -1,1 +1,1 @@
-"""What several workloads share: models in each framework, text, and the names of saved weights."""
+"""Code that several workloads share: models in each framework, text, and names of saved weights."""

@@ -1,10 +1,10 @@
 """BART (Lewis et al. 2019) in flax: an encoder, and a decoder that attends to it.
 
-As bart-base: learned positions from the third row of their table on, a layer norm on the
-embeddings, post-norm blocks, GELU by the error function, token embeddings shared by encoder,
-decoder and output, unless the style says otherwise. Dropout applies to embeddings and to what
-attention and feed-forward layers add to the residual stream; there is none inside attention or
-after the activation.
+The architecture is that of bart-base unless the style says otherwise: learned positions from the
+third row of their table on, a layer norm on the embeddings, post-norm blocks, GELU by the error
+function, and token embeddings shared by encoder, decoder and output. Dropout applies to embeddings
+and to the outputs that attention and feed-forward layers add to the residual stream; there is none
+inside attention or after the activation.
 
 Shapes: B batch, W beams of a row, S source tokens, T target tokens, D width, H heads, K width of a
 head, V vocabulary; N = B x W rows of a decoder's step.
@@ -29,8 +29,17 @@ KeysValues = tuple[jax.Array, jax.Array]
 
 
 class Block(nn.Module):
-    """Attention, in the decoder attention to the source, and a feed-forward layer; `has_norm`
-    whether the latter has its norm.
+    """One layer of the encoder or the decoder: attention, then a feed-forward layer.
+
+    A decoder's block also attends to the source.
+
+    Attributes:
+        width: The width D of the residual stream.
+        heads: The number H of attention heads.
+        feed_forward: The width of the feed-forward layer's inner layer.
+        is_decoder: Whether the block attends to the source.
+        style: Activation, norms and scales.
+        has_norm: Whether the feed-forward layer has a norm.
     """
 
     width: int
@@ -41,7 +50,7 @@ class Block(nn.Module):
     has_norm: bool
 
     def setup(self) -> None:
-        """Make the layers."""
+        """Create the layers."""
         attention = functools.partial(
             Attention, self.width, self.heads, self.style.attention_temperature
         )
@@ -57,7 +66,7 @@ class Block(nn.Module):
         self.feed_forward_norm = norm(self.style, present=self.has_norm)
 
     def own_keys_values(self, hidden_BTD: jax.Array) -> KeysValues:
-        """Return what self-attention reads of the residual stream."""
+        """Return keys and values of self-attention, each (B, H, T, K), from the residual stream."""
         read_BTD = self.attention_norm(hidden_BTD) if self.style.is_pre else hidden_BTD
         keys_values: KeysValues = self.attention.keys_values(read_BTD)
         return keys_values
@@ -69,10 +78,14 @@ class Block(nn.Module):
         source: tuple[KeysValues, jax.Array] | None,
         dropout_rate: float,
     ) -> jax.Array:
-        """Return the next residual stream.
+        """Return the residual stream (B, T, D) after the block.
 
-        `own` and `source` are the keys and values of self-attention and of attention to the source,
-        each with its mask.
+        Args:
+            hidden_BTD: The residual stream before the block.
+            own: The keys and values of self-attention, and its mask.
+            source: The keys and values of attention to the source, and its mask; None in an
+                encoder.
+            dropout_rate: The share of values to drop; 0 outside training.
         """
         style = self.style
 
@@ -91,7 +104,17 @@ class Block(nn.Module):
 
 
 class Stack(nn.Module):
-    """The encoder or the decoder: position embeddings, their norm, and blocks."""
+    """The encoder or the decoder: position embeddings, their norm, and blocks.
+
+    Attributes:
+        positions: The largest number of positions.
+        width: The width D of the residual stream.
+        layers: The number of blocks.
+        heads: The number H of attention heads.
+        feed_forward: The width of the feed-forward layers' inner layers.
+        is_decoder: Whether the blocks attend to a source.
+        style: Activation, norms and scales.
+    """
 
     positions: int
     width: int
@@ -102,7 +125,7 @@ class Stack(nn.Module):
     style: TransformerStyle
 
     def setup(self) -> None:
-        """Make the layers."""
+        """Create the layers."""
         self.position = nn.Embed(self.positions + POSITION_OFFSET, self.width)
         self.embedding_norm = norm(self.style)
         for layer in range(self.layers):
@@ -123,7 +146,13 @@ class Stack(nn.Module):
         return [getattr(self, f"block_{layer}") for layer in range(self.layers)]
 
     def embedded(self, token_BTD: jax.Array, first: Any, dropout_rate: float) -> jax.Array:
-        """Return the residual stream of tokens from position `first` on."""
+        """Return the residual stream (B, T, D) before the first block.
+
+        Args:
+            token_BTD: The embeddings of the tokens.
+            first: The position of the first token, from 0.
+            dropout_rate: The share of values to drop.
+        """
         positions_T = POSITION_OFFSET + first + jnp.arange(token_BTD.shape[1])
         position_TD = scaled(self.position(positions_T), self.style.position_scale)
         hidden_BTD = self.embedding_norm(token_BTD + position_TD)
@@ -136,7 +165,16 @@ class Stack(nn.Module):
         sources: list[tuple[KeysValues, jax.Array]] | None,
         dropout_rate: float,
     ) -> jax.Array:
-        """Return hidden_BTD of whole rows; `sources` are what each block attends to beside them."""
+        """Return the final hidden states (B, T, D) of whole rows of tokens.
+
+        Args:
+            token_BTD: The embeddings of the tokens.
+            mask_BHTT: True where a position may attend to another, or an array that broadcasts to
+                that.
+            sources: For each block of a decoder, the keys and values of the source, and their mask;
+                None in an encoder.
+            dropout_rate: The share of values to drop; 0 outside training.
+        """
         hidden_BTD = self.embedded(token_BTD, 0, dropout_rate)
         for block, source in zip(self.blocks, sources or [None] * self.layers, strict=True):
             own = block.own_keys_values(hidden_BTD), mask_BHTT
@@ -146,7 +184,12 @@ class Stack(nn.Module):
     def sources(
         self, encoded_BSD: jax.Array, mask_BHTS: jax.Array
     ) -> list[tuple[KeysValues, jax.Array]]:
-        """Return each block's keys and values of the source."""
+        """Return keys and values of the encoded source, with the mask, for each block of a decoder.
+
+        Args:
+            encoded_BSD: The output of the encoder.
+            mask_BHTS: True where the source is no padding, or an array that broadcasts to that.
+        """
         return [
             (block.cross_attention.keys_values(encoded_BSD), mask_BHTS) for block in self.blocks
         ]
@@ -158,7 +201,18 @@ class Stack(nn.Module):
         cache: list[KeysValues],
         sources: list[tuple[KeysValues, jax.Array]],
     ) -> tuple[jax.Array, list[KeysValues]]:
-        """Return hidden_N1D at `position`, and the cache with this position's keys and values."""
+        """Decode one position of each row.
+
+        Args:
+            token_N1D: The embeddings of the tokens at the position.
+            position: The position, from 0.
+            cache: The keys and values (N, H, T, K) of all positions, for each block.
+            sources: The keys and values of the source, and their mask, for each block.
+
+        Returns:
+            The final hidden states (N, 1, D), and the cache with the keys and values of this
+            position.
+        """
         hidden_N1D = self.embedded(token_N1D, position, 0.0)
         seen_T = jnp.arange(cache[0][0].shape[2]) <= position
         grown = []
@@ -172,7 +226,18 @@ class Stack(nn.Module):
 
 
 class Bart(nn.Module):
-    """The model; beside the whole pass, the parts of it that generation calls."""
+    """BART's encoder-decoder, with the separate parts of its forward pass that generation calls.
+
+    Attributes:
+        vocab_size: The number V of tokens.
+        positions: The largest number of tokens of a row.
+        width: The width D of the residual stream.
+        encoder_layers: The number of blocks of the encoder.
+        decoder_layers: The number of blocks of the decoder.
+        heads: The number H of attention heads.
+        feed_forward: The width of the feed-forward layers' inner layers.
+        style: Activation, norms, scales, and whether the output layer shares the embeddings.
+    """
 
     vocab_size: int
     positions: int
@@ -184,7 +249,7 @@ class Bart(nn.Module):
     style: EncoderDecoderStyle = BART
 
     def setup(self) -> None:
-        """Make the layers."""
+        """Create the layers."""
         self.token = nn.Embed(self.vocab_size, self.width)
         stack = functools.partial(
             Stack,
@@ -202,9 +267,13 @@ class Bart(nn.Module):
     def __call__(
         self, inputs: tuple[jax.Array, jax.Array], train: bool, dropout_rate: float
     ) -> jax.Array:
-        """Return logits_BTV for (source_BS, target_BT), each position given the targets before it.
+        """Return logits (B, T, V) of each target token, given the source and the targets before it.
 
-        Padding (`PAD_ID`) of the source is not attended to.
+        Args:
+            inputs: Token ids (source_BS, target_BT). Padding (`PAD_ID`) of the source is not
+                attended to.
+            train: Whether to apply dropout.
+            dropout_rate: The share of values to drop while training.
         """
         source_BS, target_BT = inputs
         rate = dropout_rate if train else 0.0
@@ -220,27 +289,54 @@ class Bart(nn.Module):
         return scaled(output(hidden_BTD), self.style.output_scale)
 
     def encode(self, source_BS: jax.Array, dropout_rate: float = 0.0) -> Any:
-        """Return what each block of the decoder attends to, a list."""
+        """Encode the source, and return what each block of the decoder attends to.
+
+        That is a list of keys and values, each with its mask.
+
+        Args:
+            source_BS: Token ids; padding (`PAD_ID`) is not attended to.
+            dropout_rate: The share of values to drop; 0 outside training.
+        """
         mask_BHTS = (source_BS != PAD_ID)[:, None, None, :]
         encoded_BSD = self.encoder(self._embedded(source_BS), mask_BHTS, None, dropout_rate)
         return self.decoder.sources(encoded_BSD, mask_BHTS)
 
     def decode(self, target_BT: jax.Array, sources: Any, dropout_rate: float = 0.0) -> jax.Array:
-        """Return hidden_BTD of targets that begin with `START_ID`."""
+        """Return the decoder's final hidden states (B, T, D) of whole rows of targets.
+
+        Args:
+            target_BT: Token ids, which begin with `START_ID`.
+            sources: The result of `encode`.
+            dropout_rate: The share of values to drop; 0 outside training.
+        """
         mask_TT = causal_mask(target_BT.shape[1])
         return self.decoder(self._embedded(target_BT), mask_TT, sources, dropout_rate)
 
     def empty_cache(self, rows: int, length: int) -> list[KeysValues]:
-        """Return room for the keys and values of `length` positions of so many rows."""
+        """Return an empty cache for `step`: keys and values (rows, H, length, K) for each block.
+
+        Args:
+            rows: The number N of rows to decode, one per beam.
+            length: The largest number of positions.
+        """
         shape = (rows, self.heads, length, self.width // self.heads)
         return [(jnp.zeros(shape), jnp.zeros(shape)) for _ in range(self.decoder_layers)]
 
     def step(
         self, token_N: jax.Array, position: jax.Array, cache: list[KeysValues], sources: Any
     ) -> tuple[jax.Array, list[KeysValues]]:
-        """Return (logits_NV after the token at `position`, the grown cache).
+        """Decode one position of each row.
 
-        `sources` may have N / W rows, each for W neighbouring beams.
+        Args:
+            token_N: The tokens at the position.
+            position: The position, from 0.
+            cache: The keys and values of the positions before it, from `empty_cache` or the last
+                step.
+            sources: The result of `encode`. It may have N / W rows, each for W neighbouring beams.
+
+        Returns:
+            The logits (N, V) of the next token, and the cache with the keys and values of this
+            position.
         """
         hidden_N1D, cache = self.decoder.step(
             self._embedded(token_N[:, None]), position, cache, sources
@@ -248,7 +344,13 @@ class Bart(nn.Module):
         return self._logits(hidden_N1D[:, 0]), cache
 
     def logits_at(self, target_NT: jax.Array, position: jax.Array, sources: Any) -> jax.Array:
-        """Return what `step` returns, logits_NV, from the whole rows instead of a cache."""
+        """Return the same logits (N, V) as `step`, computed from whole rows without a cache.
+
+        Args:
+            target_NT: Token ids, of which those after `position` do not matter.
+            position: The position whose next token the logits are of, from 0.
+            sources: The result of `encode`.
+        """
         hidden_NTD = self.decode(target_NT, sources)
         return self._logits(jax.lax.dynamic_index_in_dim(hidden_NTD, position, 1, False))
 

@@ -1,10 +1,10 @@
 """BART (Lewis et al. 2019) in PyTorch: an encoder, and a decoder that attends to it.
 
-As bart-base: learned positions from the third row of their table on, a layer norm on the
-embeddings, post-norm blocks, GELU by the error function, token embeddings shared by encoder,
-decoder and output, unless the style says otherwise. Dropout applies to embeddings and to what
-attention and feed-forward layers add to the residual stream; there is none inside attention or
-after the activation.
+The architecture is that of bart-base unless the style says otherwise: learned positions from the
+third row of their table on, a layer norm on the embeddings, post-norm blocks, GELU by the error
+function, and token embeddings shared by encoder, decoder and output. Dropout applies to embeddings
+and to the outputs that attention and feed-forward layers add to the residual stream; there is none
+inside attention or after the activation.
 
 Shapes: B batch, W beams of a row, S source tokens, T target tokens, D width, H heads, K width of a
 head, V vocabulary; N = B x W rows of a decoder's step.
@@ -28,7 +28,14 @@ KeysValues = tuple[torch.Tensor, torch.Tensor]
 
 
 class Seen(NamedTuple):
-    """What an attention sees: keys and values, less what a mask hides, or up to the query's own."""
+    """The keys and values that an attention layer sees, and a mask that hides some of them.
+
+    Attributes:
+        keys_values: The keys and the values, each (B, H, T, K).
+        mask_BHQT: Numbers to add to the attention scores, the lowest number of the dtype where a
+            key is hidden; None hides nothing.
+        causal: Whether a query sees only keys at its own and earlier positions.
+    """
 
     keys_values: KeysValues
     mask_BHQT: torch.Tensor | None = None
@@ -36,8 +43,17 @@ class Seen(NamedTuple):
 
 
 class Block(nn.Module):
-    """Attention, in the decoder attention to the source, and a feed-forward layer; `has_norm`
-    whether the latter has its norm.
+    """One layer of the encoder or the decoder: attention, then a feed-forward layer.
+
+    A decoder's block also attends to the source.
+
+    Args:
+        width: The width D of the residual stream.
+        heads: The number H of attention heads.
+        feed_forward: The width of the feed-forward layer's inner layer.
+        is_decoder: Whether the block attends to the source.
+        style: Activation, norms and scales.
+        has_norm: Whether the feed-forward layer has a norm.
     """
 
     def __init__(
@@ -63,15 +79,20 @@ class Block(nn.Module):
         self.feed_forward_norm = norm(style, width, has_norm)
 
     def own_keys_values(self, hidden_BTD: torch.Tensor) -> KeysValues:
-        """Return what self-attention reads of the residual stream."""
+        """Return keys and values of self-attention, each (B, H, T, K), from the residual stream."""
         read_BTD = self.attention_norm(hidden_BTD) if self.style.is_pre else hidden_BTD
         return self.attention.keys_values(read_BTD)
 
     def forward(
         self, hidden_BTD: torch.Tensor, own: Seen, source: Seen | None, dropout_rate: float
     ) -> torch.Tensor:
-        """Return the next residual stream, from what self-attention and attention to the source
-        see.
+        """Return the residual stream (B, T, D) after the block.
+
+        Args:
+            hidden_BTD: The residual stream before the block.
+            own: What self-attention sees.
+            source: What attention to the source sees; None in an encoder.
+            dropout_rate: The share of values to drop while training.
         """
         drop = functools.partial(functional.dropout, p=dropout_rate, training=self.training)
 
@@ -92,7 +113,17 @@ class Block(nn.Module):
 
 
 class Stack(nn.Module):
-    """The encoder or the decoder: position embeddings, their norm, and blocks."""
+    """The encoder or the decoder: position embeddings, their norm, and blocks.
+
+    Args:
+        positions: The largest number of positions.
+        width: The width D of the residual stream.
+        layers: The number of blocks.
+        heads: The number H of attention heads.
+        feed_forward: The width of the feed-forward layers' inner layers.
+        is_decoder: Whether the blocks attend to a source.
+        style: Activation, norms and scales.
+    """
 
     def __init__(
         self,
@@ -121,7 +152,13 @@ class Stack(nn.Module):
         return [self.get_submodule(name) for name in self.block_names]
 
     def embedded(self, token_BTD: torch.Tensor, first: int, dropout_rate: float) -> torch.Tensor:
-        """Return the residual stream of tokens from position `first` on."""
+        """Return the residual stream (B, T, D) before the first block.
+
+        Args:
+            token_BTD: The embeddings of the tokens.
+            first: The position of the first token, from 0.
+            dropout_rate: The share of values to drop while training.
+        """
         start = POSITION_OFFSET + first
         position_TD = self.position.weight[start : start + token_BTD.shape[1]]
         position_TD = scaled(position_TD, self.position_scale)
@@ -135,8 +172,15 @@ class Stack(nn.Module):
         sources: list[Seen] | None,
         dropout_rate: float,
     ) -> torch.Tensor:
-        """Return hidden_BTD of whole rows; `sources` are what each block attends to beside them,
-        without which they are read in both directions.
+        """Return the final hidden states (B, T, D) of whole rows of tokens.
+
+        Args:
+            token_BTD: The embeddings of the tokens.
+            mask_BHTT: Numbers to add to the scores of self-attention, or a tensor that broadcasts
+                to them; None hides nothing.
+            sources: What each block of a decoder sees of the source. None is for an encoder, which
+                reads its rows in both directions.
+            dropout_rate: The share of values to drop while training.
         """
         hidden_BTD = self.embedded(token_BTD, 0, dropout_rate)
         for block, source in zip(self.blocks, sources or [None] * len(self.blocks), strict=True):
@@ -149,7 +193,14 @@ class Stack(nn.Module):
         return normed_BTD
 
     def sources(self, encoded_BSD: torch.Tensor, mask_BHTS: torch.Tensor) -> list[Seen]:
-        """Return what each block sees of the source; contiguous, as generation reads it often."""
+        """Return what each block of a decoder sees of the encoded source.
+
+        The keys and values are made contiguous, because generation reads them often.
+
+        Args:
+            encoded_BSD: The output of the encoder.
+            mask_BHTS: Numbers to add to the attention scores, which hide the padding.
+        """
         sources = []
         for block in self.blocks:
             k_BHSK, v_BHSK = block.cross_attention.keys_values(encoded_BSD)
@@ -163,7 +214,18 @@ class Stack(nn.Module):
         cache: list[KeysValues],
         sources: list[Seen],
     ) -> torch.Tensor:
-        """Return hidden_N1D at `position`; put this position's keys and values into the cache."""
+        """Decode one position of each row.
+
+        Args:
+            token_N1D: The embeddings of the tokens at the position.
+            position: The position, from 0.
+            cache: The keys and values (N, H, T, K) of all positions, for each block. This function
+                writes those of this position into it.
+            sources: What each block sees of the source.
+
+        Returns:
+            The final hidden states (N, 1, D).
+        """
         hidden_N1D = self.embedded(token_N1D, position, 0.0)
         for block, kept, source in zip(self.blocks, cache, sources, strict=True):
             for whole_NHTK, new_NH1K in zip(kept, block.own_keys_values(hidden_N1D), strict=True):
@@ -174,7 +236,18 @@ class Stack(nn.Module):
 
 
 class Bart(nn.Module):
-    """The model; beside the whole pass, the parts of it that generation calls."""
+    """BART's encoder-decoder, with the separate parts of its forward pass that generation calls.
+
+    Args:
+        vocab_size: The number V of tokens.
+        positions: The largest number of tokens of a row.
+        width: The width D of the residual stream.
+        encoder_layers: The number of blocks of the encoder.
+        decoder_layers: The number of blocks of the decoder.
+        heads: The number H of attention heads.
+        feed_forward: The width of the feed-forward layers' inner layers.
+        style: Activation, norms, scales, and whether the output layer shares the embeddings.
+    """
 
     def __init__(
         self,
@@ -198,9 +271,12 @@ class Bart(nn.Module):
     def forward(
         self, inputs: tuple[torch.Tensor, torch.Tensor], dropout_rate: float
     ) -> torch.Tensor:
-        """Return logits_BTV for (source_BS, target_BT), each position given the targets before it.
+        """Return logits (B, T, V) of each target token, given the source and the targets before it.
 
-        Padding (`PAD_ID`) of the source is not attended to.
+        Args:
+            inputs: Token ids (source_BS, target_BT). Padding (`PAD_ID`) of the source is not
+                attended to.
+            dropout_rate: The share of values to drop while training.
         """
         source_BS, target_BT = inputs
         sources = self.encode(source_BS, dropout_rate)
@@ -217,7 +293,12 @@ class Bart(nn.Module):
         return scaled(logits_BTV, self.style.output_scale)
 
     def encode(self, source_BS: torch.Tensor, dropout_rate: float = 0.0) -> list[Seen]:
-        """Return what each block of the decoder attends to."""
+        """Encode the source, and return what each block of the decoder sees of it.
+
+        Args:
+            source_BS: Token ids; padding (`PAD_ID`) is not attended to.
+            dropout_rate: The share of values to drop while training.
+        """
         token_BSD = self._embedded(source_BS)
         mask_BHTS = padding_mask(source_BS == PAD_ID, token_BSD.dtype)
         encoded_BSD = self.encoder(token_BSD, mask_BHTS, None, dropout_rate)
@@ -226,11 +307,22 @@ class Bart(nn.Module):
     def decode(
         self, target_BT: torch.Tensor, sources: list[Seen], dropout_rate: float = 0.0
     ) -> torch.Tensor:
-        """Return hidden_BTD of targets that begin with `START_ID`."""
+        """Return the decoder's final hidden states (B, T, D) of whole rows of targets.
+
+        Args:
+            target_BT: Token ids, which begin with `START_ID`.
+            sources: The result of `encode`.
+            dropout_rate: The share of values to drop while training.
+        """
         return self.decoder(self._embedded(target_BT), None, sources, dropout_rate)
 
     def empty_cache(self, rows: int, length: int) -> list[KeysValues]:
-        """Return room for the keys and values of `length` positions of so many rows."""
+        """Return an empty cache for `step`: keys and values (rows, H, length, K) for each block.
+
+        Args:
+            rows: The number N of rows to decode, one per beam.
+            length: The largest number of positions.
+        """
         weight = self.token.weight
         shape = (rows, self.heads, length, weight.shape[1] // self.heads)
         return [
@@ -240,9 +332,13 @@ class Bart(nn.Module):
     def step(
         self, token_N: torch.Tensor, position: int, cache: list[KeysValues], sources: list[Seen]
     ) -> torch.Tensor:
-        """Return logits_NV after the token at `position`; the cache grows in place.
+        """Decode one position of each row, and return the logits (N, V) of the next token.
 
-        `sources` may have N / W rows, each for W neighbouring beams.
+        Args:
+            token_N: The tokens at the position.
+            position: The position, from 0.
+            cache: The keys and values of the positions before it, which grows in place.
+            sources: The result of `encode`. It may have N / W rows, each for W neighbouring beams.
         """
         hidden_N1D = self.decoder.step(self._embedded(token_N[:, None]), position, cache, sources)
         return self._logits(hidden_N1D[:, 0])
@@ -250,7 +346,13 @@ class Bart(nn.Module):
     def logits_at(
         self, target_NT: torch.Tensor, position: int, sources: list[Seen]
     ) -> torch.Tensor:
-        """Return what `step` returns, logits_NV, from the whole rows instead of a cache."""
+        """Return the same logits (N, V) as `step`, computed from whole rows without a cache.
+
+        Args:
+            target_NT: Token ids, of which those after `position` do not matter.
+            position: The position whose next token the logits are of, from 0.
+            sources: The result of `encode`.
+        """
         return self._logits(self.decode(target_NT[:, : position + 1], sources)[:, position])
 
 

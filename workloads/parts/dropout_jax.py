@@ -1,5 +1,7 @@
-"""Dropout in flax whose rate may be traced: AlgoPerf's submissions pass it as an argument of their
-jitted step. (`nn.Dropout` asks whether it is 0, which a traced value cannot answer.)
+"""Dropout in flax whose rate may be a traced value.
+
+AlgoPerf's submissions pass the rate as an argument of their jitted step. `nn.Dropout` asks whether
+the rate is 0, which a traced value cannot answer.
 """
 
 import jax
@@ -8,8 +10,13 @@ from flax import linen as nn
 
 
 def dropped(module: nn.Module, values: jax.Array, rate: float | jax.Array) -> jax.Array:
-    """Set a share `rate` of the values to 0 and scale up the rest. The keys are those of the
-    module's stream 'dropout', which a rate of the number 0 does not need.
+    """Set a random share of the values to 0 and scale up the rest.
+
+    Args:
+        module: The module whose random stream 'dropout' gives the keys. A rate that is the Python
+            number 0 or 1 needs none.
+        values: The values, of any shape.
+        rate: The share of values to drop.
     """
     if not isinstance(rate, jax.Array):
         if rate == 0:
@@ -22,11 +29,16 @@ def dropped(module: nn.Module, values: jax.Array, rate: float | jax.Array) -> ja
 
 
 class Dropout(nn.Module):
-    """`dropped`, while training."""
+    """A layer that drops values while training (see `dropped`).
+
+    Attributes:
+        rate: The share of values to drop.
+        train: Whether the model is training; otherwise values pass unchanged.
+    """
 
     rate: float | jax.Array
     train: bool
 
     def __call__(self, values: jax.Array) -> jax.Array:
-        """Return values of the same shape."""
+        """Return the values, of the same shape, with a random share set to 0 while training."""
         return dropped(self, values, self.rate) if self.train else values

@@ -1,4 +1,4 @@
-"""What the facts of the workloads over GPT-2's blocks share (`gpt2_jax.py`, `gpt2_torch.py`)."""
+"""Facts shared by the workloads on GPT-2's blocks (`gpt2_jax.py`, `gpt2_torch.py`)."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,6 +11,14 @@ GPT2_SMALL = {"positions": 1024, "width": 768, "layers": 12, "heads": 12, "style
 
 
 def initial_std(name: str, shape: tuple[int, ...], model: Mapping[str, Any]) -> float:
-    """GPT-2's rule: 0.02, projections into the residual stream divided by sqrt(2 layers)."""
+    """Return the standard deviation of a parameter's initial values, by GPT-2's rule.
+
+    It is 0.02, divided by sqrt(2 layers) for projections into the residual stream.
+
+    Args:
+        name: The name of the parameter.
+        shape: Its shape, which does not matter here.
+        model: The settings of the model, of which 'layers' matters.
+    """
     residual = name.endswith(("attention_out/kernel", "down/kernel"))
     return 0.02 / (2 * model["layers"]) ** 0.5 if residual else 0.02

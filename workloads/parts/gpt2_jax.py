@@ -1,4 +1,4 @@
-"""GPT-2 (Radford et al. 2019) up to its last block, in flax: what a head is put on.
+"""GPT-2 (Radford et al. 2019) in flax up to its last block, without an output head.
 
 Shapes: B batch, T tokens, D width, H heads, K width of a head.
 """
@@ -35,8 +35,12 @@ class Attention(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention and a feed-forward layer of four times the width; `has_norm` whether the latter has
-    its norm.
+    """One layer of GPT-2: attention, then a feed-forward layer of four times the width.
+
+    Attributes:
+        heads: The number H of attention heads.
+        style: Activation, norms and scales.
+        has_norm: Whether the feed-forward layer has a norm.
     """
 
     heads: int
@@ -45,7 +49,7 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(self, hidden_BTD: jax.Array, dropout: Dropout) -> jax.Array:
-        """Return the next residual stream."""
+        """Return the residual stream (B, T, D) after the block."""
         width, style = hidden_BTD.shape[-1], self.style
 
         def feed_forward(hidden_BTD: jax.Array) -> jax.Array:
@@ -62,7 +66,17 @@ class Block(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Token and position embeddings and blocks. A subclass has the head, in its `__call__`."""
+    """Token and position embeddings, and blocks. A subclass adds the output head in its `__call__`.
+
+    Attributes:
+        vocab_size: The number of tokens.
+        positions: The largest number of tokens of a row.
+        width: The width D of the residual stream.
+        layers: The number of blocks.
+        heads: The number H of attention heads.
+        pad_id: The token that pads rows.
+        style: Activation, norms and scales.
+    """
 
     vocab_size: int
     positions: int
@@ -73,8 +87,14 @@ class Decoder(nn.Module):
     style: TransformerStyle
 
     def blocks(self, tokens_BT: jax.Array, dropout: Dropout) -> tuple[nn.Embed, jax.Array]:
-        """Return the layer of tokens' embeddings and the last block's hidden_BTD, whose first
-        positions are of what was put before the tokens, if anything was.
+        """Return the token embedding layer, and the hidden states (B, T, D) after the last block.
+
+        A fine-tuning technique may put embeddings of its own (a prompt) before the tokens'; the
+        first positions of the hidden states are then of these.
+
+        Args:
+            tokens_BT: Token ids.
+            dropout: The dropout layer.
         """
         style = self.style
         token = nn.Embed(self.vocab_size, self.width, name="token")
@@ -89,5 +109,5 @@ class Decoder(nn.Module):
         return token, hidden_BTD
 
     def final_norm(self, hidden_BTD: jax.Array) -> jax.Array:
-        """Return the hidden states as the head takes them."""
+        """Return the hidden states after the final norm, ready for the head."""
         return norm(self.style, "final_norm", self.style.has_final_norm)(hidden_BTD)

@@ -1,4 +1,4 @@
-"""GPT-2 (Radford et al. 2019) up to its last block, in PyTorch: what a head is put on.
+"""GPT-2 (Radford et al. 2019) in PyTorch up to its last block, without an output head.
 
 Shapes: B batch, T tokens, D width, H heads, K width of a head.
 """
@@ -41,8 +41,13 @@ class Attention(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention and a feed-forward layer of four times the width; `has_norm` whether the latter has
-    its norm.
+    """One layer of GPT-2: attention, then a feed-forward layer of four times the width.
+
+    Args:
+        width: The width D of the residual stream.
+        heads: The number H of attention heads.
+        style: Activation, norms and scales.
+        has_norm: Whether the feed-forward layer has a norm.
     """
 
     def __init__(self, width: int, heads: int, style: TransformerStyle, has_norm: bool) -> None:
@@ -57,7 +62,7 @@ class Block(nn.Module):
         self.down = nn.Linear(4 * width, width)
 
     def forward(self, hidden_BTD: torch.Tensor, dropout_rate: float) -> torch.Tensor:
-        """Return the next residual stream."""
+        """Return the residual stream (B, T, D) after the block."""
 
         def feed_forward(hidden_BTD: torch.Tensor) -> torch.Tensor:
             inner = activate(self.style, self.up(hidden_BTD), lambda: self.gate(hidden_BTD))
@@ -69,7 +74,17 @@ class Block(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Token and position embeddings and blocks. A subclass has the head, in its `forward`."""
+    """Token and position embeddings, and blocks. A subclass adds the output head in its `forward`.
+
+    Args:
+        vocab_size: The number of tokens.
+        positions: The largest number of tokens of a row.
+        width: The width D of the residual stream.
+        layers: The number of blocks.
+        heads: The number H of attention heads.
+        pad_id: The token that pads rows.
+        style: Activation, norms and scales.
+    """
 
     def __init__(
         self,
@@ -92,8 +107,14 @@ class Decoder(nn.Module):
         self.final_norm = norm(style, width, style.has_final_norm)
 
     def blocks(self, tokens_BT: torch.Tensor, dropout_rate: float) -> torch.Tensor:
-        """Return the last block's hidden_BTD, whose first positions are of what was put before the
-        tokens, if anything was.
+        """Return the hidden states (B, T, D) after the last block.
+
+        A fine-tuning technique may put embeddings of its own (a prompt) before the tokens'; the
+        first positions of the hidden states are then of these.
+
+        Args:
+            tokens_BT: Token ids.
+            dropout_rate: The share of values to drop while training.
         """
         hidden_BTD = scaled(self.token(tokens_BT), self.style.embedding_scale)
         positions_T = torch.arange(hidden_BTD.shape[1], device=tokens_BT.device)

@@ -1,6 +1,6 @@
 """Plain text to pretrain on: the built-in news, text files of a folder, or a corpus of the hub.
 
-A text is a news item, or a block of `LINES` consecutive lines of a file; texts are packed end to
+A text is a news item, or a block of `LINES` consecutive lines of a file. Texts are packed end to
 end into rows of one length.
 """
 
@@ -25,20 +25,34 @@ if TYPE_CHECKING:
 
 HUB = Hub("Salesforce/wikitext", "b08601e04326c79dfdd32d625aee71d232d685c3", "wikitext-103-raw-v1")
 LINES = 32
-EVAL_TEXTS = 400  # built-in; a pass over them costs as much as a few steps
+# A pass over this many built-in texts costs as much as a few training steps.
+EVAL_TEXTS = 400
 FIELD = "text"
 SPLIT_NAMES = SPLIT_OF | {"valid": "validation", "eval": "validation"}
-Texts = dict[str, list[str]]  # by split
+Texts = dict[str, list[str]]  # The texts of each split.
 
 
 def read(source: str, seed: int = 0) -> tuple[Texts, dict[str, Any]]:
-    """Return the texts of every split, and notes; `source` is 'builtin', 'hub' or a folder.
+    """Return the texts of every split.
 
-    The built-in texts are those of ag_news' mini scale, less their labels; of its validation and
-    test splits the first `EVAL_TEXTS`. A folder holds text files in UTF-8, `*.txt` or `*.txt.gz`; a
-    file is of the split that a word of its name says (train; validation, valid, val, dev or eval;
-    test), or of the training split where none says train. A validation or test split that is
-    missing is a seeded tenth of the training texts (noted as 'held_out').
+    The built-in texts are those of ag_news' mini scale without their labels; its validation and
+    test splits contribute their first `EVAL_TEXTS` texts. A folder holds text files in UTF-8,
+    `*.txt` or `*.txt.gz`. A word in the name of a file says its split (train; validation, valid,
+    val, dev or eval; test); files without such a word are the training split if no file says train.
+    A validation or test split that is missing is held out from the training texts, a seeded tenth
+    of them.
+
+    Args:
+        source: 'builtin', 'hub' or a folder.
+        seed: The seed of the built-in texts and of the held-out splits.
+
+    Returns:
+        The texts by split, and notes: 'held_out', the splits taken from the training texts, and
+        'files_ignored', the files of a folder that belong to no split.
+
+    Raises:
+        UserError: A folder has no training text, a file is unreadable or its name says several
+            splits, or a split has no text.
     """
     if source == "builtin":
         from workloads.ag_news import corpus
@@ -67,7 +81,7 @@ def read(source: str, seed: int = 0) -> tuple[Texts, dict[str, Any]]:
 
 
 def _find(folder: Path) -> tuple[dict[str, list[Path]], list[str]]:
-    """Each split's files, and the names of those that are of none."""
+    """Return the files of each split, and the names of the text files that belong to none."""
     files: dict[str, list[Path]] = {}
     others = []
     for path in sorted(folder.iterdir()):
@@ -100,7 +114,7 @@ def _lines(path: Path) -> Iterator[str]:
 
 
 def _blocks(lines: Iterable[str]) -> list[str]:
-    """The texts of `LINES` lines each that are not blank."""
+    """Return texts of `LINES` lines each, without those that are blank."""
     texts, block = [], []
     for line in lines:
         block.append(line.rstrip("\r\n"))
@@ -112,7 +126,7 @@ def _blocks(lines: Iterable[str]) -> list[str]:
 
 
 def packed(tokenizer: "Tokenizer", texts: Sequence[str], end_id: int) -> np.ndarray:
-    """Return all tokens of the texts one after another, int32, with `end_id` after each text."""
+    """Return the tokens of all texts one after another, int32, with `end_id` after each text."""
     parts = []
     for ids in tokenizers.ids_of(tokenizer, texts):
         parts.append(np.array([*ids, end_id], np.int32))
@@ -120,7 +134,13 @@ def packed(tokenizer: "Tokenizer", texts: Sequence[str], end_id: int) -> np.ndar
 
 
 def check_rows(source: str, rows_by_split: Mapping[str, int], length: int) -> None:
-    """Raise UserError where a split has no row of that many tokens."""
+    """Raise UserError where a split has no row.
+
+    Args:
+        source: The source of the data, for the message.
+        rows_by_split: The number of rows of each split.
+        length: The number of tokens in a row, for the message.
+    """
     for split, rows in rows_by_split.items():
         if not rows:
             raise UserError(
@@ -129,7 +149,13 @@ def check_rows(source: str, rows_by_split: Mapping[str, int], length: int) -> No
 
 
 def check_vocabulary(source: str, largest: int, vocab_size: int) -> None:
-    """Raise UserError where the tokenizer gives a token that the model does not know."""
+    """Raise UserError where the tokenizer gives a token that the model does not know.
+
+    Args:
+        source: The source of the data, for the message.
+        largest: The largest token id in the data.
+        vocab_size: The number of token ids that the model knows, from 0.
+    """
     if largest >= vocab_size:
         raise UserError(
             f"{source}: the tokenizer has token {largest}; the model knows those below {vocab_size}"

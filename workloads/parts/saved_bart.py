@@ -1,4 +1,4 @@
-"""BART (Lewis et al. 2019) as transformers saves it."""
+"""BART (Lewis et al. 2019) in the format that the transformers library saves."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -21,6 +21,7 @@ ATTENTIONS = {"attention": "self_attn", "cross_attention": "encoder_attn"}
 
 
 def _config(settings: Settings) -> dict[str, Any]:
+    """Return the config.json that transformers needs for a model with these settings."""
     heads, inner = settings["heads"], settings["feed_forward"]
     return {
         "architectures": ["BartForConditionalGeneration"],
@@ -47,8 +48,9 @@ def _config(settings: Settings) -> dict[str, Any]:
 
 
 def _weights(settings: Settings) -> Iterator[Weight]:
+    """Yield this library's name of each weight with its name in transformers."""
     width, inner = settings["width"], settings["feed_forward"]
-    # Tied weights: all four names are one table.
+    # The weights are tied: all of these names stand for one table.
     aliases = ("encoder.embed_tokens.weight", "lm_head.weight")
     tokens = (settings["vocab_size"], width)
     yield Weight("token/embedding", tokens, "model.shared.weight", aliases)
@@ -74,6 +76,7 @@ def _weights(settings: Settings) -> Iterator[Weight]:
 
 
 def _without_bias(source: str, tensors: Tensors) -> Tensors:
+    """Return the tensors of a folder; raise UserError if they have a bias on the logits."""
     if tensors.get(LOGITS_BIAS, np.zeros(1)).any():
         raise UserError(f"{source} has a bias on its logits ({LOGITS_BIAS}), ours has none")
     return tensors

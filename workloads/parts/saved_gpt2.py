@@ -1,4 +1,4 @@
-"""GPT-2 (Radford et al. 2019) as transformers saves it."""
+"""GPT-2 (Radford et al. 2019) in the format that the transformers library saves."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -8,6 +8,7 @@ from workloads.parts.gpt2 import STYLE
 
 
 def _config(settings: Settings) -> dict[str, Any]:
+    """Return the config.json that transformers needs for a model with these settings."""
     classes = settings.get("classes")
     labels = {str(label): f"LABEL_{label}" for label in range(classes or 0)}
     kind = "GPT2LMHeadModel" if classes is None else "GPT2ForSequenceClassification"
@@ -33,6 +34,7 @@ def _config(settings: Settings) -> dict[str, Any]:
 
 
 def _weights(settings: Settings) -> Iterator[Weight]:
+    """Yield this library's name of each weight with its name in transformers."""
     width, trunk = settings["width"], "transformer"
     tokens = (settings["vocab_size"], width)
     yield Weight("token/embedding", tokens, f"{trunk}.wte.weight", ("lm_head.weight",))

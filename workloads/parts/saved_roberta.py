@@ -1,7 +1,7 @@
-"""RoBERTa (Liu et al. 2019) as transformers saves it: `mlm`'s whole model, and the encoder and
-embeddings of an encoder-decoder.
+"""RoBERTa (Liu et al. 2019) in the format that the transformers library saves.
 
-Its embeddings of token types, of which one type is used, are added to those of positions.
+It is the whole model of `mlm`, and the encoder and the embeddings of an encoder-decoder. Its
+embeddings of token types, of which one type is used, are added to the embeddings of positions.
 """
 
 from collections.abc import Iterator
@@ -25,6 +25,7 @@ LAYER = {
 
 
 def _config(settings: Settings) -> dict[str, Any]:
+    """Return the config.json that transformers needs for a model with these settings."""
     return {
         "architectures": ["RobertaForMaskedLM"],
         "model_type": "roberta",
@@ -45,6 +46,7 @@ def _config(settings: Settings) -> dict[str, Any]:
 
 
 def _weights(settings: Settings) -> Iterator[Weight]:
+    """Yield this library's name of each weight with its name in transformers."""
     width, inner, vocabulary = (settings[key] for key in ("width", "feed_forward", "vocab_size"))
     tied = ("lm_head.decoder.weight",)
     words = f"{PREFIX}embeddings.word_embeddings.weight"
@@ -66,7 +68,7 @@ def _weights(settings: Settings) -> Iterator[Weight]:
 
 
 def _head(width: int, vocabulary: int) -> Iterator[Weight]:
-    """What predicts masked tokens; a folder without it leaves it drawn."""
+    """Yield the weights that predict masked tokens; where a folder lacks them they stay random."""
     for name, shape, theirs in (
         ("transform/kernel", (width, width), "dense.weight"),
         ("transform/bias", (width,), "dense.bias"),
@@ -78,6 +80,7 @@ def _head(width: int, vocabulary: int) -> Iterator[Weight]:
 
 
 def _with_types(source: str, tensors: Tensors) -> Tensors:
+    """Return the tensors of a folder, with the embedding of token type 0 added to positions."""
     if POSITIONS not in tensors or TYPES not in tensors:
         return tensors
     return {**tensors, POSITIONS: tensors[POSITIONS] + tensors[TYPES][0]}

@@ -1,7 +1,7 @@
-"""What may differ between the variants of a model, beside its sizes.
+"""The style of a model: whatever may differ between its variants, beside its sizes.
 
-A style is a field of a workload's model settings; both frameworks' models read it, and its fields
-are axes of variants (`algoperf.workload.axes`) of every model whose style has them.
+A style is a field of a workload's model settings. The models of both frameworks read it, and its
+fields are axes of variants (`algoperf.workload.axes`) of every model whose style has them.
 """
 
 import dataclasses
@@ -13,12 +13,14 @@ ACTIVATIONS = ("relu", "gelu", "gelu_tanh", "silu", "tanh", "glu")
 
 @dataclasses.dataclass(frozen=True)
 class Style:
-    """What any model has.
+    """The style that any model has.
 
-    `activation` is one of `ACTIVATIONS`: GELU by the error function or its tanh approximation;
-    'glu' is a gated linear unit, inner * sigmoid(gate), with a layer more (Dauphin et al. 2017).
-    `norm` is 'layer', 'rms' (Zhang and Sennrich 2019), or 'none' in a model that needs none. Logits
-    are multiplied by `output_scale`.
+    Attributes:
+        activation: One of `ACTIVATIONS`. 'gelu' is GELU by the error function, 'gelu_tanh' its tanh
+            approximation. 'glu' is a gated linear unit, inner * sigmoid(gate), with one layer more
+            (Dauphin et al. 2017).
+        norm: 'layer', 'rms' (Zhang and Sennrich 2019), or 'none' in a model that needs no norm.
+        output_scale: The factor that the logits are multiplied by.
     """
 
     activation: str
@@ -33,13 +35,18 @@ class Style:
 
 @dataclasses.dataclass(frozen=True)
 class TransformerStyle(Style):
-    """What a transformer has besides.
+    """The style of a transformer.
 
-    `norm_place` is 'pre' (before attention and feed-forward layers, and one after the last block)
-    or 'post' (after their sum with the residual stream). Without `has_last_norm` the last of these
-    is left out. Attention scores are divided by `attention_temperature`; embeddings of tokens are
-    multiplied by `embedding_scale`, those of positions by `position_scale`, and what a layer adds
-    to the residual stream by `residual_scale`.
+    Attributes:
+        norm_place: 'pre': norms come before attention and feed-forward layers, and one comes after
+            the last block. 'post': norms come after each layer's sum with the residual stream.
+        has_last_norm: Whether the model has the last of these norms.
+        attention_temperature: The number that attention scores are divided by, in addition to the
+            square root of the width of a head.
+        embedding_scale: The factor that embeddings of tokens are multiplied by.
+        position_scale: The factor that embeddings of positions are multiplied by.
+        residual_scale: The factor that the output of each layer is multiplied by before it is added
+            to the residual stream.
     """
 
     norm_place: str = "pre"
@@ -56,18 +63,26 @@ class TransformerStyle(Style):
 
     @property
     def has_final_norm(self) -> bool:
-        """Whether there is a norm after the last of pre-norm blocks."""
+        """Whether a norm follows the last block, as in pre-norm models."""
         return self.is_pre and self.has_last_norm
 
     def has_feed_forward_norm(self, layer: int, layers: int) -> bool:
-        """Whether the feed-forward layer of that block has a norm."""
+        """Return whether the feed-forward layer of a block has a norm.
+
+        Args:
+            layer: The index of the block, from 0.
+            layers: The number of blocks.
+        """
         return self.is_pre or self.has_last_norm or layer < layers - 1
 
 
 @dataclasses.dataclass(frozen=True)
 class EncoderDecoderStyle(TransformerStyle):
-    """What an encoder-decoder has besides: an output layer, `head`, of its own or the embeddings'
-    weights.
+    """The style of an encoder-decoder.
+
+    Attributes:
+        ties_embeddings: Whether the output layer shares the weights of the token embeddings;
+            otherwise it is a layer of its own, `head`.
     """
 
     ties_embeddings: bool = True
@@ -84,8 +99,14 @@ def activate(
     inner: Any,
     gate: Callable[[], Any],
 ) -> Any:
-    """Return the layer's activation, in either framework; `gate` gives the values of the layer that
-    gates it, where there is one. `functions` has the framework's, and 'sigmoid'.
+    """Return the activation of a feed-forward layer, in either framework.
+
+    Args:
+        style: The style, which names the activation.
+        functions: The framework's activation functions by name, and its 'sigmoid'.
+        inner: The values of the inner layer.
+        gate: A function that returns the values of the gating layer. It is called only where the
+            style is gated.
     """
     if style.is_gated:
         return inner * functions["sigmoid"](gate())
@@ -93,7 +114,7 @@ def activate(
 
 
 def scaled(hidden: Any, factor: float) -> Any:
-    """Return the product; nothing is computed where the factor is 1."""
+    """Return `hidden` times `factor`; nothing is computed where the factor is 1."""
     return hidden if factor == 1 else hidden * factor
 
 
@@ -103,7 +124,16 @@ def residual(
     hidden_BTD: Any,
     layer: Callable[[Any], Any],
 ) -> Any:
-    """Return the residual stream after a layer, with the norm at its place, in either framework."""
+    """Return the residual stream after a layer, with the norm where the style puts it.
+
+    It works in either framework.
+
+    Args:
+        style: The style.
+        norm: The norm of the layer.
+        hidden_BTD: The residual stream before the layer: batch, tokens, width.
+        layer: The attention or feed-forward layer.
+    """
     if style.is_pre:
         return hidden_BTD + scaled(layer(norm(hidden_BTD)), style.residual_scale)
     return norm(hidden_BTD + scaled(layer(hidden_BTD), style.residual_scale))

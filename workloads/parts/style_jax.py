@@ -1,4 +1,4 @@
-"""The layers that a model's style chooses between, in flax."""
+"""The activations and norms that a model's style chooses between, in flax."""
 
 import functools
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from flax import linen as nn
 from workloads.parts import style
 from workloads.parts.style import Style
 
-NORM_EPSILON = 1e-5  # PyTorch's for layer norms, instead of flax's 1e-6
+NORM_EPSILON = 1e-5  # This is PyTorch's default for layer norms; flax's would be 1e-6.
 Layer = Callable[[jax.Array], jax.Array]
 FUNCTIONS: dict[str, Layer] = {
     "relu": nn.relu,
@@ -22,7 +22,13 @@ FUNCTIONS: dict[str, Layer] = {
 
 
 def norm(chosen: Style, name: str | None = None, present: bool = True) -> Layer:
-    """Return the style's norm layer; where there is none, what returns its argument."""
+    """Return the norm layer that the style chooses, or the identity function where there is none.
+
+    Args:
+        chosen: The style.
+        name: The name of the layer's parameters; None leaves it to flax.
+        present: Whether there is a norm at this place.
+    """
     if chosen.norm == "none" or not present:
         return lambda hidden: hidden
     kind = nn.RMSNorm if chosen.norm == "rms" else nn.LayerNorm
@@ -31,6 +37,6 @@ def norm(chosen: Style, name: str | None = None, present: bool = True) -> Layer:
 
 
 def activate(chosen: Style, inner: jax.Array, gate: Callable[[], jax.Array]) -> jax.Array:
-    """Return the layer's activation; see `style.activate`."""
+    """Return the activation of a feed-forward layer (see `style.activate`)."""
     activated: jax.Array = style.activate(chosen, FUNCTIONS, inner, gate)
     return activated

@@ -1,4 +1,4 @@
-"""The layers that a model's style chooses between, in PyTorch."""
+"""The activations and norms that a model's style chooses between, in PyTorch."""
 
 import functools
 from collections.abc import Callable
@@ -23,7 +23,13 @@ FUNCTIONS: dict[str, Layer] = {
 
 
 def norm(chosen: Style, width: int, present: bool = True) -> nn.Module:
-    """Return the style's norm layer; where there is none, what returns its argument."""
+    """Return the norm layer that the style chooses, or an identity layer where there is none.
+
+    Args:
+        chosen: The style.
+        width: The size of the last axis, over which the layer normalises.
+        present: Whether there is a norm at this place.
+    """
     if chosen.norm == "none" or not present:
         return nn.Identity()
     kind = nn.RMSNorm if chosen.norm == "rms" else nn.LayerNorm
@@ -31,6 +37,6 @@ def norm(chosen: Style, width: int, present: bool = True) -> nn.Module:
 
 
 def activate(chosen: Style, inner: torch.Tensor, gate: Callable[[], torch.Tensor]) -> torch.Tensor:
-    """Return the layer's activation; see `style.activate`."""
+    """Return the activation of a feed-forward layer (see `style.activate`)."""
     activated: torch.Tensor = style.activate(chosen, FUNCTIONS, inner, gate)
     return activated

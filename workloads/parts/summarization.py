@@ -1,7 +1,7 @@
-"""Rows of (source, summary) to arrays, for every summarization workload.
+"""From rows of (source, summary) to arrays of tokens, for every summarization workload.
 
 Tokens 0 to 3 are BART's at every scale: <s>, <pad>, </s>, <unk>. A row is `<s> tokens </s>`, padded
-on the right; a row that is too long keeps its first tokens and both ends, and is counted.
+on the right. A row that is too long keeps its first tokens and both ends, and is counted.
 
 Legend: N rows, S source tokens, T target tokens.
 """
@@ -23,14 +23,20 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 BUILTIN_ROWS = {"train": 16_000, "validation": 1_000, "test": 1_000}
-TOKENIZER_ROWS = 8_000  # of the training split; more would change few tokens and take minutes
-Pairs = tuple[list[str], list[str]]  # sources, summaries
+# More training rows than these would change few tokens of the tokenizer, and take minutes.
+TOKENIZER_ROWS = 8_000
+Pairs = tuple[list[str], list[str]]  # The sources come first, then the summaries.
 
 
 @dataclasses.dataclass(frozen=True)
 class Corpus:
-    """What sets one data set apart: its place on the hub, the fields of source and summary, and the
-    generator that stands for it at mini, called with a seed and the rows of each split.
+    """The facts in which one summarization data set differs from another.
+
+    Attributes:
+        hub: Its place on the hub.
+        fields: The names of its fields: source and summary.
+        generate: The generator of built-in rows for the mini scale. It is called with a seed and
+            the number of rows of each split.
     """
 
     hub: records.Hub
@@ -48,11 +54,27 @@ def load(
     seed: int = 0,
     skip_bad_rows: bool = False,
 ) -> Data:
-    """Return the rows from 'builtin', 'hub' or a folder as 'inputs' (N, S) and 'targets' (N, T),
-    int32, and 'weights' (N, T), 1 where the target is real.
+    """Return a data set of sources and summaries as arrays of tokens.
 
-    `tokenizer` is 'trained' (on the training split), 'bart' or a trained one's folder. Notes hold
-    what was cut ('rows_cut'), the lengths before that ('tokens'), and those of `records.read`.
+    Args:
+        corpus: The data set.
+        source: Where its rows come from: 'builtin', 'hub' or a folder.
+        max_source: The largest number of tokens of a source; longer ones are cut.
+        max_target: The largest number of tokens of a summary; longer ones are cut.
+        vocab_size: The number of tokens that the model knows.
+        tokenizer: 'trained' (on the training split), 'bart', or the folder of a trained one.
+        seed: The seed of generated rows and of held-out splits.
+        skip_bad_rows: Whether to leave out damaged rows instead of raising an error.
+
+    Returns:
+        For each split, 'inputs' (N rows, S source tokens) and 'targets' (N, T target tokens),
+        int32, and 'weights' (N, T), float32, 1 where the target is not padding. The notes hold how
+        many rows were cut ('rows_cut'), the lengths before the cut ('tokens'), and the notes of
+        `records.read`.
+
+    Raises:
+        UserError: The rows cannot be read, or the tokenizer has tokens that the model does not
+            know.
     """
     pairs, notes = read(corpus, source, seed, skip_bad_rows)
     texts = [text for side in pairs["train"] for text in side[:TOKENIZER_ROWS]]
@@ -91,7 +113,10 @@ def load(
 def read(
     corpus: Corpus, source: str, seed: int = 0, skip_bad_rows: bool = False
 ) -> tuple[dict[str, Pairs], dict[str, Any]]:
-    """Return sources and summaries by split, and notes on what was left out."""
+    """Return the sources and summaries of every split, and notes on rows that were left out.
+
+    The arguments are those of `load`.
+    """
     if source == "builtin":
         generated = corpus.generate(seed, BUILTIN_ROWS)
         return {
@@ -106,7 +131,17 @@ def read(
 def encode(
     tokenizer: "Tokenizer", texts: Sequence[str], max_length: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return tokens_NT int32 of `max_length` columns, and the rows' full lengths with both ends."""
+    """Return texts as rows of tokens, padded on the right.
+
+    Args:
+        tokenizer: The tokenizer.
+        texts: The texts, one per row.
+        max_length: The number of columns; a longer row is cut, but keeps both ends.
+
+    Returns:
+        The tokens, int32 (N rows, max_length), and the lengths (N,) of the rows before the cut,
+        with both ends.
+    """
     tokens_NT = np.full((len(texts), max_length), PAD_ID, np.int32)
     lengths_N = np.empty(len(texts), np.int64)
     for row, ids in enumerate(tokenizers.ids_of(tokenizer, texts)):
@@ -117,15 +152,16 @@ def encode(
 
 
 def _narrow(splits: Mapping[str, dict[str, np.ndarray]], key: str, max_length: int) -> None:
-    """Cut the columns that no split needs, to a multiple of 8."""
+    """Cut columns that are padding in every split; a multiple of 8 columns remains."""
     longest = max(int((arrays[key] != PAD_ID).sum(1).max()) for arrays in splits.values())
     for arrays in splits.values():
         arrays[key] = np.ascontiguousarray(arrays[key][:, : min(max_length, -(-longest // 8) * 8)])
 
 
 def decoder(tokenizer: "Tokenizer") -> Callable[[Sequence[Sequence[int]]], list[str]]:
-    """Return a function from lists of token ids to texts, without special tokens and the leading
-    space.
+    """Return a function from lists of token ids to texts.
+
+    The texts have neither special tokens nor the leading space.
     """
     special = {BEGIN_ID, PAD_ID, END_ID, UNKNOWN_ID, tokenizer.token_to_id(tokenizers.MASK)}
 
@@ -138,7 +174,7 @@ def decoder(tokenizer: "Tokenizer") -> Callable[[Sequence[Sequence[int]]], list[
 
 
 def describe(lengths_N: np.ndarray) -> dict[str, float]:
-    """Mean, median and 95th percentile of lengths, and the longest."""
+    """Return the mean, the median, the 95th percentile and the maximum of lengths."""
     median, high = np.percentile(lengths_N, [50, 95]).tolist()
     mean, longest = float(lengths_N.mean()), float(lengths_N.max())
     return {"mean": mean, "median": median, "p95": high, "max": longest}

@@ -1,11 +1,10 @@
-"""What the built-in generators of the summarization workloads share: seeded draws, noise, trivial
-baselines.
+"""Tools of the built-in generators of summarization workloads: seeded draws, noise, baselines.
 
 A generator makes rows. A row is a source, its true summary (a function of facts stated in the
-source) and the reference: the true summary, or in a `FACT_NOISE` of the rows of every split a
-summary that states one fact wrongly. What is wrong cannot be known from the source, so nothing
-scores better than the true summaries do: their score against the references is the ceiling.
-Every name is invented.
+source) and the reference: the true summary or, in a share of `FACT_NOISE` of the rows of every
+split, a summary that states one fact wrongly. Which fact is wrong cannot be known from the source,
+so no model can score better than the true summaries do: their score against the references is the
+ceiling. Every name is invented.
 """
 
 import re
@@ -17,15 +16,21 @@ import numpy as np
 from algoperf.workload import SPLITS
 
 FACT_NOISE = 0.3
-DRAWS = 64  # more than any row needs
+DRAWS = 64  # This is more than any row needs.
 Facts = dict[str, str]
 T = TypeVar("T")
-TURN = re.compile(r"[^\s:][^:]{0,40}:\s")  # 'Name: ' before what a speaker says
+TURN = re.compile(r"[^\s:][^:]{0,40}:\s")  # A turn of a dialogue begins with 'Name: '.
 SENTENCE_END = re.compile(r"(?<=[.?!])\s+")
 
 
 class Row(NamedTuple):
-    """One generated row; `reference` is `truth`, or states one fact wrongly."""
+    """One generated row of a summarization data set.
+
+    Attributes:
+        source: The text to summarize.
+        truth: The summary that follows from the source.
+        reference: The summary to train on and to score against: `truth`, or one with a wrong fact.
+    """
 
     source: str
     truth: str
@@ -33,17 +38,21 @@ class Row(NamedTuple):
 
 
 class Picker:
-    """Choices that are functions of numbers in [0, 1): the same on every machine."""
+    """Choices determined by a list of numbers in [0, 1), so that every machine makes the same ones.
+
+    Args:
+        draws: The numbers, which the choices use up one by one.
+    """
 
     def __init__(self, draws: list[float]) -> None:
         self.draw = iter(draws).__next__
 
     def one(self, options: Sequence[T]) -> T:
-        """One of the options."""
+        """Return one of the options."""
         return options[int(self.draw() * len(options))]
 
     def several(self, options: Sequence[T], count: int) -> list[T]:
-        """`count` different options in random order."""
+        """Return `count` different options in random order."""
         left = list(options)
         return [left.pop(int(self.draw() * len(left))) for _ in range(count)]
 
@@ -52,15 +61,21 @@ Make = Callable[[Picker, bool], Row]
 
 
 def words(text: str) -> tuple[str, ...]:
-    """The comma-separated entries of a word list."""
+    """Return the entries of a comma-separated word list; a line break counts as a space."""
     return tuple(" ".join(entry.split()) for entry in text.split(","))
 
 
 def generate(make: Make, seed: int, rows: Mapping[str, int]) -> dict[str, list[Row]]:
-    """Return for each split its rows; no source occurs twice, within a split or across splits.
+    """Generate the rows of every split.
 
-    `make(pick, is_wrong)` makes a row; `is_wrong` rows are those whose reference states a fact
-    wrongly.
+    Args:
+        make: A function `make(pick, is_wrong)` that makes one row; the reference states a fact
+            wrongly where `is_wrong`.
+        seed: The seed of the random draws.
+        rows: The number of rows of each split.
+
+    Returns:
+        The rows by split. No source occurs twice, within a split or across splits.
     """
     seen: set[str] = set()
     return {
@@ -72,7 +87,10 @@ def generate(make: Make, seed: int, rows: Mapping[str, int]) -> dict[str, list[R
 
 
 def _split(make: Make, rng: np.random.Generator, rows: int, seen: set[str]) -> list[Row]:
-    """Draw one split, unlike the sources `seen` so far. `rng.random` alone: its stream is fixed."""
+    """Draw the rows of one split, with sources unlike those `seen` so far.
+
+    It uses `rng.random` alone, because the stream of that function is fixed.
+    """
     is_wrong = np.zeros(rows, bool)
     is_wrong[np.argsort(rng.random(rows), kind="stable")[: round(FACT_NOISE * rows)]] = True
     rows_of_split = []
@@ -86,14 +104,24 @@ def _split(make: Make, rng: np.random.Generator, rows: int, seen: set[str]) -> l
 
 
 def spoil(facts: Facts, options: Mapping[str, Sequence[str]], pick: Picker) -> Facts:
-    """Return the facts with one of those in `options` replaced by another of its options."""
+    """Return facts of which one, drawn at random, is replaced by a wrong one.
+
+    Args:
+        facts: The facts by name.
+        options: The values that a fact may have, for each fact that may be replaced.
+        pick: The source of random choices.
+    """
     name = pick.one(tuple(options))
     value, other = pick.several(options[name], 2)
     return {**facts, name: other if value == facts[name] else value}
 
 
 def sentences(text: str) -> list[str]:
-    """The sentences of a text, which end at a line's end too; of a dialogue, its turns."""
+    """Return the sentences of a text, or the turns of a dialogue.
+
+    A sentence also ends where its line does. A text is a dialogue if it has several lines and each
+    begins with 'Name: '.
+    """
     lines = [line for line in text.split("\n") if line.strip()]
     if len(lines) > 1 and all(TURN.match(line) for line in lines):
         return lines
@@ -101,7 +129,7 @@ def sentences(text: str) -> list[str]:
 
 
 def lead(text: str, count: int) -> str:
-    """The first `count` sentences, one a line: the usual trivial summary (See et al. 2017)."""
+    """Return the first `count` sentences, one per line, as a trivial summary (See et al. 2017)."""
     return "\n".join(sentences(text)[:count])
 
 

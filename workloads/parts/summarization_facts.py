@@ -1,4 +1,4 @@
-"""What the facts of the summarization workloads share: one encoder-decoder at two scales."""
+"""Facts that the summarization workloads share: one encoder-decoder at two scales."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -28,13 +28,22 @@ BART_BASE = {
 }
 TECHNIQUES = ("lora", "adapters", "frozen_embeddings", "frozen_encoder")
 EVAL_ROWS = 200
-REAL_MINI = ((64, 32), (128, 64))  # real rows are many times as long as the generated ones
+# Rows of the real data sets are many times as long as generated rows.
+REAL_MINI = ((64, 32), (128, 64))
 
 
 @dataclasses.dataclass(frozen=True)
 class Size:
-    """What differs between the workloads at one scale; the last of `buckets`, (source, target)
-    lengths in tokens, is what rows are cut to.
+    """The facts in which the summarization workloads differ at one scale.
+
+    Attributes:
+        buckets: Pairs of lengths (source, target) in tokens that batches are cut to, ascending.
+            Rows longer than the last pair are cut to it.
+        batch_size: The number of rows of a training step.
+        step_hint: The number of steps that a well-tuned baseline needs.
+        budget_s: The limit of submission time in seconds.
+        eval_every_s: The seconds between evaluations.
+        targets: The targets by data source.
     """
 
     buckets: tuple[tuple[int, int], ...]
@@ -53,7 +62,16 @@ def define(
     full: Size,
     variants: Mapping[str, Variant],
 ) -> WorkloadDefinition:
-    """Return the facts of one workload."""
+    """Return the definition of one summarization workload.
+
+    Args:
+        name: The name of the workload, which is also the name of its package.
+        summary: A description in one line.
+        target_metric: The ROUGE metric that the target is of.
+        mini: The facts of the mini scale.
+        full: The facts of the full scale.
+        variants: The workload's own variants; the fine-tuning techniques are added to them.
+    """
     return WorkloadDefinition(
         name=name,
         package=f"workloads.{name}",
@@ -98,9 +116,16 @@ def _mini(size: Size) -> Scale:
 
 
 def initial_std(name: str, shape: tuple[int, ...], model: Mapping[str, Any]) -> float:
-    """BART's 0.02; for kernels of another width what keeps a layer's output as large as at BART's.
+    """Return the standard deviation of a parameter's initial values.
 
-    With 0.02 a model of width 128 ignores its source for more than 500 steps.
+    It is BART's 0.02. For kernels in a model of another width it is scaled so that the outputs of a
+    layer are as large as at BART's width. With 0.02 a model of width 128 ignores its source for
+    more than 500 steps.
+
+    Args:
+        name: The name of the parameter.
+        shape: Its shape, which does not matter here.
+        model: The settings of the model, of which 'width' matters.
     """
     if not name.endswith("kernel"):
         return INITIAL_STD

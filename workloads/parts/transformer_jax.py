@@ -1,4 +1,4 @@
-"""What the transformers of all workloads are built of, in flax.
+"""Building blocks of the transformers of all workloads, in flax.
 
 Shapes: B batch, Q queries, T keys, D width, H heads, K width of a head.
 """
@@ -11,7 +11,7 @@ from flax import linen as nn
 
 
 def split_heads(hidden_BTD: jax.Array, heads: int) -> jax.Array:
-    """Return the same numbers as (B, H, T, K)."""
+    """Split the last axis into heads: (B, T, D) becomes (B, H, T, K)."""
     return hidden_BTD.reshape(*hidden_BTD.shape[:-1], heads, -1).swapaxes(1, 2)
 
 
@@ -23,10 +23,19 @@ def attend(
     dropout: Callable[[jax.Array], jax.Array] = lambda weights: weights,
     temperature: float = 1.0,
 ) -> jax.Array:
-    """Scaled dot-product attention (Vaswani et al. 2017), the heads side by side: (B, Q, D).
+    """Return scaled dot-product attention (Vaswani et al. 2017), with the heads side by side.
 
-    `mask_BHQT`, or what broadcasts to it, is true where a query sees a key; `dropout` applies to
-    the weights. The scores are divided by the temperature, too.
+    Args:
+        q_BHQK: The queries.
+        k_BHTK: The keys.
+        v_BHTK: The values.
+        mask_BHQT: True where a query sees a key, or an array that broadcasts to that; None hides
+            nothing.
+        dropout: A function that drops some of the attention weights.
+        temperature: The number that scores are divided by, in addition to the square root of K.
+
+    Returns:
+        Array (B, Q, D).
     """
     divisor = temperature * q_BHQK.shape[-1] ** 0.5
     scores_BHQT = jnp.einsum("bhqk,bhtk->bhqt", q_BHQK, k_BHTK) / divisor
@@ -38,25 +47,31 @@ def attend(
 
 
 def causal_mask(length: int) -> jax.Array:
-    """True where a position sees itself or an earlier one, (T, T)."""
+    """Return a mask (length, length), True where a position sees itself or an earlier one."""
     return jnp.tril(jnp.ones((length, length), bool))
 
 
 class Attention(nn.Module):
-    """Multi-head attention whose keys and values can be made beforehand."""
+    """Multi-head attention whose keys and values can be computed beforehand.
+
+    Attributes:
+        width: The width D of inputs and outputs.
+        heads: The number H of heads.
+        temperature: The number that scores are divided by, in addition to the square root of K.
+    """
 
     width: int
     heads: int
     temperature: float = 1.0
 
     def setup(self) -> None:
-        """Make the layers."""
+        """Create the layers."""
         self.query, self.key, self.value, self.attention_out = (
             nn.Dense(self.width) for _ in range(4)
         )
 
     def keys_values(self, hidden_BTD: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Return what is attended to, k_BHTK and v_BHTK."""
+        """Return the keys and the values, each (B, H, T, K), for the positions to attend to."""
         return (
             split_heads(self.key(hidden_BTD), self.heads),
             split_heads(self.value(hidden_BTD), self.heads),
@@ -70,8 +85,12 @@ class Attention(nn.Module):
     ) -> jax.Array:
         """Return the attention's contribution to the residual stream, (B, Q, D).
 
-        Where there are fewer rows of keys than of queries, groups of neighbouring rows (the beams
-        of one source) share their keys.
+        Args:
+            hidden_BQD: The positions that attend.
+            keys_values: The result of `keys_values` for the positions to attend to. Where it has
+                fewer rows than `hidden_BQD`, groups of neighbouring rows (the beams of one source)
+                share their keys.
+            mask_BHQT: True where a query sees a key, or an array that broadcasts to that.
         """
         rows = len(keys_values[0])
         queries_BQD = self.query(hidden_BQD).reshape(rows, -1, self.width)

@@ -1,4 +1,4 @@
-"""What the transformers of all workloads are built of, in PyTorch.
+"""Building blocks of the transformers of all workloads, in PyTorch.
 
 Shapes: B batch, Q queries, T keys, D width, H heads, K width of a head.
 """
@@ -9,7 +9,7 @@ from torch.nn import functional
 
 
 def split_heads(hidden_BTD: torch.Tensor, heads: int) -> torch.Tensor:
-    """Return the same numbers as (B, H, T, K)."""
+    """Split the last axis into heads: (B, T, D) becomes (B, H, T, K)."""
     return hidden_BTD.unflatten(-1, (heads, -1)).transpose(1, 2)
 
 
@@ -22,10 +22,20 @@ def attend(
     dropout_rate: float = 0.0,
     temperature: float = 1.0,
 ) -> torch.Tensor:
-    """Scaled dot-product attention (Vaswani et al. 2017), the heads side by side: (B, Q, D).
+    """Return scaled dot-product attention (Vaswani et al. 2017), with the heads side by side.
 
-    `mask_BHQT`, or what broadcasts to it, is added to the scores; the dropout applies to the
-    weights. The scores are divided by the temperature, too.
+    Args:
+        q_BHQK: The queries.
+        k_BHTK: The keys.
+        v_BHTK: The values.
+        mask_BHQT: Numbers to add to the scores, or a tensor that broadcasts to them; None hides
+            nothing.
+        causal: Whether a query sees only keys at its own and earlier positions.
+        dropout_rate: The share of attention weights to drop. The caller passes 0 outside training.
+        temperature: The number that scores are divided by, in addition to the square root of K.
+
+    Returns:
+        Tensor (B, Q, D).
     """
     mixed_BHQK = functional.scaled_dot_product_attention(
         q_BHQK,
@@ -40,16 +50,26 @@ def attend(
 
 
 def padding_mask(hidden_BT: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """Return what hides the keys at those positions, (B, 1, 1, T).
+    """Return a mask (B, 1, 1, T) to add to attention scores, which hides keys at some positions.
 
-    A mask of booleans would be converted by every attention anew.
+    A mask of booleans would be converted again by every attention layer.
+
+    Args:
+        hidden_BT: True at the positions to hide.
+        dtype: The type of the attention scores.
     """
     mask_BT = torch.zeros_like(hidden_BT, dtype=dtype)
     return mask_BT.masked_fill_(hidden_BT, torch.finfo(dtype).min)[:, None, None]
 
 
 class Attention(nn.Module):
-    """Multi-head attention whose keys and values can be made beforehand."""
+    """Multi-head attention whose keys and values can be computed beforehand.
+
+    Args:
+        width: The width D of inputs and outputs.
+        heads: The number H of heads.
+        temperature: The number that scores are divided by, in addition to the square root of K.
+    """
 
     def __init__(self, width: int, heads: int, temperature: float = 1.0) -> None:
         super().__init__()
@@ -61,7 +81,7 @@ class Attention(nn.Module):
         self.attention_out = nn.Linear(width, width)
 
     def keys_values(self, hidden_BTD: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return what is attended to, k_BHTK and v_BHTK."""
+        """Return the keys and the values, each (B, H, T, K), for the positions to attend to."""
         return (
             split_heads(self.key(hidden_BTD), self.heads),
             split_heads(self.value(hidden_BTD), self.heads),
@@ -76,8 +96,13 @@ class Attention(nn.Module):
     ) -> torch.Tensor:
         """Return the attention's contribution to the residual stream, (B, Q, D).
 
-        Where there are fewer rows of keys than of queries, groups of neighbouring rows (the beams
-        of one source) share their keys.
+        Args:
+            hidden_BQD: The positions that attend.
+            keys_values: The result of `keys_values` for the positions to attend to. Where it has
+                fewer rows than `hidden_BQD`, groups of neighbouring rows (the beams of one source)
+                share their keys.
+            mask_BHQT: Numbers to add to the scores, or a tensor that broadcasts to them.
+            causal: Whether a query sees only keys at its own and earlier positions.
         """
         rows, width = len(keys_values[0]), hidden_BQD.shape[-1]
         queries_BQD = self.query(hidden_BQD).view(rows, -1, width)

@@ -1,4 +1,4 @@
-"""SAMSum (Gliwa et al. 2019): what people said in a chat, told in the third person, by BART."""
+"""The SAMSum workload (Gliwa et al. 2019): BART summarizes a chat in the third person."""
 
 from algoperf.workload import Target, Variant
 from workloads.parts.summarization_facts import Size, define
@@ -16,7 +16,7 @@ WORKLOAD = define(
         targets={
             "builtin": Target(
                 validation=0.75,
-                ceiling=0.958,  # three in ten references state one fact wrongly
+                ceiling=0.958,  # Three in ten references state one fact wrongly.
                 baselines={"lead-1": 0.0, "lead-3": 0.113, "shuffled sources": 0.059},
                 provenance="docs/targets.md: nadamw reaches it in 125 to 225 steps in "
                 "10 of 10 seeds, in each framework",

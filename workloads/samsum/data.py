@@ -1,4 +1,4 @@
-"""SAMSum's rows: generated, from the hub, or from a folder with its fields."""
+"""The rows of SAMSum: generated, from the hub, or from a folder with the same fields."""
 
 from typing import Any
 
@@ -15,5 +15,5 @@ CORPUS = summarization.Corpus(
 
 
 def load(source: str, **settings: Any) -> Data:
-    """Return rows of tokens (see `summarization.load`)."""
+    """Return the rows of SAMSum as tokens (see `summarization.load`)."""
     return summarization.load(CORPUS, source, **settings)

@@ -1,4 +1,4 @@
-"""SAMSum's built-in dialogues: two people chat about two others; the summary says who did what.
+"""The built-in dialogues of SAMSum: two people chat about two others.
 
     Ilka: Hi Borin! any news of Tessaly and Hadro?
     Borin: he knocked over the lantern and she picked up a violin.
@@ -6,8 +6,9 @@
     Borin: my aunt found a globe.
         -> Hadro broke the lantern, Tessaly bought a violin and Ilka wants a hammock.
 
-The summary resolves 'he', 'she' (by the gender that a name has) and 'I' (by who speaks), restates
-each deed in other words, and leaves out the rest of the chat, a relative's deed among it.
+The summary says who did what. It resolves 'he' and 'she' (by the gender that a name has) and 'I'
+(by the speaker), restates each deed in other words, and leaves out the rest of the chat, including
+the deed of a relative.
 """
 
 from collections.abc import Mapping
@@ -27,7 +28,7 @@ THINGS = words("""
     basket, necklace, parasol, guitar, blanket, camera, suitcase, helmet, trumpet, hammer, bucket,
     clock, saddle, scarf, telescope, wallet, puzzle, sofa, tent, kayak, mattress, piano, wardrobe,
     globe, statue, fountain, cradle, canoe, sledge""")
-DEEDS = {  # in the dialogue: in the summary
+DEEDS = {  # The keys stand in the dialogue, the values in the summary.
     "picked up a {0}": "bought a {0}",
     "can't find the {0}": "lost the {0}",
     "would love a {0}": "wants a {0}",
@@ -66,7 +67,7 @@ def _row(pick: Picker, is_wrong: bool) -> Row:
     news = f"{teller}: {pronoun[0][0]} {clauses[0]} and {pronoun[1][0]} {clauses[1]}."
     reaction = f"{pick.one(REACTIONS)}! I {clauses[2]}."
     aside = f"my {pick.one(RELATIVES)} {clauses[3]}."
-    if pick.draw() < 0.5:  # who says 'I'
+    if pick.draw() < 0.5:  # This decides which of the two says 'I'.
         speaker, turns = asker, [f"{asker}: {reaction}", f"{teller}: {aside}"]
     else:
         speaker, turns = teller, [f"{asker}: {aside}", f"{teller}: {reaction}"]

@@ -1,4 +1,4 @@
-"""XSum (Narayan et al. 2018): one sentence that says what a news article is about, by BART."""
+"""The XSum workload (Narayan et al. 2018): BART sums up a news article in one sentence."""
 
 from algoperf.workload import Target, Variant
 from workloads.parts.summarization_facts import Size, define
@@ -16,7 +16,7 @@ WORKLOAD = define(
         targets={
             "builtin": Target(
                 validation=0.75,
-                ceiling=0.934,  # three in ten references state one fact wrongly
+                ceiling=0.934,  # Three in ten references state one fact wrongly.
                 baselines={"lead-1": 0.040, "lead-3": 0.051, "shuffled sources": 0.028},
                 provenance="docs/targets.md: nadamw reaches it in 175 to 275 steps in "
                 "10 of 10 seeds, in each framework",

@@ -1,4 +1,4 @@
-"""XSum's built-in news: a few short sentences, one sentence that says in other words what happened.
+"""The built-in news of XSum: a few short sentences, summed up in a single sentence.
 
     Last year two ferries were carried off by thieves in Yelland. Belk ruled out a drought. Four
     geese lay dead in Oxmere on Friday. Kester pointed to a frost. Another three ducks met the
@@ -6,8 +6,8 @@
         -> Seven birds perished in Oxmere after frost, Kester says.
 
 The summary restates: it adds the two counts, names the animals or things by their kind, and has
-other words for what happened. It selects: last year's event and what was ruled out do not belong
-to it. Sentences come in random order.
+other words for the event. It also selects: last year's event and the cause that was ruled out do
+not belong to it. The sentences come in random order.
 """
 
 from collections.abc import Mapping
@@ -40,7 +40,7 @@ GROUPS = {
     "toys": words("dolls, kites, puppets, marbles"),
     "snacks": words("biscuits, pies, waffles, pretzels"),
 }
-EVENTS = {  # in the article: in the summary
+EVENTS = {  # The keys stand in the article, the values in the summary.
     "were carried off by thieves": "stolen",
     "went up in flames": "burnt",
     "were pulled from the river": "rescued",
@@ -68,7 +68,7 @@ DENIALS = words("ruled out a, saw no sign of a, would not speak of a")
 REPEATS = words("met the same fate, followed later, soon shared their lot")
 SPOILABLE = {"count": tuple(number.capitalize() for number in NUMBERS[2:]), "place": PLACES,
              "cause": CAUSES, "person": PEOPLE}  # fmt: skip
-MOST = 5  # how many numbers either count can be, from two
+MOST = 5  # Either count is one of this many numbers, starting from two.
 
 
 def generate(seed: int, rows: Mapping[str, int]) -> dict[str, list[Row]]:
@@ -97,7 +97,7 @@ def _row(pick: Picker, is_wrong: bool) -> Row:
         ),
         3,
     )
-    for sentence in asides:  # anywhere among the story, which keeps its order
+    for sentence in asides:  # An aside may stand anywhere in the story, which keeps its order.
         story.insert(int(pick.draw() * (len(story) + 1)), sentence)
     facts = {
         "count": NUMBERS[counts[0] + counts[1] + 2].capitalize(),

@@ -1,3 +1,3 @@
-"""BART in flax (see `workloads.parts.bart_jax`)."""
+"""The model of XSum in flax: BART (see `workloads.parts.bart_jax`)."""
 
 from workloads.parts.bart_jax import build as build

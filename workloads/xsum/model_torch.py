@@ -1,3 +1,3 @@
-"""BART in PyTorch (see `workloads.parts.bart_torch`)."""
+"""The model of XSum in PyTorch: BART (see `workloads.parts.bart_torch`)."""
 
 from workloads.parts.bart_torch import build as build

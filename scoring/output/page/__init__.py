@@ -1,8 +1,9 @@
 """report.html: one self-contained page about leaderboards, for a browser without a network.
 
-Template, style and script are the page.* beside this module, and what the template includes. Names,
-findings and hyperparameters come from untrusted folders: the template escapes everything that is
-not `svg.Markup`, and the page's own policy lets no script run but its own, and nothing be fetched.
+The template, the style and the script are the files page.* beside this module, and the files that
+the template includes. Names, findings and hyperparameters come from untrusted folders: the template
+escapes everything that is not `svg.Markup`, and the page's own content security policy lets no
+other script run and nothing be fetched.
 """
 
 import base64
@@ -32,15 +33,25 @@ COVERAGE_NOTE = (
 def write_page(
     analyses: Sequence[Analysis], findings: Sequence[Finding], command: str, path: Path
 ) -> Path:
-    """Write the page to `path` and return that."""
+    """Write the page about leaderboards to a file.
+
+    Args:
+        analyses: The leaderboards and their statistics.
+        findings: The findings to list.
+        command: The command line that the page names as its origin.
+        path: The file to write.
+
+    Returns:
+        `path`.
+    """
     text = render(analyses, findings, command)
-    # What UTF-8 does not hold, such as parts of undecodable file names, becomes '?'.
+    # Characters that UTF-8 cannot encode, such as parts of undecodable file names, become '?'.
     path.write_bytes(text.encode("utf-8", "replace"))
     return path
 
 
 def render(analyses: Sequence[Analysis], findings: Sequence[Finding], command: str) -> str:
-    """The page as text."""
+    """Return the page about leaderboards as HTML text; the arguments are those of `write_page`."""
     import jinja2
 
     environment = jinja2.Environment(
@@ -70,6 +81,6 @@ def _file(name: str) -> str:
 
 
 def _policy(script: str) -> str:
-    """A content security policy under which only this script runs and nothing is fetched."""
+    """Return a content security policy under which only this script runs and nothing is fetched."""
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"

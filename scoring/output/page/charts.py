@@ -27,7 +27,8 @@ Floats = NDArray[np.float64]
 
 PROFILE_SIZE = (760.0, 378.0)
 PROFILE = Frame((1.0, profiles.TAU_MAX), (-4.0, 104.0), 58.0, 12.0, 690.0, 336.0)
-LANE, LANES_SPREAD = 2.6, 16.0  # between lines that coincide, and of all of them together
+# These are the distance between two lines that coincide, and the largest of all such together.
+LANE, LANES_SPREAD = 2.6, 16.0
 
 PANEL_SIZE = (420.0, 246.0)
 PANEL = Frame((0.0, 1.0), (0.0, 1.0), 54.0, 10.0, 358.0, 214.0)
@@ -36,7 +37,13 @@ BAR_SIZE = (120.0, 16.0)
 
 
 def interval_bar(score: float, ends: Sequence[float], index: int) -> Markup:
-    """A score and its interval on the way from 0 to 1."""
+    """Return a small chart of a score and its interval on a line from 0 to 1.
+
+    Args:
+        score: The score.
+        ends: The ends of its interval; NaN draws none.
+        index: The submission's row on the leaderboard, which decides the colour.
+    """
     width, middle = BAR_SIZE[0] - 8, BAR_SIZE[1] / 2
 
     def at(value: float) -> float:
@@ -51,7 +58,12 @@ def interval_bar(score: float, ends: Sequence[float], index: int) -> Markup:
 
 
 def profile_chart(analysis: Analysis) -> dict[str, Any]:
-    """Step curves of all entries, with bands where they are estimable."""
+    """Return the chart of the performance profiles of all entries.
+
+    Returns:
+        'svg', the chart; 'banded', whether it has bands (they need to be estimable); and
+        'coinciding', whether lines that coincide are drawn side by side.
+    """
     board = analysis.board
     taus = profiles.profile_taus(board.ratios)
     shares_ST = profiles.performance_profile(board.ratios, taus)
@@ -72,12 +84,12 @@ def profile_chart(analysis: Analysis) -> dict[str, Any]:
 
 
 def _group(index: int, *parts: str, **attributes: object) -> Markup:
-    """What belongs to the entry at `place`, and goes with its button."""
+    """Return an element with everything that is shown or hidden together with one entry."""
     return element("g", *parts, class_=f"s{index}", data_s=index, **attributes)
 
 
 def _steps(x_T: Floats, y_T: Floats) -> tuple[Floats, Floats]:
-    """The corners of a curve that keeps its value until the next x."""
+    """Return the corners of a curve that keeps its value until the next x."""
     jumps = np.flatnonzero(np.diff(y_T) != 0) + 1
     x = np.concatenate([x_T[:1], np.repeat(x_T[jumps], 2), x_T[-1:]])
     before, after = np.concatenate([y_T[:1], y_T[jumps]])[:-1], y_T[jumps]
@@ -92,9 +104,13 @@ def _band(band_T2: Floats) -> Markup:
 
 
 def curve_panels(board: Leaderboard) -> list[dict[str, Any]]:
-    """Validation metric against submission time, a panel a workload that has any evaluation."""
+    """Return the charts of validation metric against submission time.
+
+    Returns:
+        A panel for each workload that has any evaluation, whether or not it has a target.
+    """
     shown = {name: board.benchmark.workloads[name].target for name in board.layout.workloads}
-    for run in board.pool.runs:  # a workload without a target still has curves
+    for run in board.pool.runs:  # A workload without a target still has curves.
         if run.target is not None:
             shown.setdefault(run.workload, run.target)
     panels = (_panel(board, name, target) for name, target in shown.items())
@@ -103,7 +119,16 @@ def curve_panels(board: Leaderboard) -> list[dict[str, Any]]:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Curve:
-    """One trial of one panel; `hit` is the evaluation that met the target."""
+    """The training curve of one trial.
+
+    Attributes:
+        place: The row of the submission on the leaderboard, from 0 for the best.
+        run: The trial.
+        chosen: Whether this trial counts in its study.
+        time_s_N: Array (N evaluations,) of submission times in seconds; NaN where not finite.
+        value_N: Array (N,) of values of the metric; NaN where not finite.
+        hit: The index of the evaluation that met the target; None where none did.
+    """
 
     place: int
     run: TrialRun
@@ -191,12 +216,15 @@ def _draw(curve: Curve, frame: Frame, seconds: float) -> list[Markup]:
 
 
 def _time_unit(longest_s: float) -> tuple[str, float]:
-    """The unit of an axis that ends at `longest_s`, and its seconds."""
+    """Return the unit for an axis that ends at `longest_s`, and the unit's length in seconds."""
     return ("h", 3600.0) if longest_s >= 7200 else ("min", 60.0) if longest_s >= 600 else ("s", 1.0)
 
 
 def palette_css(count: int) -> str:
-    """The colour and dashes of each place; dark ones on a dark screen, never in print."""
+    """Return CSS with the colour and dashes of the first `count` submissions.
+
+    The colours for a dark ground apply on a dark screen, never in print.
+    """
     light, dark = [], []
     for index in range(count):
         dashes, rounds = (

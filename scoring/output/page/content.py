@@ -1,4 +1,4 @@
-"""What the page says of one leaderboard: ranking, workloads and their trials, as finished texts."""
+"""The contents of the page about one leaderboard, as finished texts for the template."""
 
 import math
 from collections.abc import Sequence
@@ -18,7 +18,12 @@ ARROW = "\N{RIGHTWARDS ARROW}"
 
 
 def pool(analysis: Analysis, number: int) -> dict[str, Any]:
-    """Everything about one pool; `number` tells its anchors from those of other pools."""
+    """Return everything that the template shows of one pool.
+
+    Args:
+        analysis: The leaderboard and its statistics.
+        number: A number that makes the pool's anchors differ from those of other pools.
+    """
     board = analysis.board
     return {
         "id": f"pool-{number}",
@@ -69,7 +74,7 @@ def _row(analysis: Analysis, index: int) -> dict[str, Any]:
 
 
 def _robustness(analysis: Analysis) -> dict[str, Any]:
-    """The table of axes, and every variant with each submission's times."""
+    """Return the table of axes, and each variant with the times of each submission."""
     robustness, places = analysis.robustness, {x: n for n, x in enumerate(analysis.board.labels)}
     return {
         "axes": uncertainty.axis_table(analysis),
@@ -97,7 +102,7 @@ def _robustness(analysis: Analysis) -> dict[str, Any]:
 
 
 def _flagged(row: Row) -> dict[str, Any] | None:
-    """What the mark of a flagged submission says; None of one that is not."""
+    """Return the texts behind the mark of a flagged submission; None if it is not flagged."""
     entry = row.entry
     if not entry.flags:
         return None
@@ -109,7 +114,7 @@ def _flagged(row: Row) -> dict[str, Any] | None:
 
 
 def _workload(board: Leaderboard, name: str) -> dict[str, Any]:
-    """One workload's drill-down: what was asked, every study, and the chosen trials."""
+    """Return the details of one workload: target and budget, every study, and the chosen trials."""
     facts = board.benchmark.workloads[name]
     budgets_s = [run.budget_s for run in board.pool.runs if run.workload == name]
     budget_s = max((limit for limit in budgets_s if limit is not None), default=facts.budget_s)
@@ -141,7 +146,11 @@ def _entry(index: int, row: Row, cell: Cell) -> dict[str, Any]:
 
 
 def _study(result: StudyResult) -> dict[str, Any]:
-    """One study; `bracket` says between which evaluations the target was met, or the last one."""
+    """Return the texts of one study.
+
+    'bracket' names the times of the two evaluations between which the target was met, or the last
+    evaluation.
+    """
     before = result.crossing.last_miss
     reached = result.outcome == REACHED
     bracket = texts.NONE
@@ -161,7 +170,7 @@ def _study(result: StudyResult) -> dict[str, Any]:
 
 
 def _chosen(row: Row, workload: str) -> dict[str, Any] | None:
-    """The hyperparameters of the trials that a submission's studies rest on, as one table."""
+    """Return a table of the hyperparameters of the trials that a submission's studies rest on."""
     trials = {(result.study, result.trial) for result in row.cells[workload].studies}
     runs = [
         run
@@ -185,7 +194,7 @@ def _value(run: TrialRun, name: str) -> str:
 
 
 def findings(all_findings: Sequence[Finding]) -> dict[str, Any]:
-    """Findings with equal messages together: what is damaged first, then what is odd."""
+    """Return findings grouped by message: damage first, then remarks."""
     kinds = []
     for damage, title in ((True, "Damage"), (False, "Remarks")):
         groups: dict[str, list[str]] = {}

@@ -1,7 +1,7 @@
-"""On what the submissions ran, as far as one trial of each records it.
+"""The machines that the submissions ran on, as far as one trial of each records it.
 
 Two sets of keys are known: this library's (algoperf/machine/hardware.py) and AlgoPerf's. Nothing in
-the files is trusted, and what cannot be read is not recorded.
+the files is trusted, and whatever cannot be read counts as not recorded.
 """
 
 import collections
@@ -23,7 +23,13 @@ _FILES = (re.compile(r"flags_([0-9]{1,9})\.json"), re.compile(r"meta_data_([0-9]
 
 
 def machines(board: Leaderboard) -> dict[str, Any]:
-    """The facts of each submission, best first, and whether they tell of different hardware."""
+    """Return the table of machines: the facts of each submission, best first.
+
+    Returns:
+        'facts', the names of the facts that any submission records; 'rows', the values of each
+        submission; and 'differing', the names of the hardware facts that differ between
+        submissions.
+    """
     facts = [_of_entry(row.entry) for row in board.rows]
     differing = [
         name
@@ -46,7 +52,7 @@ def machines(board: Leaderboard) -> dict[str, Any]:
 
 
 def _of_entry(entry: Entry) -> tuple[str, dict[str, str]]:
-    """The first trial that records anything, and what it does."""
+    """Return the first trial of an entry that records any facts, and these facts."""
     for run in entry.runs[:TRIALS_TRIED]:
         facts = _of_trial(run)
         if facts:
@@ -55,6 +61,7 @@ def _of_entry(entry: Entry) -> tuple[str, dict[str, str]]:
 
 
 def _of_trial(run: TrialRun) -> dict[str, str]:
+    """Return the facts that the newest files of one trial record about its machine."""
     known: dict[str, Any] = {}
     for pattern in _FILES:
         known |= _newest(run.path, pattern)

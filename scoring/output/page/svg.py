@@ -1,6 +1,6 @@
 """Inline SVG: escaped elements, scales with ticks, and thinned lines with short coordinates.
 
-A chart is an outer <svg> with a grid of ticks, and in it a plot: an inner <svg> whose own
+A chart is an outer <svg> with a grid of ticks. In it lies a plot, an inner <svg> whose own
 coordinates are tenths of the outer one's. The page zooms by changing the plot's viewBox, and
 redraws the ticks from the data ranges that stand on the outer element (page.js reads what this
 module writes).
@@ -20,12 +20,12 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-UNITS = 10  # of the plot's coordinates, in one of the chart's
-TOLERANCE = 3.0  # plot units by which a thinned line may differ from the whole one
+UNITS = 10  # One unit of a chart equals this many units of the plot inside it.
+TOLERANCE = 3.0  # A thinned line differs from the whole line by at most this many plot units.
 
 
 class Markup(str):
-    """Text that is markup already; Jinja2 and `element` leave it as it is, and escape all other."""
+    """Text that is already markup, and that Jinja2 and `element` therefore do not escape."""
 
     __slots__ = ()
 
@@ -34,7 +34,14 @@ class Markup(str):
 
 
 def element(tag: str, *children: str, **attributes: object) -> Markup:
-    """One element; underscores in attribute names stand for hyphens, None leaves one out."""
+    """Return one SVG or HTML element.
+
+    Args:
+        tag: The name of the element.
+        *children: Its contents; everything that is not Markup is escaped.
+        **attributes: Its attributes. Underscores in names stand for hyphens, except at the ends,
+            where they are dropped; None leaves the attribute out.
+    """
     text = "".join(
         f' {name.strip("_").replace("_", "-")}="{html.escape(str(value))}"'
         for name, value in attributes.items()
@@ -48,7 +55,16 @@ def element(tag: str, *children: str, **attributes: object) -> Markup:
 
 @dataclasses.dataclass(frozen=True)
 class Frame:
-    """Where a plot lies in its chart, and which data it spans."""
+    """The position of a plot in its chart, and the ranges of data that it shows.
+
+    Attributes:
+        x: The lowest and highest value of the horizontal axis.
+        y: The lowest and highest value of the vertical axis.
+        left: The left edge of the plot, in units of the chart.
+        top: The top edge.
+        width: The width of the plot.
+        height: The height of the plot.
+    """
 
     x: tuple[float, float]
     y: tuple[float, float]
@@ -58,7 +74,15 @@ class Frame:
     height: float
 
     def place(self, x_N: Floats, y_N: Floats) -> Ints:
-        """Plot coordinates (N, 2); far outside they are held at a plot's size from its edge."""
+        """Return the plot coordinates of data points.
+
+        Args:
+            x_N: Array (N points,) of values on the horizontal axis.
+            y_N: Array (N,) of values on the vertical axis.
+
+        Returns:
+            Integer array (N, 2). A point far outside is held at one plot size from the edge.
+        """
         wide, high = self.width * UNITS, self.height * UNITS
         across = wide * (x_N - self.x[0]) / (self.x[1] - self.x[0])
         down = high * (self.y[1] - y_N) / (self.y[1] - self.y[0])
@@ -66,7 +90,7 @@ class Frame:
         return np.rint(placed).astype(np.int64)
 
     def grid(self) -> Markup:
-        """Lines and labels of both axes."""
+        """Return the grid lines and labels of both axes."""
         right, bottom = self.left + self.width, self.top + self.height
         parts = []
         for value, text in ticks(*self.x, self.width / 75):
@@ -92,7 +116,13 @@ class Frame:
         return element("g", *parts, class_="grid")
 
     def chart(self, plot: Sequence[str], size: tuple[float, float], **facts: object) -> Markup:
-        """The whole chart of `size`; `facts` become attributes of the outer element."""
+        """Return the whole chart.
+
+        Args:
+            plot: The elements to draw in the plot.
+            size: Width and height of the chart.
+            **facts: Further attributes of the outer element.
+        """
         inner = element(
             "svg",
             element("rect", class_="ground", width=f"{self.width * UNITS:g}", height="100%"),
@@ -119,7 +149,7 @@ class Frame:
 
 
 def ticks(low: float, high: float, most: float) -> Iterator[tuple[float, str]]:
-    """Round values from `low` to `high`, about `most` of them, and their labels."""
+    """Yield round values from `low` to `high`, about `most` of them, each with its label."""
     rough = (high - low) / max(1.0, most)
     power = math.floor(math.log10(rough))
     step = next(m for m in (1, 2, 5, 10) if m * 10.0**power >= 0.999 * rough) * 10.0**power
@@ -132,16 +162,27 @@ def ticks(low: float, high: float, most: float) -> Iterator[tuple[float, str]]:
 
 
 def line(points: Ints) -> str:
-    """The `d` of a path through the points (N, 2): absolute start, then relative steps."""
+    """Return the `d` attribute of a path through points: an absolute start, then relative steps.
+
+    Args:
+        points: Integer array (N, 2) of plot coordinates.
+    """
     (x, y), steps = points[0], np.diff(points, axis=0)
     text = "".join(f" {dx} {dy}" for dx, dy in steps.tolist())
     return f"M{x} {y}" + ("l" + text[1:] if text else "h0").replace(" -", "-")
 
 
 def broken_line(frame: Frame, x_N: Floats, y_N: Floats, keep: Sequence[int] = ()) -> str:
-    """The thinned line through the finite points, '' without any; it breaks where one is not.
+    """Return the `d` attribute of a thinned line, which breaks where a point is not finite.
 
-    `keep` are points that must stay, by their place among all.
+    Args:
+        frame: The position and ranges of the plot.
+        x_N: Array (N points,) of values on the horizontal axis.
+        y_N: Array (N,) of values on the vertical axis.
+        keep: Indices of points that must not be thinned out.
+
+    Returns:
+        The path; '' where no point is finite.
     """
     finite = np.isfinite(x_N) & np.isfinite(y_N)
     edges = np.flatnonzero(np.diff(np.concatenate([[False], finite, [False]]).astype(np.int8)))
@@ -154,7 +195,17 @@ def broken_line(frame: Frame, x_N: Floats, y_N: Floats, keep: Sequence[int] = ()
 
 
 def thin(points: Ints, keep: Sequence[int] = ()) -> NDArray[np.bool_]:
-    """Which points keep a line within TOLERANCE: the algorithm of Douglas and Peucker (1973)."""
+    """Return which points to keep so that the line stays within TOLERANCE plot units.
+
+    The algorithm is Douglas and Peucker's (1973).
+
+    Args:
+        points: Integer array (N, 2) of plot coordinates.
+        keep: Indices of points that must stay, in addition to the first and the last.
+
+    Returns:
+        Boolean array (N,).
+    """
     kept = np.zeros(len(points), np.bool_)
     corners = sorted({0, *keep, len(points) - 1})
     kept[corners] = True

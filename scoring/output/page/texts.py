@@ -1,4 +1,4 @@
-"""How the page writes numbers and foreign texts."""
+"""Numbers and foreign texts as the page shows them. A value that does not exist becomes a dash."""
 
 import json
 import math
@@ -9,22 +9,22 @@ from scoring.reading.trials import Target
 
 NONE = "\N{EM DASH}"
 TIMES = "\N{MULTIPLICATION SIGN}"
-LONGEST = 120  # characters of a foreign text; a longer one is cut
+LONGEST = 120  # A foreign text with more characters is cut.
 
 
 def score(value: float) -> str:
-    """A score, to four decimals."""
+    """Return a score to four decimals; a dash for NaN."""
     return NONE if math.isnan(value) else f"{value:.4f}"
 
 
 def interval(ends: Sequence[float], decimals: int = 3) -> str:
-    """Two ends, '' where they are not known."""
+    """Return the two ends of an interval as text; '' where they are not known (NaN)."""
     low, high = ends
     return "" if math.isnan(low) else f"{low:.{decimals}f}\N{EN DASH}{high:.{decimals}f}"
 
 
 def rank_interval(ends: Sequence[float]) -> str:
-    """Two places, or the one that both are."""
+    """Return the two ends of an interval of ranks, one number if they are equal; a dash for NaN."""
     low, high = ends
     if math.isnan(low):
         return NONE
@@ -32,7 +32,11 @@ def rank_interval(ends: Sequence[float]) -> str:
 
 
 def probability(value: float) -> str:
-    """A share of finitely many resamples in percent: never a certainty."""
+    """Return a share of resamples in percent; a dash for NaN.
+
+    Resamples are finitely many, so the text never claims certainty: it is at least '< 0.1 %' and at
+    most '> 99.9 %'.
+    """
     if math.isnan(value):
         return NONE
     if value < 0.001:
@@ -43,17 +47,21 @@ def probability(value: float) -> str:
 
 
 def factor(value: float) -> str:
-    """A ratio of times."""
+    """Return a ratio of times, such as 1.25, with a times sign; a dash where not finite."""
     return NONE if not math.isfinite(value) else f"{value:.2f}{TIMES}"
 
 
 def slowdown(value: float) -> str:
-    """A ratio of times that is infinite where the target was missed."""
+    """Return a slow-down as text; it is infinite where the variant's target was missed."""
     return "\N{INFINITY}" if value == math.inf else factor(value)
 
 
 def count(value: float) -> str:
-    """Seconds or steps: whole and grouped, with decimals where it is small."""
+    """Return seconds or steps as text; a dash where they are not finite.
+
+    Large numbers are whole, with their digits in groups of three; numbers below 100 have three
+    significant digits.
+    """
     if not math.isfinite(value):
         return NONE
     if value != 0 and abs(value) < 100:
@@ -62,17 +70,17 @@ def count(value: float) -> str:
 
 
 def percent(share: float) -> str:
-    """The size of a share."""
+    """Return the size of a share in percent, without its sign."""
     return f"{100 * abs(share):g}\N{NO-BREAK SPACE}%"
 
 
 def plural(number: int, noun: str) -> str:
-    """'1 trial', '2 trials'."""
+    """Return a number and a noun in the right form: '1 trial', '2 trials'."""
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def goal(target: Target) -> str:
-    """A target as an inequality."""
+    """Return a target as an inequality, such as '≥ 0.97', or 'no target'."""
     sign = (
         "\N{GREATER-THAN OR EQUAL TO}" if target.higher_is_better else "\N{LESS-THAN OR EQUAL TO}"
     )
@@ -80,7 +88,7 @@ def goal(target: Target) -> str:
 
 
 def foreign(value: Any) -> str:
-    """A value out of somebody's JSON as short text."""
+    """Return a value out of somebody's JSON as text of at most LONGEST characters."""
     if isinstance(value, float):
         text = f"{value:.6g}"
     elif isinstance(value, str):

@@ -1,7 +1,8 @@
 """The tables of the page that say how far to trust the scores.
 
 A table is a dict: `title`, `note`, `corner`, `head` (labels of columns) and `rows` of `name` and
-`cells`; a cell is a dict of `text` and, where it has a shade, `p` in [0, 1].
+`cells`. A cell is a dict of `text` and, where it is shaded, `side` ('over' or 'under' one half) and
+`tint` (how far, from 0 to 50); a cell with `moved` marks a rank that changed.
 
 Legend: S submissions.
 """
@@ -24,7 +25,7 @@ Table = dict[str, Any]
 
 
 def tables(analysis: Analysis) -> list[Table]:
-    """Pairs of submissions, intervals by what is resampled, and leave-one-out scores."""
+    """Return the tables of uncertainty: pairs of submissions, intervals, leave-one-out scores."""
     return [
         pairwise_table(analysis),
         interval_table(analysis),
@@ -34,12 +35,12 @@ def tables(analysis: Analysis) -> list[Table]:
 
 
 def sensitivity_tables(analysis: Analysis) -> list[Table]:
-    """What if the target, the number of trials or the aggregation were others."""
+    """Return the tables of scores at other targets, numbers of trials and aggregations."""
     return [target_table(analysis), trials_table(analysis), aggregation_table(analysis)]
 
 
 def pairwise_table(analysis: Analysis) -> Table:
-    """The probability that the row's submission scores above the column's."""
+    """Return the table of probabilities that the row's submission scores above the column's."""
     labels, studies = analysis.board.labels, analysis.studies
     rows = []
     for index, (label, chances) in enumerate(zip(labels, studies.p_beats.tolist(), strict=True)):
@@ -58,7 +59,7 @@ def pairwise_table(analysis: Analysis) -> Table:
 
 
 def interval_table(analysis: Analysis) -> Table:
-    """Intervals of score and rank over studies, workloads and both."""
+    """Return the table of intervals of score and rank over studies, workloads and both."""
     head, columns, reasons = [], [], []
     for over, resampled in analysis.resampled.items():
         head += [f"score, over {over}", f"rank, over {over}"]
@@ -94,7 +95,8 @@ def _without_workload(analysis: Analysis) -> list[Table]:
 
 def _without_submission(analysis: Analysis) -> list[Table]:
     labels = analysis.board.labels
-    if len(labels) < 3:  # who is alone has the fastest time everywhere
+    # With two submissions, the remaining one would be alone and have the fastest time everywhere.
+    if len(labels) < 3:
         return []
     rows = _against_all(
         analysis, dict(zip(labels, analysis.without_submission_SS, strict=True)), first=False
@@ -107,7 +109,7 @@ def _without_submission(analysis: Analysis) -> list[Table]:
 
 
 def target_table(analysis: Analysis) -> Table:
-    """Scores at easier and harder targets, with the trials that cannot tell."""
+    """Return the table of scores at easier and harder targets, with counts of undecided trials."""
     sweep, labels = analysis.targets, analysis.board.labels
     rows = []
     for change, scores, unknown in zip(sweep.changes, sweep.scores_CS, sweep.unknown, strict=True):
@@ -124,7 +126,7 @@ def target_table(analysis: Analysis) -> Table:
 
 
 def trials_table(analysis: Analysis) -> Table:
-    """The expected score with k trials a study."""
+    """Return the table of expected scores with k trials per study."""
     most = len(analysis.trials_KS)
     if most < 2:
         return _table("Fewer trials", "No study has more than one trial.", "", [], [])
@@ -140,7 +142,7 @@ def trials_table(analysis: Analysis) -> Table:
 
 
 def aggregation_table(analysis: Analysis) -> Table:
-    """Median, mean and best over studies."""
+    """Return the table of scores by median, mean and best over studies."""
     rows = _against_all(analysis, analysis.aggregations, first=False)
     note = (
         "The rules take the median over studies. By the mean, one missed study makes a workload "
@@ -150,7 +152,10 @@ def aggregation_table(analysis: Analysis) -> Table:
 
 
 def speedup_table(analysis: Analysis) -> Table:
-    """Speed-up over the reference by base workload; a bound where one side missed the target."""
+    """Return the table of speed-ups over the reference by base workload.
+
+    Where one side missed the target, the cell is a bound.
+    """
     speedups, board = analysis.speedups, analysis.board
     bound = {"<=": "\N{LESS-THAN OR EQUAL TO} ", ">=": "\N{GREATER-THAN OR EQUAL TO} ", "": ""}
     rows = []
@@ -170,7 +175,11 @@ def speedup_table(analysis: Analysis) -> Table:
 
 
 def axis_table(analysis: Analysis) -> Table:
-    """How many variants of each axis were reached, and how much slower than their bases."""
+    """Return the table of robustness by axis.
+
+    A cell says how many variants were reached, and how much slower they were than their base
+    workloads.
+    """
     robustness, labels = analysis.robustness, analysis.board.labels
     cells: dict[str, dict[str, Cell]] = {}
     for one in robustness.axes:
@@ -192,8 +201,9 @@ def axis_table(analysis: Analysis) -> Table:
 
 
 def _axis_cell(one: AxisResult) -> Cell:
-    """Reached of all, and the slow-down; in the shade, each missed variant of a reached base counts
-    as one that is twice as slow or slower.
+    """Return a cell with the number of variants reached of all, and the slow-down.
+
+    In the shade, each missed variant of a reached base workload counts as twice as slow or slower.
     """
     text = f"{one.reached}/{one.variants}"
     if one.bases_reached < one.variants:
@@ -205,14 +215,17 @@ def _axis_cell(one: AxisResult) -> Cell:
 
 
 def _speedup_shade(value: float) -> float:
-    """1/2 for equal times, 1 for twice as fast or more, 0 for half as fast or less."""
+    """Return 1/2 for equal times, 1 for twice as fast or more, 0 for half as fast or less."""
     return min(1.0, max(0.0, 0.5 + math.log2(value) / 2))
 
 
 def _against_all(
     analysis: Analysis, scores_by_name: Mapping[str, Floats], *, first: bool = True
 ) -> list[Table]:
-    """Rows of scores, places that moved marked; `first`: the score itself comes before them."""
+    """Return rows of scores in which ranks that differ from the leaderboard's are marked.
+
+    Where `first`, the row of the leaderboard's own scores precedes the others.
+    """
     full_S = np.array([row.score for row in analysis.board.rows])
     rows = [{"name": "none", "cells": [_score(x) for x in full_S.tolist()]}] if first else []
     for name, scores_S in scores_by_name.items():
@@ -232,7 +245,7 @@ def _score(value: float) -> Cell:
 
 
 def _shaded(text: str, share: float) -> Cell:
-    """A cell tinted by how far `share` is from 1/2, towards one colour or the other."""
+    """Return a cell tinted by how far `share` is from 1/2; the direction decides the colour."""
     if math.isnan(share):
         return {"text": text}
     side = "over" if share >= 0.5 else "under"
