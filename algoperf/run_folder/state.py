@@ -1,16 +1,17 @@
-"""What a submission keeps between steps, as named arrays and JSON, and back; nothing is pickled.
+"""Convert the state that a submission keeps between steps to named arrays and JSON, and back.
 
-`to_arrays(tree)` gives `(arrays, structure)`: NumPy arrays of NumPy's own types by name, and a JSON
-value that says how they hang together. `restore(arrays, structure, fresh)` gives the tree again.
-`fresh` is the same tree newly initialised; from it comes what is no data: functions, classes, the
-types of named tuples and dataclasses, the nodes of JAX pytrees, the objects that load a state.
+`to_arrays(tree)` returns `(arrays, structure)`: NumPy arrays by name, of types that NumPy itself
+has, and a JSON value that says how they belong together. `restore(arrays, structure, fresh)`
+returns the tree again. `fresh` is the same tree newly initialised. Whatever is not data comes
+from it: functions, classes, the types of named tuples and dataclasses, the nodes of JAX pytrees,
+and the objects that load a state. Nothing is pickled.
 
-A tree is made of arrays (JAX, PyTorch, NumPy), numbers, strings, None, dicts, lists, tuples,
-deques, named tuples, dataclasses, registered JAX pytrees, the random generators of PyTorch, NumPy
-and Python, objects with `state_dict` and `load_state_dict` (PyTorch's optimizers, schedulers and
-modules), other objects by their attributes where these are all that they hold, and functions,
-classes and workloads, which are taken from `fresh`. For anything else `to_arrays` raises UserError,
-which names the place.
+A tree may hold arrays (JAX, PyTorch, NumPy), numbers, strings, None, dicts, lists, tuples,
+deques, named tuples, dataclasses, registered JAX pytrees, and the random generators of PyTorch,
+NumPy and Python. It may hold objects with `state_dict` and `load_state_dict` (PyTorch's
+optimizers, schedulers and modules), and other objects if their attributes are all that they
+hold. Functions, classes and workloads are taken from `fresh`. For anything else `to_arrays`
+raises UserError, which says where in the tree it is.
 
 No framework is imported: a tree holds JAX or PyTorch values only where they are loaded already.
 """
@@ -42,8 +43,20 @@ UNSIGNED = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64}
 
 
 def to_arrays(tree: Any, name: str = "state") -> tuple[Arrays, Structure]:
-    """Return (arrays by name, structure), copies that later steps leave alone; `name` starts the
-    arrays' names and the places in messages. The tree stays as it is.
+    """Return a tree as arrays by name and a JSON structure.
+
+    The arrays are copies, which later steps do not change; the tree stays as it is.
+
+    Args:
+        tree: The state; see the module's description for what it may hold.
+        name: The name of the tree's root, with which the arrays' names begin, and the places that
+            messages name.
+
+    Returns:
+        The arrays by name, and the structure.
+
+    Raises:
+        UserError: The tree holds something that cannot be saved; the message says where.
     """
     writer = _Writer()
     structure = writer.node(tree, name)
@@ -51,10 +64,19 @@ def to_arrays(tree: Any, name: str = "state") -> tuple[Arrays, Structure]:
 
 
 def restore(arrays: Arrays, structure: Structure, fresh: Any, name: str = "state") -> Any:
-    """Return the tree; raise UserError where `fresh` is of another kind than what was saved.
+    """Return the tree that `to_arrays` saved.
 
-    PyTorch's tensors and objects of `fresh` are filled in place where they fit, so that what refers
-    to a module's parameters still does. Other tensors are made anew.
+    PyTorch tensors and objects in `fresh` are filled in place where they fit, so that whatever
+    refers to a module's parameters still does. All other tensors are created anew.
+
+    Args:
+        arrays: The saved arrays by name.
+        structure: The saved structure.
+        fresh: The same tree, newly initialised.
+        name: The name of the tree's root, with which the places in messages begin.
+
+    Raises:
+        UserError: A part of `fresh` is of another kind than the part that was saved.
     """
     return _Reader(arrays).value(structure, fresh, name)
 
@@ -65,7 +87,7 @@ class _Writer:
         self._inside: set[int] = set()  # the objects that are being written
 
     def node(self, value: Any, at: str) -> Structure:
-        """The structure of one value; its arrays are kept."""
+        """Return the structure of one value, and keep its arrays."""
         for write in (self._plain, self._array, self._container, self._random, self._object):
             node = write(value, at)
             if node is not None:
@@ -202,7 +224,13 @@ class _Reader:
         self._filled: dict[int, str] = {}  # address of a tensor that was filled -> its array
 
     def value(self, node: Structure, fresh: Any, at: str) -> Any:
-        """The value of a node, beside its counterpart in the fresh tree (or `ABSENT`)."""
+        """Return the value that a node describes.
+
+        Args:
+            node: The saved structure.
+            fresh: Its counterpart in the fresh tree, or `ABSENT`.
+            at: Where in the tree it is, for messages.
+        """
         kind = node["kind"]
         if kind == "value":
             return node["value"]
@@ -255,7 +283,8 @@ class _Reader:
             tensor.shape,
             dtype,
         ):
-            # Tensors that began as one may have parted since: only equal values share a place.
+            # Tensors that share memory in the fresh tree may have had different values when they
+            # were saved, so a place is filled a second time only with the same values.
             before = self._filled.setdefault(fresh.data_ptr(), node["array"])
             if self._arrays[before].tobytes() == array.tobytes() and fresh.is_contiguous():
                 with torch.no_grad():
@@ -318,8 +347,13 @@ class _Reader:
 
 
 def _keep_types(optimizer: Any, saved: Any) -> None:
-    """Give an optimizer the saved tensors of another type than their parameter's, which
-    `load_state_dict` casts to that. `saved` is by the parameter's number.
+    """Give an optimizer back the saved tensors whose type differs from their parameter's.
+
+    `load_state_dict` casts every tensor to the type of its parameter.
+
+    Args:
+        optimizer: The PyTorch optimizer, after `load_state_dict`.
+        saved: The saved tensors by name, by the parameter's number.
     """
     torch: Any = sys.modules["torch"]
     parameters = [each for group in optimizer.param_groups for each in group["params"]]
@@ -331,7 +365,7 @@ def _keep_types(optimizer: Any, saved: Any) -> None:
 
 
 def _jax_array(node: Structure, array: np.ndarray, fresh: Any) -> Any:
-    """The array, placed as the fresh one is."""
+    """Return the saved array as a JAX array, on the same devices as the fresh one."""
     jax: Any = sys.modules["jax"]
     if node["kind"] == "jax key":
         return jax.random.wrap_key_data(array, impl=node["generator"])
