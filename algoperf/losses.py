@@ -72,7 +72,7 @@ def per_example(
     match loss_type:
         case LossType.SOFTMAX_CROSS_ENTROPY:
             loss = ops.cross_entropy(logits, labels)
-            if isinstance(smooth, float | int) and not smooth:  # may be a traced value
+            if isinstance(smooth, float | int) and not smooth:  # A traced value cannot be tested.
                 return loss
             return (1 - smooth) * loss - smooth * ops.log_softmax(logits).mean(-1)
         case LossType.SIGMOID_CROSS_ENTROPY:

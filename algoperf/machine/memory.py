@@ -130,7 +130,7 @@ def _groups(root: Path) -> Iterator[Path]:
         if controllers not in ("", "memory"):
             continue
         base = mount / controllers
-        # In a container the path may be the host's, and only the mount is there.
+        # In a container the path may be one of the host's, of which only the mount exists here.
         group = base / path.strip("/")
         yield from (each for each in (group, *group.parents) if each.is_relative_to(base))
 

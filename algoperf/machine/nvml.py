@@ -56,7 +56,7 @@ class EnergyCounter:
             return None
 
     def _read_j(self) -> float | None:
-        read = self._nvml.nvmlDeviceGetTotalEnergyConsumption  # in millijoules
+        read = self._nvml.nvmlDeviceGetTotalEnergyConsumption  # It returns millijoules.
         return sum(read(handle) for handle in self._handles) / 1000 if self._handles else None
 
 

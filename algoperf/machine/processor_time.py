@@ -15,10 +15,11 @@ from typing import Any
 import psutil
 
 PROCESS = "a process that it started"
-own_threads: "weakref.WeakSet[threading.Thread]" = weakref.WeakSet()  # that we start late
+# The threads that this library starts during a trial.
+own_threads: "weakref.WeakSet[threading.Thread]" = weakref.WeakSet()
 _lock = threading.Lock()
-_running: set[threading.Thread] = set()  # of those that started since `watch`
-_ended_s: dict[str, float] = {}  # by name
+_running: set[threading.Thread] = set()  # The threads that started after `watch`.
+_ended_s: dict[str, float] = {}  # Processor time of ended threads by name.
 
 
 def watch() -> None:

@@ -19,9 +19,9 @@ from typing import Any
 
 from algoperf.errors import UserError
 
-INTERRUPTED = 75  # the exit code of what was asked to stop, saved its trial and left
-SET_UP_LIMIT_S = 3600.0  # wall time until a trial starts
-# Evaluation, logs and checkpoints are not in the budget: beyond these it is taken to hang.
+INTERRUPTED = 75  # The exit code of a process that was asked to stop and has saved its trial.
+SET_UP_LIMIT_S = 3600.0  # The most wall time that a trial may take to start.
+# The budget excludes evaluations, logs and checkpoints. A trial that exceeds these hangs.
 FACTOR, ALLOWANCE_S = 5.0, 900.0
 OUTSIDE = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 KILLED_FOR = {
@@ -29,7 +29,7 @@ KILLED_FOR = {
     False: "; not for want of memory, by the kernel's count",
     None: "; often the system's answer to memory that ran out",
 }
-POLL_S = 0.2  # how often it is seen whether a process has ended that is silent
+POLL_S = 0.2  # The time between two checks whether a silent process has ended.
 
 
 class InterruptedRunError(Exception):
@@ -49,7 +49,7 @@ class Watchdog:
     """
 
     def __init__(self, end: Callable[[], None]) -> None:
-        self.cause: str | None = None  # why it ended the process, if it did
+        self.cause: str | None = None  # It stays None unless the process was ended.
         self._end = end
         self._timer: threading.Timer | None = None
         self._start(SET_UP_LIMIT_S, "set-up")

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-Row = tuple[int, Mapping[str, float | None]]  # step, values by name
+Row = tuple[int, Mapping[str, float | None]]  # A step, and its values by name.
 
 
 class EventFile:

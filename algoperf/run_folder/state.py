@@ -30,7 +30,7 @@ from algoperf.errors import UserError
 from algoperf.run_folder import state_kinds as kinds
 
 Arrays = dict[str, np.ndarray]
-Structure = dict[str, Any]  # a JSON object
+Structure = dict[str, Any]  # It is a JSON object.
 ABSENT: Any = object()
 SAVED = (
     "arrays, numbers, strings, None, dicts, lists, tuples, deques, dataclasses, JAX pytrees, "
@@ -84,7 +84,7 @@ def restore(arrays: Arrays, structure: Structure, fresh: Any, name: str = "state
 class _Writer:
     def __init__(self) -> None:
         self.arrays: Arrays = {}
-        self._inside: set[int] = set()  # the objects that are being written
+        self._inside: set[int] = set()  # The objects being written, to detect cycles.
 
     def node(self, value: Any, at: str) -> Structure:
         """Return the structure of one value, and keep its arrays."""
@@ -139,7 +139,7 @@ class _Writer:
     def _keep(self, array: np.ndarray, at: str) -> Structure:
         if array.dtype.hasobject or array.dtype.names is not None:
             raise UserError(f"{at} is an array of {array.dtype}, which cannot be saved")
-        while at in self.arrays:  # a key may hold the separator
+        while at in self.arrays:  # A key may contain '/', so that two paths look the same.
             at += "'"
         dtype = array.dtype
         self.arrays[at] = array if dtype.isbuiltin != 2 else array.view(UNSIGNED[dtype.itemsize])
@@ -221,7 +221,8 @@ class _Writer:
 class _Reader:
     def __init__(self, arrays: Arrays) -> None:
         self._arrays = arrays
-        self._filled: dict[int, str] = {}  # address of a tensor that was filled -> its array
+        # The array that filled the tensor at each memory address.
+        self._filled: dict[int, str] = {}
 
     def value(self, node: Structure, fresh: Any, at: str) -> Any:
         """Return the value that a node describes.
@@ -340,7 +341,7 @@ class _Reader:
             if known.__qualname__ == node["type"]:
                 return known(values)
         self._expect(type(fresh).__qualname__ == node["type"], node, fresh, at)
-        restored = copy.copy(fresh)  # a defaultdict keeps its factory
+        restored = copy.copy(fresh)  # A copy of a defaultdict keeps its factory.
         restored.clear()
         restored.update(values)
         return restored
@@ -369,7 +370,7 @@ def _jax_array(node: Structure, array: np.ndarray, fresh: Any) -> Any:
     jax: Any = sys.modules["jax"]
     if node["kind"] == "jax key":
         return jax.random.wrap_key_data(array, impl=node["generator"])
-    # A Python number makes a weakly typed array; NumPy's makes one that promotes others.
+    # A Python number gives a weakly typed array; one of NumPy's would promote other types.
     restored = jax.numpy.array(array.item() if node["weak"] and array.ndim == 0 else array)
     if kinds.is_kind(fresh, "jax", "Array") and fresh.shape == restored.shape and fresh.committed:
         return jax.device_put(restored, fresh.sharding)

@@ -10,7 +10,7 @@ import numpy as np
 
 from algoperf.spec import Workload
 
-_of_numpy: Any = np.random.mtrand._rand  # the generator behind np.random.rand and the like
+_of_numpy: Any = np.random.mtrand._rand  # The generator that np.random.rand uses.
 BIT_GENERATORS = ("PCG64", "PCG64DXSM", "MT19937", "Philox", "SFC64")
 
 

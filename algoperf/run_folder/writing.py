@@ -12,7 +12,7 @@ from typing import Any, TextIO
 
 from algoperf.run_folder import crash_points
 
-UNWRITABLE = 74  # exit code where the run folder cannot be written
+UNWRITABLE = 74  # The exit code of a process whose run folder cannot be written.
 
 
 class UnwritableError(Exception):

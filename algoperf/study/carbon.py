@@ -46,7 +46,7 @@ class Carbon:
         self._tracker: Any = None
         self._folder = Path()
         self._earlier: list[dict[str, Any]] = []
-        self._last: Any = None  # codecarbon's data, as it was told last
+        self._last: Any = None  # The data that codecarbon handed over last.
 
     def begin(self, plan: TrialPlan, folder: Path) -> None:
         """Start to measure.
@@ -57,7 +57,7 @@ class Carbon:
         self._tracker = _tracker(self._country, folder, self)
         self._tracker.start()
         self._tracker.flush()
-        if self._last is None:  # codecarbon swallows its own exceptions
+        if self._last is None:  # codecarbon hides its own exceptions.
             raise RuntimeError("codecarbon measured nothing")
 
     def event(self, event: dict[str, Any]) -> None:
@@ -77,7 +77,7 @@ class Carbon:
         """
         self._tracker.stop()
         if not self._folder.is_dir() or run_log.read_flags(self._folder) is None:
-            return {}  # a user's mistake, which leaves no trial
+            return {}  # It was a user's mistake, which leaves no trial.
         self._keep()
         return {"carbon": total([*self._earlier, self._now()])}
 

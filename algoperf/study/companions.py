@@ -112,7 +112,7 @@ class Companions:
             yield
         except writing.UnwritableError:
             raise
-        except Exception as error:  # another library's, of whatever kind
+        except Exception as error:  # Other libraries may raise anything.
             self._each.remove(companion)
             text = " ".join(str(error).split())
             say(f"{companion.name} failed and is left out: {type(error).__name__}: {text}")

@@ -17,7 +17,7 @@ from algoperf.trial.plan import TrialPlan
 
 OPTION = "--wandb"
 PROJECT = "algoperf"
-FINISH_S = 120.0  # how long the end of a run may take to upload
+FINISH_S = 120.0  # The most time for the upload at the end of a run.
 ID, SENT = "id", "sent"
 # The last step that was sent is kept for each kind of values, since the scalars of a step may be
 # sent after its evaluation.
@@ -34,7 +34,7 @@ class WandbRun:
         self._plan: TrialPlan | None = None
         self._folder = Path()
         self._sent: dict[str, int] = {}
-        self._end = 0  # of the training scalars that were read, in bytes
+        self._end = 0  # The position up to which training scalars were read, in bytes.
 
     def begin(self, plan: TrialPlan, folder: Path) -> None:
         """Load W&B and start its service, before anything is timed."""
@@ -60,7 +60,7 @@ class WandbRun:
         """
         if self._run is None:
             return {}
-        if run_log.read_flags(self._folder) is None:  # a user's mistake, which leaves no trial
+        if run_log.read_flags(self._folder) is None:  # A user's mistake leaves no trial.
             self._run.finish(exit_code=1)
             shutil.rmtree(self._folder / run_log.WANDB, ignore_errors=True)
             return {}

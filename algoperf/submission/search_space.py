@@ -20,7 +20,7 @@ from algoperf.errors import UserError, is_finite_number
 
 Scalar = int | float | bool | str | None
 Point = dict[str, Scalar]
-FILE_NAME = "tuning_search_space.json"  # beside a submission; AlgoPerf's name
+FILE_NAME = "tuning_search_space.json"  # AlgoPerf's name for the file beside a submission.
 FORM = (
     'give an object, name -> {"min", "max", "scaling"} or {"feasible_points"}, or a list of points'
 )
@@ -50,7 +50,7 @@ class Interval:
         if not self.log:
             return self.low + share * (self.high - self.low)
         value = math.exp(math.log(self.low) + share * math.log(self.high / self.low))
-        return min(max(value, self.low), self.high)  # the exponential may round past an end
+        return min(max(value, self.low), self.high)  # Rounding may go past an end.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -170,7 +170,7 @@ def repeated_text(file: Path | None) -> str:
         return ""
     try:
         json.loads(file.read_text(encoding="utf-8"), object_pairs_hook=note)
-    except (OSError, ValueError):  # reading it for the trial says so
+    except (OSError, ValueError):  # Reading the space for the trial reports it.
         return ""
     names = ", ".join(sorted(repeated))
     return f"{file.name} gives {names} more than once; the last counts" if names else ""

@@ -19,7 +19,7 @@ from typing import Any
 
 from algoperf.backends import FRAMEWORKS
 
-# Names that a module beside a submission cannot have: we may import them after it was loaded.
+# A module beside a submission cannot have these names, since we may import them after it.
 RESERVED = sys.stdlib_module_names | {
     *("algoperf", "reference_algorithms", "scoring", "workloads", "__main__"),
     *(package for packages in FRAMEWORKS.values() for package in packages),

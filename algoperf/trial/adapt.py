@@ -72,7 +72,8 @@ def submission_functions(
         for name in ("grad_clip", "label_smoothing", "dropout_rate")
         if hasattr(hyperparameters, name)
     }
-    _ = getattr(hyperparameters, "batch_size", None)  # read by `choose_batch_size`
+    # It counts as read, since `choose_batch_size` uses it.
+    _ = getattr(hyperparameters, "batch_size", None)
 
     def learning_rate(step: int) -> float | None:
         return None if rate is None else rate(step=step, hyperparameters=hyperparameters, info=info)

@@ -85,9 +85,7 @@ def choose_batch_size(
     for name in filter(None, (plan.workload, plan.base_workload)):
         try:
             size = int(own(workload_name=name))
-        except (
-            Exception
-        ) as error:  # published tables raise whatever they like for a name that they do not know
+        except Exception as error:  # Published tables raise all kinds of errors for unknown names.
             reason = reason or f"get_batch_size does not know {name} ({type(error).__name__})"
         else:
             return size, f"{reason}; its {size} for {name} is taken" if reason else ""
@@ -117,7 +115,7 @@ def limits(plan: TrialPlan, scale: workload.Scale) -> Limits:
     A limit in steps replaces the budget, so that it means the same on any machine. Without a target
     the trial ends at the workload's step hint.
     """
-    # A limit in steps takes the place of the one in time, so that it means the same on any machine.
+    # A limit in steps replaces the one in time, so that it means the same on any machine.
     budget_s = _budget_s(plan, scale) if plan.max_steps is None else math.inf
     max_steps = plan.max_steps
     if max_steps is None and plan.source_kind not in scale.targets:

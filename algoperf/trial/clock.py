@@ -23,7 +23,8 @@ class Stopwatch:
     @property
     def elapsed_s(self) -> float:
         """The accumulated seconds, including the stretch that is running now."""
-        started_at_s = self._started_at_s  # once: the progress line reads this from another thread
+        # The progress line calls this from another thread, so the value is read only once.
+        started_at_s = self._started_at_s
         if started_at_s is None:
             return self._accumulated_s
         return self._accumulated_s + self._now() - started_at_s
@@ -66,7 +67,7 @@ class Ledger:
         evaluation: The time of evaluations.
         logging: The time of writing logs.
         checkpoint: The time of writing checkpoints.
-        set_up: The time before the first step.
+        set_up: The time until training starts.
         recompilation: Compilation that was repeated after a resume, which is not charged.
         earlier_wall_s: The wall time of the earlier processes that the trial ran in, in seconds.
         data_wait_s: How much of `submission` was spent waiting for data, in seconds.
@@ -80,8 +81,8 @@ class Ledger:
         watches = (Stopwatch(now) for _ in PARTS)
         self.submission, self.evaluation, self.logging, self.checkpoint, *rest = watches
         self.set_up, self.recompilation = rest
-        self.earlier_wall_s = 0.0  # of the processes that the trial ran in before
-        self.data_wait_s = 0.0  # inside `submission`
+        self.earlier_wall_s = 0.0  # Wall time of the trial's earlier processes.
+        self.data_wait_s = 0.0  # It is part of `submission`.
         self.first_step_s: float | None = (
             None  # `submission` at the end of step 1, compilation included
         )

@@ -23,7 +23,7 @@ class Goal:
     higher_is_better: bool
     validation: float | None
     test: float | None = None
-    until: str = "validation"  # or 'test': AlgoPerf's older rule; or 'end': never
+    until: str = "validation"  # It may also be 'test' or 'end'.
 
     def flags(self) -> dict[str, Any]:
         """Return the goal as the configuration of a trial records it.

@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-Signature = Mapping[str, Sequence[Any]]  # name -> (shape, type)
+Signature = Mapping[str, Sequence[Any]]  # The shape and the type of each parameter, by its name.
 
 
 class NotFinite:

@@ -25,8 +25,8 @@ from algoperf.trial.clock import Ledger
 if TYPE_CHECKING:
     from algoperf.trial.loop import Trial
 
-ORPHANED = 113  # exit code of a process whose starter is gone
-PATIENCE_S = 60.0  # for an answer of the starter
+ORPHANED = 113  # The exit code of a process whose starter has ended.
+PATIENCE_S = 60.0  # The longest wait for an answer of the starter.
 _PR_SET_PDEATHSIG = 1
 
 
@@ -63,7 +63,7 @@ class Events:
         self._stream = stream
         self._answers = Answers() if answers is None else answers
         self._process_id = os.getpid()
-        self.answered: frozenset[str] = frozenset()  # which events wait for an answer
+        self.answered: frozenset[str] = frozenset()  # The events that wait for an answer.
 
     def send(self, event: str, **values: Any) -> None:
         """Send an event, and wait for the answer if it is one of those that are answered.
@@ -74,7 +74,8 @@ class Events:
         """
         if os.getpid() != self._process_id:
             return
-        with contextlib.suppress(BrokenPipeError):  # the starter is gone; so is this, in a moment
+        # The starter has ended, so this process will, too.
+        with contextlib.suppress(BrokenPipeError):
             self._stream.write(json.dumps({"event": event, **values}) + "\n")
         if event in self.answered:
             self._answers.wait()
@@ -89,14 +90,15 @@ def main() -> int:
         be written any more.
     """
     started_at_s = time.perf_counter()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the starter takes it, and ends this process
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # The starter handles it and ends this process.
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: os._exit(128 + 15) if stop.is_set() else stop.set())
     line = sys.stdin.readline()
     answers = Answers()
     _die_with_parent(answers)
     events = Events(os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1), answers)
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what a submission prints is no event
+    # What a submission prints must not be taken for an event.
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     from algoperf.errors import UserError
 
     try:

@@ -6,7 +6,7 @@ from algoperf.trial import seeds
 from algoperf.trial.assemble import Assembled
 from algoperf.trial.loop import Trial
 
-EXAMPLES = 3  # generated texts that the result shows
+EXAMPLES = 3  # The number of generated texts that the result shows.
 
 
 def of(assembled: Assembled) -> dict[str, Any]:

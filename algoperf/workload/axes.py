@@ -13,8 +13,8 @@ from typing import Any
 from algoperf.errors import UserError, choose
 from algoperf.workload import Scale, Target, WorkloadDefinition, trainable
 
-Value = Any  # a string, a number or a boolean
-Changes = Mapping[str, Value]  # by axis
+Value = Any  # A string, a number or a boolean.
+Changes = Mapping[str, Value]  # Values by the axis's name.
 Change = Callable[[Scale, Any], Scale | None]
 
 

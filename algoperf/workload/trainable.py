@@ -22,13 +22,13 @@ from algoperf.spec import ParameterType
 from algoperf.workload import parameters
 
 Shape = tuple[int, ...]
-Shapes = Mapping[str, Shape]  # by a parameter's name, or by a layer's path
+Shapes = Mapping[str, Shape]  # Keys are names of parameters or paths of layers.
 LORA_TARGETS = (
     "qkv",
     "query",
     "value",
-)  # peft's for GPT-2 and for BART, as far as a model has them
-ADAPTED = ("attention_out", "down")  # what attention and feed-forward layers add to the residual
+)  # These are peft's targets for GPT-2 and BART; a model may lack some.
+ADAPTED = ("attention_out", "down")  # The layers whose output is added to the residual stream.
 PROMPTED = "token"
 LORA = "lora"
 NORMS = (ParameterType.LAYER_NORM_SCALE, ParameterType.LAYER_NORM_BIAS)

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 
 from algoperf.experiments.compare.measures import STEP, Rows, Trial
 
-FIRST_STEPS = 20  # as many as the parity gate trains
-Curve = Mapping[int, float]  # by step
+FIRST_STEPS = 20  # The parity test trains as many steps.
+Curve = Mapping[int, float]  # Values by step.
 
 
 @dataclasses.dataclass(frozen=True)

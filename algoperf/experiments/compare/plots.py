@@ -206,7 +206,8 @@ def _lines(axes: "Axes", drawn: Sequence[Mapping[Any, float]], look: Mapping[str
             linestyle=look["linestyle"],
             linewidth=look["linewidth"] / (1 if len(drawn) == 1 else 1.6),
             alpha=look["alpha"],
-            marker="o" if len(each) == 1 else "none",  # a line of one point would not be seen
+            # A line of a single point would be invisible.
+            marker="o" if len(each) == 1 else "none",
         )
 
 

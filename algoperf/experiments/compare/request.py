@@ -16,9 +16,9 @@ from algoperf.study.executors import local
 from algoperf.study.request import RunRequest
 from algoperf.workload import Target, WorkloadDefinition, catalogue
 
-FULL = "full"  # the technique that is the workload itself
+FULL = "full"  # The name for training all parameters of the workload itself.
 ALIASES = {"adapter": "adapters"}
-EVALUATIONS = 20  # of a run, beside the one after its first step
+EVALUATIONS = 20  # The evaluations of a run, besides the one after its first step.
 T = TypeVar("T")
 
 
@@ -279,7 +279,7 @@ def _run(
         trial_range=f"{trial}:{trial}",
     )
     plan = run_plan.make(request)
-    if batch_size is not None:  # a folder of a workload has one batch size
+    if batch_size is not None:  # All runs in a folder must have the same batch size.
         experiment = f"{plan.trial.experiment}-batch-{batch_size}"
         request = dataclasses.replace(request, experiment=experiment)
         plan = run_plan.make(request)

@@ -22,8 +22,8 @@ from algoperf.workload.axes import Changes
 SCALE, SOURCE = "mini", "builtin"
 SCREENED_IN = "pytorch"
 TARGETS_IN = ("jax", "pytorch")
-MOST_DRAWS = 20  # of a workload, for each variant that is wanted
-EVALUATIONS = 10  # of a run
+MOST_DRAWS = 20  # The most draws of a workload for each variant that is wanted.
+EVALUATIONS = 10  # The number of evaluations of a run.
 Say = Callable[[str], None]
 
 
@@ -199,7 +199,7 @@ class Sampler:
             ]
             for factor in screening.FACTORS
         }
-        # Seed by seed, so that an early end leaves something of each factor.
+        # They run seed by seed, so that each factor has some runs if the campaign ends early.
         self._run(base, [job for row in zip(*jobs.values(), strict=True) for job in row])
         return {factor: self._curves(base, own) for factor, own in jobs.items()}
 

@@ -16,10 +16,10 @@ BASELINE = "nadamw"
 # optimum that moves would not be seen in steps of half a decade.
 FACTORS = (0.3, 0.55, 1.0, 1.8, 3.0, 10.0)
 SCREENING_SEEDS = 2
-TARGET_SEEDS = 5  # in each framework
-REGRET = 0.005  # in units of the target metric: half a point of accuracy or of ROUGE
-LOSS_FALLS_TO = 0.8  # of the loss after the first step
-STEP_SHARE = 0.75  # of the step hint, by which all but one of the target's runs reach it
+TARGET_SEEDS = 5  # The number of seeds in each framework.
+REGRET = 0.005  # It is a difference of the target metric: half a point of accuracy or of ROUGE.
+LOSS_FALLS_TO = 0.8  # It is a share of the loss after the first step.
+STEP_SHARE = 0.75  # All but one of the runs reach the target within this share of the step hint.
 DIGITS = 3
 
 
@@ -61,7 +61,7 @@ class Curve:
         return max(value for at, value in zip(self.steps, self.values, strict=True) if at <= step)
 
 
-Grid = Mapping[float, Sequence[Curve]]  # by factor of the learning rate, one curve a seed
+Grid = Mapping[float, Sequence[Curve]]  # A curve for each seed, by factor of the learning rate.
 
 
 def level(curves: Sequence[Curve]) -> float:

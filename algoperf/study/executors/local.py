@@ -107,7 +107,7 @@ class Processes:
     def __init__(self) -> None:
         self.are_stopped = False
         self._going: set[subprocess.Popen[str]] = set()
-        self._lock = threading.RLock()  # a signal may arrive while one is answered
+        self._lock = threading.RLock()  # A signal may arrive while another one is handled.
 
     def run(
         self, command: Sequence[str], cores: frozenset[int] | None
@@ -153,7 +153,7 @@ class Processes:
                 for process in self._going:
                     process.terminate()
 
-        ignored = signal.SIG_IGN  # as under nohup
+        ignored = signal.SIG_IGN  # A signal is ignored under nohup, for instance.
         with answering([each for each in STOPPING if signal.getsignal(each) is not ignored], stop):
             yield
 

@@ -44,7 +44,7 @@ def supply_removed(framework: str) -> Callable[[ModuleType], None]:
     views: dict[str, ModuleType] = {}
 
     def view_of(module: ModuleType) -> ModuleType:
-        """The module with what it no longer has; itself where nothing is missing in it."""
+        """Return a view of the module with its removed names; itself if it has none."""
         top = module.__name__.partition(".")[0]
         if top not in removed:
             return module

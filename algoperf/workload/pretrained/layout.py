@@ -9,8 +9,8 @@ import numpy as np
 from algoperf.errors import UserError
 from algoperf.workload import parameters
 
-Settings = Mapping[str, Any]  # what a workload's model is built with
-Tensors = Mapping[str, np.ndarray]  # by transformers' names
+Settings = Mapping[str, Any]  # The settings with which a model is built.
+Tensors = Mapping[str, np.ndarray]  # Arrays by name.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,7 +131,7 @@ class Format:
     def take(self, source: str, tensors: Tensors, settings: Settings) -> Tensors:
         """Return a model's parameters by our names, in JAX's layout, from a folder's tensors.
 
-        Optional ones that are missing are left out.
+        Optional ones that are missing or of another shape are left out.
 
         Args:
             source: The folder, for messages.
