@@ -131,7 +131,7 @@ def check_same_configuration(folder: Path, flags: Mapping[str, Any]) -> None:
             are compared. It always names the `submission`.
 
     Raises:
-        UserError: A setting differs; the message names it with both values.
+        UserError: A setting or the source differs; of a setting the message has both values.
     """
     now = json.loads(json.dumps(dict(flags)))  # Tuples become lists, as they are in the files.
     submission_folder = folder.parents[2]
