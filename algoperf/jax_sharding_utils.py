@@ -1,14 +1,14 @@
-"""How arrays lie on the devices in JAX: copied to all, or cut along the batch. AlgoPerf's names,
-for submissions that jit their update over global arrays.
+"""How arrays are laid out over the devices in JAX: copied to all, or split along the batch.
 
-JAX is imported when a function is called.
+The names are AlgoPerf's, for submissions that jit their update over global arrays. JAX is
+imported when a function is called, not when this module is.
 """
 
 from typing import Any
 
 
 def get_mesh() -> Any:
-    """The mesh of all local devices, along the one axis 'batch'."""
+    """Return the mesh of all local devices, along a single axis named 'batch'."""
     import jax
 
     devices = jax.local_devices()
@@ -21,28 +21,28 @@ def get_mesh() -> Any:
 
 
 def get_replicate_sharding() -> Any:
-    """The sharding that copies an array to every device."""
+    """Return the sharding that copies an array to every device."""
     import jax
 
     return jax.sharding.NamedSharding(get_mesh(), jax.sharding.PartitionSpec())
 
 
 def get_batch_dim_sharding() -> Any:
-    """The sharding that cuts an array's first axis into one part a device."""
+    """Return the sharding that splits an array's first axis into one part for each device."""
     import jax
 
     return jax.sharding.NamedSharding(get_mesh(), jax.sharding.PartitionSpec("batch"))
 
 
 def replicate(tree: Any) -> Any:
-    """Copy a tree's arrays to every device."""
+    """Return the tree with its arrays copied to every device."""
     import jax
 
     return jax.device_put(tree, get_replicate_sharding())
 
 
 def shard_along_batch_dim(tree: Any) -> Any:
-    """Cut the first axis of a tree's arrays into one part a device."""
+    """Return the tree with the first axis of its arrays split into one part for each device."""
     import jax
 
     return jax.device_put(tree, get_batch_dim_sharding())

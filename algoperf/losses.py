@@ -1,6 +1,7 @@
-"""The losses, once for both frameworks: formulas on what array methods have in common.
+"""The training losses, written once for both frameworks.
 
-A backend brings the few functions (`Ops`) that its arrays do not have as methods.
+The formulas use only the methods that JAX arrays and PyTorch tensors have in common. A backend
+supplies, as `Ops`, the few functions that its arrays do not have as methods.
 """
 
 import enum
@@ -22,7 +23,18 @@ class LossType(enum.Enum):
 
 
 class Ops(NamedTuple):
-    """What a framework brings. `cross_entropy(logits_BC, labels_B)` is softmax, unsmoothed."""
+    """The functions that a framework supplies to the losses.
+
+    Attributes:
+        log_softmax: Of logits, over their last axis.
+        softplus: log(1 + exp(x)), elementwise.
+        softmax: Of logits, over their last axis.
+        sigmoid: Elementwise.
+        cross_entropy: `cross_entropy(logits_BC, labels_B)`: softmax cross-entropy with integer
+            labels, without smoothing.
+        ctc: `ctc(logits_BTV, logit_paddings_BT, labels_BN, label_paddings_BN)`: the CTC loss of
+            each example.
+    """
 
     log_softmax: Callable[[Array], Array]
     softplus: Callable[[Array], Array]
@@ -35,19 +47,32 @@ class Ops(NamedTuple):
 def per_example(
     loss_type: LossType, labels: Any, logits: Any, label_smoothing: float, ops: Ops
 ) -> Array:
-    """The unmasked loss of each example.
+    """Return the loss of each example, without a mask.
 
-    Softmax cross-entropy: integer labels of the logits' shape less the last axis; smoothing mixes
-    in the uniform distribution over all classes (Szegedy et al. 2016). Sigmoid cross-entropy:
-    labels in [0, 1] of the logits' shape; smoothing mixes in 1/2. Squared and absolute error: the
-    mean over all but the first axis. CTC (Graves et al. 2006): logits (logits_BTV, paddings_BT),
-    labels (labels_BN, paddings_BN), 1 where padded, blank 0.
+    Softmax cross-entropy: the labels are integers, of the logits' shape without its last axis, and
+    so is the loss. Smoothing mixes in the uniform distribution over all classes (Szegedy et al.
+    2016).
+
+    Sigmoid cross-entropy: the labels are in [0, 1] and of the logits' shape, and so is the loss.
+    Smoothing mixes in 1/2.
+
+    Squared and absolute error: the mean over all axes but the first. Smoothing is ignored.
+
+    CTC (Graves et al. 2006): `logits` is (logits_BTV, paddings_BT) and `labels` is (labels_BN,
+    paddings_BN); paddings are 1 where padded, and the blank is class 0. Smoothing is ignored.
+
+    Args:
+        loss_type: The loss.
+        labels: The labels, as above.
+        logits: The model's outputs, as above.
+        label_smoothing: The share of smoothing, from 0 to 1; in JAX it may be a traced value.
+        ops: The framework's functions.
     """
     smooth = label_smoothing
     match loss_type:
         case LossType.SOFTMAX_CROSS_ENTROPY:
             loss = ops.cross_entropy(logits, labels)
-            if isinstance(smooth, float | int) and not smooth:  # may be a traced value
+            if isinstance(smooth, float | int) and not smooth:  # A traced value cannot be tested.
                 return loss
             return (1 - smooth) * loss - smooth * ops.log_softmax(logits).mean(-1)
         case LossType.SIGMOID_CROSS_ENTROPY:
@@ -68,9 +93,15 @@ def _mean_of_rows(errors: Array) -> Array:
 def reduce_masked(per_example_loss: Array, mask: Array | None) -> dict[str, Any]:
     """Sum a loss over the examples that count.
 
-    The mask may hold weights; one of fewer dimensions than the loss is spread over the loss's
-    trailing ones. Returns 'summed' and 'n_valid_examples' (the sum of the spread mask), and the
-    masked 'per_example'.
+    Args:
+        per_example_loss: The losses; their first axes are those of the mask.
+        mask: The weight of each example, 0 for one that does not count. A mask with fewer
+            dimensions than the loss applies to all of the loss's trailing ones. None counts
+            everything.
+
+    Returns:
+        A dict of 'summed', the sum of the masked losses; 'n_valid_examples', the sum of the mask
+        after it was spread over the loss's shape; and 'per_example', the masked losses.
     """
     trailing = tuple(per_example_loss.shape)[(0 if mask is None else mask.ndim) :]
     if mask is None:

@@ -1,14 +1,19 @@
-"""What PyTorch submissions ask of their surroundings; AlgoPerf's names. PyTorch is imported when a
-function is called.
+"""Set-up functions that PyTorch submissions call, under AlgoPerf's names.
+
+PyTorch is imported when a function is called, not when this module is.
 """
 
 from typing import Any
 
 
 def pytorch_setup() -> tuple[bool, int, Any, int]:
-    """Return (whether several processes train, our rank, our `torch.device`, how many GPUs train).
+    """Return the facts about the devices that PyTorch submissions ask for.
 
-    A trial is one process here, on one device: the first is always False and the rank 0.
+    A trial here is one process on one device: the first GPU, or the CPU where there is none.
+
+    Returns:
+        Whether several processes train together (always False), the rank of this process (always
+        0), its `torch.device`, and the number of GPUs that train (1 or 0).
     """
     import torch
 
@@ -17,8 +22,10 @@ def pytorch_setup() -> tuple[bool, int, Any, int]:
 
 
 def start_group_of_one() -> None:
-    """Make this process the only one of `torch.distributed`'s default group, so that what a
-    submission reduces over all processes is what it has. Nothing is sent anywhere.
+    """Make this process the only member of the default group of `torch.distributed`.
+
+    A submission that reduces a value over all processes then gets that value back, and nothing is
+    sent anywhere. Where the package is not available or a group exists already, nothing is done.
     """
     import torch
     import torch.distributed

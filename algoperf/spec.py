@@ -1,7 +1,8 @@
-"""The contract that a submission sees: enums, type names, parameters, hyperparameters, errors, and
-Workload.
+"""The public contract between the benchmark and a submission.
 
-The names and meanings are those of the AlgoPerf benchmark's public submission interface
+It holds the enums, the type names used in annotations, the parameters, the hyperparameters, the
+errors and the abstract `Workload` that a submission receives. The names and meanings are those of
+the AlgoPerf benchmark's public submission interface
 (https://github.com/mlcommons/algorithmic-efficiency, DOCUMENTATION.md), so that a published
 submission finds here what it expects. Importing this module loads no training framework.
 """
@@ -40,14 +41,14 @@ PrepareForEvalFn = Callable[..., UpdateReturn]
 
 
 class ForwardPassMode(enum.Enum):
-    """Whether a forward pass trains (dropout, batch statistics) or evaluates."""
+    """Whether a forward pass is for training (dropout, batch statistics) or for evaluation."""
 
     TRAIN = 0
     EVAL = 1
 
 
 class ParameterType(enum.Enum):
-    """The role of a parameter, so that an optimizer can treat roles apart."""
+    """The role of a parameter in the model, so that an optimizer can treat roles differently."""
 
     WEIGHT = 0
     BIAS = 1
@@ -67,23 +68,37 @@ class ParameterType(enum.Enum):
 
 
 class TrainingCompleteError(Exception):
-    """Raised by `update_params` to end training early; one last evaluation follows."""
+    """Raised by a submission's `update_params` to end training early.
+
+    The trial then makes one last evaluation and ends.
+    """
 
 
 @dataclasses.dataclass(frozen=True)
 class ShapeTuple:
-    """A parameter's shape; a class of its own so that a tree of shapes has these as leaves."""
+    """The shape of one parameter.
+
+    It is a class of its own, so that a tree of shapes has these as its leaves: a plain tuple would
+    be taken for one more level of the tree.
+
+    Attributes:
+        shape_tuple: The sizes of the parameter's dimensions, in the framework's own layout.
+    """
 
     shape_tuple: Shape
 
 
 @dataclasses.dataclass(frozen=True)
 class Parameter:
-    """One named parameter, as an optimizer-form submission sees it.
+    """One named parameter, as a submission in the optimizer form sees it.
 
-    `name` is the path of module names joined by '/', the same in both frameworks; `shape` is the
-    framework's own (a JAX dense kernel is (in, out), a PyTorch one (out, in)). `tensor` is the
-    torch.nn.Parameter, or None in JAX.
+    Attributes:
+        name: The path of module names joined by '/', the same in both frameworks.
+        type: The parameter's role.
+        shape: The shape in the framework's own layout: a dense kernel is (in, out) in JAX and
+            (out, in) in PyTorch.
+        is_output: Whether the parameter belongs to the output layer.
+        tensor: The torch.nn.Parameter, or None in JAX.
     """
 
     name: str
@@ -94,14 +109,17 @@ class Parameter:
 
     @property
     def is_matrix(self) -> bool:
-        """A hidden matrix: two-dimensional, neither an embedding nor the output layer."""
+        """Whether this is a hidden matrix.
+
+        It is one if it has two dimensions and is neither an embedding nor part of the output layer.
+        """
         return (
             len(self.shape) == 2 and self.type is not ParameterType.EMBEDDING and not self.is_output
         )
 
 
 class Parameters(Mapping[str, Parameter]):
-    """All parameters by name, in a fixed order."""
+    """All parameters of a model by name, in a fixed order."""
 
     def __init__(self, parameters: Iterable[Parameter]) -> None:
         self._by_name = {parameter.name: parameter for parameter in parameters}
@@ -116,12 +134,23 @@ class Parameters(Mapping[str, Parameter]):
         return len(self._by_name)
 
     def tensors(self, where: Callable[[Parameter], bool] = lambda _: True) -> list[Any]:
-        """PyTorch: the tensors of the parameters for which `where` holds."""
+        """Return the PyTorch tensors of the selected parameters, in the fixed order.
+
+        For PyTorch only; in JAX a parameter has no tensor.
+
+        Args:
+            where: Called with each parameter; the tensors for which it returns True are returned.
+                By default these are all of them.
+        """
         return [parameter.tensor for parameter in self.values() if where(parameter)]
 
     def tree(self, value: Callable[[Parameter], Any]) -> dict[str, Any]:
-        """JAX: `value` of every parameter in the model's nested dict, e.g. labels or a mask for
-        optax.
+        """Return a nested dict, shaped like the model's JAX parameters, with a value for each.
+
+        Such a tree serves for instance as labels or as a mask for optax.
+
+        Args:
+            value: Called with each parameter; returns the leaf that takes its place.
         """
         nested: dict[str, Any] = {}
         for name, parameter in self._by_name.items():
@@ -135,7 +164,13 @@ class Parameters(Mapping[str, Parameter]):
 
 @dataclasses.dataclass(frozen=True)
 class TrainingInfo:
-    """What any training algorithm may know of the run. `budget_s` is submission time in seconds."""
+    """The facts about the run that any training algorithm may know.
+
+    Attributes:
+        step_hint: The number of steps that the workload suggests for a learning-rate schedule.
+        loss_type: The training loss of the workload.
+        budget_s: The budget of the trial in seconds of submission time.
+    """
 
     step_hint: int
     loss_type: LossType
@@ -143,10 +178,29 @@ class TrainingInfo:
 
 
 class Workload(abc.ABC):
-    """A model, a loss and the facts around them, as a submission sees it.
+    """A model, its loss and the facts around them, as a submission sees them.
 
-    A backend makes one for a run (`jax_backend.JaxWorkload`, `torch_backend.TorchWorkload`). It
-    compares and hashes by identity, since submissions pass it to jit as a static argument.
+    Each framework's backend creates one for a run (`jax_backend.JaxWorkload`,
+    `torch_backend.TorchWorkload`). A workload compares and hashes by identity, since submissions
+    pass it to jit as a static argument.
+
+    Attributes:
+        name: The workload's name.
+        loss_type: The training loss.
+        step_hint: The number of steps that the workload suggests for a learning-rate schedule.
+        max_allowed_runtime_sec: The budget in seconds of submission time.
+        eval_period_time_sec: Seconds of submission time from one evaluation to the next.
+        num_train_examples: The number of training examples.
+        target_metric_name: The metric that the targets are values of.
+        validation_target_value: The value to reach on the validation split; None without a target.
+        test_target_value: The value to reach on the test split; None without a target.
+        output_layer: The name of the module that is the model's output layer.
+        dropout_rate: The default dropout rate.
+        feeds_targets: Whether the model's input is (inputs, targets), as a translator's is.
+        frozen_count: How many of the model's numbers are frozen, so that no submission sees them.
+        pretrained: The values that parameters start from, by name; None where all are drawn.
+        metrics_logger: None, or an object with `append_scalar_metrics(metrics, global_step)`, which
+            records training scalars.
     """
 
     ops: losses.Ops  # the framework's functions for losses
@@ -184,7 +238,10 @@ class Workload(abc.ABC):
         self.metrics_logger: Any = None  # None, or has append_scalar_metrics(dict, global_step)
 
     def seal(self) -> None:
-        """Make it read-only, but for the logger of scalars: what a submission gets."""
+        """Make the workload read-only, except for `metrics_logger`.
+
+        A submission receives a sealed workload: setting any other attribute raises AttributeError.
+        """
         object.__setattr__(self, "_is_sealed", True)
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -195,19 +252,29 @@ class Workload(abc.ABC):
     @property
     @abc.abstractmethod
     def param_shapes(self) -> ParameterShapeTree:
-        """The parameters' tree with `ShapeTuple` leaves."""
+        """The parameters' tree with a `ShapeTuple` for each parameter."""
 
     @property
     @abc.abstractmethod
     def model_params_types(self) -> ParameterTypeTree:
-        """The parameters' tree with `ParameterType` leaves."""
+        """The parameters' tree with a `ParameterType` for each parameter."""
 
     @abc.abstractmethod
     def init_model_fn(self, rng: RandomState) -> ModelInitState:
-        """Return fresh (parameters, model state) drawn from `rng`."""
+        """Return freshly initialised parameters and model state.
+
+        Args:
+            rng: The random state that the initial values are drawn from.
+
+        Returns:
+            The parameters, and the model's auxiliary state (None if it has none).
+        """
 
     def changed_frozen(self, params: ParameterContainer, model_state: ModelAuxiliaryState) -> bool:
-        """Whether a frozen parameter is not what it started as."""
+        """Return whether any frozen parameter differs from its initial value.
+
+        A workload without frozen parameters returns False.
+        """
         return False
 
     def model_fn(
@@ -221,23 +288,25 @@ class Workload(abc.ABC):
         dropout_rate: float | None = None,
         use_running_average_bn: bool | None = None,
     ) -> tuple[Tensor, ModelAuxiliaryState]:
-        """One forward pass.
+        """Run the model on one batch and return its logits and its new auxiliary state.
 
         Args:
-            params: the parameters that train.
-            augmented_and_preprocessed_input_batch: arrays by name, at least "inputs".
-            model_state: what `init_model_fn`, or the last call that updated it, returned.
-            mode: TRAIN applies dropout and keeps what gradients need.
-            rng: what dropout draws from, in JAX.
-            update_batch_norm: whether batch norm's running statistics take in this batch's. They
+            params: The model's parameters.
+            augmented_and_preprocessed_input_batch: The batch: arrays by name, 'inputs' among them,
+                and 'targets' where the model is fed with its targets.
+            model_state: What `init_model_fn`, or the last call that updated it, returned.
+            mode: Whether this is a forward pass of training (with dropout) or of evaluation.
+            rng: The random state that dropout draws from, in JAX.
+            update_batch_norm: Whether batch norm's running statistics take in this batch's. They
                 can only where the batch's are used: without batch statistics nothing changes.
-            dropout_rate: None means the workload's own; in JAX it may be traced.
-            use_running_average_bn: whether batch norm uses its running statistics (True) or the
-                batch's (False). None: the batch's in TRAIN, the running ones in EVAL.
+            dropout_rate: The dropout rate; None means the workload's own default. In JAX it may be
+                a traced value.
+            use_running_average_bn: Whether batch norm uses its running statistics (True) or the
+                batch's (False). None: the batch's in training, the running ones in evaluation.
 
         Returns:
-            (logits, new model state). JAX: the state that was given stays as it is. PyTorch: the
-            running statistics are buffers of the module, and updated in place.
+            The logits, and the model's auxiliary state. JAX: the state that was given stays as it
+            is. PyTorch: the running statistics are buffers of the module, updated in place.
         """
         train = mode is ForwardPassMode.TRAIN
         use_running = not train if use_running_average_bn is None else use_running_average_bn
@@ -268,14 +337,35 @@ class Workload(abc.ABC):
         use_running_average: bool = True,
         update_statistics: bool = False,
     ) -> tuple[Tensor, ModelAuxiliaryState]:
-        """One forward pass of the framework's model; the last two are batch norm's switches, of
-        which the second needs the first to be off.
+        """Run one forward pass of the framework's model.
+
+        Args:
+            params: The model's parameters.
+            inputs: The model's input; the pair (inputs, targets) where `feeds_targets` holds.
+            model_state: The model's auxiliary state, or None.
+            rng: The random state that dropout draws from.
+            train: Whether the pass is one of training, so that dropout acts.
+            dropout_rate: The dropout rate.
+            use_running_average: Whether batch norm uses its running statistics.
+            update_statistics: Whether they take in the batch's; only where those are used.
+
+        Returns:
+            The logits, and the model's new auxiliary state.
         """
 
     def per_example_loss(
         self, label_batch: Tensor, logits_batch: Tensor, label_smoothing: float
     ) -> Tensor:
-        """Unmasked loss of each example (of each token or task, where labels have more axes)."""
+        """Return the loss of each example, without a mask.
+
+        Where labels have more axes than the batch's, it is the loss of each token or of each task.
+        See `losses.per_example` for the formulas and the shapes.
+
+        Args:
+            label_batch: The labels.
+            logits_batch: The model's outputs.
+            label_smoothing: The share of smoothing, from 0 to 1.
+        """
         return losses.per_example(
             self.loss_type, label_batch, logits_batch, label_smoothing, self.ops
         )
@@ -287,8 +377,17 @@ class Workload(abc.ABC):
         mask_batch: Tensor | None = None,
         label_smoothing: float = 0.0,
     ) -> dict[str, Tensor]:
-        """Return 'summed', 'n_valid_examples' (the sum of the mask) and 'per_example', not reduced
-        over devices.
+        """Return the loss of a batch, summed and by example, not reduced over devices.
+
+        Args:
+            label_batch: The labels.
+            logits_batch: The model's outputs.
+            mask_batch: The weight of each example, 0 for one that does not count; None counts all.
+            label_smoothing: The share of smoothing, from 0 to 1.
+
+        Returns:
+            A dict of 'summed', the sum of the masked losses; 'n_valid_examples', the sum of the
+            mask; and 'per_example', the masked losses.
         """
         per_example = self.per_example_loss(label_batch, logits_batch, label_smoothing)
         return losses.reduce_masked(per_example, mask_batch)
@@ -300,13 +399,21 @@ class Workload(abc.ABC):
         mask_batch: Tensor | None = None,
         label_smoothing: float = 0.0,
     ) -> Tensor:
-        """The mean of `loss_fn` over the examples that count: what the optimizer form trains on."""
+        """Return the mean loss over the examples that count.
+
+        It is `loss_fn`'s 'summed' divided by its 'n_valid_examples', and the loss on which the
+        optimizer form trains. The arguments are those of `loss_fn`.
+        """
         per_example = self.per_example_loss(label_batch, logits_batch, label_smoothing)
         loss = losses.reduce_masked(per_example, mask_batch)
         return loss["summed"] / loss["n_valid_examples"]
 
     def output_activation_fn(self, logits_batch: Tensor) -> Tensor:
-        """Probabilities (softmax or sigmoid, by the loss type), or the logits of a regression."""
+        """Return the model's predictions from its logits.
+
+        These are probabilities for the cross-entropy losses (by softmax or sigmoid), and the logits
+        themselves for any other loss, such as that of a regression.
+        """
         match self.loss_type:
             case LossType.SOFTMAX_CROSS_ENTROPY:
                 return self.ops.softmax(logits_batch)
@@ -315,15 +422,22 @@ class Workload(abc.ABC):
         return logits_batch
 
     def is_output_params(self, param_key: ParameterKey) -> bool:
-        """Whether the parameter (a path with '/' or '.', or a top-level module) belongs to the
-        output layer.
+        """Return whether a parameter belongs to the output layer.
+
+        Args:
+            param_key: The parameter's path, joined by '/' or '.', or the name of a top-level
+                module.
         """
         return self.output_layer in param_key.replace(".", "/").split("/")
 
 
 def make_hyperparameters(point: Mapping[str, Any]) -> Any:
-    """Return `point` as a namedtuple that remembers which of its fields were read
-    (see `unread`).
+    """Return a tuning point as a namedtuple that remembers which of its fields were read.
+
+    `unread` tells which were not. Calling `_asdict` counts as reading all of them.
+
+    Args:
+        point: The hyperparameters' values by name.
     """
     base = collections.namedtuple("Hyperparameters", point)  # type: ignore[misc]
     read: set[str] = set()
@@ -345,5 +459,9 @@ def make_hyperparameters(point: Mapping[str, Any]) -> Any:
 
 
 def unread(hyperparameters: Any) -> list[str]:
-    """The fields that nobody has read so far."""
+    """Return the names of the hyperparameters that nobody has read so far.
+
+    Args:
+        hyperparameters: A namedtuple from `make_hyperparameters`.
+    """
     return [name for name in hyperparameters._fields if name not in hyperparameters.names_read]

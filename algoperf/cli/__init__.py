@@ -1,4 +1,4 @@
-"""From a command line to text: nothing else reads argv or prints."""
+"""The command line of `algoperf`: nothing outside this package reads `sys.argv` or prints."""
 
 from algoperf.cli.commands import main
 

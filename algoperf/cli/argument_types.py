@@ -1,5 +1,7 @@
-"""What an argument of the command line may be, how a mistake in one is reported, and the arguments
-that several subcommands have.
+"""Types of arguments of the command line, and the arguments that several subcommands share.
+
+The functions here are argparse's types: each converts the text of an argument, and raises
+`argparse.ArgumentTypeError` for a text that it does not accept.
 """
 
 import argparse
@@ -9,15 +11,15 @@ USER_MISTAKE = 2
 
 
 class Parser(argparse.ArgumentParser):
-    """Reports a mistake in the arguments in one line, as every other mistake."""
+    """An argument parser that reports a mistake in one line, as all other mistakes are reported."""
 
     def error(self, message: str) -> NoReturn:
-        """Leave with the message."""
+        """Print the message with a pointer to `--help`, and exit with the code `USER_MISTAKE`."""
         self.exit(USER_MISTAKE, f"algoperf: {message}; see: {self.prog} --help\n")
 
 
 def positive(text: str) -> int:
-    """A whole number of at least 1."""
+    """Return a whole number of at least 1."""
     value = int(text) if text.isdigit() else 0
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
@@ -25,7 +27,7 @@ def positive(text: str) -> int:
 
 
 def seconds(text: str) -> float:
-    """A finite number of seconds above 0."""
+    """Return a finite number of seconds above 0."""
     try:
         value = float(text)
     except ValueError:
@@ -36,24 +38,24 @@ def seconds(text: str) -> float:
 
 
 def seed(text: str) -> int:
-    """A whole number of at least 0."""
+    """Return a whole number of at least 0."""
     if not text.isdigit():
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 0")
     return int(text)
 
 
 def words(text: str) -> list[str]:
-    """Words with commas between."""
+    """Return the words of a comma-separated list; empty ones are left out."""
     return [word for word in text.split(",") if word]
 
 
 def positives(text: str) -> list[int]:
-    """Whole numbers of at least 1, with commas between."""
+    """Return the numbers of a comma-separated list, each a whole number of at least 1."""
     return [positive(word) for word in words(text)]
 
 
 def numbers(text: str) -> list[float]:
-    """Numbers with commas between."""
+    """Return the numbers of a comma-separated list."""
     try:
         return [float(word) for word in words(text)]
     except ValueError:
@@ -61,7 +63,7 @@ def numbers(text: str) -> list[float]:
 
 
 def add_rows(command: argparse.ArgumentParser) -> None:
-    """The arguments that choose a workload's rows."""
+    """Add to a subcommand the arguments that select the rows of a workload."""
     add = command.add_argument
     add("--scale", default="mini", help="size of model and data (default: %(default)s)")
     add(

@@ -1,4 +1,4 @@
-"""`algoperf compare`: run what is missing, read what has ended, show and write it."""
+"""`algoperf compare`: start the missing runs, read the ended ones, and show and write them."""
 
 import argparse
 import contextlib
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 DONE, RUN_FAILED = 0, 1
-# What every run is given by the comparison itself, or cannot share with the others.
+# Options that the comparison sets for each run itself, or that its runs cannot share.
 OWN_OPTIONS = frozenset(
     f"--{name}"
     for name in (
@@ -35,9 +35,19 @@ OWN_OPTIONS = frozenset(
 def run(
     arguments: argparse.Namespace, command: str, console: "Console", note: Callable[[str], None]
 ) -> int:
-    """Do what is asked, and return the exit code: 1 where a run failed.
+    """Carry out `algoperf compare`.
 
-    `note` is told how the runs go. Raises UserError for a mistake in what was asked.
+    Args:
+        arguments: The parsed arguments.
+        command: The command line, which is recorded in `compare.json`.
+        console: The console of standard output.
+        note: Called with a line for the user after each run.
+
+    Returns:
+        The exit code: 1 if a run failed, else 0.
+
+    Raises:
+        UserError: The arguments contain a mistake.
     """
     asked = request.make(make_request(arguments))
     if arguments.dry_run:
@@ -61,8 +71,10 @@ def run(
 
 
 def make_request(arguments: argparse.Namespace) -> request.CompareRequest:
-    """Return what the arguments of `algoperf compare` ask for. Raises UserError for a mistake in
-    `--run-options`.
+    """Return the request that the arguments of `algoperf compare` describe.
+
+    Raises:
+        UserError: `--run-options` contains a mistake.
     """
     words = ["--workload", arguments.workload, "--submission", arguments.submission]
     parser = Parser(prog="algoperf run")
@@ -92,7 +104,7 @@ def make_request(arguments: argparse.Namespace) -> request.CompareRequest:
 
 
 def _run_options(text: str) -> list[str]:
-    """The words of --run-options; none may be among what the comparison itself gives."""
+    """Return the words of --run-options, none of which the comparison itself may set."""
     try:
         words = shlex.split(text)
     except ValueError as error:
@@ -116,7 +128,7 @@ def _listed(asked: request.ComparePlan) -> list[str]:
 
 @contextlib.contextmanager
 def _writing(out: Path) -> Iterator[None]:
-    """A folder that takes no files is the user's to mend."""
+    """Turn an OSError in the block into a UserError, since the user can choose another folder."""
     try:
         yield
     except OSError as error:

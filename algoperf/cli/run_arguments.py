@@ -173,13 +173,16 @@ def declare(run: argparse.ArgumentParser) -> None:
 
 
 def request(parsed: argparse.Namespace) -> RunRequest:
-    """Return what the parsed arguments ask for; each is named as its field."""
+    """Return the request that the parsed arguments of `algoperf run` describe.
+
+    Each argument has the name of the field of `RunRequest` that it fills.
+    """
     names = [field.name for field in dataclasses.fields(RunRequest)]
     return RunRequest(**{name: getattr(parsed, name) for name in names})
 
 
 def _declare_computation(add: Callable[..., Any]) -> None:
-    """Add the arguments of `algoperf.backends.computation`."""
+    """Add the arguments for how gradients are computed (`algoperf.backends.computation`)."""
     add(
         "--precision",
         choices=PRECISIONS,

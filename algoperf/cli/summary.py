@@ -1,4 +1,4 @@
-"""Short texts about results and workloads, for the command line."""
+"""Describe results and workloads in short texts for the command line."""
 
 import dataclasses
 import math
@@ -11,7 +11,11 @@ from algoperf.workload import WorkloadDefinition
 
 
 def of_trial(result: dict[str, Any]) -> str:
-    """What came of a trial, in a few lines."""
+    """Return a few lines that describe the result of a trial.
+
+    Args:
+        result: The content of its `result.json`.
+    """
     where = (
         f"{result['workload']} {result['framework']} {result['submission']} study "
         f"{result['study']} trial {result['trial']}"
@@ -56,7 +60,11 @@ def of_trial(result: dict[str, Any]) -> str:
 
 
 def finite(value: Any) -> Any:
-    """The value with None for NaN and the infinities, which JSON does not have."""
+    """Return the value with None in place of NaN and infinities, which JSON does not have.
+
+    Args:
+        value: Plain values, nested in dicts and lists.
+    """
     if isinstance(value, dict):
         return {key: finite(each) for key, each in value.items()}
     if isinstance(value, list):
@@ -99,7 +107,7 @@ def _outcome(result: dict[str, Any]) -> str:
 
 
 def of_workload(definition: WorkloadDefinition) -> dict[str, Any]:
-    """A workload's facts as plain values."""
+    """Return the facts of a workload as plain values."""
     return {
         "name": definition.name,
         "summary": definition.summary,
@@ -114,7 +122,12 @@ def of_workload(definition: WorkloadDefinition) -> dict[str, Any]:
 
 
 def workload_lines(described: Iterable[dict[str, Any]], *, details: bool) -> list[str]:
-    """The facts as lines: one a scale, and with `details` the targets' baselines and provenance."""
+    """Return lines that describe workloads, with one line for each scale.
+
+    Args:
+        described: What `of_workload` returned for each workload.
+        details: Whether to add the baselines of the targets and how the targets were set.
+    """
     lines = []
     for facts in described:
         lines.append(f"{facts['name']}: {facts['summary']}")

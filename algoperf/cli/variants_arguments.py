@@ -11,7 +11,13 @@ ACTIONS = ("axes", "sample", "seal", "verify")
 
 
 def span(text: str) -> tuple[int, int]:
-    """Two whole numbers, FEWEST..MOST, or one that is both; at least 1, and not falling."""
+    """Return the range that a text like '1..3' gives, for argparse.
+
+    A single number is both ends of the range.
+
+    Returns:
+        Two whole numbers of at least 1, of which the first is not larger than the second.
+    """
     first, _, last = text.partition("..")
     try:
         fewest, most = int(first), int(last or first)
@@ -23,7 +29,7 @@ def span(text: str) -> tuple[int, int]:
 
 
 def commitment(text: str) -> str:
-    """64 hexadecimal digits."""
+    """Return a commitment, after checking that it has 64 hexadecimal digits, for argparse."""
     given = text.strip()
     if len(given) != 64 or set(given) - set(string.hexdigits):
         raise argparse.ArgumentTypeError(

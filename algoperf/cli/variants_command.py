@@ -1,4 +1,4 @@
-"""`algoperf variants`: what each action does."""
+"""`algoperf variants`: carry out each of its actions."""
 
 import argparse
 from collections.abc import Callable
@@ -14,7 +14,18 @@ DONE, NOT_VERIFIED = 0, 1
 
 
 def run(arguments: argparse.Namespace, say: Say) -> int:
-    """Do what is asked, and return the exit code: 1 where a suite is not what was committed to."""
+    """Carry out the action that was asked for.
+
+    Args:
+        arguments: The parsed arguments.
+        say: Called with each line of output.
+
+    Returns:
+        The exit code: 1 if a suite is not the one that was committed to, else 0.
+
+    Raises:
+        UserError: The arguments or the files that they name contain a mistake.
+    """
     match arguments.action:
         case "axes":
             _list_axes(say)

@@ -1,10 +1,8 @@
-"""Many runs, to set or check a workload's target or to fill a leaderboard: resumable, a few
-one-thread processes at a time.
+"""Run many `algoperf run`s, to set or check a workload's target or to fill a leaderboard.
 
-Every run is an `algoperf run` of its own, pinned to one core. Those for a target are counted in
-steps, so their figures do not depend on the machine; those for a leaderboard are scored by time,
-and `algoperf score` reads them. What has a result is skipped when the same campaign is started
-again.
+Every run is pinned to one core, and a few run at a time. Runs for a target are limited in steps,
+so their figures do not depend on the machine. Runs for a leaderboard are scored by time, and
+`algoperf score` reads them. A campaign that is started again skips runs that have a result.
 """
 
 import csv
@@ -37,7 +35,19 @@ COLUMNS = (
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """One run: a reference algorithm at its defaults, the learning rate multiplied by a factor."""
+    """One run for a target: a reference algorithm at its defaults, with another learning rate.
+
+    Attributes:
+        workload: The workload.
+        submission: The name of the reference algorithm.
+        framework: The framework.
+        seed: The seed of the run.
+        factor: The factor by which the default learning rate is multiplied.
+        steps: The length of the run in steps.
+        eval_every_steps: The steps between evaluations.
+        until: Where the run stops; 'end' is after `steps`, past any target.
+        suite: The file of the suite that has the workload, or None.
+    """
 
     workload: str
     submission: str
@@ -52,12 +62,14 @@ class Job:
 
     @property
     def experiment(self) -> str:
-        """The folder of its runs: no two jobs of one submission and framework share one."""
+        """The name of the experiment; no two jobs of one submission and framework share it."""
         return f"seed-{self.seed}-rate-{self.factor:g}-steps-{self.steps}-{self.until}"
 
     def command(self, out: Path) -> list[str]:
-        """The `algoperf run` arguments; runs go on past the target, so that any target can be read
-        off.
+        """Return the arguments of `algoperf`, of which 'run' is the first.
+
+        A learning rate other than the default is written to a file below `out`, as a search space
+        of a single point.
         """
         request = RunRequest(
             workload=self.reference or self.workload,
@@ -88,24 +100,36 @@ class Job:
         return path
 
     def folder(self, out: Path) -> Path:
-        """Where its trial is."""
+        """Return the run folder of its trial."""
         return run_log.trial_folder(
             out, self.experiment, self.submission, 0, self.workload, self.framework, 1
         )
 
     def has_ended(self, out: Path) -> bool:
-        """Whether it has a result; a failed run is run again."""
+        """Return whether the run has a result that is not a failure; a failed run is run again."""
         result = run_log.read_result(self.folder(out))
         return result is not None and result["status"] != "failed"
 
     def prepare(self, out: Path) -> None:
-        """Set aside what a failed run left."""
+        """Move the files that a failed run left aside."""
         run_log.set_aside(self.folder(out))
 
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """One study of a leaderboard: a reference algorithm on a workload, under a tuning ruleset."""
+    """One study of a leaderboard: a reference algorithm on a workload under a tuning ruleset.
+
+    Attributes:
+        workload: The workload.
+        submission: The name of the reference algorithm.
+        framework: The framework.
+        ruleset: 'external' or 'self'.
+        trials: The number of trials of the study.
+        study: The study's number, from 0.
+        seed: The seed of the run.
+        suite: The file of the suite that has the workload, or None.
+        target: The target on the validation split, or None.
+    """
 
     workload: str
     submission: str
@@ -120,11 +144,11 @@ class Entry:
 
     @property
     def experiment(self) -> str:
-        """The folder of the whole leaderboard."""
+        """The name of the experiment, which is the same for the whole leaderboard."""
         return f"leaderboard-{self.ruleset}"
 
     def command(self, out: Path) -> list[str]:
-        """The `algoperf run` arguments."""
+        """Return the arguments of `algoperf`, of which 'run' is the first."""
         request = RunRequest(
             workload=self.reference or self.workload,
             submission=self.submission,
@@ -140,7 +164,12 @@ class Entry:
         return ["run", *request.words()]
 
     def folder(self, out: Path, trial: int) -> Path:
-        """Where a trial of it is, counted from 1."""
+        """Return the run folder of one of its trials.
+
+        Args:
+            out: The folder of the runs.
+            trial: The trial's number, from 1.
+        """
         return run_log.trial_folder(
             out,
             self.experiment,
@@ -152,8 +181,9 @@ class Entry:
         )
 
     def has_ended(self, out: Path) -> bool:
-        """Whether all its trials have a result, a failed one too; where a result is of another
-        target, `algoperf run` is left to say so.
+        """Return whether all its trials have a result for the current target, failed or not.
+
+        Where a result is for another target, this returns False, and `algoperf run` reports it.
         """
         folders = (self.folder(out, trial) for trial in range(1, self.trials + 1))
         return all(self._is_result(run_log.read_result(folder)) for folder in folders)
@@ -162,11 +192,11 @@ class Entry:
         return result is not None and result["target"]["validation"] == self.target
 
     def prepare(self, out: Path) -> None:
-        """`algoperf run` itself goes on where it was interrupted."""
+        """Do nothing, since `algoperf run` itself resumes an interrupted trial."""
 
 
 def suite_words(path: str | None) -> list[str]:
-    """The words of a command line that name a suite."""
+    """Return the words of a command line that name a suite; none without a suite."""
     return [] if path is None else ["--suite", path]
 
 
@@ -182,7 +212,10 @@ def jobs(
     suite: str | None = None,
     reference: str | None = None,
 ) -> list[Job]:
-    """All combinations, seed by seed, so that an early end leaves something of each."""
+    """Return a job for each combination, seed by seed.
+
+    In this order each combination has some results if the campaign ends early.
+    """
     return [
         Job(
             *(workload, name, framework, seed, factor, steps, eval_every_steps, until, suite),
@@ -203,10 +236,19 @@ def entries(
     studies: int,
     suite: str | None = None,
 ) -> list[Entry]:
-    """All combinations of a leaderboard, study by study and workload by workload, so that an early
-    end leaves whole columns; workloads are given by name or path. Without `submissions`, all
-    reference algorithms that the ruleset is for: those with a search space, or under self-tuning
-    those without.
+    """Return the entries of a leaderboard, study by study and workload by workload.
+
+    In this order whole columns of the leaderboard are complete if the campaign ends early.
+
+    Args:
+        workloads: The names of the workloads, or the paths of their folders.
+        submissions: The names of reference algorithms. If empty, all that the ruleset is meant for:
+            those with a search space, or under self-tuning those without.
+        frameworks: The frameworks; a submission that does not support one has no entry there.
+        ruleset: 'external' or 'self'.
+        trials: The number of trials of a study, under the external ruleset.
+        studies: The number of studies.
+        suite: The file of the suite that has the workloads, or None.
     """
     outlines = [
         loading.inspect(reference_algorithms.path(name))
@@ -235,15 +277,16 @@ def entries(
 
 
 def _target(definition: WorkloadDefinition) -> float | None:
-    """What a run of the workload has to reach where neither scale nor data are given."""
+    """Return the target of a run of the workload with the default scale and data, or None."""
     scale = definition.scales[RunRequest.scale]
     target = scale.targets.get(scale.default_source)
     return None if target is None else target.validation
 
 
 def curves(todo: Sequence[Job], out: Path) -> list[dict[str, Any]]:
-    """One row for every evaluation of every finished job: `COLUMNS`, value being the target
-    metric's.
+    """Return one row for every evaluation of every job that has ended.
+
+    Each row has the columns `COLUMNS`; 'value' is the target metric on the validation split.
     """
     rows = []
     for job in todo:
@@ -266,7 +309,7 @@ def curves(todo: Sequence[Job], out: Path) -> list[dict[str, Any]]:
 
 
 def write_curves(rows: Sequence[dict[str, Any]], path: Path) -> None:
-    """Write the rows as CSV."""
+    """Write the rows to a CSV file."""
     with path.open("w", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         writer.writeheader()
@@ -276,10 +319,16 @@ def write_curves(rows: Sequence[dict[str, Any]], path: Path) -> None:
 def steps_to(
     rows: Sequence[dict[str, Any]], target: float, higher_is_better: bool
 ) -> dict[str, list[int | None]]:
-    """First step at which each run meets the target, None where it never does, in order of the
-    seeds.
+    """Return the first step at which each run meets a target, or None where it never does.
 
-    Keys name submission, framework and learning rate factor.
+    Args:
+        rows: The rows that `curves` returns.
+        target: The target.
+        higher_is_better: Whether larger values of the metric are better.
+
+    Returns:
+        A list in the order of the seeds for each submission, framework and factor of the learning
+        rate; the keys name all three.
     """
     by_kind: dict[str, dict[int, int | None]] = {}
     for row in rows:
@@ -294,7 +343,10 @@ def steps_to(
 def table(
     rows: Sequence[dict[str, Any]], targets: Sequence[float], higher_is_better: bool
 ) -> list[str]:
-    """Lines: for each target and kind of run, how many reached it, and after how many steps."""
+    """Return lines that say how many runs reached each target, and after how many steps.
+
+    Each target has one line for each submission, framework and factor of the learning rate.
+    """
     lines = []
     for target in targets:
         for key, steps in steps_to(rows, target, higher_is_better).items():

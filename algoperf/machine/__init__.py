@@ -1,1 +1,1 @@
-"""What the machine is, has and does."""
+"""The machine that a trial runs on: its hardware, its memory, its processes, and what they use."""

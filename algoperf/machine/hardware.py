@@ -1,4 +1,4 @@
-"""What machine this is, and how much memory a process took."""
+"""Describe this machine: its hardware, installed packages and threads, and the memory in use."""
 
 import importlib.metadata
 import os
@@ -23,7 +23,13 @@ TRACKED_PACKAGES = (
 
 
 def describe() -> dict[str, Any]:
-    """Processor, threads that this process may use, accelerators; read without a framework."""
+    """Return a description of the machine, read without loading a framework.
+
+    Returns:
+        A dict of 'cpu' (the processor's name), 'threads' (how many processor cores this process may
+        use), 'accelerators' (the names of NVIDIA's GPUs; empty without any) and 'system' (operating
+        system and architecture).
+    """
     return {
         "cpu": _cpu_name(),
         "threads": thread_count(),
@@ -33,7 +39,10 @@ def describe() -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """Python's version and those of the packages that a result may depend on, as installed."""
+    """Return the versions of Python and of the installed packages that a result may depend on.
+
+    A package of `TRACKED_PACKAGES` that is not installed is left out.
+    """
     installed = {"python": platform.python_version()}
     for name in TRACKED_PACKAGES:
         try:
@@ -44,15 +53,16 @@ def versions() -> dict[str, str]:
 
 
 def thread_count() -> int:
-    """The processor cores that this process may run on."""
+    """Return the number of processor cores that this process may run on."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def thread_environment() -> dict[str, str]:
-    """Environment that pins the numeric libraries' threads to `thread_count`, set
-    before they load.
+    """Return environment variables that limit the numeric libraries to `thread_count` threads.
+
+    They only work if they are set before the libraries are loaded.
     """
     count = str(thread_count())
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NPROC")
@@ -60,9 +70,9 @@ def thread_environment() -> dict[str, str]:
 
 
 def peak_process_memory_bytes() -> int:
-    """The most resident memory that this process held."""
+    """Return the largest resident memory that this process has had so far, in bytes."""
     status = Path("/proc/self/status")
-    if status.exists():  # ru_maxrss would include the parent's size at the fork
+    if status.exists():  # It is preferred: ru_maxrss includes the parent's size at the fork.
         for line in status.read_text().splitlines():
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) * 1024

@@ -1,7 +1,7 @@
-"""Is there memory enough for a trial, and did the system end one for want of it?
+"""Estimate whether a trial has enough memory, and tell whether the system ended one for lack of it.
 
-Nothing is refused: what a submission keeps is not known before it runs, so the need is an estimate,
-and a low one: activations, and what a framework takes for itself, are not in it.
+No trial is refused. How much a submission keeps is not known before it runs, so the need is an
+estimate, and a low one: it leaves out activations and the framework's own memory.
 """
 
 import contextlib
@@ -16,21 +16,25 @@ import psutil
 from algoperf.spec import ParameterShapeTree
 
 FLOAT_BYTES = 4
-# Of every parameter: itself, its gradient, and two moments, as Adam's family keeps them.
+# Each parameter is kept with its gradient and two moments, as optimizers like Adam need.
 TRAINING_COPIES = 4
-# In the host's memory while a checkpoint is written: parameters and moments.
+# While a checkpoint is written, the parameters and moments are copied to the host's memory.
 CHECKPOINT_COPIES = 3
 ESTIMATE = (
     "bytes = 4 x parameters x (parameter, gradient, two optimizer moments; and while a checkpoint "
     "is written, a copy of all but the gradient; of frozen ones the parameter alone); without "
     "activations"
 )
-# The files of version 2 and of version 1 of Linux's control groups.
+# Versions 2 and 1 of Linux's control groups name these files differently.
 NAMES = (("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes"))
 
 
 def count(shapes: ParameterShapeTree) -> int:
-    """The number of parameters in a tree with `ShapeTuple` leaves."""
+    """Return the number of single values in a tree of parameters.
+
+    Args:
+        shapes: Nested mappings with `ShapeTuple` leaves.
+    """
     if isinstance(shapes, Mapping):
         return sum(count(each) for each in shapes.values())
     return math.prod(shapes.shape_tuple)
@@ -39,10 +43,17 @@ def count(shapes: ParameterShapeTree) -> int:
 def check(
     parameters: int, *, checkpoints: bool, free_device_bytes: int | None, frozen: int = 0
 ) -> tuple[dict[str, Any], str | None]:
-    """Return (what `meta_data_<n>.json` says of memory, a warning or None).
+    """Compare the memory that training needs at least with the memory that is available.
 
-    `free_device_bytes` is None where the parameters live in the host's memory. Of `frozen`
-    parameters, besides, there are neither gradients nor moments.
+    Args:
+        parameters: The number of parameters that train.
+        checkpoints: Whether checkpoints are written, which takes a copy in the host's memory.
+        free_device_bytes: The device's free memory in bytes; None where the parameters live in the
+            host's memory.
+        frozen: The number of frozen parameters, which have neither gradients nor moments.
+
+    Returns:
+        The figures for `meta_data_<n>.json`, and a warning, or None where the memory may suffice.
     """
     of_training = FLOAT_BYTES * (TRAINING_COPIES * parameters + frozen)
     of_host = FLOAT_BYTES * (CHECKPOINT_COPIES * parameters + frozen) if checkpoints else 0
@@ -70,8 +81,14 @@ def check(
 
 
 def available_bytes(root: Path = Path("/")) -> int:
-    """What this process may still take: of the machine, of the control groups that it is in (a
-    container's limit), and of its own limit (`ulimit -v`).
+    """Return how many more bytes of memory this process may use.
+
+    It is the least of three: what the machine has available, what is left of the limits of the
+    process's control groups (such as a container's), and what is left of its own limit (`ulimit
+    -v`).
+
+    Args:
+        root: The root of the file system; a test gives another one.
     """
     left = [int(psutil.virtual_memory().available)]
     for group in _groups(root):
@@ -86,8 +103,13 @@ def available_bytes(root: Path = Path("/")) -> int:
 
 
 def oom_kills(root: Path = Path("/")) -> int | None:
-    """How many processes of this process's control group the kernel has ended for want of memory;
-    None where it does not say.
+    """Return how many processes of this control group the kernel has killed for lack of memory.
+
+    Args:
+        root: The root of the file system; a test gives another one.
+
+    Returns:
+        None where the kernel does not count them.
     """
     for group in _groups(root):
         for name in ("memory.events", "memory.oom_control"):
@@ -98,7 +120,7 @@ def oom_kills(root: Path = Path("/")) -> int | None:
 
 
 def _groups(root: Path) -> Iterator[Path]:
-    """The control groups for memory that this process is in, its own first."""
+    """Yield the folders of the memory control groups that this process is in, its own first."""
     lines: Iterable[str] = ()
     with contextlib.suppress(OSError):
         lines = (root / "proc/self/cgroup").read_text().splitlines()
@@ -108,13 +130,13 @@ def _groups(root: Path) -> Iterator[Path]:
         if controllers not in ("", "memory"):
             continue
         base = mount / controllers
-        # In a container the path may be the host's, and only the mount is there.
+        # In a container the path may be one of the host's, of which only the mount exists here.
         group = base / path.strip("/")
         yield from (each for each in (group, *group.parents) if each.is_relative_to(base))
 
 
 def _reclaimable(group: Path) -> int:
-    """File pages that count as used, and that the kernel gives up before anything else."""
+    """Return the bytes of file pages that count as used but that the kernel gives up first."""
     names = ("total_inactive_file", "inactive_file")
     return next(filter(None, (_entry(group / "memory.stat", name) for name in names)), 0)
 
@@ -129,7 +151,7 @@ def _entry(path: Path, name: str) -> int | None:
 
 
 def _number(path: Path) -> int | None:
-    """The number that a file holds; None of 'max', and where there is no file."""
+    """Return the number in a file, or None where the file says 'max' or does not exist."""
     with contextlib.suppress(OSError, ValueError):
         return int(path.read_text())
     return None

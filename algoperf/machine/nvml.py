@@ -1,4 +1,4 @@
-"""The energy counters of NVIDIA GPUs, read through `nvidia-ml-py` where that is installed."""
+"""Read the energy counters of NVIDIA GPUs through `nvidia-ml-py`, where that is installed."""
 
 import importlib
 import os
@@ -8,10 +8,13 @@ ENERGY = "NVML's total energy counter, of the GPUs that the process may use"
 
 
 class EnergyCounter:
-    """Counts what the GPUs that this process may use take.
+    """Reads the energy used by the GPUs that this process may use.
 
-    `source` says what counts, or why nothing does. Of a machine with GPUs of several kinds, NVML's
-    numbers are CUDA's only with CUDA_DEVICE_ORDER=PCI_BUS_ID.
+    On a machine with GPUs of several kinds, NVML numbers them as CUDA does only if the environment
+    has CUDA_DEVICE_ORDER=PCI_BUS_ID.
+
+    Attributes:
+        source: The name of the counter, or the reason why nothing is counted.
     """
 
     def __init__(self) -> None:
@@ -39,8 +42,10 @@ class EnergyCounter:
             return f"not counted: NVML says {str(error)!r}"
 
     def joules(self) -> float | None:
-        """Joules since the driver was loaded, all GPUs together; None where nothing counts, which
-        `source` then explains.
+        """Return the energy in joules since the driver was loaded, summed over the GPUs.
+
+        Returns:
+            None where nothing is counted; `source` then says why.
         """
         if self._nvml is None:
             return None
@@ -51,14 +56,18 @@ class EnergyCounter:
             return None
 
     def _read_j(self) -> float | None:
-        read = self._nvml.nvmlDeviceGetTotalEnergyConsumption  # in millijoules
+        read = self._nvml.nvmlDeviceGetTotalEnergyConsumption  # It returns millijoules.
         return sum(read(handle) for handle in self._handles) / 1000 if self._handles else None
 
 
 def named(visible: str | None, count: int) -> list[int | str]:
-    """The GPUs, by number or by UUID, that CUDA_VISIBLE_DEVICES leaves of `count`.
+    """Return the GPUs that CUDA_VISIBLE_DEVICES selects, by number or by UUID.
 
-    As CUDA reads it: all where it is not set, and nothing from the first one on that is not there.
+    It follows CUDA's rules: the list ends at the first entry that names no GPU of the machine.
+
+    Args:
+        visible: The variable's value; None, where it is not set, selects all.
+        count: The number of GPUs in the machine.
     """
     if visible is None:
         return list(range(count))

@@ -1,4 +1,4 @@
-"""Where this library's own code is, and how another Python process is started that finds it."""
+"""Locate this library's own code, and start another Python process that can import it."""
 
 import sys
 from pathlib import Path
@@ -7,19 +7,19 @@ PACKAGE = Path(__file__).resolve().parents[1]
 
 
 def is_ours(file: Path) -> bool:
-    """Whether a file is part of the package `algoperf`."""
+    """Return whether a file is part of the package `algoperf`."""
     return file.is_relative_to(PACKAGE)
 
 
 def program(module: str, arguments: str = "") -> list[str]:
-    """Return the command of a process that calls a module's `main` and exits with what it returns.
+    """Return the command of a process that calls a module's `main` and exits with its return value.
 
-    The process finds the library where this one did: last on its path, behind the environment's
-    own packages, and not in the folder that it is started in.
+    The process finds the library at the same place as this one did. That place is last on its path,
+    after the environment's own packages, and the folder in which it is started is not on it.
 
     Args:
-        module: The dotted name of a module of ours.
-        arguments: What `main` is called with, as Python's source.
+        module: The dotted name of a module of this library.
+        arguments: The arguments of `main` as Python source.
     """
     code = (
         f"import sys; sys.path += [path for path in {[str(PACKAGE.parent)]!r} "

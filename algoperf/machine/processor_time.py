@@ -1,5 +1,6 @@
-"""Processor time of the Python threads and the processes that this process started, those that have
-ended included.
+"""Measure the processor time of Python threads and of the processes that this process started.
+
+Threads and processes that have ended are included.
 """
 
 import contextlib
@@ -14,16 +15,18 @@ from typing import Any
 import psutil
 
 PROCESS = "a process that it started"
-own_threads: "weakref.WeakSet[threading.Thread]" = weakref.WeakSet()  # that we start late
+# The threads that this library starts during a trial.
+own_threads: "weakref.WeakSet[threading.Thread]" = weakref.WeakSet()
 _lock = threading.Lock()
-_running: set[threading.Thread] = set()  # of those that started since `watch`
-_ended_s: dict[str, float] = {}  # by name
+_running: set[threading.Thread] = set()  # The threads that started after `watch`.
+_ended_s: dict[str, float] = {}  # Processor time of ended threads by name.
 
 
 def watch() -> None:
-    """From now on keep what threads have used when they end; the second time it does nothing.
+    """Start to record the processor time of each thread when it ends.
 
-    `threading` tells nobody that a thread ends, so the method that runs every thread is wrapped.
+    A second call does nothing. `threading` has no hook for the end of a thread, so the method that
+    runs every thread is wrapped.
     """
     thread_class: Any = threading.Thread
     run_thread = thread_class._bootstrap_inner
@@ -46,10 +49,15 @@ def watch() -> None:
 
 
 def by_name(known: Collection[threading.Thread]) -> dict[str, float]:
-    """Seconds so far, by what used them: each thread that is neither ours nor `known`, by its name,
-    and all processes together. It never falls where a name stays.
+    """Return the processor time so far in seconds, by what used it.
+
+    The names are those of the threads, and `PROCESS` for all child processes together. As long as a
+    name stays, its time never falls.
+
+    Args:
+        known: Threads that are left out, in addition to the library's own.
     """
-    with _lock:  # no thread ends meanwhile, to be counted twice or not at all
+    with _lock:  # A thread that ended meanwhile would be counted twice or not at all.
         spent = dict(_ended_s)
         for thread in {*threading.enumerate(), *_running}:
             if thread not in known and thread not in own_threads:
@@ -59,12 +67,18 @@ def by_name(known: Collection[threading.Thread]) -> dict[str, float]:
 
 
 def total_s() -> float:
-    """Seconds so far of this process, all its threads, and of all its children and theirs."""
+    """Return the processor time so far, in seconds, of this process and all its descendants.
+
+    All its threads are included.
+    """
     return sum(os.times()[:2]) + _processes_s()
 
 
 def waited_for_s() -> float:
-    """Seconds of the children that ended and were waited for, and of those that they waited for."""
+    """Return the processor time, in seconds, of the child processes that ended and were waited for.
+
+    It includes the processes for which those waited in turn.
+    """
     return sum(os.times()[2:4])
 
 
@@ -74,7 +88,7 @@ def _add(spent: dict[str, float], thread: threading.Thread, seconds: float) -> N
 
 
 def _processes_s() -> float:
-    """Seconds of all children and theirs, whether they run, have ended, or were waited for."""
+    """Return the processor time in seconds of all descendants, running, ended or waited for."""
     while True:
         waited_for = os.times()[2:4]
         spent_s = sum(waited_for)
@@ -83,14 +97,15 @@ def _processes_s() -> float:
                 times = child.cpu_times()
                 spent_s += times.user + times.system
                 spent_s += times.children_user + times.children_system
-        if os.times()[2:4] == waited_for:  # else one went from the second to the first meanwhile
+        # If they differ, a child was waited for meanwhile, and could be counted twice.
+        if os.times()[2:4] == waited_for:
             return spent_s
 
 
 def _thread_s(native_id: int) -> float:
-    """Processor time in seconds of a thread of this process; 0 of one that has ended.
+    """Return the processor time in seconds of a thread of this process; 0 if it has ended.
 
-    Linux gives it in nanoseconds; elsewhere, and where psutil has it, in ticks of some 10 ms.
+    Linux gives it in nanoseconds. On other systems psutil gives it in ticks of about 10 ms.
     """
     try:
         return int(Path(f"/proc/self/task/{native_id}/schedstat").read_text().split()[0]) / 1e9

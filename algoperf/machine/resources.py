@@ -1,6 +1,6 @@
-"""What a trial took beside time: memory, processor time, and the memory and energy of a GPU.
+"""Measure what a trial used besides time: memory, processor time, and the energy of GPUs.
 
-It is reported with the result, each figure with its source, and no score reads it.
+The figures are reported with the result, each with its source. No score depends on them.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -11,7 +11,7 @@ from algoperf.machine.nvml import EnergyCounter
 
 Count = float | None
 Joined = Callable[[Iterable[float]], float]
-# How the figures of the processes that a trial ran in are joined.
+# How to combine the figures of the several processes that one trial ran in.
 JOINED: Mapping[str, Joined] = {
     "peak_process_bytes": max,
     "cpu_s": sum,
@@ -29,10 +29,14 @@ LAST = "user and system time of the process that ended without a result, and of 
 
 
 class Meter:
-    """Counts what a trial takes, on from where an earlier process of it was saved.
+    """Measures what a trial uses, continuing from an earlier process of the same trial.
 
-    `peak_device_bytes()` is None where the framework has no device that counts. The processor time
-    is that since the process began; the energy that since the meter was made.
+    Processor time is counted from the start of the process, energy from the creation of the meter.
+
+    Args:
+        peak_device_bytes: Returns the peak of the device's memory in bytes, or None where the
+            framework has no device that counts it.
+        energy: The counter of the GPUs' energy, or None.
     """
 
     def __init__(
@@ -46,11 +50,21 @@ class Meter:
         self._earlier: Mapping[str, Count] | None = None
 
     def go_on(self, totals: Mapping[str, Count]) -> None:
-        """Count on from what `totals` said in an earlier process; what it lacks stays unknown."""
+        """Continue from the totals of an earlier process of the trial.
+
+        Args:
+            totals: What `totals` returned there. A figure that it lacks or that is None stays
+                unknown.
+        """
         self._earlier = totals
 
     def totals(self) -> dict[str, Count]:
-        """Bytes, processor seconds and joules so far; None of what nothing counts."""
+        """Return the figures so far, over all processes of the trial.
+
+        Returns:
+            'peak_process_bytes', 'cpu_s', 'peak_device_bytes' and 'device_energy_j'; None for a
+            figure that nothing measures.
+        """
         now = self._now()
         if self._earlier is None:
             return now
@@ -59,8 +73,14 @@ class Meter:
         }
 
     def report(self, wall_s: float) -> dict[str, Any]:
-        """What the result says: `totals`, the mean of the cores in use over `wall_s` seconds, and
-        under `sources` where each figure is from, or why it is None.
+        """Return the figures for the result, each with its source.
+
+        Args:
+            wall_s: The wall time of the trial in seconds.
+
+        Returns:
+            The `totals`; 'mean_cores', the mean number of cores in use over `wall_s`; and
+            'sources', which says for each figure where it comes from, or why it is None.
         """
         totals, now = self.totals(), self._now()
         sources = {
@@ -90,8 +110,10 @@ class Meter:
 
 
 def without_result(cpu_s: float) -> dict[str, Any]:
-    """What is known of a trial whose process ended without a result: `cpu_s` seconds of processor
-    time, in that process alone.
+    """Return the figures of a trial whose process ended without a result.
+
+    Args:
+        cpu_s: The processor time of that process in seconds. All other figures are None.
     """
     names = (*JOINED, "mean_cores")
     sources = {**dict.fromkeys(names, ENDED), "cpu_s": LAST}

@@ -1,5 +1,7 @@
-"""What the starter of a trial's process does for it: it stops it gently, ends it where it hangs,
-lets nobody else work in its folder, and says what it died of.
+"""Supervise the process of a trial, from the process that started it.
+
+The starter stops the trial's process gently, ends it where it hangs, keeps other processes from
+working in its folder, and says why it died.
 """
 
 import contextlib
@@ -17,9 +19,9 @@ from typing import Any
 
 from algoperf.errors import UserError
 
-INTERRUPTED = 75  # the exit code of what was asked to stop, saved its trial and left
-SET_UP_LIMIT_S = 3600.0  # wall time until a trial starts
-# Evaluation, logs and checkpoints are not in the budget: beyond these it is taken to hang.
+INTERRUPTED = 75  # The exit code of a process that was asked to stop and has saved its trial.
+SET_UP_LIMIT_S = 3600.0  # The most wall time that a trial may take to start.
+# The budget excludes evaluations, logs and checkpoints. A trial that exceeds these hangs.
 FACTOR, ALLOWANCE_S = 5.0, 900.0
 OUTSIDE = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 KILLED_FOR = {
@@ -27,32 +29,46 @@ KILLED_FOR = {
     False: "; not for want of memory, by the kernel's count",
     None: "; often the system's answer to memory that ran out",
 }
-POLL_S = 0.2  # how often it is seen whether a process has ended that is silent
+POLL_S = 0.2  # The time between two checks whether a silent process has ended.
 
 
 class InterruptedRunError(Exception):
-    """The run was asked to stop: its trial is saved, and the same command goes on with it."""
+    """The run was asked to stop: its trial is saved, and the same command continues it."""
 
 
 class Watchdog:
-    """Calls `end` when a trial's process has taken more wall time than it can need."""
+    """Ends a trial's process once it has taken more wall time than it can need.
+
+    The set-up may take `SET_UP_LIMIT_S`, until `limit` is called.
+
+    Args:
+        end: Called to end the process.
+
+    Attributes:
+        cause: Why the watchdog ended the process; None if it did not.
+    """
 
     def __init__(self, end: Callable[[], None]) -> None:
-        self.cause: str | None = None  # why it ended the process, if it did
+        self.cause: str | None = None  # It stays None unless the process was ended.
         self._end = end
         self._timer: threading.Timer | None = None
         self._start(SET_UP_LIMIT_S, "set-up")
 
     def limit(self, budget_s: float | None) -> None:
-        """The trial has started: it may take `FACTOR` times its budget and `ALLOWANCE_S`; without a
-        budget (a limit in steps) as long as it takes.
+        """Start to watch the training, whose set-up is complete.
+
+        It may take `FACTOR` times its budget plus `ALLOWANCE_S` of wall time.
+
+        Args:
+            budget_s: The budget in seconds of submission time; None or infinity (a trial that is
+                limited in steps) sets no limit.
         """
         self.stop()
         if budget_s is not None and math.isfinite(budget_s):
             self._start(FACTOR * budget_s + ALLOWANCE_S, f"a budget of {budget_s:g} s")
 
     def stop(self) -> None:
-        """Watch no longer."""
+        """Stop watching."""
         if self._timer is not None:
             self._timer.cancel()
 
@@ -67,15 +83,17 @@ class Watchdog:
 
 
 def lines(process: "subprocess.Popen[bytes]") -> Iterator[bytes]:
-    """What the process writes, line by line, until it ends; its pipe may stay open for longer, in a
-    process that it forked.
+    """Yield what a process writes to standard output, line by line, until it ends.
+
+    It does not wait for the end of the pipe, which a process that the trial forked may keep open.
     """
     assert process.stdout is not None
     descriptor, rest = process.stdout.fileno(), b""
     with selectors.DefaultSelector() as selector:
         selector.register(descriptor, selectors.EVENT_READ)
         while True:
-            has_ended = process.poll() is not None  # before the look: what it wrote is there by now
+            # It is asked before the pipe is: a process that has ended has written everything.
+            has_ended = process.poll() is not None
             if selector.select(0 if has_ended else POLL_S):
                 chunk = os.read(descriptor, 1 << 16)
                 if not chunk:
@@ -87,8 +105,9 @@ def lines(process: "subprocess.Popen[bytes]") -> Iterator[bytes]:
 
 
 def end(process: "subprocess.Popen[bytes]") -> None:
-    """End the process and what is left of its group, which it leads: what a submission forked or
-    started is not to outlive its trial.
+    """Kill a process and the rest of the process group that it leads.
+
+    Processes that a submission forked or started must not outlive its trial.
     """
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
@@ -101,8 +120,10 @@ def end(process: "subprocess.Popen[bytes]") -> None:
 
 @contextlib.contextmanager
 def stopping(process: "subprocess.Popen[bytes]") -> Iterator[None]:
-    """While in the block, SIGTERM and SIGINT ask the trial's process to save and leave; a second
-    one ends it at once.
+    """Pass SIGTERM and SIGINT on to the trial's process while in the block.
+
+    The first signal asks that process to save its trial and leave. A second one kills it at once
+    and raises KeyboardInterrupt.
     """
     asked = False
 
@@ -122,8 +143,13 @@ def stopping(process: "subprocess.Popen[bytes]") -> Iterator[None]:
 def answering(
     numbers: Iterable[int], answer: Callable[[int, FrameType | None], None]
 ) -> Iterator[None]:
-    """While in the block, those signals are answered so. Only the main thread can: in another one
-    nothing changes.
+    """Handle some signals with a function while in the block, then restore their handlers.
+
+    Python allows this only in the main thread; in any other thread the block runs unchanged.
+
+    Args:
+        numbers: The signals.
+        answer: The handler, as for `signal.signal`.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -138,8 +164,12 @@ def answering(
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold the trial's folder; UserError where another process does. The system lets go of it when
-    the process ends, however it does.
+    """Lock the folder of a trial while in the block, so that no other process works in it.
+
+    The system releases the lock when the process ends, however it ends.
+
+    Raises:
+        UserError: Another process holds the lock, or the folder cannot be created or opened.
     """
     is_new = not folder.exists()
     try:
@@ -163,16 +193,23 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def _remove_empty(folder: Path) -> None:
-    """Take back the folders of a trial that wrote nothing."""
+    """Remove the folder of a trial that wrote nothing, and the empty folders above it."""
     with contextlib.suppress(OSError):
         for each in (folder, *folder.parents[:4]):
             each.rmdir()
 
 
 def cause_of_death(code: int, oom_killed: bool | None = None) -> dict[str, Any]:
-    """What ended a process with this exit code: `cause`, in words; `outside`, whether it came from
-    there; and of a SIGKILL `oom_kill`, whether the kernel sent it for want of memory (None where
-    that is not known).
+    """Return why a process without a result ended.
+
+    Args:
+        code: Its exit code, as `subprocess` has it: negative for a signal.
+        oom_killed: Whether the kernel killed a process for lack of memory; None where that is not
+            known.
+
+    Returns:
+        A dict of 'cause', in words; 'outside', whether the signal came from outside the process;
+        and for a SIGKILL 'oom_kill', which is `oom_killed`.
     """
     if code >= 0:
         cause = f"the trial's process ended with exit code {code} and no result"

@@ -1,1 +1,1 @@
-"""Files that stay whole, whatever ends the process that writes them."""
+"""The files of a run folder, which stay whole however the process that writes them ends."""

@@ -1,8 +1,9 @@
-"""The checkpoints of a trial: files that are whole or not there, the newest two kept.
+"""The checkpoints of a trial: each file is whole or absent, and the newest two are kept.
 
-A checkpoint is one safetensors file: arrays by name, and a JSON document beside them. It is written
-to a neighbour, flushed to the disk and renamed; its name has its step and a checksum of its bytes,
-so a damaged one is seen and the older one taken. Nothing is unpickled.
+A checkpoint is one safetensors file: arrays by name, and a JSON document in its metadata. It is
+written to a temporary file beside it, flushed to the disk and renamed. Its name holds its step
+and a checksum of its bytes, so that a damaged file is recognised and the older one is used.
+Nothing is unpickled.
 """
 
 import json
@@ -26,23 +27,39 @@ Arrays = dict[str, np.ndarray]
 
 
 class Checkpoints:
-    """Those of the trial in `folder`; `damaged` names files that were passed over."""
+    """The checkpoints of the trial in a run folder.
+
+    Attributes:
+        damaged: The names of the files that `read` skipped, because they are damaged.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder / FOLDER
         self.damaged: list[str] = []
 
     def write(self, step: int, arrays: Arrays, document: Mapping[str, Any]) -> int:
-        """Write one; return its size in bytes. Raises OSError where the disk does not take it."""
+        """Write a checkpoint, then delete all but the newest two.
+
+        Args:
+            step: The step after which the state was taken.
+            arrays: The arrays of the state by name.
+            document: What is kept beside them; it must be JSON.
+
+        Returns:
+            The size of the file in bytes.
+
+        Raises:
+            OSError: The disk does not take the file. Older checkpoints are left as they were.
+        """
         from safetensors import SafetensorError
         from safetensors.numpy import save_file
 
         self._folder.mkdir(exist_ok=True)
         for path in self._folder.iterdir():
             if not NAME.fullmatch(path.name):
-                path.unlink()  # half a checkpoint, which a kill left
+                path.unlink()  # It is half a checkpoint, which a killed process left.
         partial = self._folder / PARTIAL
-        # Not ascontiguousarray, which gives an array without axes one.
+        # np.ascontiguousarray would turn an array without axes into one with a single axis.
         whole = {name: np.asarray(array, order="C") for name, array in arrays.items()}
         try:
             try:
@@ -57,7 +74,7 @@ class Checkpoints:
             crash_points.reach("checkpoint renamed")
             partial.replace(path)
         finally:
-            partial.unlink(missing_ok=True)  # what a failure left
+            partial.unlink(missing_ok=True)  # It is still there only if something failed.
         _flush_folder(self._folder)
         for old in list(self._newest_first())[KEPT:]:
             old.unlink()
@@ -65,7 +82,10 @@ class Checkpoints:
         return size
 
     def read(self) -> Iterator[tuple[Arrays, dict[str, Any]]]:
-        """The (arrays, document) of each that is whole, the newest first."""
+        """Yield the arrays and the document of each undamaged checkpoint, the newest first.
+
+        The names of damaged ones are added to `damaged`.
+        """
         from safetensors import SafetensorError, safe_open
 
         for path in self._newest_first():
@@ -81,7 +101,7 @@ class Checkpoints:
             yield arrays, document
 
     def clear(self) -> None:
-        """Remove them all."""
+        """Remove all checkpoints and their folder."""
         if self._folder.is_dir():
             for path in self._folder.iterdir():
                 path.unlink()
@@ -93,13 +113,19 @@ class Checkpoints:
 
 
 def _as_os_error(error: Exception) -> Exception:
-    """What the system said, where safetensors only quotes it ('... (os error 28)')."""
+    """Return the OSError that a safetensors error quotes in its text ('... (os error 28)').
+
+    An error that quotes none is returned as it is.
+    """
     match = re.search(r"\(os error (\d+)\)", str(error))
     return error if match is None else OSError(int(match[1]), os.strerror(int(match[1])))
 
 
 def _checksum(path: Path) -> str:
-    """CRC-32 of a file, 8 hex digits: for damage, not for malice."""
+    """Return the CRC-32 of a file as 8 hex digits.
+
+    It detects damage; it is no protection against deliberate changes.
+    """
     value = 0
     with path.open("rb") as file:
         while chunk := file.read(CHUNK_BYTES):
@@ -108,7 +134,7 @@ def _checksum(path: Path) -> str:
 
 
 def _flush_folder(folder: Path) -> None:
-    """Make a rename last through a loss of power."""
+    """Flush a folder to the disk, so that a rename in it survives a loss of power."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

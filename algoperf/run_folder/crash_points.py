@@ -1,4 +1,7 @@
-"""Named places at which a test can have the process killed: where a crash could tear something."""
+"""Named points at which a test can have the process killed.
+
+They mark the moments at which a crash could leave a file half written.
+"""
 
 import os
 import signal
@@ -8,7 +11,11 @@ _reached: dict[str, int] = {}
 
 
 def reach(name: str) -> None:
-    """Note that the process is there; it dies if it was asked to."""
+    """Record that the process has reached a named point, and kill it there if a test asks for that.
+
+    The environment variable `ALGOPERF_KILL_AT` asks for it: 'name' means the first time that the
+    point is reached, 'name#3' the third.
+    """
     asked = os.environ.get(VARIABLE)
     if asked is None:
         return

@@ -1,5 +1,7 @@
-"""TensorBoard's event file, appended to at once and in this thread: that a disk is full is seen
-where it is written to, and a kill loses nothing.
+"""TensorBoard's event file, written synchronously.
+
+Rows are appended at once and in the calling thread: a full disk raises an error in the call that
+meets it, and a killed process loses no rows.
 """
 
 import io
@@ -10,11 +12,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-Row = tuple[int, Mapping[str, float | None]]  # step, values by name
+Row = tuple[int, Mapping[str, float | None]]  # A step, and its values by name.
 
 
 class EventFile:
-    """A new event file in a folder, which is made with its first rows."""
+    """A new event file in a folder; it is created when the first rows are added."""
 
     def __init__(self, folder: Path) -> None:
         prefix = "events.out.tfevents"
@@ -23,8 +25,13 @@ class EventFile:
         self._path = folder / name
 
     def add(self, rows: Iterable[Row]) -> None:
-        """Append rows; values that are None are left out. OSError where the disk does not take
-        them.
+        """Append rows of scalars.
+
+        Args:
+            rows: A step and its values by name, for each row. Values that are None are left out.
+
+        Raises:
+            OSError: The disk does not take the rows.
         """
         from tensorboard.compat.proto import event_pb2, summary_pb2
 
@@ -41,7 +48,7 @@ class EventFile:
 
 
 def _records(events: Iterable[Any]) -> bytes:
-    """The events as TensorBoard's records, with the time of now."""
+    """Return the events in TensorBoard's record format, each stamped with the current time."""
     from tensorboard.summary.writer.record_writer import RecordWriter
 
     records = io.BytesIO()

@@ -1,10 +1,10 @@
-"""The run folder: the only module that knows its file names and columns.
+"""The files of a run folder: the only module that knows their names and columns.
 
     <out>/<experiment>/<submission>/study_<k>/<workload>_<framework>/trial_<j>/
 
-The layout and the column names are those of AlgoPerf's public logs, so that its reader and ours
-read both. Rows are appended and flushed as they happen; a last line torn by a crash is cut off
-before the next append.
+The layout and the column names are those of AlgoPerf's public logs, so that both its reader and
+ours can read them. Rows are appended and flushed to the disk as they arise. A last line that a
+crash cut short is removed before the next append.
 """
 
 import csv
@@ -26,9 +26,9 @@ SCALARS = "measurements.csv"
 HYPERPARAMETERS = "hparams.json"
 RESULT = "result.json"
 PREDICTIONS = "predictions.jsonl"
-CARBON = "carbon.json"  # the energy of each process that the trial ran in
-WANDB = "wandb"  # W&B's folder
-WANDB_RUN = f"{WANDB}/algoperf_run.json"  # which of its runs is the trial's
+CARBON = "carbon.json"  # The energy used by each process that the trial ran in.
+WANDB = "wandb"  # The folder that W&B writes to.
+WANDB_RUN = f"{WANDB}/algoperf_run.json"  # Says which W&B run is the trial's.
 SOURCE = "submission"
 TIMES = (
     "accumulated_submission_time",
@@ -70,7 +70,10 @@ def trial_folder(
     framework: str,
     trial: int,
 ) -> Path:
-    """The folder of one trial; studies count from 0 and trials from 1, as AlgoPerf's do."""
+    """Return the run folder of one trial.
+
+    Studies count from 0 and trials from 1, as AlgoPerf's do.
+    """
     return (
         out
         / experiment
@@ -82,13 +85,24 @@ def trial_folder(
 
 
 def configuration_hash(flags: Mapping[str, Any]) -> str:
-    """SHA-256 of everything that the trials of one folder must share, the first 16 hex digits."""
+    """Return a hash of all the settings that the trials of one folder must share.
+
+    Args:
+        flags: The configuration of a trial; the settings in `PER_TRIAL` are left out.
+
+    Returns:
+        The first 16 hex digits of the SHA-256 of the settings as sorted JSON.
+    """
     shared = {key: value for key, value in flags.items() if key not in PER_TRIAL}
     return hashlib.sha256(json.dumps(shared, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def with_hashes(flags: Mapping[str, Any]) -> dict[str, Any]:
-    """The flags with `pool` (what scoring groups by) and `config_hash`."""
+    """Return the flags with the entries `pool` and `config_hash` added.
+
+    `pool` holds the settings in `POOLED`, by which scoring groups results; `config_hash` is the
+    `configuration_hash`.
+    """
     return {
         **flags,
         "pool": {key: flags[key] for key in POOLED if key in flags},
@@ -97,24 +111,31 @@ def with_hashes(flags: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_result(folder: Path) -> dict[str, Any] | None:
-    """The result of a trial that has ended, or None."""
+    """Return the result of a trial, or None if the trial has not ended."""
     return read_json(folder / RESULT)
 
 
 def read_flags(folder: Path) -> dict[str, Any] | None:
-    """The newest flags of a trial, or None."""
+    """Return the configuration of a trial as it was last written, or None if there is none."""
     paths = sorted(folder.glob("flags_*.json"))
     return read_json(paths[-1]) if paths else None
 
 
 def check_same_configuration(folder: Path, flags: Mapping[str, Any]) -> None:
-    """Raise UserError where the flags (all of them, or a part) contradict those of the trials
-    already there.
+    """Check that a trial has the same configuration as the trials that are already there.
 
-    All trials of a submission's folder share its source; those of one workload and framework the
-    whole configuration.
+    All trials in a submission's folder must have the same submission source. Those of the same
+    workload and framework must have the whole configuration in common, except `PER_TRIAL`.
+
+    Args:
+        folder: The run folder of the new trial.
+        flags: The new trial's configuration, or a part of it; only settings that both sides have
+            are compared. It always names the `submission`.
+
+    Raises:
+        UserError: A setting or the source differs; of a setting the message has both values.
     """
-    now = json.loads(json.dumps(dict(flags)))  # lists for tuples, as files have them
+    now = json.loads(json.dumps(dict(flags)))  # Tuples become lists, as they are in the files.
     submission_folder = folder.parents[2]
     for path in sorted(submission_folder.glob("study_*/*/trial_*/flags_*.json")):
         earlier = read_json(path) or {}
@@ -137,8 +158,13 @@ def check_same_configuration(folder: Path, flags: Mapping[str, Any]) -> None:
 
 
 def set_aside(folder: Path) -> Path | None:
-    """Move what an interrupted trial left into `interrupted_<n>` inside its folder; return that, or
-    None.
+    """Move the files that an interrupted trial left into a folder `interrupted_<n>` inside its own.
+
+    Returns:
+        That folder, or None where there was nothing to move.
+
+    Raises:
+        writing.UnwritableError: The run folder cannot be written.
     """
     left = [path for path in folder.glob("*") if not path.name.startswith("interrupted_")]
     if not left:
@@ -158,8 +184,10 @@ T = TypeVar("T")
 
 
 def _writes(method: Callable[..., T]) -> Callable[..., T]:
-    """A method of TrialLog that writes: UnwritableError where the folder does not take it, and not
-    in a process that the submission forked, which ends instead: rows are written once.
+    """Wrap a method of `TrialLog` that writes, so that it fails clearly and writes once.
+
+    The wrapped method raises UnwritableError where the folder cannot be written. In a process that
+    the submission forked it ends that process instead, so that no row is written twice.
     """
 
     @functools.wraps(method)
@@ -173,7 +201,15 @@ def _writes(method: Callable[..., T]) -> Callable[..., T]:
 
 
 class TrialLog:
-    """Writes one trial's folder; `writing.UnwritableError` where that takes no more."""
+    """Writes the files of one trial's run folder.
+
+    The methods that write raise `writing.UnwritableError` once the folder cannot be written any
+    more. Creating the log creates the folder, and raises UserError where that is not possible.
+
+    Attributes:
+        folder: The run folder.
+        process_id: The process that created the log; only this one writes.
+    """
 
     def __init__(self, folder: Path, metric_names: Iterable[str], splits: Iterable[str]) -> None:
         try:
@@ -196,7 +232,16 @@ class TrialLog:
     def begin(
         self, flags: Mapping[str, Any], meta: Mapping[str, Any], point: Mapping[str, Any] | None
     ) -> int:
-        """Write what the trial is, before its first step; return how often it began before."""
+        """Write the trial's configuration before its first step.
+
+        Args:
+            flags: The configuration, for `flags_<n>.json`.
+            meta: The facts about the machine, the data and the workload, for `meta_data_<n>.json`.
+            point: The hyperparameters, for `hparams.json`; None is written as an empty object.
+
+        Returns:
+            The number n: how many times the trial had begun before.
+        """
         number = len(list(self.folder.glob("flags_*.json")))
         write_json(self.folder / f"flags_{number}.json", flags)
         write_json(self.folder / f"meta_data_{number}.json", meta)
@@ -205,7 +250,11 @@ class TrialLog:
 
     @_writes
     def copy_source(self, files: Mapping[str, Path]) -> None:
-        """Copy the submission's files, by their path relative to its folder."""
+        """Copy the submission's files into the run folder.
+
+        Args:
+            files: The files by their path relative to the submission's folder.
+        """
         for name, path in files.items():
             target = self.folder / SOURCE / name
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -213,7 +262,12 @@ class TrialLog:
 
     @_writes
     def evaluation(self, times: Mapping[str, float], metrics: Mapping[str, float]) -> None:
-        """Append one evaluation: the columns of `TIMES` and the metrics by `split/name`."""
+        """Append one evaluation, to the CSV file and for TensorBoard.
+
+        Args:
+            times: A value for each of the columns in `TIMES`; times are in seconds.
+            metrics: The metrics by '<split>/<name>'.
+        """
         row = {**times, **metrics}
         writing.append_rows(self.folder / EVALUATIONS, (*TIMES, *self._metric_columns), [row])
         shown = {**metrics, "accumulated_submission_time": times["score"]}
@@ -221,7 +275,12 @@ class TrialLog:
 
     @_writes
     def scalars(self, rows: Iterable[tuple[int, Mapping[str, float]]]) -> None:
-        """Append training scalars by step; names outside the columns go to TensorBoard alone."""
+        """Append training scalars, to the CSV file and for TensorBoard.
+
+        Args:
+            rows: A step and its scalars by name, for each row. Only those named in `SCALAR_COLUMNS`
+                go to the CSV file; TensorBoard gets all of them.
+        """
         rows = list(rows)
         if not rows:
             return
@@ -237,24 +296,36 @@ class TrialLog:
 
     @_writes
     def predictions(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Write what the last evaluation generated, in place of what an earlier one did."""
+        """Write the texts that the last evaluation generated, replacing those of an earlier one.
+
+        Args:
+            rows: One JSON object for each text.
+        """
         partial = self.folder / f".{PREDICTIONS}"
         with partial.open("w", encoding="utf-8") as file:
             file.writelines(f"{json.dumps(row, ensure_ascii=False)}\n" for row in rows)
         partial.replace(self.folder / PREDICTIONS)
 
     def sizes(self) -> dict[str, int]:
-        """The bytes of the files that rows are appended to."""
+        """Return the current size in bytes of each file that rows are appended to, by its name."""
         paths = (self.folder / name for name in (EVALUATIONS, SCALARS))
         return {path.name: path.stat().st_size for path in paths if path.is_file()}
 
     def holds(self, sizes: Mapping[str, int]) -> bool:
-        """Whether the files have all the rows that they had at these sizes."""
+        """Return whether the files still have all the rows that they had at these sizes.
+
+        Args:
+            sizes: Sizes in bytes by file name, from `sizes`.
+        """
         return all(writing.ends_a_line(self.folder / name, size) for name, size in sizes.items())
 
     @_writes
     def go_back(self, sizes: Mapping[str, int]) -> None:
-        """Cut the files to these sizes: rows after a checkpoint will be measured again."""
+        """Cut the files to earlier sizes, since the rows after a checkpoint will be measured again.
+
+        Args:
+            sizes: Sizes in bytes by file name, from `sizes`; a file that is not named is removed.
+        """
         for name in (EVALUATIONS, SCALARS):
             path = self.folder / name
             if name in sizes:
@@ -263,8 +334,10 @@ class TrialLog:
                 path.unlink(missing_ok=True)
 
     def discard(self) -> None:
-        """Take back a trial that turned out to be a user's mistake; what earlier ones
-        left stays.
+        """Remove the files of a trial that turned out to be a user's mistake.
+
+        The `interrupted_<n>` folders of earlier trials stay; folders that are left empty are
+        removed.
         """
         for path in self.folder.iterdir():
             if not path.name.startswith("interrupted_"):
@@ -281,20 +354,32 @@ class TrialLog:
 
 
 def evaluations(folder: Path) -> list[dict[str, float]]:
-    """The whole rows of a trial's evaluations, as numbers; empty cells are left out."""
+    """Return the evaluations of a trial, oldest first, as numbers by column.
+
+    Empty cells are left out of a row, and a last line that a crash cut short is ignored.
+    """
     return list(_rows(folder / EVALUATIONS))
 
 
 def scalars(folder: Path, start: int = 0) -> tuple[list[dict[str, float]], int]:
-    """The whole rows of a trial's training scalars from the byte `start` on, and where they end."""
+    """Return the training scalars of a trial that were written after a position in the file.
+
+    Args:
+        folder: The run folder.
+        start: The position in bytes; 0 reads from the beginning.
+
+    Returns:
+        The complete rows as numbers by column, and the position in bytes at which they end, for the
+        next call. A last line that is not complete yet is left to that call.
+    """
     path = folder / SCALARS
     if not path.is_file():
         return [], start
     with path.open("rb") as file:
         file.seek(start)
         text = file.read()
-    text = text[: text.rfind(b"\n") + 1]  # what comes after is torn
-    lines = text.decode().splitlines()[1 if start == 0 else 0 :]  # without the names
+    text = text[: text.rfind(b"\n") + 1]  # The rest is a line that is not complete.
+    lines = text.decode().splitlines()[1 if start == 0 else 0 :]  # The header is no row.
     reader = csv.DictReader(lines, SCALAR_COLUMNS)
     return [_numbers(row) for row in reader], start + len(text)
 
@@ -307,12 +392,19 @@ def _rows(path: Path) -> Iterator[dict[str, float]]:
     if not path.is_file():
         return
     lines = path.read_text().splitlines(keepends=True)
-    for row in csv.DictReader(line for line in lines if line.endswith("\n")):  # else it is torn
+    # A line without its end was cut short by a crash.
+    for row in csv.DictReader(line for line in lines if line.endswith("\n")):
         yield _numbers(row)
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write a file whole or not at all: to a neighbour, to the disk, then renamed."""
+    """Write a value to a JSON file, either completely or not at all.
+
+    It is written to a temporary file beside it, flushed to the disk and renamed.
+
+    Raises:
+        OSError: The disk does not take the file; what was there before stays.
+    """
     text = json.dumps(value, indent=2, sort_keys=True)
     neighbour = path.with_name(f".{path.name}.writing")
     try:
@@ -320,7 +412,7 @@ def write_json(path: Path, value: Any) -> None:
             file.write(text + "\n")
             writing.flush(file)
     except OSError:
-        neighbour.unlink(missing_ok=True)  # half of it
+        neighbour.unlink(missing_ok=True)  # It holds only half of the value.
         raise
     crash_points.reach(f"{path.stem} written")
     neighbour.replace(path)
@@ -328,7 +420,11 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
-    """The object that a file holds; None where there is none."""
+    """Return the object that a JSON file holds.
+
+    Returns:
+        None where there is no file, it is no JSON, or it holds something else than an object.
+    """
     try:
         value = json.loads(path.read_text())
     except (OSError, ValueError):
@@ -337,7 +433,10 @@ def read_json(path: Path) -> dict[str, Any] | None:
 
 
 def _differences(name: str, earlier: Any, now: Any) -> list[str]:
-    """What a message says of a setting that differs; of a mapping, only the entries that do."""
+    """Return the parts of a message that say how a setting differs, each with both values.
+
+    For a mapping only the entries that differ are named.
+    """
     if isinstance(earlier, Mapping) and isinstance(now, Mapping):
         return [
             f"{name}.{key}: {_short(earlier.get(key))}, now {_short(now.get(key))}"

@@ -1,16 +1,17 @@
-"""What a submission keeps between steps, as named arrays and JSON, and back; nothing is pickled.
+"""Convert the state that a submission keeps between steps to named arrays and JSON, and back.
 
-`to_arrays(tree)` gives `(arrays, structure)`: NumPy arrays of NumPy's own types by name, and a JSON
-value that says how they hang together. `restore(arrays, structure, fresh)` gives the tree again.
-`fresh` is the same tree newly initialised; from it comes what is no data: functions, classes, the
-types of named tuples and dataclasses, the nodes of JAX pytrees, the objects that load a state.
+`to_arrays(tree)` returns `(arrays, structure)`: NumPy arrays by name, of types that NumPy itself
+has, and a JSON value that says how they belong together. `restore(arrays, structure, fresh)`
+returns the tree again. `fresh` is the same tree newly initialised. Whatever is not data comes
+from it: functions, classes, the types of named tuples and dataclasses, the nodes of JAX pytrees,
+and the objects that load a state. Nothing is pickled.
 
-A tree is made of arrays (JAX, PyTorch, NumPy), numbers, strings, None, dicts, lists, tuples,
-deques, named tuples, dataclasses, registered JAX pytrees, the random generators of PyTorch, NumPy
-and Python, objects with `state_dict` and `load_state_dict` (PyTorch's optimizers, schedulers and
-modules), other objects by their attributes where these are all that they hold, and functions,
-classes and workloads, which are taken from `fresh`. For anything else `to_arrays` raises UserError,
-which names the place.
+A tree may hold arrays (JAX, PyTorch, NumPy), numbers, strings, None, dicts, lists, tuples,
+deques, named tuples, dataclasses, registered JAX pytrees, and the random generators of PyTorch,
+NumPy and Python. It may hold objects with `state_dict` and `load_state_dict` (PyTorch's
+optimizers, schedulers and modules), and other objects if their attributes are all that they
+hold. Functions, classes and workloads are taken from `fresh`. For anything else `to_arrays`
+raises UserError, which says where in the tree it is.
 
 No framework is imported: a tree holds JAX or PyTorch values only where they are loaded already.
 """
@@ -29,7 +30,7 @@ from algoperf.errors import UserError
 from algoperf.run_folder import state_kinds as kinds
 
 Arrays = dict[str, np.ndarray]
-Structure = dict[str, Any]  # a JSON object
+Structure = dict[str, Any]  # It is a JSON object.
 ABSENT: Any = object()
 SAVED = (
     "arrays, numbers, strings, None, dicts, lists, tuples, deques, dataclasses, JAX pytrees, "
@@ -42,8 +43,20 @@ UNSIGNED = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64}
 
 
 def to_arrays(tree: Any, name: str = "state") -> tuple[Arrays, Structure]:
-    """Return (arrays by name, structure), copies that later steps leave alone; `name` starts the
-    arrays' names and the places in messages. The tree stays as it is.
+    """Return a tree as arrays by name and a JSON structure.
+
+    The arrays are copies, which later steps do not change; the tree stays as it is.
+
+    Args:
+        tree: The state; see the module's description for what it may hold.
+        name: The name of the tree's root, with which the arrays' names begin, and the places that
+            messages name.
+
+    Returns:
+        The arrays by name, and the structure.
+
+    Raises:
+        UserError: The tree holds something that cannot be saved; the message says where.
     """
     writer = _Writer()
     structure = writer.node(tree, name)
@@ -51,10 +64,19 @@ def to_arrays(tree: Any, name: str = "state") -> tuple[Arrays, Structure]:
 
 
 def restore(arrays: Arrays, structure: Structure, fresh: Any, name: str = "state") -> Any:
-    """Return the tree; raise UserError where `fresh` is of another kind than what was saved.
+    """Return the tree that `to_arrays` saved.
 
-    PyTorch's tensors and objects of `fresh` are filled in place where they fit, so that what refers
-    to a module's parameters still does. Other tensors are made anew.
+    PyTorch tensors and objects in `fresh` are filled in place where they fit, so that whatever
+    refers to a module's parameters still does. All other tensors are created anew.
+
+    Args:
+        arrays: The saved arrays by name.
+        structure: The saved structure.
+        fresh: The same tree, newly initialised.
+        name: The name of the tree's root, with which the places in messages begin.
+
+    Raises:
+        UserError: A part of `fresh` is of another kind than the part that was saved.
     """
     return _Reader(arrays).value(structure, fresh, name)
 
@@ -62,10 +84,10 @@ def restore(arrays: Arrays, structure: Structure, fresh: Any, name: str = "state
 class _Writer:
     def __init__(self) -> None:
         self.arrays: Arrays = {}
-        self._inside: set[int] = set()  # the objects that are being written
+        self._inside: set[int] = set()  # The objects being written, to detect cycles.
 
     def node(self, value: Any, at: str) -> Structure:
-        """The structure of one value; its arrays are kept."""
+        """Return the structure of one value, and keep its arrays."""
         for write in (self._plain, self._array, self._container, self._random, self._object):
             node = write(value, at)
             if node is not None:
@@ -117,7 +139,7 @@ class _Writer:
     def _keep(self, array: np.ndarray, at: str) -> Structure:
         if array.dtype.hasobject or array.dtype.names is not None:
             raise UserError(f"{at} is an array of {array.dtype}, which cannot be saved")
-        while at in self.arrays:  # a key may hold the separator
+        while at in self.arrays:  # A key may contain '/', so that two paths look the same.
             at += "'"
         dtype = array.dtype
         self.arrays[at] = array if dtype.isbuiltin != 2 else array.view(UNSIGNED[dtype.itemsize])
@@ -199,10 +221,17 @@ class _Writer:
 class _Reader:
     def __init__(self, arrays: Arrays) -> None:
         self._arrays = arrays
-        self._filled: dict[int, str] = {}  # address of a tensor that was filled -> its array
+        # The array that filled the tensor at each memory address.
+        self._filled: dict[int, str] = {}
 
     def value(self, node: Structure, fresh: Any, at: str) -> Any:
-        """The value of a node, beside its counterpart in the fresh tree (or `ABSENT`)."""
+        """Return the value that a node describes.
+
+        Args:
+            node: The saved structure.
+            fresh: Its counterpart in the fresh tree, or `ABSENT`.
+            at: Where in the tree it is, for messages.
+        """
         kind = node["kind"]
         if kind == "value":
             return node["value"]
@@ -255,7 +284,8 @@ class _Reader:
             tensor.shape,
             dtype,
         ):
-            # Tensors that began as one may have parted since: only equal values share a place.
+            # Tensors that share memory in the fresh tree may have had different values when they
+            # were saved, so a place is filled a second time only with the same values.
             before = self._filled.setdefault(fresh.data_ptr(), node["array"])
             if self._arrays[before].tobytes() == array.tobytes() and fresh.is_contiguous():
                 with torch.no_grad():
@@ -311,15 +341,20 @@ class _Reader:
             if known.__qualname__ == node["type"]:
                 return known(values)
         self._expect(type(fresh).__qualname__ == node["type"], node, fresh, at)
-        restored = copy.copy(fresh)  # a defaultdict keeps its factory
+        restored = copy.copy(fresh)  # A copy of a defaultdict keeps its factory.
         restored.clear()
         restored.update(values)
         return restored
 
 
 def _keep_types(optimizer: Any, saved: Any) -> None:
-    """Give an optimizer the saved tensors of another type than their parameter's, which
-    `load_state_dict` casts to that. `saved` is by the parameter's number.
+    """Give an optimizer back the saved tensors whose type differs from their parameter's.
+
+    `load_state_dict` casts every tensor to the type of its parameter.
+
+    Args:
+        optimizer: The PyTorch optimizer, after `load_state_dict`.
+        saved: The saved tensors by name, by the parameter's number.
     """
     torch: Any = sys.modules["torch"]
     parameters = [each for group in optimizer.param_groups for each in group["params"]]
@@ -331,11 +366,11 @@ def _keep_types(optimizer: Any, saved: Any) -> None:
 
 
 def _jax_array(node: Structure, array: np.ndarray, fresh: Any) -> Any:
-    """The array, placed as the fresh one is."""
+    """Return the saved array as a JAX array, on the same devices as the fresh one."""
     jax: Any = sys.modules["jax"]
     if node["kind"] == "jax key":
         return jax.random.wrap_key_data(array, impl=node["generator"])
-    # A Python number makes a weakly typed array; NumPy's makes one that promotes others.
+    # A Python number gives a weakly typed array; one of NumPy's would promote other types.
     restored = jax.numpy.array(array.item() if node["weak"] and array.ndim == 0 else array)
     if kinds.is_kind(fresh, "jax", "Array") and fresh.shape == restored.shape and fresh.committed:
         return jax.device_put(restored, fresh.sharding)

@@ -1,4 +1,4 @@
-"""What kinds of values a state holds, and the random generators among them."""
+"""Tell apart the kinds of values that a state may hold, and read and set random generators."""
 
 import enum
 import random
@@ -10,23 +10,33 @@ import numpy as np
 
 from algoperf.spec import Workload
 
-_of_numpy: Any = np.random.mtrand._rand  # the generator behind np.random.rand and the like
+_of_numpy: Any = np.random.mtrand._rand  # The generator that np.random.rand uses.
 BIT_GENERATORS = ("PCG64", "PCG64DXSM", "MT19937", "Philox", "SFC64")
 
 
 def is_kind(value: Any, module: str, kind: str) -> bool:
-    """Whether the value is of a framework's type, without loading the framework."""
+    """Return whether a value is of a framework's type, without importing the framework.
+
+    Args:
+        value: The value.
+        module: The module that has the type; where it is not loaded, the answer is False.
+        kind: The name of the type in that module.
+    """
     loaded = sys.modules.get(module)
     return loaded is not None and isinstance(value, getattr(loaded, kind))
 
 
 def is_named_tuple(value: Any) -> bool:
-    """Whether the value is a tuple with names."""
+    """Return whether a value is a named tuple."""
     return isinstance(value, tuple) and hasattr(value, "_fields")
 
 
 def children(value: Any) -> tuple[list[Any], Any] | None:
-    """The (children, definition) of a registered JAX pytree node; None of anything else."""
+    """Return the children and the definition of a registered JAX pytree node.
+
+    Returns:
+        None for any other value, and where JAX is not loaded.
+    """
     jax = sys.modules.get("jax")
     if jax is None or jax.tree_util.all_leaves([value]):
         return None
@@ -35,7 +45,7 @@ def children(value: Any) -> tuple[list[Any], Any] | None:
 
 
 def label(value: Any) -> str:
-    """What a part that is not saved is recognised by."""
+    """Return the text by which a value that is not saved is recognised when it is restored."""
     kind = type(value)
     if isinstance(value, enum.Enum) or kind.__module__.partition(".")[0] in ("torch", "numpy"):
         return f"{kind.__qualname__} {value}"
@@ -43,7 +53,10 @@ def label(value: Any) -> str:
 
 
 def is_static(value: Any) -> bool:
-    """Whether the value is no data, and taken from the fresh tree."""
+    """Return whether a value holds no data, so that it is taken from the fresh tree.
+
+    Such are functions, classes, workloads, members of enums, and types and devices of arrays.
+    """
     constant = isinstance(value, enum.Enum | np.dtype | Workload) or any(
         is_kind(value, "torch", kind) for kind in ("dtype", "device")
     )
@@ -51,20 +64,22 @@ def is_static(value: Any) -> bool:
 
 
 def article(value: Any) -> str:
-    """The name of the value's type, with its article."""
+    """Return the name of a value's type with its article, as 'a list'."""
     name = type(value).__qualname__
     return f"{'an' if name[0].lower() in 'aeiou' else 'a'} {name}"
 
 
 def hides(value: Any) -> bool:
-    """Whether an object has a state beside its attributes, as a subclass of `list` or one written
-    in C has; Python's own rules of copying tell.
+    """Return whether an object has state beside its attributes.
+
+    A subclass of `list` or an object written in C has such state. Python's own rules for copying
+    objects decide.
     """
     kind: Any = type(value)
     if (kind.__reduce__, kind.__reduce_ex__) != (object.__reduce__, object.__reduce_ex__):
         return True
     if kind.__getstate__ is not object.__getstate__:
-        return False  # it chooses what is copied; its attributes are what it has
+        return False  # The object chooses what is copied, so its attributes are all it has.
     try:
         copied: Any = object.__reduce_ex__(value, 2)
         _, _, attributes, *items = copied
@@ -74,7 +89,12 @@ def hides(value: Any) -> bool:
 
 
 def generator_state(value: Any) -> Any:
-    """The state of a random generator of Python's or NumPy's, as a tree; None of anything else."""
+    """Return the state of a random generator of Python's or NumPy's as a tree.
+
+    Returns:
+        None for any other value, and for a NumPy generator whose bits come from a source that is
+        not in `BIT_GENERATORS`.
+    """
     if type(value) is random.Random:
         return value.getstate()
     if type(value) is np.random.RandomState:
@@ -85,12 +105,12 @@ def generator_state(value: Any) -> Any:
 
 
 def bit_generator(value: np.random.Generator) -> str:
-    """The name of what a generator of NumPy's draws its bits from."""
+    """Return the name of the source from which a NumPy generator draws its bits, as 'PCG64'."""
     return type(value.bit_generator).__name__
 
 
 def set_generator_state(value: Any, state: Any) -> None:
-    """Set the state of a generator that `generator_state` knows."""
+    """Set the state of a random generator to one from `generator_state`."""
     if isinstance(value, random.Random):
         value.setstate(state)
     elif isinstance(value, np.random.RandomState):
@@ -100,20 +120,23 @@ def set_generator_state(value: Any, state: Any) -> None:
 
 
 def generators() -> dict[str, Any]:
-    """The states of the global random generators: Python's, NumPy's, and PyTorch's on the CPU."""
+    """Return the states of the global random generators.
+
+    These are Python's, NumPy's and, where PyTorch is loaded, PyTorch's on the CPU.
+    """
     torch = sys.modules.get("torch")
     states = {"python": random.getstate(), "numpy": _of_numpy.get_state(legacy=False)}
     return states if torch is None else {**states, "torch": torch.get_rng_state()}
 
 
 def seed_generators(seed: int) -> None:
-    """Seed the global generators of Python and NumPy; the backend seeds PyTorch's."""
+    """Seed the global random generators of Python and NumPy; the backend seeds PyTorch's."""
     random.seed(seed)
     _of_numpy.seed(seed % 2**32)
 
 
 def set_generators(states: Mapping[str, Any]) -> None:
-    """Set the global random generators to what `generators` gave."""
+    """Set the global random generators to the states that `generators` returned."""
     random.setstate(states["python"])
     _of_numpy.set_state(states["numpy"])
     if "torch" in states:

@@ -1,5 +1,6 @@
-"""Files of a run folder that stay whole, and folders that take no more: a full disk, a read-only or
-vanished folder.
+"""Append to the files of a run folder so that they stay whole, and report a folder that fails.
+
+A folder fails where the disk is full, or where it is read-only or was removed.
 """
 
 import contextlib
@@ -11,16 +12,16 @@ from typing import Any, TextIO
 
 from algoperf.run_folder import crash_points
 
-UNWRITABLE = 74  # exit code where the run folder cannot be written
+UNWRITABLE = 74  # The exit code of a process whose run folder cannot be written.
 
 
 class UnwritableError(Exception):
-    """A run folder does not take what is to be written; what it holds is whole."""
+    """A run folder cannot be written any more; the files that are in it are whole."""
 
 
 @contextlib.contextmanager
 def into(folder: Path) -> Iterator[None]:
-    """Raise UnwritableError where the block raises OSError."""
+    """Turn an OSError in the block into an UnwritableError that names the folder."""
     try:
         yield
     except OSError as error:
@@ -33,7 +34,15 @@ def into(folder: Path) -> Iterator[None]:
 def append_rows(
     path: Path, columns: tuple[str, ...] | list[str], rows: Iterable[Mapping[str, Any]]
 ) -> None:
-    """Append rows to a CSV file, whole, to the disk; a last line that a crash tore is cut off."""
+    """Append rows to a CSV file and flush them to the disk.
+
+    A last line that a crash cut short is removed first; a new file gets a header.
+
+    Args:
+        path: The file.
+        columns: The names of all columns, in their order.
+        rows: Values by column; a column without a value is left empty.
+    """
     _cut_torn_line(path)
     with path.open("a", newline="") as file:
         writer = csv.DictWriter(file, columns, restval="", lineterminator="\n")
@@ -46,13 +55,13 @@ def append_rows(
 
 
 def flush(file: TextIO) -> None:
-    """Bring to the disk what was written to a file."""
+    """Flush to the disk what was written to a file."""
     file.flush()
     os.fsync(file.fileno())
 
 
 def ends_a_line(path: Path, size: int) -> bool:
-    """Whether the file has so many bytes, the last of which ends a line."""
+    """Return whether a file has at least `size` bytes and the last of these ends a line."""
     try:
         with path.open("rb") as file:
             file.seek(size - 1)

@@ -1,7 +1,7 @@
-"""`--carbon`: the energy of a trial and what it emits, by codecarbon, offline.
+"""`--carbon`: measure the energy and the emissions of a trial with codecarbon, offline.
 
-codecarbon measures the whole machine, other programs included. Where it has no sensor it estimates
-from constants, which is said with each figure; no score reads any of it.
+codecarbon measures the whole machine, including other programs. Where it has no sensor it
+estimates from constants; each figure says whether it was. No score depends on any of them.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ from algoperf.trial.plan import TrialPlan
 OPTION = "--carbon"
 WORLD = "world average"
 ESTIMATE = "estimate"
-# codecarbon's modes of measuring a processor that read a sensor.
+# The modes in which codecarbon measures a processor with a sensor, and the sensor's name.
 CPU_SENSORS = {
     "intel_rapl": "RAPL",
     "windows_emi": "Windows Energy Meter Interface (RAPL)",
@@ -30,9 +30,13 @@ PROCESSES = "processes"
 
 
 class Carbon:
-    """Follows each trial with a tracker of codecarbon's, in the starter's process.
+    """Follows each trial with a codecarbon tracker, in the process that starts the trial.
 
-    What it found is kept in the run folder, for each process that a trial ran in: they add up.
+    The figures of each process that a trial ran in are kept in its run folder, and they add up.
+
+    Args:
+        country: The code of three letters of the country whose electricity is assumed; None assumes
+            the world average.
     """
 
     name = OPTION
@@ -42,19 +46,22 @@ class Carbon:
         self._tracker: Any = None
         self._folder = Path()
         self._earlier: list[dict[str, Any]] = []
-        self._last: Any = None  # codecarbon's data, as it was told last
+        self._last: Any = None  # The data that codecarbon handed over last.
 
     def begin(self, plan: TrialPlan, folder: Path) -> None:
-        """Start measuring; a first reading here, since it loads what the later ones need."""
+        """Start to measure.
+
+        A first reading is made at once, since it loads what the later ones need.
+        """
         self._folder, self._earlier, self._last = folder, [], None
         self._tracker = _tracker(self._country, folder, self)
         self._tracker.start()
         self._tracker.flush()
-        if self._last is None:  # codecarbon swallows its own exceptions
+        if self._last is None:  # codecarbon hides its own exceptions.
             raise RuntimeError("codecarbon measured nothing")
 
     def event(self, event: dict[str, Any]) -> None:
-        """At the start see what earlier processes took; at evaluations keep what this one took."""
+        """At the start, read the figures of earlier processes; at evaluations, keep this one's."""
         if event["event"] == "start":
             kept = run_log.read_json(self._folder / run_log.CARBON) or {}
             self._earlier = kept.get(PROCESSES, [])
@@ -63,19 +70,23 @@ class Carbon:
             self._keep()
 
     def end(self, result: dict[str, Any] | None) -> dict[str, Any]:
-        """Stop measuring; the figures of all the trial's processes together."""
+        """Stop measuring, and return the figures of all processes of the trial together.
+
+        Returns:
+            'carbon' with the figures that `total` returns; empty if there is no trial.
+        """
         self._tracker.stop()
         if not self._folder.is_dir() or run_log.read_flags(self._folder) is None:
-            return {}  # a user's mistake, which leaves no trial
+            return {}  # It was a user's mistake, which leaves no trial.
         self._keep()
         return {"carbon": total([*self._earlier, self._now()])}
 
     def out(self, total: Any, delta: Any) -> None:
-        """As codecarbon's output: it hands its data over where it would write a file."""
+        """Receive codecarbon's data, as one of its output methods, where it would write a file."""
         self._last = total
 
     def exit(self) -> None:
-        """As codecarbon's output: it stops."""
+        """Do nothing; codecarbon calls this on its output methods when it stops."""
 
     def _keep(self) -> None:
         with writing.into(self._folder):
@@ -87,7 +98,14 @@ class Carbon:
 
 
 def check(country: str | None) -> None:
-    """Raise UserError where codecarbon is not installed, or does not know the country."""
+    """Check that `--carbon` can be used.
+
+    Args:
+        country: The code of three letters of a country, or None.
+
+    Raises:
+        UserError: codecarbon is not installed, or does not know the country.
+    """
     companions.need(OPTION, "codecarbon", "carbon")
     if country is None:
         return
@@ -100,7 +118,7 @@ def check(country: str | None) -> None:
 
 
 def _tracker(country: str | None, folder: Path, output: Carbon) -> Any:
-    """A tracker that writes no file and asks no network, whatever codecarbon's own settings say."""
+    """Return a tracker that writes no file and uses no network, whatever the user's settings."""
     codecarbon = importlib.import_module("codecarbon")
     logging.getLogger("codecarbon").setLevel(logging.ERROR)
     average_g = None
@@ -128,7 +146,14 @@ def _tracker(country: str | None, folder: Path, output: Carbon) -> Any:
 
 
 def sensors(hardware: Sequence[Any]) -> dict[str, str]:
-    """What codecarbon reads each part by: a sensor, or 'estimate: ...'."""
+    """Return the sensor by which codecarbon reads each part of the machine, or 'estimate: ...'.
+
+    Args:
+        hardware: codecarbon's descriptions of the parts.
+
+    Returns:
+        The sensors of 'cpu', 'gpu' and 'ram', as far as codecarbon measures them.
+    """
     sensors_by_name = {}
     for each in hardware:
         match type(each).__name__:
@@ -158,7 +183,17 @@ def _cpu_estimate(cpu: Any) -> str:
 
 
 def figures(data: Any, sensors: dict[str, str], country: str) -> dict[str, Any]:
-    """One process's figures of codecarbon's data: kWh, kg of CO2 equivalent, seconds."""
+    """Return the figures of one process from codecarbon's data.
+
+    Args:
+        data: codecarbon's data.
+        sensors: The sensor of each part.
+        country: The country, or the world average.
+
+    Returns:
+        Energy in kWh (total, by part, and the part of it that was estimated), emissions in kg of
+        CO2 equivalent, the time that was measured in seconds, and how they were measured.
+    """
     parts = {part: float(getattr(data, f"{part}_energy")) for part in sensors}
     return {
         "energy_kwh": float(data.energy_consumed),
@@ -173,15 +208,20 @@ def figures(data: Any, sensors: dict[str, str], country: str) -> dict[str, Any]:
 
 
 def is_estimate(sensor: str) -> bool:
-    """Whether what `sensors` names is no sensor."""
+    """Return whether an entry of `sensors` names no sensor, so that the figure is an estimate."""
     return sensor.startswith(ESTIMATE)
 
 
 def total(processes: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """What the result says: the processes' figures added up, and what they were read by.
+    """Add up the figures of all processes of a trial.
 
-    `is_estimate` where no sensor was read at all; `estimated_kwh` is the part of the energy that no
-    sensor read; `grid_g_per_kwh` the grams of CO2 equivalent that a kWh was taken to emit.
+    Args:
+        processes: What `figures` returned for each process, at least one.
+
+    Returns:
+        The entries of the result. Among them are `is_estimate`, whether no sensor was read at all;
+        `estimated_kwh`, the part of the energy that no sensor read; and `grid_g_per_kwh`, the grams
+        of CO2 equivalent that were assumed for each kWh.
     """
     names = ("energy_kwh", "estimated_kwh", "co2_kg", "measured_s")
     summed: dict[str, Any] = {name: sum(each[name] for each in processes) for name in names}
@@ -209,7 +249,7 @@ def total(processes: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def line(carbon: dict[str, Any]) -> str:
-    """The figures in one line, called an estimate where they are one."""
+    """Return the figures in one line of text, which says where they are estimates."""
     energy_kwh, estimated_kwh = carbon["energy_kwh"], carbon["estimated_kwh"]
     kind = "an estimate, no sensor was read" if carbon["is_estimate"] else "measured"
     if not carbon["is_estimate"] and estimated_kwh > 0 and energy_kwh > 0:

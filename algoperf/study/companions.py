@@ -1,8 +1,8 @@
-"""What goes along with each trial in the process that starts it: `--carbon` and `--wandb`.
+"""Companions follow each trial in the process that starts it: `--carbon` and `--wandb`.
 
-It is not in the trial's process, whose threads and children are watched and whose processor time is
-counted; and the trial waits while a companion works on what it was told, with the submission's
-clock at rest.
+They do not run in the trial's process, since its threads and child processes are watched and its
+processor time is counted. The trial waits while a companion handles an event, with the
+submission's clock at rest.
 """
 
 import contextlib
@@ -19,24 +19,46 @@ Say = Callable[[str], None]
 
 
 class Companion(Protocol):
-    """One companion, for one trial after the other."""
+    """An object that follows one trial after another.
+
+    Attributes:
+        name: The command-line option that asks for it.
+    """
 
     name: str
 
     def begin(self, plan: TrialPlan, folder: Path) -> None:
-        """A process of a trial will start; nothing may be written into its run folder yet."""
+        """Prepare for a process of a trial, which will start next.
+
+        Nothing may be written to the run folder yet.
+
+        Args:
+            plan: The trial's plan.
+            folder: Its run folder.
+        """
 
     def event(self, event: dict[str, Any]) -> None:
-        """What the trial's process tells (`study.run`); the trial waits at start and evaluation."""
+        """Handle an event of the trial's process (see `study.run`).
+
+        The trial waits for this at the events 'start' and 'evaluation'.
+        """
 
     def end(self, result: dict[str, Any] | None) -> dict[str, Any]:
-        """The process has ended, with a result or without one, to be gone on with. Return what the
-        result's resources gain.
+        """Finish after the trial's process has ended.
+
+        Args:
+            result: The trial's result; None if the process ended without one, so that the trial may
+                be resumed.
+
+        Returns:
+            Entries to add to the resources in the result.
         """
 
 
 class Companions:
-    """Several of them. One that fails is left out from then on, and that is said: it never ends a
+    """Several companions as one.
+
+    A companion that raises an error is left out from then on, and the user is told; it never ends a
     trial.
     """
 
@@ -47,21 +69,33 @@ class Companions:
         return bool(self._each)
 
     def begin(self, plan: TrialPlan, folder: Path, say: Say) -> None:
-        """A process of the trial in `folder` will start."""
+        """Prepare for a process of the trial in `folder`, which will start next.
+
+        Args:
+            plan: The trial's plan.
+            folder: Its run folder.
+            say: Called with a line for the user.
+        """
         for each in tuple(self._each):
             with self._kept_apart(each, say):
                 each.begin(plan, folder)
 
     def event(self, event: dict[str, Any], say: Say) -> None:
-        """Pass on what the trial's process tells."""
+        """Pass an event of the trial's process to each companion."""
         for each in tuple(self._each):
             with self._kept_apart(each, say):
                 each.event(event)
 
     def end(self, result: dict[str, Any] | None, folder: Path, say: Say) -> None:
-        """The process has ended; what the companions found is added to the result and its file.
+        """Finish after the trial's process has ended, and add the companions' figures.
 
-        Raises `writing.UnwritableError` where the run folder takes no more.
+        Args:
+            result: The trial's result, which is changed and written again, or None.
+            folder: The run folder.
+            say: Called with a line for the user.
+
+        Raises:
+            writing.UnwritableError: The run folder cannot be written.
         """
         for each in tuple(self._each):
             with self._kept_apart(each, say):
@@ -78,14 +112,20 @@ class Companions:
             yield
         except writing.UnwritableError:
             raise
-        except Exception as error:  # another library's, of whatever kind
+        except Exception as error:  # Other libraries may raise anything.
             self._each.remove(companion)
             text = " ".join(str(error).split())
             say(f"{companion.name} failed and is left out: {type(error).__name__}: {text}")
 
 
 def need(option: str, module: str, extra: str) -> None:
-    """Raise UserError where an option's package is not installed."""
+    """Raise UserError if the package that an option needs is not installed.
+
+    Args:
+        option: The command-line option.
+        module: The package's name.
+        extra: The extra of this library that installs it.
+    """
     if importlib.util.find_spec(module) is None:
         raise UserError(
             f"{option} needs the package {module}; install it with: pip install 'algoperf[{extra}]'"

@@ -1,6 +1,4 @@
-"""What a person sees while trials run: a line that moves, in a terminal; nothing of
-it elsewhere.
-"""
+"""Show a person how trials progress: a line that is updated in a terminal, and only there."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -11,8 +9,10 @@ if TYPE_CHECKING:
 
 
 class Progress:
-    """Shows the events of `study.run` on a console (standard error, so that standard output stays
-    clean).
+    """Shows the events of `study.run` on a console.
+
+    Args:
+        console: Usually that of standard error, so that standard output stays clean.
     """
 
     def __init__(self, console: "Console") -> None:
@@ -23,7 +23,7 @@ class Progress:
         self._target: dict[str, Any] = {}
 
     def __call__(self, plan: TrialPlan, event: dict[str, Any]) -> None:
-        """Show one event."""
+        """Show one event of a trial."""
         where = f"{plan.workload} {plan.framework} study {plan.study} trial {plan.trial}"
         match event["event"]:
             case "skip":
@@ -47,7 +47,7 @@ class Progress:
                 self.close()
 
     def close(self) -> None:
-        """Take the line away."""
+        """Remove the line."""
         if self._status is not None:
             self._status.stop()
             self._status = None
@@ -62,7 +62,11 @@ class Progress:
         self._status.update(text)
 
     def line(self, where: str, event: dict[str, Any]) -> str:
-        """Step, clock against budget, loss, the metric against its target, and the time left."""
+        """Return the text of the line.
+
+        It has the step, the submission's time against its budget, the loss, the metric against its
+        target, and the time left.
+        """
         clock_s = event["clock_s"]
         parts = [where, f"step {event['step']}", f"clock {clock_s:.1f} of {self._budget_s:.0f} s"]
         if event.get("loss") is not None:

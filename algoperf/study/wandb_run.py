@@ -1,7 +1,7 @@
-"""`--wandb`: each trial as a run of Weights & Biases, written from what its run folder holds.
+"""`--wandb`: log each trial as a run of Weights & Biases, from the contents of its run folder.
 
-The W&B folder is inside the run folder. A trial that is gone on with stays the same W&B run; steps
-that the run has already are not sent again.
+The folder that W&B writes to is inside the run folder. A trial that is resumed stays the same W&B
+run, and steps that were sent before are not sent again.
 """
 
 import importlib
@@ -17,14 +17,15 @@ from algoperf.trial.plan import TrialPlan
 
 OPTION = "--wandb"
 PROJECT = "algoperf"
-FINISH_S = 120.0  # how long the end of a run may take to upload
+FINISH_S = 120.0  # The most time for the upload at the end of a run.
 ID, SENT = "id", "sent"
-# What is sent, each with the last step of it: the scalars of a step come after an evaluation there.
+# The last step that was sent is kept for each kind of values, since the scalars of a step may be
+# sent after its evaluation.
 SCALARS, EVALUATIONS = "training", "evaluations"
 
 
 class WandbRun:
-    """Follows each trial with a run of W&B's, in the starter's process."""
+    """Follows each trial with a W&B run, in the process that starts the trial."""
 
     name = OPTION
 
@@ -33,7 +34,7 @@ class WandbRun:
         self._plan: TrialPlan | None = None
         self._folder = Path()
         self._sent: dict[str, int] = {}
-        self._end = 0  # of the training scalars that were read, in bytes
+        self._end = 0  # The position up to which training scalars were read, in bytes.
 
     def begin(self, plan: TrialPlan, folder: Path) -> None:
         """Load W&B and start its service, before anything is timed."""
@@ -42,7 +43,7 @@ class WandbRun:
         self._sent, self._end = dict.fromkeys((SCALARS, EVALUATIONS), -1), 0
 
     def event(self, event: dict[str, Any]) -> None:
-        """Send what the run folder has of it."""
+        """Start the W&B run, or send the new training scalars and the evaluation."""
         if event["event"] == "start":
             self._start()
         elif event["event"] == "evaluation":
@@ -52,10 +53,14 @@ class WandbRun:
             self._keep()
 
     def end(self, result: dict[str, Any] | None) -> dict[str, Any]:
-        """Send the result, and end the W&B run; one without a result can be gone on with."""
+        """Send the result and end the W&B run.
+
+        Without a result the run is ended as failed and can be resumed. If the trial was a user's
+        mistake, its W&B folder is removed.
+        """
         if self._run is None:
             return {}
-        if run_log.read_flags(self._folder) is None:  # a user's mistake, which leaves no trial
+        if run_log.read_flags(self._folder) is None:  # A user's mistake leaves no trial.
             self._run.finish(exit_code=1)
             shutil.rmtree(self._folder / run_log.WANDB, ignore_errors=True)
             return {}
@@ -90,14 +95,14 @@ class WandbRun:
         self._keep()
 
     def _send_scalars(self) -> None:
-        """Send the training scalars that are new in the run folder."""
+        """Send the training scalars that were added to the run folder since the last call."""
         rows, self._end = run_log.scalars(self._folder, self._end)
         for row in rows:
             step = int(row.pop("global_step"))
             self._send(SCALARS, step, {f"training/{name}": row[name] for name in row})
 
     def _send(self, kind: str, step: int, values: Mapping[str, float]) -> None:
-        """Send values of a step, unless an earlier process of the trial did."""
+        """Send the values of a step, unless an earlier process of the trial has sent them."""
         if step > self._sent[kind]:
             self._run.log(values, step=step)
             self._sent[kind] = step
@@ -109,7 +114,7 @@ class WandbRun:
 
 
 def _settings(wandb: Any) -> Any:
-    """Nothing that measures the machine or reads the user's files beside the run."""
+    """Return settings that keep W&B from measuring the machine and reading other files."""
     return wandb.Settings(
         console="off",
         silent=True,
@@ -123,7 +128,11 @@ def _settings(wandb: Any) -> Any:
 
 
 def check() -> None:
-    """Raise UserError where W&B is not installed, or is to send and has no account to send to."""
+    """Check that `--wandb` can be used.
+
+    Raises:
+        UserError: W&B is not installed, or it is to send data and has no account.
+    """
     companions.need(OPTION, "wandb", "wandb")
     wandb = importlib.import_module("wandb")
     if wandb.setup().settings.mode == "online" and not wandb.login(prompt=False, verify=False):

@@ -1,1 +1,1 @@
-"""From a path or a name to a submission's functions."""
+"""Find, read and load a submission, from a path or a name to its functions."""

@@ -1,4 +1,4 @@
-"""What went wrong and where, of an error that a submission raised."""
+"""Say what went wrong, and where, when a submission raises an error."""
 
 import traceback
 from collections.abc import Callable
@@ -6,8 +6,10 @@ from pathlib import Path
 
 
 def cause_of(error: BaseException) -> str:
-    """One line that says what went wrong; memory that ran out is named as such in
-    every framework.
+    """Return the cause of an error in one line of at most some 300 characters.
+
+    It is the error's type and the first line of its message. Lack of memory is named 'out of
+    memory', whichever framework reports it.
     """
     first_line = (str(error).strip().splitlines() or [""])[0]
     text = ": ".join(filter(None, (type(error).__name__, first_line)))[:300]
@@ -20,14 +22,25 @@ def cause_of(error: BaseException) -> str:
 def last_frame(
     error: BaseException, is_own: Callable[[Path], bool]
 ) -> traceback.FrameSummary | None:
-    """The last frame of an error's traceback in the submission's files, if any is."""
+    """Return the last frame of an error's traceback that is in the submission's files, or None.
+
+    Args:
+        error: The error.
+        is_own: Returns whether a file is one of the submission's.
+    """
     frames = traceback.extract_tb(error.__traceback__)
     return next((each for each in reversed(frames) if is_own(Path(each.filename))), None)
 
 
 def place_of(error: BaseException, is_own: Callable[[Path], bool]) -> str:
-    """Where in the submission's files an error arose, as ' (file.py:3)'; with the line itself where
-    the error says nothing; '' where none of its files is involved.
+    """Return where in the submission's files an error was raised, as ' (file.py:3)'.
+
+    Where the error has no message, the source line is added. The text is empty if none of the
+    submission's files is involved.
+
+    Args:
+        error: The error.
+        is_own: Returns whether a file is one of the submission's.
     """
     last = last_frame(error, is_own)
     if last is None:

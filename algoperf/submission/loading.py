@@ -1,6 +1,6 @@
 """Find, read and check a submission: one Python file in the optimizer form or in the full form.
 
-`locate` and `inspect` read the file without running it, in the process that starts the trials;
+`locate` and `inspect` read the file without running it, in the process that starts the trials.
 `load` runs it, in the process of the trial.
 """
 
@@ -64,8 +64,15 @@ FULL_FORM = ("init_optimizer_state", "update_params")
 
 @dataclasses.dataclass(frozen=True)
 class Outline:
-    """What a submission file says without being run. `search_space` only where it is a literal;
-    `has_search_space` tells whether the file has any.
+    """The facts that a submission's file shows without being run.
+
+    Attributes:
+        name: The submission's name.
+        path: Its main file.
+        is_full_form: Whether it is written in the full form, else in the optimizer form.
+        frameworks: The frameworks that it supports.
+        search_space: The value of SEARCH_SPACE in the file, if that is a literal, else None.
+        has_search_space: Whether the file has a SEARCH_SPACE at all.
     """
 
     name: str
@@ -77,15 +84,28 @@ class Outline:
 
     @property
     def self_tunes(self) -> bool:
-        """Whether it is in the full form and has no search space, in the file or beside it."""
+        """Whether the submission tunes itself.
+
+        It does if it is in the full form and there is no search space, neither in its file nor
+        beside it.
+        """
         space = search_space.file_of(self.path)
         return self.is_full_form and not self.has_search_space and space is None
 
 
 @dataclasses.dataclass(frozen=True)
 class Submission:
-    """A loaded submission. `functions` take any of the keywords in `ARGUMENTS` and pass on those
-    they name.
+    """A submission whose file has been run.
+
+    Attributes:
+        outline: The facts from its file.
+        module: The module that running the file gave.
+        functions: Its functions by name. Each accepts all keywords that `ARGUMENTS` lists for it,
+            and passes on those that it names.
+        source_files: All files of the submission by their path relative to its folder.
+        contract: The generation of the published contract that it is written for.
+        logs_scalars: Whether its training scalars are logged. They are not where the code indexes a
+            scalar, which has no axis.
     """
 
     outline: Outline
@@ -98,19 +118,33 @@ class Submission:
 
 @dataclasses.dataclass(frozen=True)
 class Function:
-    """A submission's function with the names of the arguments it takes."""
+    """A submission's function, together with the names of the arguments that it takes.
+
+    Attributes:
+        call: The function itself.
+        takes: The names of its arguments.
+    """
 
     call: Callable[..., Any]
     takes: frozenset[str]
 
     def __call__(self, **arguments: Any) -> Any:
-        """Call it with those of the arguments that it names."""
+        """Call the function with those of the given arguments that it takes."""
         return self.call(**{name: arguments[name] for name in self.takes if name in arguments})
 
 
 def locate(given: str) -> tuple[Path, str]:
-    """Return (file, how it was found): a path, or a bare name that is no file here, a reference
-    algorithm's.
+    """Return the file of a submission, and a text that says how it was found.
+
+    Args:
+        given: The path of a Python file or of a folder with a `submission.py`, or the name of a
+            reference algorithm. A file of that path comes before a name.
+
+    Returns:
+        The file as an absolute path, and 'file <path>' or 'reference algorithm <name>'.
+
+    Raises:
+        UserError: There is no such file and no such reference algorithm.
     """
     path = Path(given)
     if path.is_dir() and (path / "submission.py").is_file():
@@ -135,8 +169,10 @@ def locate(given: str) -> tuple[Path, str]:
 
 
 def inspect(path: Path) -> Outline:
-    """Read a file's form, frameworks and literal search space; raise UserError where it does not
-    parse.
+    """Return the outline of a submission's file, without running it.
+
+    Raises:
+        UserError: The file does not parse, or lacks a function or value that its form must have.
     """
     tree = submission_source.parse(path)
     defined = submission_source.top_level_names(tree)
@@ -165,8 +201,10 @@ def inspect(path: Path) -> Outline:
 
 
 def _name(path: Path) -> str:
-    """The file's name, or, of a `submission.py`, its folder's; of one framework's folder, the one's
-    above.
+    """Return the submission's name.
+
+    It is the file's name, or for a file `submission.py` that of its folder. If that folder is named
+    for a framework, it is the name of the folder above.
     """
     if path.name != "submission.py":
         return path.stem
@@ -174,7 +212,16 @@ def _name(path: Path) -> str:
 
 
 def choose_framework(outline: Outline, given: str | None) -> str:
-    """The framework of a run: the one given, if it is served, else jax where that is served."""
+    """Return the framework of a run.
+
+    Args:
+        outline: The submission's outline.
+        given: The framework that the user asked for; None takes the first that the submission
+            supports, which is jax where it supports both.
+
+    Raises:
+        UserError: There is no such framework, or the submission does not support it.
+    """
     if given is None:
         return outline.frameworks[0]
     choose("framework", given, list(FRAMEWORKS))
@@ -187,7 +234,15 @@ def choose_framework(outline: Outline, given: str | None) -> str:
 
 
 def notes(outline: Outline, framework: str) -> list[str]:
-    """What a user should know of how a submission is run, a line each."""
+    """Return what a user should know about how a submission is run, one text for each fact.
+
+    These are for instance an older contract, a function that is ignored, and packages that its
+    requirements ask for and that are not installed.
+
+    Args:
+        outline: The submission's outline.
+        framework: The framework of the run.
+    """
     lines = []
     contract = _contract(outline, framework)
     if outline.is_full_form:
@@ -210,7 +265,11 @@ def notes(outline: Outline, framework: str) -> list[str]:
 
 
 def is_own(outline: Outline, file: Path) -> bool:
-    """Whether a file is one of the submission's, by its place; its folder may be a clone's root."""
+    """Return whether a file belongs to the submission.
+
+    It does if it is in or below the submission's folder. Files of this library and of installed
+    packages do not, since that folder may be the root of a clone that contains them.
+    """
     is_installed = own_code.is_ours(file) or "site-packages" in file.parts
     return file.is_relative_to(outline.path.parent) and not is_installed
 
@@ -228,8 +287,18 @@ def _useless_logging_line(outline: Outline, contract: Contract) -> int | None:
 
 
 def load(outline: Outline, framework: str) -> Submission:
-    """Run the file and check its functions for the framework. Modules that belong to it can be
-    imported (see `siblings`).
+    """Run a submission's file and check its functions.
+
+    From then on the modules that belong to the submission can be imported in this process (see
+    `siblings`).
+
+    Args:
+        outline: The submission's outline.
+        framework: The framework of the trial.
+
+    Raises:
+        UserError: The file raises an error, or one of its functions takes unknown arguments. The
+            message names the file and the line.
     """
     contract = _contract(outline, framework)
     uses_removed = outline.is_full_form and submission_source.uses_removed_names(outline.path)
@@ -242,7 +311,7 @@ def load(outline: Outline, framework: str) -> Submission:
         pytorch_utils.start_group_of_one()
     before = set(sys.modules)
     stand_ins.install()
-    sys.meta_path.insert(0, beside)  # it stays there, for imports inside functions
+    sys.meta_path.insert(0, beside)  # It stays there, since functions may import later.
     try:
         module = _run_main_file(outline, prepare)
     except Exception as error:
@@ -269,7 +338,7 @@ def load(outline: Outline, framework: str) -> Submission:
 
 
 def _run_main_file(outline: Outline, prepare: siblings.Prepare) -> ModuleType:
-    """Run it as a module of a package of its own, so that it can import relatively, too."""
+    """Run the main file as a module of a package of its own, so that it can import relatively."""
     package = f"_submission_{outline.name}"
     above = importlib.machinery.ModuleSpec(package, None, is_package=True)
     above.submodule_search_locations = [str(outline.path.parent)]
@@ -285,7 +354,7 @@ def _run_main_file(outline: Outline, prepare: siblings.Prepare) -> ModuleType:
 
 
 def function_of(call: Callable[..., Any]) -> Function:
-    """A function of ours as a `Function`."""
+    """Return a function of this library as a `Function`."""
     return Function(call, frozenset(introspection.signature(call).parameters))
 
 
@@ -313,7 +382,7 @@ def _check(path: Path, name: str, function: Any) -> Function:
 
 
 def _loaded_files(path: Path, loaded: set[str]) -> dict[str, Path]:
-    """The submission's modules; also those whose names only running it tells."""
+    """Return the imported files of the submission, even if only running it shows their names."""
     files = {}
     for name in loaded:
         module = sys.modules.get(name)

@@ -1,5 +1,6 @@
-"""The `requirements.txt` beside a submission, checked against what is installed. Nothing is ever
-installed.
+"""Compare the `requirements.txt` beside a submission with what is installed.
+
+Nothing is ever installed.
 """
 
 from importlib import metadata
@@ -11,10 +12,13 @@ FILE_NAME = "requirements.txt"
 
 
 def unmet(submission: Path) -> list[str]:
-    """What the file beside the submission asks for and is not there, as 'torch==2.1 (2.13.0 is
-    installed)'.
+    """Return the requirements of a submission that are not met.
 
-    Lines that are no requirement of a package (options, links, editable installs) are not checked.
+    Each names what is installed, as 'torch==2.1 (2.13.0 is installed)'. Lines that are not a
+    requirement of a package (options, links, editable installs) are not checked.
+
+    Args:
+        submission: The submission's main file; `requirements.txt` is looked for beside it.
     """
     file = submission.with_name(FILE_NAME)
     if not file.is_file():
@@ -26,7 +30,7 @@ def unmet(submission: Path) -> list[str]:
 
 
 def unmet_text(submission: Path) -> str:
-    """The same as a clause; empty where all is met."""
+    """Return the unmet requirements as a clause of a message; empty where all are met."""
     missing = unmet(submission)
     return f"its {FILE_NAME} asks for {', '.join(missing)}" if missing else ""
 

@@ -1,8 +1,9 @@
-"""Search spaces in AlgoPerf's JSON, and the tuning points drawn from them.
+"""Search spaces in AlgoPerf's JSON format, and the tuning points drawn from them.
 
-A space is an object, name -> {"min", "max", "scaling"} or {"feasible_points"}, or a list of points
-that are used in order. Points of an object come from a scrambled Halton sequence (Owen 2017, "A
-randomized Halton algorithm in R"), one sequence a study.
+A space is a JSON object that maps each hyperparameter to {"min", "max", "scaling"} or
+{"feasible_points"}, or it is a list of points that are used in order. Points of an object come
+from a scrambled Halton sequence (Owen 2017, "A randomized Halton algorithm in R"), with one
+sequence for each study.
 """
 
 import dataclasses
@@ -19,7 +20,7 @@ from algoperf.errors import UserError, is_finite_number
 
 Scalar = int | float | bool | str | None
 Point = dict[str, Scalar]
-FILE_NAME = "tuning_search_space.json"  # beside a submission; AlgoPerf's name
+FILE_NAME = "tuning_search_space.json"  # AlgoPerf's name for the file beside a submission.
 FORM = (
     'give an object, name -> {"min", "max", "scaling"} or {"feasible_points"}, or a list of points'
 )
@@ -28,34 +29,54 @@ SCALINGS = ("linear", "log")
 
 @dataclasses.dataclass(frozen=True)
 class Interval:
-    """The values from `low` to `high`, uniform in the value or (log) in its logarithm."""
+    """An interval of values to draw from.
+
+    Attributes:
+        low: The smallest value.
+        high: The largest value.
+        log: Whether the logarithm of the value is uniform, else the value itself.
+    """
 
     low: float
     high: float
     log: bool
 
     def at(self, share: float) -> float:
-        """Return the value below which `share` of the interval lies."""
+        """Return the value below which a share of the interval lies.
+
+        Args:
+            share: From 0, which gives `low`, to 1, which gives `high`.
+        """
         if not self.log:
             return self.low + share * (self.high - self.low)
         value = math.exp(math.log(self.low) + share * math.log(self.high / self.low))
-        return min(max(value, self.low), self.high)  # the exponential may round past an end
+        return min(max(value, self.low), self.high)  # Rounding may go past an end.
 
 
 @dataclasses.dataclass(frozen=True)
 class Choice:
-    """A few values, equally likely."""
+    """A list of values to draw from, all equally likely."""
 
     values: tuple[Scalar, ...]
 
     def at(self, share: float) -> Scalar:
-        """Return the value at that share of the list."""
+        """Return the value at a share of the list's length.
+
+        Args:
+            share: From 0, which gives the first value, to 1, which gives the last.
+        """
         return self.values[min(int(share * len(self.values)), len(self.values) - 1)]
 
 
 @dataclasses.dataclass(frozen=True)
 class SearchSpace:
-    """Either `dimensions` to draw from, by name, or `points` to be used in order."""
+    """A search space: either dimensions to draw from or a list of points.
+
+    Attributes:
+        where: Where the space is from, for messages.
+        dimensions: What to draw each hyperparameter from, by its name; empty for a list.
+        points: The points of a list, which are used in order.
+    """
 
     where: str
     dimensions: Mapping[str, Interval | Choice]
@@ -63,24 +84,31 @@ class SearchSpace:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The hyperparameters that every point has."""
+        """The names of the hyperparameters that every point has."""
         return tuple(self.points[0] if self.points else self.dimensions)
 
     @property
     def digest(self) -> str:
-        """The same for the same space, however its file orders and spells it: 16 hex digits."""
+        """A hash of the space in 16 hex digits.
+
+        It does not depend on how the space's file orders the names or writes the numbers.
+        """
         content = {name: dataclasses.asdict(self.dimensions[name]) for name in self.dimensions}
         text = json.dumps([content, self.points], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     @property
     def size(self) -> int | None:
-        """How many points there are; None where any number can be drawn."""
+        """The number of points; None where any number of points can be drawn."""
         return len(self.points) or None
 
 
 def read(path: str | Path) -> SearchSpace:
-    """Read a search space from a JSON file."""
+    """Read a search space from a JSON file.
+
+    Raises:
+        UserError: The file cannot be read or is no search space; the message names the place in it.
+    """
     try:
         text = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -90,8 +118,13 @@ def read(path: str | Path) -> SearchSpace:
 
 
 def file_of(submission: Path) -> Path | None:
-    """`FILE_NAME` beside a submission's file, or, where its folder is one framework's (`jax`,
-    `pytorch`), in the folder above, which both share.
+    """Return the file of the search space that belongs to a submission, or None.
+
+    It is the `tuning_search_space.json` beside the submission's file. Where the submission's folder
+    is named for a framework (`jax`, `pytorch`), it may also be in the folder above, for both.
+
+    Args:
+        submission: The submission's main file.
     """
     folders = [submission.parent]
     if submission.parent.name in FRAMEWORKS:
@@ -101,7 +134,15 @@ def file_of(submission: Path) -> Path | None:
 
 
 def beside(submission: Path, literal: Any) -> SearchSpace | None:
-    """The space that belongs to a submission file: its `file_of`, or its SEARCH_SPACE."""
+    """Return the search space that belongs to a submission, or None.
+
+    Args:
+        submission: The submission's main file. A space in a file beside it counts first.
+        literal: The value of SEARCH_SPACE in the submission, or None.
+
+    Raises:
+        UserError: It is no search space.
+    """
     file = file_of(submission)
     if file is not None:
         return read(file)
@@ -109,8 +150,15 @@ def beside(submission: Path, literal: Any) -> SearchSpace | None:
 
 
 def repeated_text(file: Path | None) -> str:
-    """What to say of names that a file gives more than once in an object, of which JSON's readers
-    keep the last; '' where there is none, or no JSON.
+    """Return a warning about names that occur more than once in an object of a search space's file.
+
+    JSON readers keep only the last of them.
+
+    Args:
+        file: The file, or None.
+
+    Returns:
+        The warning; empty where no name is repeated, and where the file is no JSON.
     """
     repeated: set[str] = set()
 
@@ -122,14 +170,22 @@ def repeated_text(file: Path | None) -> str:
         return ""
     try:
         json.loads(file.read_text(encoding="utf-8"), object_pairs_hook=note)
-    except (OSError, ValueError):  # reading it for the trial says so
+    except (OSError, ValueError):  # Reading the space for the trial reports it.
         return ""
     names = ", ".join(sorted(repeated))
     return f"{file.name} gives {names} more than once; the last counts" if names else ""
 
 
 def parse(text_or_object: Any, where: str) -> SearchSpace:
-    """Return the space that JSON text, or its object, describes; `where` names it in messages."""
+    """Return the search space that JSON text, or its parsed content, describes.
+
+    Args:
+        text_or_object: The text, or the object or list.
+        where: Where it is from, for messages.
+
+    Raises:
+        UserError: It is no search space; the message names the place and what is allowed there.
+    """
     content = text_or_object
     if isinstance(content, str):
         content = _load(content, where)
@@ -145,10 +201,19 @@ def parse(text_or_object: Any, where: str) -> SearchSpace:
 
 
 def point(space: SearchSpace, seed: int, study: int, trial_index: int) -> Point:
-    """Return the hyperparameters of one trial; `study` and `trial_index` count from 0.
+    """Return the hyperparameters of one trial.
 
-    A drawn point depends on these four arguments and nothing else, so a study may be cut into
-    slices at will. Entry k of a list is point k in every study.
+    A drawn point depends on nothing but the four arguments, so the trials of a study may be divided
+    over several runs. Entry k of a list is point k in every study.
+
+    Args:
+        space: The search space.
+        seed: The seed of the run.
+        study: The study, counted from 0.
+        trial_index: The trial, counted from 0.
+
+    Raises:
+        UserError: The space is a list with fewer points.
     """
     if space.points:
         if trial_index >= len(space.points):
@@ -163,7 +228,7 @@ def point(space: SearchSpace, seed: int, study: int, trial_index: int) -> Point:
 
 
 def _halton(dimensions: int, entropy: list[int], index: int) -> list[float]:
-    """Point `index` of the scrambled Halton sequence that `entropy` seeds, in [0, 1)."""
+    """Return one point, in [0, 1), of the scrambled Halton sequence that `entropy` seeds."""
     import numpy as np
     from scipy.stats import qmc
 
@@ -173,7 +238,7 @@ def _halton(dimensions: int, entropy: list[int], index: int) -> list[float]:
 
 
 def _fingerprint(space: SearchSpace) -> int:
-    """A number that is the same for the same space however its file orders and spells it."""
+    """Return a number that identifies the space, however its file orders or writes it."""
     content = {name: dataclasses.asdict(space.dimensions[name]) for name in space.dimensions}
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).digest()
     return int.from_bytes(digest[:8], "big")
@@ -274,7 +339,7 @@ def _scalar(at: str, value: Any) -> Scalar:
 
 
 def _kind(value: Any) -> str:
-    """What a value is, in JSON's words."""
+    """Describe a value in JSON's words, for a message."""
     if isinstance(value, Mapping):
         return "an object" if value else "an empty object"
     if isinstance(value, list | tuple):

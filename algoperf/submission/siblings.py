@@ -1,11 +1,12 @@
-"""Modules that belong to a submission, importable by it while its folder is on no path.
+"""Let a submission import its own modules, although its folder is not on Python's path.
 
 A published submission imports its own files in three ways: as a module beside it (`import helper`,
-`import optimizers.shampoo`), relatively (`from . import helper`), or by the path that it had in the
-repository it came from (`from submissions.self_tuning.mine.helper import ...`). The last is
-resolved by location: the part of the name after the submission's own folder, or after a folder
-above it of the same name, or, where the folder was renamed, the end of the name that is a file
-below the folder.
+`import optimizers.shampoo`), relatively (`from . import helper`), or by the path that it had in
+the repository it came from (`from submissions.self_tuning.mine.helper import ...`).
+
+The last way is resolved by location. What counts is the part of the name after the submission's
+own folder, or after a folder above it of the same name. Where the folder was renamed, it is the
+end of the name that is a file below the folder.
 """
 
 import dataclasses
@@ -18,7 +19,7 @@ from typing import Any
 
 from algoperf.backends import FRAMEWORKS
 
-# Names that a module beside a submission cannot have: we may import them after it was loaded.
+# A module beside a submission cannot have these names, since we may import them after it.
 RESERVED = sys.stdlib_module_names | {
     *("algoperf", "reference_algorithms", "scoring", "workloads", "__main__"),
     *(package for packages in FRAMEWORKS.values() for package in packages),
@@ -29,9 +30,13 @@ Prepare = Callable[[ModuleType], None]
 
 @dataclasses.dataclass(frozen=True)
 class Imports:
-    """The modules that a file may import: absolute names, and (level, name) of relative ones.
+    """The modules that a file may import.
 
-    Of `from a import b` both `a` and `a.b` are there, since `b` may be a module.
+    For `from a import b` both `a` and `a.b` are listed, since `b` may be a module.
+
+    Attributes:
+        absolute: The names of absolute imports.
+        relative: The level (the number of leading dots) and the name of relative imports.
     """
 
     absolute: frozenset[str] = frozenset()
@@ -39,13 +44,19 @@ class Imports:
 
 
 class Beside:
-    """Finds the modules of the submission in `folder`, but for names that would break what runs it.
+    """A finder for `sys.meta_path` that finds the modules of one submission.
 
-    The standard library, our own packages and those that we import late keep their names; a folder
-    without `__init__` gives way to an installed package, and comes before a folder elsewhere.
-    `imported` are the absolute names that the submission's files import; `prepare` is called with
-    each module of the submission before it runs. `folders` are those of its other files, where a
-    name is looked for that is neither in `folder` nor installed.
+    Some names keep their usual meaning, because another module of that name would break the
+    library: those of the standard library, of this library's packages, and of packages that it
+    imports late. A folder without `__init__` is used only if no package of its name is installed,
+    and before a folder of that name elsewhere.
+
+    Args:
+        folder: The submission's folder.
+        imported: The absolute names that the submission's files import.
+        prepare: Called with each module of the submission before it runs.
+        folders: The folders of its other files. A name is looked for there if it is neither in
+            `folder` nor installed.
     """
 
     def __init__(
@@ -66,7 +77,10 @@ class Beside:
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
-        """Return where the module is, if it is the submission's."""
+        """Return the specification of a module of the submission, or None for any other module.
+
+        The arguments are those of `importlib.abc.MetaPathFinder.find_spec`.
+        """
         location = self._located.get(name)
         if location is not None:
             return self._spec(name, location)
@@ -80,7 +94,12 @@ class Beside:
         return None
 
     def places(self, imports: Imports, file: Path) -> Iterator[Path]:
-        """The files and folders that `file`, one of the submission's, imports as its own."""
+        """Yield the submission's own files and folders that one of its files imports.
+
+        Args:
+            imports: The modules that the file imports.
+            file: The file.
+        """
         for name in imports.absolute:
             top = name.partition(".")[0]
             located = self._by_location(name)
@@ -96,7 +115,7 @@ class Beside:
                 yield from filter(None, [next(filter(None, map(_module_at, ends)), None)])
 
     def _locate(self, name: str) -> None:
-        """Remember where an absolute name of the submission's old place is, and its parents'."""
+        """Record the location of a module that is imported by its path in the old repository."""
         location = self._by_location(name)
         if location is None:
             return
@@ -105,12 +124,12 @@ class Beside:
         self._prefixes.update(".".join(parts[:end]) for end in range(1, len(parts)))
 
     def _by_location(self, name: str) -> Path | None:
-        """The file or folder that a dotted name means by the submission's place, if any."""
+        """Return the file or folder that a dotted name means by its location, or None."""
         top, *rest = parts = name.split(".")
         if not rest or top in RESERVED - {"reference_algorithms"}:
             return None
         if _module_at(self._folder / top) is not None or _is_installed(top):
-            return None  # its top level name is enough
+            return None  # An ordinary import finds it by its top-level name.
         ends = [parts[index:] for index in range(1, len(parts))]
         after = (
             above.joinpath(*end)
@@ -122,8 +141,11 @@ class Beside:
         return next(filter(None, map(_module_at, (*after, *below))), None)
 
     def _top_level(self, name: str) -> importlib.machinery.ModuleSpec | None:
-        """The module beside the main file, which comes before what is installed; else, after it, a
-        folder there or what is in the folder of another file.
+        """Find a top-level module of the submission.
+
+        A module beside the main file comes before an installed one. A folder there without
+        `__init__`, and a module in the folder of another file, are used only if no package of that
+        name is installed.
         """
         find = importlib.machinery.PathFinder.find_spec
         beside = find(name, [str(self._folder)])
@@ -155,7 +177,7 @@ class Beside:
 
 
 class Loader(importlib.machinery.SourceFileLoader):
-    """Runs a module of a submission after `prepare` saw it."""
+    """Loads a module of a submission, and calls `prepare` with it before it runs."""
 
     def __init__(self, name: str, path: str, prepare: Prepare) -> None:
         super().__init__(name, path)
@@ -168,7 +190,10 @@ class Loader(importlib.machinery.SourceFileLoader):
 
 
 def _is_installed(top: str) -> bool:
-    """Whether a package of that name is installed; `reference_algorithms` gives way, being ours."""
+    """Return whether a package of that name is installed.
+
+    `reference_algorithms`, which is this library's own, counts as not installed.
+    """
     if top == "reference_algorithms":
         return False
     spec = importlib.machinery.PathFinder.find_spec(top)
@@ -176,7 +201,10 @@ def _is_installed(top: str) -> bool:
 
 
 def _has_package(name: str, path: Sequence[str] | None) -> bool:
-    """Whether one of the folders has a package of that name; a module could not hold others."""
+    """Return whether one of the folders in `path` has a package of that name.
+
+    Only a package can hold other modules.
+    """
     spec = importlib.machinery.PathFinder.find_spec(name, path) if path else None
     return spec is not None and spec.submodule_search_locations is not None
 
@@ -188,7 +216,10 @@ def _folder_spec(name: str, places: list[str]) -> importlib.machinery.ModuleSpec
 
 
 def _module_at(location: Path) -> Path | None:
-    """The module that `place` is, as an import finds it: a package, `place`.py, or any folder."""
+    """Return the folder or the file `<location>.py` that an import would find there, or None.
+
+    Like an import, it prefers a package, then the file, then a folder without `__init__`.
+    """
     file = location.with_name(f"{location.name}.py")
     if not (location / "__init__.py").is_file() and file.is_file():
         return file

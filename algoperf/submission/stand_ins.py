@@ -1,5 +1,7 @@
-"""Stand-ins for AlgoPerf's own workloads, which some published submissions import to ask
-`isinstance(workload, ...)` or for an annotation. Nothing here is an instance of one.
+"""Stand-ins for the workloads of AlgoPerf, so that submissions can import them.
+
+Some published submissions import them for `isinstance(workload, ...)` or for an annotation. No
+workload of this library is an instance of one.
 """
 
 import importlib.abc
@@ -14,7 +16,10 @@ WORKLOADS = re.compile(r"(algoperf|algorithmic_efficiency)\.workloads(\..+)?")
 
 
 class StandIn:
-    """What every name of AlgoPerf's workloads is."""
+    """The class that stands for any name in AlgoPerf's workload modules.
+
+    Creating an instance raises TypeError.
+    """
 
     def __init__(self, *_: Any, **__: Any) -> None:
         raise TypeError(f"{type(self).__name__} is a workload of AlgoPerf's, which is not here")
@@ -40,6 +45,9 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
 
 def install() -> None:
-    """Let AlgoPerf's workloads be imported in this process, where nothing else has the name."""
+    """Let AlgoPerf's workload modules be imported in this process.
+
+    Other modules that have these names come first.
+    """
     if not any(isinstance(each, _Finder) for each in sys.meta_path):
         sys.meta_path.append(_Finder())

@@ -1,5 +1,6 @@
-"""What a submission's source says without being run: what it defines, what it imports, and which
-files belong to it.
+"""Read a submission's source without running it.
+
+The functions tell what it defines, what it imports, and which files belong to it.
 """
 
 import ast
@@ -18,7 +19,11 @@ from algoperf.submission.siblings import Imports
 
 
 def parse(path: Path) -> ast.Module:
-    """The syntax tree of a file; UserError naming the line where it does not parse."""
+    """Return the syntax tree of a Python file.
+
+    Raises:
+        UserError: The file cannot be read or does not parse; the message names the line.
+    """
     try:
         return ast.parse(path.read_bytes(), filename=str(path))
     except OSError as error:
@@ -29,7 +34,7 @@ def parse(path: Path) -> ast.Module:
 
 
 def top_level_names(tree: ast.Module) -> set[str]:
-    """The names that a module defines or mentions at its top level."""
+    """Return the names that a module defines or mentions at its top level."""
     names: set[str] = set()
     for node in tree.body:
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
@@ -42,7 +47,7 @@ def top_level_names(tree: ast.Module) -> set[str]:
 
 
 def literal(tree: ast.Module, name: str) -> Any:
-    """The value of a top-level `name = ...` where it is a literal, else None."""
+    """Return the value of a top-level assignment `name = ...`, or None if it is not a literal."""
     for node in tree.body:
         if isinstance(node, ast.Assign) and any(
             isinstance(target, ast.Name) and target.id == name for target in node.targets
@@ -55,24 +60,32 @@ def literal(tree: ast.Module, name: str) -> Any:
 
 
 def imported_frameworks(path: Path) -> list[str]:
-    """The frameworks that a file imports, or, where it imports none, those of the files that belong
-    to it; all where they import none either.
+    """Return the frameworks that a full-form submission supports, judged by its imports.
+
+    They are those that the main file imports. If it imports none, they are those that the other
+    files import; if these import none either, they are all. A file that imports PyTorch together
+    with optax but neither jax nor flax is PyTorch's: published submissions take their schedules
+    from optax.
     """
     for names in (_imports_of(path).absolute, imported_names(path)):
         roots = _roots(names)
         imported = [name for name, packages in FRAMEWORKS.items() if roots & set(packages)]
         if "pytorch" in imported and not roots & {"jax", "flax"}:
-            return ["pytorch"]  # optax alone gives PyTorch's published ones their schedules
+            return ["pytorch"]  # Published PyTorch submissions take their schedules from optax.
         if imported:
             return imported
     return list(FRAMEWORKS)
 
 
 def contract_of(path: Path, framework: str) -> Contract:
-    """The generation of a submission's contract, seen from its imports and from `pmap`.
+    """Return the generation of the published contract that a submission is written for.
 
-    The older package's name, anywhere in the submission's files, means the older contract; so does
-    `pmap` in its main file, as submissions were between the two.
+    The older package's name in any of its files means the older contract. So does `pmap` in its
+    main file, as submissions had it between the two contracts.
+
+    Args:
+        path: The submission's main file.
+        framework: The framework of the run.
     """
     older = PACKAGE in _roots(imported_names(path)) or _mentions_pmap(path)
     device_axis = framework == "jax" and older and any(map(_mentions_pmap, _python_files(path)))
@@ -80,14 +93,18 @@ def contract_of(path: Path, framework: str) -> Contract:
 
 
 def uses_removed_names(path: Path) -> bool:
-    """Whether a submission's files mention a name that JAX or NumPy has no more."""
+    """Return whether the submission's files mention a name that JAX or NumPy has removed."""
     return any(_mentions_removed(file) for file in _python_files(path))
 
 
 def indexes_a_logged_scalar(path: Path) -> int | None:
-    """The line where a training scalar is indexed as it is logged, as `loss[0]`, else None.
+    """Return the line where the main file indexes a training scalar as it logs it, as `loss[0]`.
 
-    Right under `pmap`, where it has an axis of devices; elsewhere it raises.
+    Under `pmap` this is right, since the scalar has an axis of devices; elsewhere it raises an
+    error.
+
+    Returns:
+        The number of the line, or None.
     """
     for node in ast.walk(parse(path)):
         if isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "append_scalar_metrics":
@@ -103,7 +120,11 @@ def indexes_a_logged_scalar(path: Path) -> int | None:
 
 
 def source_hash(path: Path) -> str:
-    """SHA-256 over a submission's files, the first 16 hex digits; nothing of it is run."""
+    """Return a hash of a submission's source.
+
+    It is the first 16 hex digits of the SHA-256 over the names and bytes of all its files. None of
+    them is run.
+    """
     digest = hashlib.sha256()
     for name, file in sorted(source_files(path).items()):
         digest.update(name.encode() + b"\0" + file.read_bytes() + b"\0")
@@ -111,11 +132,18 @@ def source_hash(path: Path) -> str:
 
 
 def source_files(path: Path) -> dict[str, Path]:
-    """The submission's file, its search space and requirements, and the modules that it imports
-    from its own folder, anywhere in its code, however it names them (see `siblings`).
+    """Return all files that belong to a submission.
 
-    Keys are paths relative to its folder; a file above the folder is keyed by its import's name. Of
-    an imported package all files belong to it.
+    These are its main file, its search space and requirements, and the modules of its own folder
+    that it imports anywhere in its code, by whichever name (see `siblings`). Of an imported package
+    all files belong to it.
+
+    Args:
+        path: The submission's main file.
+
+    Returns:
+        The files by their key: the path relative to the submission's folder, or, for a file outside
+        that folder, what `key` returns.
     """
     beside = siblings.Beside(path.parent)
     files: dict[str, Path] = {}
@@ -136,7 +164,7 @@ def source_files(path: Path) -> dict[str, Path]:
 
 
 def imported_names(path: Path) -> set[str]:
-    """The absolute names that the submission's files import."""
+    """Return the absolute names that the submission's files import."""
     return {name for file in _python_files(path) for name in _imports_of(file).absolute}
 
 
@@ -153,7 +181,16 @@ def _modules(location: Path) -> Sequence[Path]:
 
 
 def key(folder: Path, file: Path) -> str:
-    """How a run names one of the files of the submission in `folder`."""
+    """Return the name under which a run keeps one of the submission's files.
+
+    Args:
+        folder: The submission's folder.
+        file: The file.
+
+    Returns:
+        The path relative to `folder`; for a file that is not below it, 'outside/' and the path
+        relative to the nearest folder above both.
+    """
     if file.is_relative_to(folder):
         return file.relative_to(folder).as_posix()
     shared = next(parent for parent in folder.parents if file.is_relative_to(parent))
@@ -165,13 +202,13 @@ def _imports_of(file: Path) -> Imports:
         return Imports()
     try:
         return _imports(file, file.stat().st_mtime_ns)
-    except (UserError, OSError):  # if it matters, the import will say so
+    except (UserError, OSError):  # If it matters, running the submission reports it.
         return Imports()
 
 
 @functools.lru_cache(maxsize=256)
 def _imports(file: Path, _changed_ns: int) -> Imports:
-    """What a file imports, inside functions as well."""
+    """Return the modules that a file imports, including the imports inside functions."""
     absolute: set[str] = set()
     relative: set[tuple[int, str]] = set()
     for node in ast.walk(parse(file)):
@@ -192,7 +229,7 @@ def _mentions_pmap(file: Path) -> bool:
 
 
 def _mentions_removed(file: Path) -> bool:
-    """Attributes, names that an import takes from a module, and keywords."""
+    """Return whether a file has a removed name as an attribute, in an import or as a keyword."""
     return any(
         getattr(node, "attr", None) in GONE
         or (isinstance(node, ast.alias) and node.name in GONE)
@@ -202,7 +239,7 @@ def _mentions_removed(file: Path) -> bool:
 
 
 def _nodes(file: Path) -> Iterator[ast.AST]:
-    """The syntax tree's nodes; none where it does not parse."""
+    """Yield the nodes of a file's syntax tree; none where it does not parse."""
     try:
         yield from ast.walk(parse(file))
     except UserError:

@@ -1,8 +1,8 @@
-"""A submission that is given as a module or as functions, for instance in a notebook: its file.
+"""Write a submission that is given as a module or as functions to a file, as from a notebook.
 
 A trial runs in a process of its own and loads its submission from a file, which the run folder
-keeps. So functions are written to one, with what they use: imports, other functions and classes,
-and plain values.
+keeps. So functions are written to a file together with what they use: imports, other functions
+and classes, and plain values.
 """
 
 import ast
@@ -25,18 +25,19 @@ Given = str | Path | ModuleType | Sequence[Callable[..., Any]] | Mapping[str, An
 
 
 def path_of(given: Given, folder: Path, name: str = "notebook") -> str:
-    """Return what `loading.locate` takes of a submission that a script gives.
+    """Return the path or name, for `loading.locate`, of a submission that is given in any form.
 
     Args:
-        given: A path or a reference algorithm's name; a module; functions that are named as the
-            contract names them; or a mapping from the contract's names to functions, and to the
-            values of DEFAULTS and SEARCH_SPACE.
-        folder: Where a file is written for functions; it is kept, since a run that goes on later
-            reads it again.
+        given: A path or a reference algorithm's name; a module; functions that have the names of
+            the contract; or a mapping from the contract's names to functions, and to the values of
+            DEFAULTS and SEARCH_SPACE.
+        folder: Where a file is written for functions. The file is kept, since a run that is
+            continued later reads it again.
         name: The submission's name where functions are given.
 
     Raises:
-        UserError: It is none of these, or a function uses something that no file can hold.
+        UserError: It is none of these, or a function uses something that cannot be written to a
+            file.
     """
     if isinstance(given, str | Path):
         return str(given)
@@ -74,10 +75,15 @@ def _by_name(given: Any) -> dict[str, Any]:
 
 
 def source_of(members: Mapping[str, Any]) -> str:
-    """Return the source of a module that has these members and all that they use.
+    """Return the source of a module that has these members and everything that they use.
+
+    In the optimizer form, DEFAULTS is added as an empty dict where it is missing.
+
+    Args:
+        members: Functions and plain values by the name that they have in the module.
 
     Raises:
-        UserError: A function's source is not at hand, or it uses a value that is no plain one.
+        UserError: A function's source cannot be found, or it uses a value that is not a plain one.
     """
     writer = _Writer()
     for name, value in members.items():
@@ -97,7 +103,7 @@ class _Writer:
         self._taken: dict[str, Any] = {}
 
     def add(self, name: str, value: Any) -> None:
-        """Let the module have this value under this name."""
+        """Add a value to the module under this name, with everything that it uses."""
         if name in self._taken:
             if self._taken[name] is not value:
                 raise UserError(f"a submission's functions use two different {name!r}")
@@ -130,15 +136,16 @@ class _Writer:
             self._definitions[name] += f"\n\n{name} = {value.__name__}\n"
 
     def text(self) -> str:
-        """The module's source."""
+        """Return the module's source."""
         blocks = ["\n".join(self._imports.values()), "\n".join(self._values.values())]
         blocks += [source.strip("\n") for source in self._definitions.values()]
         return "\n\n\n".join(filter(None, blocks)) + "\n"
 
 
 def _is_written_here(value: Any) -> bool:
-    """Whether a function or class is from a notebook, a script or a file of the user's: what is
-    installed is imported instead.
+    """Return whether a function or class is the user's own: from a notebook, a script or a file.
+
+    Installed ones are imported instead of written.
     """
     try:
         file = inspect.getfile(value)
@@ -148,7 +155,7 @@ def _is_written_here(value: Any) -> bool:
 
 
 def _uses(value: Any, tree: ast.AST) -> Iterator[tuple[str, Any]]:
-    """The global names that a function or class uses, with their values."""
+    """Yield the global names that a function or class uses, with their values."""
     names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
     scope: Mapping[str, Any] = {}
     if isinstance(value, FunctionType):

@@ -1,4 +1,4 @@
-"""A submission as the training loop calls it: in the full form, whichever form it has."""
+"""Adapt a submission to the calls of the training loop, which knows only the full form."""
 
 import functools
 from typing import Any
@@ -12,7 +12,15 @@ RECORD_EVERY_STEPS = 10
 
 
 def check_all_read(outline: loading.Outline, hyperparameters: Any) -> None:
-    """Raise UserError for a hyperparameter that neither the library nor the submission reads."""
+    """Check that every hyperparameter of an optimizer-form submission has been read by someone.
+
+    Args:
+        outline: The submission's outline.
+        hyperparameters: The trial's hyperparameters, from `spec.make_hyperparameters`, or None.
+
+    Raises:
+        UserError: Neither the library nor the submission reads one of them.
+    """
     if hyperparameters is None or outline.is_full_form:
         return
     for name in spec.unread(hyperparameters):
@@ -28,7 +36,14 @@ def submission_functions(
     bound: spec.Workload,
     hyperparameters: Any,
 ) -> Functions:
-    """The submission in the full form, whichever form it has."""
+    """Return the submission's functions in the full form, whichever form it is written in.
+
+    Args:
+        loaded: The submission.
+        backend: The framework's backend, which supplies the step of the optimizer form.
+        bound: The workload.
+        hyperparameters: The trial's hyperparameters.
+    """
     given = loaded.functions
     is_own = functools.partial(loading.is_own, loaded.outline)
     if loaded.outline.is_full_form:
@@ -57,7 +72,8 @@ def submission_functions(
         for name in ("grad_clip", "label_smoothing", "dropout_rate")
         if hasattr(hyperparameters, name)
     }
-    _ = getattr(hyperparameters, "batch_size", None)  # read by `choose_batch_size`
+    # It counts as read, since `choose_batch_size` uses it.
+    _ = getattr(hyperparameters, "batch_size", None)
 
     def learning_rate(step: int) -> float | None:
         return None if rate is None else rate(step=step, hyperparameters=hyperparameters, info=info)

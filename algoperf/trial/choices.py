@@ -1,5 +1,6 @@
-"""What a plan, a submission and a workload decide together: point, batch size, goal,
-limits, flags.
+"""Settle what a plan, a submission and a workload decide together.
+
+These are the tuning point, the batch size, the goal, the limits and the recorded configuration.
 """
 
 import math
@@ -17,7 +18,19 @@ SELF_TUNING_BUDGET_FACTOR = 1.5
 
 
 def tuning_point(plan: TrialPlan, loaded: loading.Submission) -> Mapping[str, Any] | None:
-    """The trial's hyperparameters: drawn, or the defaults, or none at all."""
+    """Return the hyperparameters of a trial.
+
+    They are drawn from a search space under the external ruleset, or where the run names one and
+    has no ruleset; in the optimizer form the DEFAULTS fill in what the space does not name.
+    Otherwise they are the submission's DEFAULTS, or, for the full form without any, the first point
+    of its search space.
+
+    Returns:
+        The values by name; None for the full form under self-tuning, or where it has none of these.
+
+    Raises:
+        UserError: A point is to be drawn, and the submission has no search space.
+    """
     module = loaded.module
     space = None
     if plan.search_space is not None:
@@ -51,8 +64,15 @@ def choose_batch_size(
     point: Mapping[str, Any] | None,
     scale: workload.Scale,
 ) -> tuple[int, str]:
-    """Return (batch size, note): the command line's, the point's, the submission's (for the
-    workload, or for the base of a variant), or the workload's own.
+    """Return the batch size of a trial, and a note about how it was chosen.
+
+    The first that is given counts: the command line's; the tuning point's (in the optimizer form);
+    the submission's `get_batch_size`, for the workload or for the workload that it is a variant of;
+    and the workload's own.
+
+    Returns:
+        The number of rows in a batch, and a note for the user, which is empty where there is
+        nothing to say.
     """
     if plan.batch_size is not None:
         return plan.batch_size, ""
@@ -65,9 +85,7 @@ def choose_batch_size(
     for name in filter(None, (plan.workload, plan.base_workload)):
         try:
             size = int(own(workload_name=name))
-        except (
-            Exception
-        ) as error:  # published tables raise whatever they like for a name that they do not know
+        except Exception as error:  # Published tables raise all kinds of errors for unknown names.
             reason = reason or f"get_batch_size does not know {name} ({type(error).__name__})"
         else:
             return size, f"{reason}; its {size} for {name} is taken" if reason else ""
@@ -75,7 +93,7 @@ def choose_batch_size(
 
 
 def goal(plan: TrialPlan, definition: workload.WorkloadDefinition, scale: workload.Scale) -> Goal:
-    """Return what the trial has to reach."""
+    """Return the target that the trial has to reach."""
     target = scale.targets.get(plan.source_kind)
     return Goal(
         definition.target_metric,
@@ -92,12 +110,16 @@ def _budget_s(plan: TrialPlan, scale: workload.Scale) -> float:
 
 
 def limits(plan: TrialPlan, scale: workload.Scale) -> Limits:
-    """Return when the trial evaluates and ends."""
-    # A limit in steps takes the place of the one in time, so that it means the same on any machine.
+    """Return when the trial evaluates and when it ends.
+
+    A limit in steps replaces the budget, so that it means the same on any machine. Without a target
+    the trial ends at the workload's step hint.
+    """
+    # A limit in steps replaces the one in time, so that it means the same on any machine.
     budget_s = _budget_s(plan, scale) if plan.max_steps is None else math.inf
     max_steps = plan.max_steps
     if max_steps is None and plan.source_kind not in scale.targets:
-        max_steps = scale.step_hint  # nothing to reach: that is the end
+        max_steps = scale.step_hint  # Without a target, the trial ends here.
     return Limits(budget_s, scale.eval_every_s, plan.eval_every_steps, max_steps, plan.keep_going)
 
 
@@ -109,7 +131,16 @@ def flags(
     goal: Goal,
     scale: workload.Scale,
 ) -> dict[str, Any]:
-    """Return the whole configuration, as `flags_<n>.json` holds it."""
+    """Return the whole configuration of a trial, as `flags_<n>.json` holds it.
+
+    Args:
+        plan: The trial's plan.
+        loaded: The submission.
+        fingerprint: The fingerprint of the data.
+        batch_size: The number of rows in a batch.
+        goal: The target.
+        scale: The scale of the workload.
+    """
     space = None if plan.search_space is None else search_space.read(plan.search_space).digest
     return {
         **plan.settings(),
@@ -132,7 +163,10 @@ def flags(
 def meta(
     plan: TrialPlan, flags: Mapping[str, Any], data: workload.Data, scale: workload.Scale
 ) -> dict[str, Any]:
-    """Return what `meta_data_<n>.json` holds: our names, and AlgoPerf's for its readers."""
+    """Return the facts that `meta_data_<n>.json` holds.
+
+    They are there under our names, and under AlgoPerf's for its readers.
+    """
     rows = {split: batches.row_count(data.splits[split]) for split in workload.SPLITS}
     machine, target = flags["hardware"], flags["target"]
     accelerators = machine["accelerators"]

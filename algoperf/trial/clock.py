@@ -1,4 +1,4 @@
-"""Where the time of a run goes: one stopwatch for each part, and what they add up to."""
+"""Measure where the time of a trial goes: one stopwatch for each part, and their sum."""
 
 import contextlib
 import time
@@ -9,7 +9,11 @@ PARTS = ("submission", "evaluation", "logging", "checkpoint", "set_up", "recompi
 
 
 class Stopwatch:
-    """Accumulated seconds of one part of a run, on a monotonic clock."""
+    """The accumulated time of one part of a trial, on a monotonic clock.
+
+    Args:
+        now: Returns the clock's time in seconds.
+    """
 
     def __init__(self, now: Now) -> None:
         self._now = now
@@ -18,20 +22,24 @@ class Stopwatch:
 
     @property
     def elapsed_s(self) -> float:
-        """Seconds so far, the running stretch included."""
-        started_at_s = self._started_at_s  # once: the progress line reads this from another thread
+        """The accumulated seconds, including the stretch that is running now."""
+        # The progress line calls this from another thread, so the value is read only once.
+        started_at_s = self._started_at_s
         if started_at_s is None:
             return self._accumulated_s
         return self._accumulated_s + self._now() - started_at_s
 
     def add(self, seconds: float) -> None:
-        """Count seconds measured elsewhere; negative ones take back what was counted here."""
+        """Add seconds that were measured elsewhere; negative ones take back time counted here."""
         self._accumulated_s += seconds
 
     @contextlib.contextmanager
     def running(self, drain: Callable[[], None] | None = None) -> Iterator[None]:
-        """Run for the length of the block. `drain` is called before the watch stops, at its
-        expense, so that work still queued on a device is counted here and not in the next part.
+        """Run the stopwatch while in the block.
+
+        Args:
+            drain: Called before the stopwatch stops. It waits for the work that is still queued on
+                a device, so that this work is counted here and not in the next part.
         """
         assert self._started_at_s is None, "a stopwatch that runs cannot be started"
         self._started_at_s = self._now()
@@ -45,9 +53,26 @@ class Stopwatch:
 
 
 class Ledger:
-    """The parts of a run, each timed by itself, against the wall clock since `started_at_s`.
+    """The time of a trial by parts, against the wall clock.
 
-    `other` is what no part claims: wall minus the parts. It is reported, not hidden in a part.
+    `totals` also reports `other`, the wall time that belongs to no part, so that it is not hidden
+    in one of them.
+
+    Args:
+        now: Returns the clock's time in seconds.
+        started_at_s: When the wall clock started, by the same clock; None means now.
+
+    Attributes:
+        submission: The submission's time, which counts against the budget.
+        evaluation: The time of evaluations.
+        logging: The time of writing logs.
+        checkpoint: The time of writing checkpoints.
+        set_up: The time until training starts.
+        recompilation: Compilation that was repeated after a resume, which is not charged.
+        earlier_wall_s: The wall time of the earlier processes that the trial ran in, in seconds.
+        data_wait_s: How much of `submission` was spent waiting for data, in seconds.
+        first_step_s: `submission` at the end of step 1, compilation included, in seconds; None
+            before.
     """
 
     def __init__(self, now: Now = time.perf_counter, started_at_s: float | None = None) -> None:
@@ -56,15 +81,19 @@ class Ledger:
         watches = (Stopwatch(now) for _ in PARTS)
         self.submission, self.evaluation, self.logging, self.checkpoint, *rest = watches
         self.set_up, self.recompilation = rest
-        self.earlier_wall_s = 0.0  # of the processes that the trial ran in before
-        self.data_wait_s = 0.0  # inside `submission`
+        self.earlier_wall_s = 0.0  # Wall time of the trial's earlier processes.
+        self.data_wait_s = 0.0  # It is part of `submission`.
         self.first_step_s: float | None = (
             None  # `submission` at the end of step 1, compilation included
         )
 
     def totals(self) -> dict[str, float | None]:
-        """Seconds of each part, `other` and `wall`; data wait and first step are within
-        `submission`.
+        """Return the seconds of each part, of `other`, and of the wall clock.
+
+        Returns:
+            '<part>_s' for each of `PARTS`, 'other_s', 'wall_s', and 'data_wait_s' and
+            'first_step_s', which are contained in 'submission_s'. The parts and `other` add up to
+            the wall time.
         """
         wall_s = self.earlier_wall_s + self._now() - self._started_at_s
         parts = {f"{part}_s": getattr(self, part).elapsed_s for part in PARTS}
@@ -77,7 +106,11 @@ class Ledger:
         }
 
     def go_on(self, totals: Mapping[str, float | None]) -> None:
-        """Count on from what `totals` said in an earlier process of the trial."""
+        """Continue from the totals of an earlier process of the trial.
+
+        Args:
+            totals: What `totals` returned there.
+        """
         for part in PARTS:
             getattr(self, part).add(totals[f"{part}_s"])
         self.earlier_wall_s = totals["wall_s"] or 0.0
@@ -85,16 +118,20 @@ class Ledger:
         self.first_step_s = totals["first_step_s"]
 
     def forgive(self, seconds: float) -> None:
-        """Move seconds from the submission's clock to recompilation."""
+        """Move seconds from `submission` to `recompilation`, so that they are not charged."""
         self.submission.add(-seconds)
         self.recompilation.add(seconds)
 
 
 class InFlight:
-    """Keeps the host at most `limit` steps ahead of the device.
+    """Keeps the host at most a few steps ahead of the device.
 
-    An asynchronous framework returns before its work is done; unbounded, the host's clock reads far
-    too little (in JAX 32 steps were queued, and the clock read half the true time).
+    An asynchronous framework returns before its work is done. Without a limit the host's clock
+    reads far too little: in JAX 32 steps were queued, and the clock showed half the true time.
+
+    Args:
+        wait: Waits until the step with the given marker is finished on the device.
+        limit: How many unfinished steps are allowed.
     """
 
     def __init__(self, wait: Callable[[object], None], limit: int = 2) -> None:
@@ -103,11 +140,15 @@ class InFlight:
         self._markers: list[object] = []
 
     def add(self, marker: object) -> None:
-        """Note a step just dispatched, and wait until at most `limit` are unfinished."""
+        """Record a step that was just dispatched, and wait until at most `limit` are unfinished.
+
+        Args:
+            marker: A value that the step computes, for which `wait` can wait.
+        """
         self._markers.append(marker)
         if len(self._markers) > self._limit:
             self._wait(self._markers.pop(0))
 
     def clear(self) -> None:
-        """Forget all markers, after a drain."""
+        """Forget all recorded steps, after the device has finished them."""
         self._markers.clear()

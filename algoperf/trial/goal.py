@@ -1,4 +1,4 @@
-"""What a trial has to reach, and when it evaluates and ends."""
+"""The target that a trial has to reach, and the rules by which it evaluates and ends."""
 
 import dataclasses
 import math
@@ -8,16 +8,28 @@ from typing import Any
 
 @dataclasses.dataclass(frozen=True)
 class Goal:
-    """What the trial has to reach; None where the data has no target at this scale."""
+    """The target that a trial has to reach.
+
+    Attributes:
+        metric: The name of the metric.
+        higher_is_better: Whether larger values of the metric are better.
+        validation: The target on the validation split; None where the data has none at this scale.
+        test: The target on the test split, or None.
+        until: When the trial counts as reached: at the 'validation' target; when the 'test' target
+            is met too, which is AlgoPerf's older rule; or never, at the 'end' of its limits.
+    """
 
     metric: str
     higher_is_better: bool
     validation: float | None
     test: float | None = None
-    until: str = "validation"  # or 'test': AlgoPerf's older rule; or 'end': never
+    until: str = "validation"  # It may also be 'test' or 'end'.
 
     def flags(self) -> dict[str, Any]:
-        """The goal as a run's flags have it."""
+        """Return the goal as the configuration of a trial records it.
+
+        The test target is None where it does not decide.
+        """
         return {
             "metric": self.metric,
             "higher_is_better": self.higher_is_better,
@@ -26,8 +38,11 @@ class Goal:
         }
 
     def is_met(self, metrics: Mapping[str, float]) -> bool:
-        """Whether an evaluation (columns `split/metric`) ends the trial as reached; NaN
-        never does.
+        """Return whether an evaluation ends the trial as reached.
+
+        Args:
+            metrics: The evaluation's metrics by '<split>/<metric>'. A missing value or NaN meets no
+                target.
         """
         if self.until == "end" or not self._meets(metrics, "validation", self.validation):
             return False
@@ -40,7 +55,12 @@ class Goal:
         return value >= target if self.higher_is_better else value <= target
 
     def is_better(self, value: float, than: float | None) -> bool:
-        """Whether one value of the metric beats another."""
+        """Return whether one value of the metric is better than another.
+
+        Args:
+            value: The value; NaN is never better.
+            than: The other value. Any number is better than None or NaN.
+        """
         if than is None or math.isnan(than):
             return not math.isnan(value)
         return value > than if self.higher_is_better else value < than
@@ -48,12 +68,15 @@ class Goal:
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-    """When the trial evaluates and when it ends. Times are seconds of submission time.
+    """When a trial evaluates and when it ends. All times are seconds of submission time.
 
-    An evaluation follows step 1, and then each time that the clock passes a multiple of
-    `eval_every_s`; with `eval_every_steps`, after each multiple of that many steps instead.
-    `max_steps` ends the trial as complete. With `keep_going` numbers that are not finite are noted
-    and end nothing.
+    Attributes:
+        budget_s: The time after which the trial ends; infinite for a trial limited in steps.
+        eval_every_s: After step 1, an evaluation follows each time that the clock passes a multiple
+            of this.
+        eval_every_steps: If given, an evaluation follows each multiple of that many steps instead.
+        max_steps: The number of steps after which the trial ends as complete; None sets no limit.
+        keep_going: Whether numbers that are not finite are only recorded and do not end the trial.
     """
 
     budget_s: float

@@ -1,4 +1,4 @@
-"""Saving a trial and going on with it: when, what, and what is not charged for it."""
+"""Save a trial and resume it, without charging the submission for either."""
 
 import dataclasses
 import time
@@ -20,14 +20,23 @@ Say = Callable[[str], None]
 
 @dataclasses.dataclass(frozen=True)
 class Saved:
-    """A checkpoint that fits the files of its run folder."""
+    """A checkpoint that agrees with the files of its run folder.
+
+    Attributes:
+        arrays: The arrays of the state by name.
+        document: The structure of the state, the trial's position, and the sizes of the files.
+    """
 
     arrays: Arrays
     document: dict[str, Any]
 
 
 def find(checkpoints: Checkpoints, log: TrialLog) -> Saved | None:
-    """The newest checkpoint that is whole and whose rows are all in the run folder."""
+    """Return the newest usable checkpoint of a trial, or None.
+
+    It is usable if it is undamaged, of the current format, and all rows that were written before it
+    are still in the run folder.
+    """
     for arrays, document in checkpoints.read():
         if document.get("format") == FORMAT and log.holds(document["files"]):
             return Saved(arrays, document)
@@ -35,12 +44,24 @@ def find(checkpoints: Checkpoints, log: TrialLog) -> Saved | None:
 
 
 class Preservation:
-    """The `Keeper` of a trial: saves after evaluations and every `every_s` seconds of wall time.
+    """The `Keeper` of a trial: saves checkpoints and resumes from them.
 
-    Without `checkpoints` nothing is saved, and a trial that is asked to stop starts over. `asked`
-    tells whether it was asked. A state that cannot be saved is said once. Compilation that JAX
-    repeats in a new process is not charged to the submission, up to what it had been charged for
-    compiling before; it is the ledger's `recompilation`.
+    A checkpoint is written after each evaluation and whenever `every_s` seconds have passed. If the
+    state of a submission cannot be saved, that is said once, and nothing is saved from then on.
+
+    JAX compiles again in a new process. This is not charged to the submission, up to the time that
+    it was charged for compiling before; the ledger counts it as `recompilation`.
+
+    Args:
+        checkpoints: The checkpoints of the trial; None saves nothing, so that a trial that is asked
+            to stop starts over.
+        log: The trial's log.
+        backend: The framework's backend.
+        every_s: The wall time between checkpoints, in seconds.
+        asked: Returns whether the trial was asked to stop.
+        say: Called with a line for the user.
+        now: Returns the wall clock's time in seconds.
+        meter: Measures what the trial uses; its totals are saved, too.
     """
 
     def __init__(
@@ -61,21 +82,29 @@ class Preservation:
         self._asked, self._say = asked, say
         self._meter = Meter() if meter is None else meter
         self._complained = False
-        self._has_stepped = False  # since it was last saved
-        self._compiled_s = 0.0  # charged to the submission, in this process and before
+        self._has_stepped = False  # Whether it made a step since it was last saved.
+        self._compiled_s = 0.0  # Charged to the submission, in this process and earlier ones.
         self._forgivable_s = 0.0
         self._before_s = 0.0
 
     def is_due(self) -> bool:
-        """Whether it was asked to stop, or there is something to save and the last checkpoint is
-        old.
+        """Return whether the trial should pause, to be saved or to stop.
+
+        It should if it was asked to stop, or if the last checkpoint is older than `every_s` seconds
+        and the trial has made a step since.
         """
         self._before_s = self._backend.compiled_s()
         is_old = self._now() - self._saved_at_s >= self._every_s
         return (is_old and self._has_stepped and self._checkpoints is not None) or self._asked()
 
     def after_step(self, ledger: Ledger) -> None:
-        """Count what the step compiled; after a resume, take it off the submission's clock."""
+        """Account for the compilation in the step that was just made.
+
+        After a resume, it is taken off the submission's clock.
+
+        Args:
+            ledger: The trial's ledger.
+        """
         self._has_stepped = True
         compiled_s = self._backend.compiled_s() - self._before_s
         forgiven_s = min(compiled_s, self._forgivable_s)
@@ -85,11 +114,14 @@ class Preservation:
         self._compiled_s += compiled_s - forgiven_s
 
     def must_stop(self) -> bool:
-        """Whether it was asked to stop."""
+        """Return whether the trial was asked to stop."""
         return self._asked()
 
     def save(self, trial: Trial) -> None:
-        """Write a checkpoint; what hinders that is said, and the run goes on."""
+        """Write a checkpoint of the trial.
+
+        If that fails, the reason is reported and the trial continues.
+        """
         if self._checkpoints is None:
             return
         self._has_stepped = False
@@ -114,7 +146,15 @@ class Preservation:
         self._saved_at_s = self._now()
 
     def go_on(self, trial: Trial, saved: Saved) -> None:
-        """Put a fresh trial where the saved one was; the files of its run folder as well."""
+        """Put a fresh trial and its run folder in the state of a checkpoint.
+
+        Args:
+            trial: The trial, newly initialised.
+            saved: The checkpoint, from `find`.
+
+        Raises:
+            UserError: The checkpoint does not fit the submission.
+        """
         document = saved.document
         try:
             tree = state.restore(saved.arrays, document["structure"], _tree(trial.state))

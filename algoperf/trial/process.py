@@ -1,8 +1,8 @@
-"""The process of one trial: a plan comes in on standard input, events go out on standard output, a
-line of JSON each.
+"""The process of one trial.
 
-The process dies with the one that started it, however that ends: the kernel signals it where it can
-(Linux), and a thread waits for the end of standard input, which the starter holds open.
+It receives a plan on standard input and sends events to standard output, as one line of JSON
+each. It dies with the process that started it, however that one ends: the kernel signals it where
+it can (Linux), and a thread waits for the end of standard input, which the starter holds open.
 """
 
 import contextlib
@@ -25,58 +25,80 @@ from algoperf.trial.clock import Ledger
 if TYPE_CHECKING:
     from algoperf.trial.loop import Trial
 
-ORPHANED = 113  # exit code of a process whose starter is gone
-PATIENCE_S = 60.0  # for an answer of the starter
+ORPHANED = 113  # The exit code of a process whose starter has ended.
+PATIENCE_S = 60.0  # The longest wait for an answer of the starter.
 _PR_SET_PDEATHSIG = 1
 
 
 class Answers:
-    """What the starter says to events that are answered: a byte each, on standard input."""
+    """The starter's answers to those events that wait for one: a byte each, on standard input."""
 
     def __init__(self) -> None:
         self._count = threading.Semaphore(0)
 
     def add(self, count: int) -> None:
-        """So many came."""
+        """Record that so many answers have arrived."""
         self._count.release(count)
 
     def wait(self) -> None:
-        """Take one, or give up: a starter that is slow delays a trial and no more."""
+        """Wait for one answer, but for no more than `PATIENCE_S` seconds.
+
+        A slow starter delays a trial, and does no more harm than that.
+        """
         self._count.acquire(timeout=PATIENCE_S)
 
 
 class Events:
-    """The way to the starter; mute in a process that the submission forked."""
+    """Sends events to the starter; silent in a process that the submission forked.
+
+    Args:
+        stream: The stream that events are written to.
+        answers: The starter's answers.
+
+    Attributes:
+        answered: The names of the events that wait for an answer.
+    """
 
     def __init__(self, stream: TextIO, answers: Answers | None = None) -> None:
         self._stream = stream
         self._answers = Answers() if answers is None else answers
         self._process_id = os.getpid()
-        self.answered: frozenset[str] = frozenset()  # which events wait for an answer
+        self.answered: frozenset[str] = frozenset()  # The events that wait for an answer.
 
     def send(self, event: str, **values: Any) -> None:
-        """Tell an event, with its values."""
+        """Send an event, and wait for the answer if it is one of those that are answered.
+
+        Args:
+            event: The event's name.
+            values: What the event says, as JSON values.
+        """
         if os.getpid() != self._process_id:
             return
-        with contextlib.suppress(BrokenPipeError):  # the starter is gone; so is this, in a moment
+        # The starter has ended, so this process will, too.
+        with contextlib.suppress(BrokenPipeError):
             self._stream.write(json.dumps({"event": event, **values}) + "\n")
         if event in self.answered:
             self._answers.wait()
 
 
 def main() -> int:
-    """Run one trial; 0 if it has a result, 1 if a user's mistake was reported instead,
-    `INTERRUPTED` if it was asked to stop, `writing.UNWRITABLE` if its folder took no more.
+    """Run one trial.
+
+    Returns:
+        The exit code: 0 if the trial has a result, 1 if a user's mistake was reported instead,
+        `INTERRUPTED` if it was asked to stop, and `writing.UNWRITABLE` if its run folder could not
+        be written any more.
     """
     started_at_s = time.perf_counter()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the starter takes it, and ends this process
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # The starter handles it and ends this process.
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: os._exit(128 + 15) if stop.is_set() else stop.set())
     line = sys.stdin.readline()
     answers = Answers()
     _die_with_parent(answers)
     events = Events(os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1), answers)
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what a submission prints is no event
+    # What a submission prints must not be taken for an event.
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     from algoperf.errors import UserError
 
     try:
@@ -126,14 +148,17 @@ def _run(line: str, ledger: Ledger, events: "Events", asked: threading.Event) ->
     assembled.log.result(ended)
     if plan.save_model is not None:
         report("note", text=assembled.save_model(Path(plan.save_model)))
-    with contextlib.suppress(OSError):  # the trial has its result; a file that stays does no harm
+    with contextlib.suppress(OSError):  # The trial has its result; a leftover file does no harm.
         assembled.checkpoints.clear()
     report("result", result=ended)
     return 0
 
 
 def snapshot(trial: "Trial") -> dict[str, Any]:
-    """Where a trial is; read by another thread, without touching the device."""
+    """Return the position of a trial: its step, its submission time in seconds, and its last loss.
+
+    Another thread may call this, so it does not touch the device.
+    """
     return {
         "step": trial.state.step,
         "clock_s": trial.ledger.submission.elapsed_s,

@@ -1,4 +1,4 @@
-"""What `result.json` holds of a trial that has ended."""
+"""Build the contents of `result.json` for a trial that has ended."""
 
 import itertools
 from typing import Any
@@ -7,11 +7,15 @@ from algoperf.trial import seeds
 from algoperf.trial.assemble import Assembled
 from algoperf.trial.loop import Trial
 
-EXAMPLES = 3  # generated texts that the result shows
+EXAMPLES = 3  # The number of generated texts that the result shows.
 
 
 def of(assembled: Assembled) -> dict[str, Any]:
-    """Return the result as plain values."""
+    """Return the result of a trial as plain values.
+
+    Args:
+        assembled: The trial with everything around it, after it has ended.
+    """
     trial, flags = assembled.trial, assembled.flags
     evaluations = trial.evaluations
     reached = trial.status == "reached"
@@ -54,7 +58,10 @@ def of(assembled: Assembled) -> dict[str, Any]:
 
 
 def _checksum(assembled: Assembled) -> int | None:
-    """Of the last parameters; None of a trial that failed, whose step may have used them up."""
+    """Return the checksum of the last parameters.
+
+    It is None for a trial that failed, whose last step may have used up (donated) the parameters.
+    """
     trial = assembled.trial
     return (
         None

@@ -1,8 +1,8 @@
-"""Random streams by counting: every stream is a function of (seed, purpose, position).
+"""Random streams by counting: each is a function of a seed, a purpose and a position.
 
-Nothing here keeps state, so a run can be taken up at any step, and both frameworks draw from the
-same numbers. A stream's element is a pair of unsigned 32-bit integers, which is a raw JAX key and
-what the benchmark's PyTorch submissions receive as `rng`.
+Nothing here keeps state, so a trial can be resumed at any step, and both frameworks draw from the
+same numbers. An element of a stream is a pair of unsigned 32-bit integers. Such a pair is a raw
+JAX key, and it is what the benchmark's PyTorch submissions receive as `rng`.
 """
 
 import numpy as np
@@ -13,16 +13,28 @@ _MASK = (1 << 64) - 1
 
 
 def trial_seed(seed: int, study: int, trial: int) -> int:
-    """A 63-bit seed of its own for every trial; 0 is a seed like any other."""
+    """Return the 63-bit seed of one trial.
+
+    Args:
+        seed: The seed of the run; 0 is a seed like any other.
+        study: The study's number.
+        trial: The trial's number.
+    """
     words = np.random.SeedSequence([seed, study, trial]).generate_state(1, np.uint64)
     return int(words[0]) >> 1
 
 
 def pair(seed: int, purpose: int, position: int = 0) -> Pair:
-    """Element `position` of the stream for `purpose`: the SplitMix64 finaliser twice over the
-    inputs.
+    """Return one element of a random stream.
 
-    Steele, Lea, Flood (2014), "Fast splittable pseudorandom number generators".
+    It applies the finaliser of SplitMix64 twice (Steele, Lea, Flood 2014, "Fast splittable
+    pseudorandom number generators").
+
+    Args:
+        seed: The seed of the trial.
+        purpose: The stream: one of `INIT`, `OPTIMIZER`, `DATA_SELECTION`, `UPDATE` and
+            `PREPARE_FOR_EVAL`.
+        position: The position in the stream, such as the step.
     """
     word = _mix(
         _mix(seed + 0x9E3779B97F4A7C15 * (purpose + 1)) + 0x9E3779B97F4A7C15 * (position + 1)

@@ -1,9 +1,9 @@
 """The axes along which a variant may differ from its base workload.
 
-An axis is an entry of `AXES`: what it changes, the values that may be drawn, and how a scale of a
-workload is changed. Where a scale has nothing of the kind, or has that value already, the change is
-None and the axis is not offered there. A change of the model is a field of its style
-(`workloads.parts.style`), which a line of each framework's model reads.
+An axis is an entry of `AXES`: what it changes, the values that may be drawn, and a function that
+changes a scale of a workload. Where the scale has nothing of that kind, or has the value already,
+the function returns None, and the axis is not offered there. A change of the model is a field of
+its style (`workloads.parts.style`), which one line of each framework's model reads.
 """
 
 import dataclasses
@@ -13,17 +13,24 @@ from typing import Any
 from algoperf.errors import UserError, choose
 from algoperf.workload import Scale, Target, WorkloadDefinition, trainable
 
-Value = Any  # a string, a number or a boolean
-Changes = Mapping[str, Value]  # by axis
+Value = Any  # A string, a number or a boolean.
+Changes = Mapping[str, Value]  # Values by the axis's name.
 Change = Callable[[Scale, Any], Scale | None]
 
 
 @dataclasses.dataclass(frozen=True)
 class Axis:
-    """One way to differ. `alters` is what is never the same as the base's: 'logits' (of the same
-    parameters), 'parameters' (their names or shapes), 'initial values', 'dropout' (the logits of
-    training) or 'data'. `values` are those that may be drawn; where `is_drawn` is false a suite may
-    name the axis, but none is drawn, and `parse` raises UserError for what is no value of it.
+    """One way in which a variant may differ from its base.
+
+    Attributes:
+        summary: A short description for listings.
+        alters: What always differs from the base: 'logits' (of the same parameters), 'parameters'
+            (their names or shapes), 'initial values', 'dropout' (the logits in training) or 'data'.
+        values: The values that may be drawn.
+        change: Returns the changed scale for a value, or None where that changes nothing.
+        is_drawn: Whether the axis is drawn for a suite; if not, a suite may still name it.
+        parse: Raises UserError for something that is not a value of the axis; None where only
+            `values` are allowed.
     """
 
     summary: str
@@ -51,12 +58,12 @@ def _style(field: str) -> Change:
 def _activation(scale: Scale, value: str) -> Scale | None:
     style: Any = scale.model.get("style")
     if style is not None and style.activation.startswith(value):
-        return None  # GELU's two forms differ by less than a variant should
+        return None  # The two forms of GELU differ less than a variant should.
     return _style("activation")(scale, value)
 
 
 def _times(*names: str) -> Change:
-    """The model's sizes of those names, as far as it has them, times the value."""
+    """Return a change that multiplies the model's sizes of these names, where it has them."""
 
     def change(scale: Scale, factor: float) -> Scale | None:
         sizes = {name: scale.model[name] * factor for name in names if name in scale.model}
@@ -193,7 +200,15 @@ AXES: Mapping[str, Axis] = {
 
 
 def changed(scale: Scale, changes: Changes) -> Scale | None:
-    """Return the scale with all changes; None where one of them changes nothing there."""
+    """Return the scale with all changes.
+
+    Args:
+        scale: The scale of the base workload.
+        changes: The value for each axis, by the axis's name.
+
+    Returns:
+        The new scale, or None where one of the changes changes nothing in this scale.
+    """
     result: Scale | None = scale
     for name, value in changes.items():
         if result is not None:
@@ -204,7 +219,10 @@ def changed(scale: Scale, changes: Changes) -> Scale | None:
 
 
 def offered(scale: Scale) -> dict[str, tuple[Value, ...]]:
-    """Return the values that change the scale, by axis, of the axes that are drawn and have any."""
+    """Return the values that would change the scale, by the axis's name.
+
+    Axes that are not drawn and axes without such a value are left out.
+    """
     values_by_axis = {
         name: tuple(value for value in axis.values if changed(scale, {name: value}) is not None)
         for name, axis in AXES.items()
@@ -214,9 +232,14 @@ def offered(scale: Scale) -> dict[str, tuple[Value, ...]]:
 
 
 def check(where: str, changes: Any) -> Changes:
-    """Return changes that a file gives, if every axis and value is in the table.
+    """Return the changes from a file, after checking that every axis and value is in the table.
 
-    Raises UserError, which begins with `where`, for others.
+    Args:
+        where: The place in the file, with which messages begin.
+        changes: The parsed content of the file.
+
+    Raises:
+        UserError: It is not an object with at least one axis, or has an unknown axis or value.
     """
     if not isinstance(changes, Mapping) or not changes:
         raise UserError(f"{where}: expected an object of axes and values with at least one axis")
@@ -242,10 +265,18 @@ def vary(
     changes: Changes,
     targets: Mapping[str, Mapping[str, Target]],
 ) -> WorkloadDefinition:
-    """Return the variant of a workload, at the scales where every change changes something.
+    """Return the variant of a workload, at those scales where every change changes something.
 
-    Budgets are the base's (AlgoPerf's rule); `targets` by scale and source of data are its own.
-    Raises UserError where that is no scale.
+    Budgets stay the base's, by AlgoPerf's rule.
+
+    Args:
+        base: The base workload.
+        name: The variant's name.
+        changes: The value for each axis, by the axis's name.
+        targets: The variant's own targets, by scale and by source of data.
+
+    Raises:
+        UserError: There is no such scale.
     """
     scales = {}
     for scale_name, scale in base.scales.items():

@@ -1,11 +1,10 @@
-"""Parameters by name, in NumPy: their roles, their initial values, and how the frameworks' layouts
-differ.
+"""Parameters by name, in NumPy: their roles, initial values, and layouts in the two frameworks.
 
-A parameter's name is the path of module names and the leaf, joined by '/', as flax has it:
-`block_0/attention/qkv/kernel`. Leaves are `kernel`, `bias`, `scale`, `embedding`. Both models of a
-workload use the same module names, and these say a parameter's role: a module with `norm` in its
-name is a layer norm (`batch_norm`: a batch norm); attention projections are called `query`, `key`,
-`value`, `qkv`, `key_value` and `attention_out`.
+A parameter's name is the path of module names and the leaf, joined by '/', as in flax:
+`block_0/attention/qkv/kernel`. The leaves are `kernel`, `bias`, `scale` and `embedding`. Both
+models of a workload use the same module names, which determine a parameter's role. A module with
+`norm` in its name is a layer norm, or with `batch_norm` a batch norm. Attention projections are
+called `query`, `key`, `value`, `qkv`, `key_value` and `attention_out`.
 """
 
 import zlib
@@ -27,7 +26,12 @@ Shape = tuple[int, ...]
 
 
 def parameter_type(name: str, shape: Shape) -> ParameterType:
-    """The role of a parameter, from its name and the number of its dimensions."""
+    """Return the role of a parameter.
+
+    Args:
+        name: Its name.
+        shape: Its shape; a kernel with more than two dimensions is one of a convolution.
+    """
     *folders, leaf = name.split("/")
     module = folders[-1] if folders else ""
     if "norm" in module:
@@ -45,10 +49,18 @@ def parameter_type(name: str, shape: Shape) -> ParameterType:
 def initial_value(
     name: str, shape: Shape, std: Callable[[], float], seed: tuple[int, int]
 ) -> np.ndarray:
-    """A parameter's first value in JAX's layout: norm scales 1, biases 0, the rest normal(0, std).
+    """Return the initial value of a parameter, in JAX's layout.
 
-    Each draws from a stream of its own, by (seed, name), so that both frameworks start from the
-    same function and a model's other parameters do not matter.
+    Scales of norms (and running variances) are 1, biases (and running means) are 0, and all others
+    are normal with mean 0. Each parameter draws from a random stream of its own, determined by the
+    seed and its name. So both frameworks start from the same function, and it does not matter which
+    other parameters a model has.
+
+    Args:
+        name: Its name.
+        shape: Its shape in JAX's layout.
+        std: Returns the standard deviation; called only where the value is normal.
+        seed: The seed.
     """
     leaf = name.rsplit("/", 1)[-1]
     if leaf in ("scale", "var"):
@@ -66,7 +78,13 @@ def describe(
     is_output: Callable[[str], bool],
     tensors: Mapping[str, object] | None = None,
 ) -> Parameters:
-    """The parameters as an optimizer-form submission sees them."""
+    """Return the parameters in the form in which an optimizer-form submission sees them.
+
+    Args:
+        shapes: Their shapes by name, in the framework's own layout.
+        is_output: Returns whether the parameter of a name belongs to the output layer.
+        tensors: PyTorch's tensors by name; None in JAX.
+    """
     return Parameters(
         Parameter(
             name, parameter_type(name, shape), shape, is_output(name), (tensors or {}).get(name)
@@ -76,8 +94,14 @@ def describe(
 
 
 def to_torch(name: str, value: np.ndarray) -> np.ndarray:
-    """A JAX-layout parameter as PyTorch lays it out: dense (in, out) -> (out, in), convolution HWIO
-    -> OIHW.
+    """Return a parameter in PyTorch's layout.
+
+    A dense kernel goes from (in, out) to (out, in), and a kernel of a convolution from HWIO to
+    OIHW. All others are the same in both frameworks.
+
+    Args:
+        name: Its name.
+        value: Its value in JAX's layout.
     """
     if not name.endswith("kernel"):
         return value
@@ -85,14 +109,19 @@ def to_torch(name: str, value: np.ndarray) -> np.ndarray:
 
 
 def from_torch(name: str, value: np.ndarray) -> np.ndarray:
-    """The inverse of `to_torch`."""
+    """Return a parameter in JAX's layout; this is the inverse of `to_torch`.
+
+    Args:
+        name: Its name.
+        value: Its value in PyTorch's layout.
+    """
     if not name.endswith("kernel"):
         return value
     return np.ascontiguousarray(np.moveaxis(value, (0, 1), (-1, -2)))
 
 
 def jax_shape(name: str, shape: Shape) -> Shape:
-    """The shape in JAX's layout of a parameter that has this one in PyTorch's."""
+    """Return the shape of a parameter in JAX's layout, from its shape in PyTorch's."""
     if not name.endswith("kernel"):
         return shape
     outputs, inputs, *window = shape
@@ -100,5 +129,9 @@ def jax_shape(name: str, shape: Shape) -> Shape:
 
 
 def fan_in(shape: Shape) -> int:
-    """The number of inputs of a dense or convolution kernel in JAX's layout."""
+    """Return the number of inputs of a dense or convolution kernel.
+
+    Args:
+        shape: Its shape in JAX's layout.
+    """
     return int(np.prod(shape[:-1]))

@@ -1,4 +1,7 @@
-"""`suite.json`: held-out variants of workloads, with their targets and how they were found."""
+"""Read `suite.json`, which holds held-out variants of workloads with their targets.
+
+It also holds how the variants were drawn and their targets set.
+"""
 
 import dataclasses
 import json
@@ -14,8 +17,11 @@ FORMAT = 1
 
 @dataclasses.dataclass(frozen=True)
 class Suite:
-    """What a suite's file holds: base workload and variant by the variant's name, and all the
-    rest of the document.
+    """The content of a suite's file.
+
+    Attributes:
+        variants: The base workload's name and the variant, by the variant's name.
+        document: The whole document.
     """
 
     variants: Mapping[str, tuple[str, Variant]]
@@ -25,16 +31,16 @@ class Suite:
 def read(
     path: str | Path, bases: Sequence[str] | None = None, taken: Collection[str] = ()
 ) -> Suite:
-    """Return the suite of a file.
+    """Read a suite from a file.
 
     Args:
         path: The file.
-        bases: The base workloads that there are; None takes any, as the scorer does, which reads
-            files and needs no workload.
+        bases: The names of the base workloads that exist. None accepts any name, as the scorer
+            does, which reads files and needs no workload.
         taken: Names that no variant of the suite may have.
 
     Raises:
-        UserError: The file is no suite; the message names the place in it.
+        UserError: The file is not a suite; the message names the place in it.
     """
     try:
         document = json.loads(Path(path).read_bytes())
@@ -61,7 +67,7 @@ def read(
 def _base(
     where: str, name: str, given: Any, bases: Sequence[str] | None, taken: Collection[str]
 ) -> str:
-    """The name of the workload that an entry is a variant of."""
+    """Return the name of the base workload of an entry."""
     if not isinstance(given, dict) or not isinstance(given.get("base"), str):
         raise UserError(f'{where}: expected an object with "base", "changes" and "targets"')
     base: str = given["base"]

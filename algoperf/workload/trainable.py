@@ -1,11 +1,12 @@
-"""Which of a model's parameters train, and what is added to it that does.
+"""Choose which of a model's parameters train, and which parameters are added for that.
 
-A technique is a row of `TECHNIQUES`, a text names one and sets its settings ('lora rank=4 alpha=8
-targets=qkv,up'), and `bind` says what that means for the parameters of a model, by name. Neither
-the models nor the workloads know of it: `backends/jax_tuning.py` and `backends/torch_tuning.py` let
-the added parameters act on the outputs of layers. docs/fine_tuning.md has the table.
+A technique is a row of `TECHNIQUES`. A text names a technique and its settings ('lora rank=4
+alpha=8 targets=qkv,up'), and `bind` applies it to the parameters of a model, by name. Neither the
+models nor the workloads know about techniques: `backends/jax_tuning.py` and
+`backends/torch_tuning.py` apply the added parameters to the outputs of layers. The table is in
+docs/fine_tuning.md.
 
-The output layer trains in every technique, unless its weights are an embedding's.
+The output layer trains in every technique, unless its weights are those of an embedding.
 """
 
 import dataclasses
@@ -21,13 +22,13 @@ from algoperf.spec import ParameterType
 from algoperf.workload import parameters
 
 Shape = tuple[int, ...]
-Shapes = Mapping[str, Shape]  # by a parameter's name, or by a layer's path
+Shapes = Mapping[str, Shape]  # Keys are names of parameters or paths of layers.
 LORA_TARGETS = (
     "qkv",
     "query",
     "value",
-)  # peft's for GPT-2 and for BART, as far as a model has them
-ADAPTED = ("attention_out", "down")  # what attention and feed-forward layers add to the residual
+)  # These are peft's targets for GPT-2 and BART; a model may lack some.
+ADAPTED = ("attention_out", "down")  # The layers whose output is added to the residual stream.
 PROMPTED = "token"
 LORA = "lora"
 NORMS = (ParameterType.LAYER_NORM_SCALE, ParameterType.LAYER_NORM_BIAS)
@@ -35,7 +36,12 @@ NORMS = (ParameterType.LAYER_NORM_SCALE, ParameterType.LAYER_NORM_BIAS)
 
 @dataclasses.dataclass(frozen=True)
 class Chosen:
-    """A technique by name, with all of its settings."""
+    """A technique that was chosen.
+
+    Attributes:
+        technique: Its name.
+        settings: The values of all its settings by name.
+    """
 
     technique: str
     settings: Mapping[str, Any]
@@ -43,10 +49,16 @@ class Chosen:
 
 @dataclasses.dataclass(frozen=True)
 class Technique:
-    """`trains(name, shape)` says whether one of the model's own parameters does, and
-    `add(settings, layers)` which parameters each layer gets besides, (shape by name below the
-    layer) by its path; `layers` are the shapes of kernels by their layer's path, and of embeddings
-    by name. `kind` is what is added, `settings` are the defaults.
+    """A technique of fine-tuning.
+
+    Attributes:
+        summary: A short description for listings.
+        trains: `trains(name, shape)` returns whether one of the model's own parameters trains.
+        kind: The kind of what is added: 'lora', 'adapter', 'prompt', or '' for nothing.
+        settings: The default of each setting.
+        add: `add(settings, layers)` returns the parameters that are added to each layer, as shapes
+            by name below the layer, by the layer's path. `layers` holds the shapes of kernels by
+            the path of their layer, and those of embeddings by name.
     """
 
     summary: str
@@ -58,11 +70,13 @@ class Technique:
 
 @dataclasses.dataclass(frozen=True)
 class Trainable:
-    """What trains of one model.
+    """What trains in one particular model.
 
-    `frozen` names the model's own parameters that do not, `added` has the shapes of what is added,
-    in JAX's layout, and `kinds` what is added to a layer, by its path: 'lora', 'adapter' or
-    'prompt'. `scale` is LoRA's alpha / rank.
+    Attributes:
+        frozen: The names of the model's own parameters that do not train.
+        added: The shapes of the added parameters by name, in JAX's layout.
+        kinds: The kind of what is added to a layer ('lora', 'adapter' or 'prompt'), by its path.
+        scale: LoRA's alpha / rank.
     """
 
     frozen: frozenset[str] = frozenset()
@@ -71,7 +85,13 @@ class Trainable:
     scale: float = 1.0
 
     def folded_names(self, names: Iterable[str]) -> set[str]:
-        """Of all parameters' names those that `folded` leaves, or would have to."""
+        """Return the names of the parameters that remain after `folded`.
+
+        Added parameters that `folded` cannot merge are among them.
+
+        Args:
+            names: The names of all parameters.
+        """
         kinds = {f"{path}/": kind for path, kind in self.kinds.items()}
         in_a_kernel = tuple(path for path, kind in kinds.items() if kind == LORA)
         return {
@@ -79,10 +99,17 @@ class Trainable:
         }
 
     def folded(self, values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Return the model's own parameters, of `values` by name that hold what is added as well:
-        LoRA's product becomes part of its layer's kernel, W + (alpha / rank) A B in JAX's layout.
+        """Return the model's own parameters, with the added ones merged into them.
 
-        Raises UserError where what is added is no part of any layer.
+        LoRA's product becomes part of the kernel of its layer: W + (alpha / rank) A B in JAX's
+        layout (Hu et al. 2022).
+
+        Args:
+            values: All parameters by name, in JAX's layout.
+
+        Raises:
+            UserError: An added parameter belongs to no layer of the model, as those of adapters and
+                prompts.
         """
         own = {name: value for name, value in values.items() if name not in self.added}
         for path, kind in self.kinds.items():
@@ -104,7 +131,7 @@ def _is_norm(name: str, shape: Shape) -> bool:
 
 
 def _lora(settings: Mapping[str, Any], layers: Shapes) -> Mapping[str, Shapes]:
-    """Two thin matrices beside each target (Hu et al. 2022)."""
+    """Return two low-rank matrices beside each target layer (Hu et al. 2022)."""
     dense = {path: shape for path, shape in layers.items() if not _is_embedding(path)}
     names = {path.rpartition("/")[2] for path in dense}
     targets = settings["targets"]
@@ -119,7 +146,7 @@ def _lora(settings: Mapping[str, Any], layers: Shapes) -> Mapping[str, Shapes]:
 
 
 def _adapters(settings: Mapping[str, Any], layers: Shapes) -> Mapping[str, Shapes]:
-    """Two layers with a bottleneck after each layer that adds to the residual stream."""
+    """Return two layers with a bottleneck after each layer that adds to the residual stream."""
     size = settings["bottleneck"]
     return {
         path: {
@@ -134,7 +161,7 @@ def _adapters(settings: Mapping[str, Any], layers: Shapes) -> Mapping[str, Shape
 
 
 def _prompt(settings: Mapping[str, Any], layers: Shapes) -> Mapping[str, Shapes]:
-    """Rows before those of the tokens."""
+    """Return the embeddings of virtual tokens, which come before those of the text."""
     _, width = layers[f"{PROMPTED}/embedding"]
     return {PROMPTED: {"prompt/embedding": (settings["tokens"], width)}}
 
@@ -173,7 +200,11 @@ TECHNIQUES: Mapping[str, Technique] = {
 def parse(text: Any) -> Chosen:
     """Return the technique that a text names, with its settings.
 
-    Raises UserError for anything else, in one line that says what is allowed.
+    Args:
+        text: A technique's name and settings, as 'lora rank=4'.
+
+    Raises:
+        UserError: It is anything else; the message says what is allowed.
     """
     words = text.split() if isinstance(text, str) else []
     if not words:
@@ -196,7 +227,7 @@ def parse(text: Any) -> Chosen:
 
 
 def _value(where: str, text: str, default: Any) -> Any:
-    """The value of a setting, of its default's kind."""
+    """Return the value of a setting, converted to the type of its default."""
     if isinstance(default, tuple):
         names = tuple(text.split(","))
         if not all(names):
@@ -215,10 +246,15 @@ def _value(where: str, text: str, default: Any) -> Any:
 
 
 def bind(text: str | None, shapes: Shapes, is_output: Callable[[str], bool]) -> Trainable:
-    """Return what a technique means for a model with parameters of these shapes, in JAX's layout;
-    without one all of them train. `is_output(name)` tells those of the output layer.
+    """Apply a technique to a model.
 
-    Raises UserError where a technique names layers that the model does not have.
+    Args:
+        text: The technique and its settings; None trains all parameters.
+        shapes: The shapes of the model's parameters by name, in JAX's layout.
+        is_output: Returns whether the parameter of a name belongs to the output layer.
+
+    Raises:
+        UserError: It is no technique, or names layers that the model does not have.
     """
     if text is None:
         return Trainable()
@@ -243,11 +279,17 @@ def bind(text: str | None, shapes: Shapes, is_output: Callable[[str], bool]) -> 
 def initial_value(
     name: str, shape: Shape, model: Mapping[str, np.ndarray], seed: tuple[int, int]
 ) -> np.ndarray:
-    """The first value of an added parameter, in JAX's layout, drawn by (seed, name).
+    """Return the initial value of an added parameter, in JAX's layout.
 
-    What maps back to the layer's width starts at 0, so that the model starts as it was; what maps
-    from it is uniform with the standard deviation 1 / sqrt(3 inputs), as in peft. Virtual tokens
-    start as tokens of the vocabulary, `model`'s own (Lester et al. 2021, section 2.2).
+    Parameters that map back to the layer's width are 0, so that the model starts as it was. Those
+    that map from that width are uniform with the standard deviation 1 / sqrt(3 inputs), as in peft.
+    Virtual tokens start as tokens of the model's own vocabulary (Lester et al. 2021, section 2.2).
+
+    Args:
+        name: The parameter's name, which with the seed determines the random values.
+        shape: Its shape in JAX's layout.
+        model: The model's own parameters by name.
+        seed: The seed.
     """
     layer = name.split("/")[-2]
     generator = np.random.Generator(

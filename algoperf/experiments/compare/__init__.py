@@ -1,6 +1,6 @@
 """`algoperf compare`: techniques, frameworks or batch sizes side by side.
 
-`request` says which runs a comparison has, `measures` what is read from each, `document` joins the
-seeds of a row, `agreement` sets two frameworks' curves against each other, `tables` and `plots`
-show it, `command` does it all.
+`request` plans the runs of a comparison, `measures` reads figures from each, and `document` joins
+the trials of a row. `agreement` compares the curves of two frameworks. `tables` and `plots` show
+the comparison.
 """

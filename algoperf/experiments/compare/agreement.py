@@ -1,4 +1,4 @@
-"""How far the curves of two frameworks differ that trained the same thing."""
+"""Measure how far the curves of two frameworks that trained the same thing differ."""
 
 import dataclasses
 import math
@@ -6,19 +6,26 @@ from collections.abc import Mapping, Sequence
 
 from algoperf.experiments.compare.measures import STEP, Rows, Trial
 
-FIRST_STEPS = 20  # as many as the parity gate trains
-Curve = Mapping[int, float]  # by step
+FIRST_STEPS = 20  # The parity test trains as many steps.
+Curve = Mapping[int, float]  # Values by step.
 
 
 @dataclasses.dataclass(frozen=True)
 class Agreement:
-    """The largest differences over all pairs of trials with one seed, None where nothing is common
-    to both.
+    """The largest differences between two frameworks, over all pairs of trials with the same seed.
 
-    All are relative: |a - b| / max(|a|, |b|). `step_0` is that of the training
-    loss before the first update, `first_steps` that of those up to `FIRST_STEPS`, `all_steps` that
-    of all recorded ones; `validation_loss` is over all evaluations, `metric_last` of the target
-    metric at the last evaluation. `same_rows`: whether both were trained on the same data.
+    All differences are relative: |a - b| / max(|a|, |b|). They are None where the two frameworks
+    have no step in common.
+
+    Attributes:
+        frameworks: The two frameworks.
+        pairs: The number of pairs of trials.
+        step_0: The difference of the training loss before the first update.
+        first_steps: That of the training loss at steps up to `FIRST_STEPS`.
+        all_steps: That of the training loss at all recorded steps.
+        validation_loss: That of the validation loss at all evaluations.
+        metric_last: That of the target metric at the last evaluation.
+        same_rows: Whether both frameworks were trained on the same data.
     """
 
     frameworks: tuple[str, str]
@@ -32,12 +39,16 @@ class Agreement:
 
 
 def curve(rows: Rows, column: str) -> dict[int, float]:
-    """The values of a column by step."""
+    """Return the values of a column by step; rows without the column are left out."""
     return {int(row[STEP]): row[column] for row in rows if column in row}
 
 
 def relative_difference(first: float, second: float) -> float:
-    """|a - b| / max(|a|, |b|), 0 where both are 0; infinite where one is not finite."""
+    """Return |a - b| / max(|a|, |b|).
+
+    Returns:
+        0 where both values are 0, and infinity where one of them is not finite.
+    """
     if not (math.isfinite(first) and math.isfinite(second)):
         return math.inf
     largest = max(abs(first), abs(second))
@@ -45,7 +56,7 @@ def relative_difference(first: float, second: float) -> float:
 
 
 def relative_differences(first: Curve, second: Curve) -> dict[int, float]:
-    """The relative difference at each step that both curves have."""
+    """Return the relative difference at each step that both curves have."""
     return {
         step: relative_difference(value, second[step])
         for step, value in first.items()
@@ -54,7 +65,12 @@ def relative_differences(first: Curve, second: Curve) -> dict[int, float]:
 
 
 def of(frameworks: tuple[str, str], pairs: Sequence[tuple[Trial, Trial]]) -> Agreement:
-    """Set the trials of one framework against those of the other with the same seed."""
+    """Compare the trials of one framework with those of another.
+
+    Args:
+        frameworks: The two frameworks.
+        pairs: A trial of each, with the same seed.
+    """
     training: list[tuple[int, float]] = []
     validation: list[float] = []
     last: list[float] = []

@@ -1,4 +1,6 @@
-"""A comparison as plain values: a row for each arm, seeds joined by their median, and what is
+"""A comparison as plain values.
+
+It has a row for each arm, whose trials are joined by their median, and a list of the runs that are
 missing.
 """
 
@@ -20,7 +22,14 @@ from algoperf.trial.goal import Goal
 
 @dataclasses.dataclass(frozen=True)
 class Spread:
-    """The values of a row's seeds; infinite is a target that was missed."""
+    """The spread of one measure over the trials of a row.
+
+    Attributes:
+        median: The median of the values.
+        low: The smallest value.
+        high: The largest value.
+        values: All values; infinity stands for a target that was missed.
+    """
 
     median: float
     low: float
@@ -30,7 +39,13 @@ class Spread:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Row:
-    """An arm and those of its trials that have ended, by their number."""
+    """An arm of a comparison with those of its trials that have ended.
+
+    Attributes:
+        arm: The arm.
+        trials: The trials by their number, from 1.
+        table: The measures by name.
+    """
 
     arm: Arm
     trials: Mapping[int, Trial]
@@ -38,7 +53,7 @@ class Row:
 
     @property
     def spreads(self) -> dict[str, Spread | None]:
-        """The spread of each measure, None where no trial has it."""
+        """The spread of each measure, or None where no trial has it."""
         measured = [trial.measured(self.table) for trial in self.trials.values()]
         has_target = any(trial.goal.validation is not None for trial in self.trials.values())
         return {
@@ -50,13 +65,16 @@ class Row:
 
     @property
     def reached(self) -> int:
-        """How many trials met the comparison's target."""
+        """The number of trials that met the comparison's target."""
         return sum(trial.crossing() is not None for trial in self.trials.values())
 
 
 def spread(values: Iterable[Number], *, counts_misses: bool = False) -> Spread | None:
-    """Median and range of the values that are known; with `counts_misses` an unknown one is
-    infinite.
+    """Return the median and the range of the values that are known, or None if none is.
+
+    Args:
+        values: The values; None is one that is not known.
+        counts_misses: Whether a value that is not known counts as infinite, being a missed target.
     """
     known = [
         math.inf if value is None else value
@@ -70,7 +88,14 @@ def spread(values: Iterable[Number], *, counts_misses: bool = False) -> Spread |
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Comparison:
-    """What has ended of a comparison, and where two frameworks are in it, how they agree."""
+    """The trials of a comparison that have ended, and how two frameworks among them agree.
+
+    Attributes:
+        plan: The plan of the comparison.
+        rows: A row for each arm.
+        goal: The comparison's target.
+        missing: The runs that have no result yet.
+    """
 
     plan: ComparePlan
     rows: Sequence[Row]
@@ -79,7 +104,7 @@ class Comparison:
 
     @property
     def pairs(self) -> list[tuple[Row, Row]]:
-        """Rows that differ in their framework alone."""
+        """The pairs of rows that differ only in their framework."""
         by_setting: dict[Any, list[Row]] = {}
         for row in self.rows:
             by_setting.setdefault((row.arm.technique, row.arm.batch_size), []).append(row)
@@ -87,7 +112,10 @@ class Comparison:
 
     @property
     def agreements(self) -> list[tuple[Arm, agreement.Agreement]]:
-        """The agreement of each pair that has trials of one seed in both frameworks."""
+        """The agreement of each pair of rows that has trials of the same seed in both frameworks.
+
+        Trials that failed are left out. Each comes with the first row's arm.
+        """
         agreements = []
         for one, other in self.pairs:
             common = sorted(
@@ -103,13 +131,16 @@ class Comparison:
 
     @property
     def machines(self) -> list[str]:
-        """What machines the trials ran on, with their threads: times of two are not comparable."""
+        """Descriptions of the machines on which the trials ran, with the number of their threads.
+
+        Times that were measured on two different machines are not comparable.
+        """
         trials = [trial for row in self.rows for trial in row.trials.values()]
         return list(dict.fromkeys(_machine(trial.flags.get("hardware", {})) for trial in trials))
 
     @property
     def energies(self) -> list[tuple[Row, dict[str, Any]]]:
-        """What codecarbon measured, of each trial that has it."""
+        """The row and codecarbon's figures of each trial that has them."""
         measured = (
             (row, (trial.result.get("resources") or {}).get("carbon"))
             for row in self.rows
@@ -119,17 +150,17 @@ class Comparison:
 
     @property
     def estimates_energy(self) -> bool:
-        """Whether no sensor read the energy of some trial."""
+        """Whether the energy of some trial was estimated without any sensor."""
         return any(energy["is_estimate"] for _, energy in self.energies)
 
     @property
     def notes(self) -> list[str]:
-        """What the reader of the table should know, a line each."""
+        """Facts that a reader of the tables should know, one text for each."""
         return [*_notes(self)]
 
 
 def make(plan: ComparePlan) -> Comparison:
-    """Read what has ended of a comparison's runs."""
+    """Read the results of those runs of a comparison that have ended."""
     goal = Goal(plan.definition.target_metric, plan.definition.higher_is_better, plan.target)
     by_arm: dict[Arm, dict[int, Trial]] = {arm: {} for arm in plan.arms}
     missing = []
@@ -176,13 +207,18 @@ def _notes(comparison: Comparison) -> Iterable[str]:
         yield "these ran on different machines: their times are not comparable"
     sensors = []
     for row, energy in comparison.energies:
-        if energy["sensors"] not in sensors:  # the first of each kind stands for the others
+        if energy["sensors"] not in sensors:  # One note for each set of sensors is enough.
             sensors.append(energy["sensors"])
             yield f"{row.arm.label}: {carbon.line(energy)}"
 
 
 def to_json(comparison: Comparison, command: str) -> dict[str, Any]:
-    """The comparison as `compare.json` has it."""
+    """Return the comparison as the content of `compare.json`.
+
+    Args:
+        comparison: The comparison.
+        command: The command line that asked for it.
+    """
     plan = comparison.plan
     return {
         "command": command,
@@ -217,9 +253,11 @@ def to_json(comparison: Comparison, command: str) -> dict[str, Any]:
 
 
 def cells(comparison: Comparison) -> tuple[list[str], list[list[Any]]]:
-    """Return (columns, a list of values for each row): what tells it apart, and each measure's
-    median, and its range as `_low` and `_high`; None is what is unknown, inf a target that was
-    missed.
+    """Return the comparison as a table: the names of the columns, and the values of each row.
+
+    The first columns tell the rows apart. Each measure then has its median, and its range in the
+    columns ending with `_low` and `_high`. A value that is not known is None, and a target that was
+    missed is infinite.
     """
     names = [f"{name}{end}" for name in comparison.rows[0].table for end in ("", "_low", "_high")]
     fixed = ["workload", "technique", "framework", "batch_size", "trials", "reached"]
@@ -235,7 +273,10 @@ def cells(comparison: Comparison) -> tuple[list[str], list[list[Any]]]:
 
 
 def write_csv(comparison: Comparison, path: Path) -> None:
-    """Write `cells`; empty is what is unknown."""
+    """Write the table that `cells` returns to a CSV file.
+
+    A value that is not known is left empty.
+    """
     columns, rows = cells(comparison)
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")

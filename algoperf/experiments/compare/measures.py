@@ -1,6 +1,6 @@
-"""What a comparison reads from a run folder: a table of measures, and the curves.
+"""Read a comparison's figures from a run folder: a table of measures, and the curves.
 
-Units are in the names: seconds, bytes, joules, kWh. What a run does not have is None.
+Units are in the names: seconds, bytes, joules, kWh. A figure that a run does not have is None.
 """
 
 import dataclasses
@@ -21,7 +21,15 @@ Rows = Sequence[Mapping[str, float]]
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Trial:
-    """One trial that has ended: its result, its evaluations and its training scalars."""
+    """One trial that has ended.
+
+    Attributes:
+        result: The content of its `result.json`.
+        flags: Its configuration.
+        evaluations: Its evaluations, as numbers by column.
+        scalars: Its training scalars, as numbers by column.
+        goal: The comparison's target, whatever the trial's own was.
+    """
 
     result: Mapping[str, Any]
     flags: Mapping[str, Any]
@@ -31,20 +39,27 @@ class Trial:
 
     @property
     def failed(self) -> bool:
-        """Whether it failed: then only what it reached before counts."""
+        """Whether the trial failed, so that only its curve up to then counts."""
         return bool(self.result["status"] == "failed")
 
     @property
     def metric(self) -> str:
-        """The column that decides."""
+        """The column of the target metric."""
         return f"validation/{self.goal.metric}"
 
     def crossing(self) -> Mapping[str, float] | None:
-        """The first evaluation that meets the comparison's target; None where there is none."""
+        """Return the first evaluation that meets the comparison's target, or None."""
         return next((row for row in self.evaluations if self.goal.is_met(row)), None)
 
     def measured(self, table: Mapping[str, "Measure"]) -> dict[str, Number]:
-        """All measures of the table by name; of a trial that failed those of its curve alone."""
+        """Return the values of all measures by name.
+
+        A value is None where it is not known or not finite. A trial that failed has only the
+        measures of its curve.
+
+        Args:
+            table: The measures by name.
+        """
         return {
             name: _finite(measure.of(self)) if measure.of_curve or not self.failed else None
             for name, measure in table.items()
@@ -53,8 +68,12 @@ class Trial:
 
 @dataclasses.dataclass(frozen=True)
 class Measure:
-    """One figure of a trial. `of_curve`: known of trials that failed, too. A `miss` counts as
-    infinite where a row's seeds are joined.
+    """One figure of a trial.
+
+    Attributes:
+        of: Returns the figure of a trial, or None where it is not known.
+        of_curve: Whether it is read from the curve, so that it is known for failed trials, too.
+        miss: Whether None means a missed target, which counts as infinite when trials are joined.
     """
 
     of: Callable[[Trial], Number]
@@ -63,7 +82,15 @@ class Measure:
 
 
 def read(folder: Path, goal: Goal) -> Trial | None:
-    """The trial of a folder, judged by `goal`; None where it has not ended."""
+    """Read a trial from its run folder.
+
+    Args:
+        folder: The run folder.
+        goal: The comparison's target.
+
+    Returns:
+        The trial, or None where it has not ended.
+    """
     result = run_log.read_result(folder)
     if result is None:
         return None
@@ -76,7 +103,7 @@ def _finite(value: Number) -> Number:
 
 
 def _at(*path: str) -> Callable[[Trial], Number]:
-    """The number at that place of the result."""
+    """Return a function that reads the number at a path of keys in a trial's result."""
 
     def read(trial: Trial) -> Number:
         value: Any = trial.result
@@ -88,7 +115,12 @@ def _at(*path: str) -> Callable[[Trial], Number]:
 
 
 def _final(split: str, name: str | None = None) -> Callable[[Trial], Number]:
-    """A split's last value of the target metric, or of a metric by name."""
+    """Return a function that reads the last value of a metric on a split.
+
+    Args:
+        split: The split.
+        name: The metric; None is the target metric.
+    """
 
     def read(trial: Trial) -> Number:
         return _at("final", f"{split}/{name or trial.goal.metric}")(trial)
@@ -128,8 +160,10 @@ def _last_norm(trial: Trial) -> Number:
 
 
 def _step_s(trial: Trial) -> Number:
-    """The median over the stretches between evaluations of a step's seconds on the clock. The first
-    evaluation follows step 1, so that no stretch holds the compilation.
+    """Return the median time of a step in seconds of submission time.
+
+    It is the median over the stretches between evaluations. The first evaluation follows step 1, so
+    no stretch contains the compilation.
     """
     stretches = [
         (after[CLOCK] - before[CLOCK]) / (after[STEP] - before[STEP])
@@ -140,7 +174,7 @@ def _step_s(trial: Trial) -> Number:
 
 
 def _compile_s(trial: Trial) -> Number:
-    """The first step less the median step."""
+    """Return the time of the first step minus that of the median step, in seconds."""
     first_s, step_s = _at("ledger", "first_step_s")(trial), _step_s(trial)
     return None if first_s is None or step_s is None else first_s - step_s
 
@@ -176,7 +210,12 @@ MEASURES: Mapping[str, Measure] = {
 
 
 def table(metrics: Iterable[str], target_metric: str) -> dict[str, Measure]:
-    """`MEASURES`, and behind them the test values of a workload's other metrics."""
+    """Return `MEASURES`, followed by the test values of the workload's other metrics.
+
+    Args:
+        metrics: The names of the workload's metrics.
+        target_metric: The target metric, which `MEASURES` has already.
+    """
     others = {
         test_of(name): Measure(_final("test", name)) for name in metrics if name != target_metric
     }
@@ -184,5 +223,5 @@ def table(metrics: Iterable[str], target_metric: str) -> dict[str, Measure]:
 
 
 def test_of(metric: str) -> str:
-    """The name of the measure that is another metric's test value."""
+    """Return the name of the measure that is a metric's value on the test split."""
     return f"test_{metric}"

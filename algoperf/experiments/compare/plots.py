@@ -1,7 +1,7 @@
-"""The plots of a comparison: quality against cost, and curves over each other.
+"""The plots of a comparison: quality against cost, and the curves of all rows.
 
-Drawn in the style of the leaderboard's plots (`scoring.output.plot_style`): a colour for each row,
-dashes for the second framework.
+They are drawn in the style of the leaderboard's plots (`scoring.output.plot_style`). Each row has
+a colour, and the second framework is dashed.
 """
 
 import math
@@ -25,11 +25,20 @@ if TYPE_CHECKING:
 PANEL_IN = (4.9, 3.6)
 MARKERS = "osD^v"
 MIB = 2**20
-LOG_FROM = 20.0  # times: an axis that spans more is logarithmic
+# An axis is logarithmic if its largest value is more than this many times its smallest.
+LOG_FROM = 20.0
 
 
 def write(comparison: Comparison, out: Path) -> list[Path]:
-    """Write quality_cost and curves as PNG and SVG, where there is anything to draw."""
+    """Write the plots `quality_cost` and `curves` as PNG and SVG files.
+
+    Args:
+        comparison: The comparison.
+        out: The folder.
+
+    Returns:
+        The files; none where no trial has ended.
+    """
     if not any(row.trials for row in comparison.rows):
         return []
     with style.context():
@@ -38,8 +47,10 @@ def write(comparison: Comparison, out: Path) -> list[Path]:
 
 
 def looks(comparison: Comparison) -> list[dict[str, Any]]:
-    """Colour, dashes and marker of each row: frameworks of one technique or batch size share the
-    colour, unless they are all there is.
+    """Return the colour, dashes and marker of each row, as arguments of matplotlib.
+
+    The frameworks of one technique or batch size share its colour, unless the rows differ in
+    nothing but the framework.
     """
     groups = [(row.arm.technique, row.arm.batch_size) for row in comparison.rows]
     order = list(dict.fromkeys(groups))
@@ -54,7 +65,7 @@ def looks(comparison: Comparison) -> list[dict[str, Any]]:
                 "color": colour,
                 "linestyle": (0, dashes) if dashes else "solid",
                 "marker": MARKERS[side % len(MARKERS)],
-                # Where two frameworks' curves coincide both are seen.
+                # A wide line lies under a narrow one, so that curves that coincide are both seen.
                 "linewidth": 1.3 if side else 3.2 if len(frameworks) > 1 else 1.6,
                 "alpha": 0.95 if side or len(frameworks) == 1 else 0.5,
             }
@@ -63,8 +74,9 @@ def looks(comparison: Comparison) -> list[dict[str, Any]]:
 
 
 def quality_cost(comparison: Comparison) -> "Figure":
-    """The last value of the metric against time and against memory, a point a row, with the ranges
-    of its trials.
+    """Plot the last value of the metric against time and against memory.
+
+    Each row is a point, with the ranges over its trials.
     """
     has_device = all(
         row.spreads["peak_device_bytes"] is not None for row in comparison.rows if row.trials
@@ -129,8 +141,11 @@ def _ends(spread: Spread, factor: float) -> list[list[float]]:
 
 
 def curves(comparison: Comparison) -> "Figure":
-    """Training loss and metric by step, the metric by time; and the relative difference of two
-    frameworks' training losses, or else the validation loss.
+    """Plot the curves of all rows.
+
+    Three panels show the training loss and the metric by step, and the metric by time. The fourth
+    shows the relative difference between the training losses of two frameworks; where there is only
+    one, it shows the validation loss.
     """
     metric = _metric(comparison)
     column = f"validation/{comparison.goal.metric}"
@@ -159,7 +174,10 @@ def curves(comparison: Comparison) -> "Figure":
 
 
 def _show_the_better(axes: "Axes", comparison: Comparison) -> None:
-    """Limits in which the target is told from the last values: the first steps run out of them."""
+    """Limit the axis to the range of the target and the last values.
+
+    The values of the first steps may lie outside.
+    """
     goal = comparison.goal
     values = [
         np.array([row[trial.metric] for row in trial.evaluations if trial.metric in row])
@@ -188,12 +206,16 @@ def _lines(axes: "Axes", drawn: Sequence[Mapping[Any, float]], look: Mapping[str
             linestyle=look["linestyle"],
             linewidth=look["linewidth"] / (1 if len(drawn) == 1 else 1.6),
             alpha=look["alpha"],
-            marker="o" if len(each) == 1 else "none",  # a line of one point would not be seen
+            # A line of a single point would be invisible.
+            marker="o" if len(each) == 1 else "none",
         )
 
 
 def _differences(axes: "Axes", comparison: Comparison, pairs: Sequence[tuple[Row, Row]]) -> None:
-    """The relative difference of the training losses, those of 0 left out: the axis has none."""
+    """Plot the relative difference of training losses.
+
+    A difference of 0 is left out, since a logarithmic axis cannot show it.
+    """
     look_of = dict(zip((row.arm for row in comparison.rows), looks(comparison), strict=True))
     for one, other in pairs:
         for number in one.trials.keys() & other.trials.keys():

@@ -1,4 +1,4 @@
-"""Which runs a comparison has: rows that differ in one or two ways, each with its seeds."""
+"""Plan the runs of a comparison: rows that differ in one or two ways, each with its trials."""
 
 import dataclasses
 import itertools
@@ -16,30 +16,32 @@ from algoperf.study.executors import local
 from algoperf.study.request import RunRequest
 from algoperf.workload import Target, WorkloadDefinition, catalogue
 
-FULL = "full"  # the technique that is the workload itself
+FULL = "full"  # The name for training all parameters of the workload itself.
 ALIASES = {"adapter": "adapters"}
-EVALUATIONS = 20  # of a run, beside the one after its first step
+EVALUATIONS = 20  # The evaluations of a run, besides the one after its first step.
 T = TypeVar("T")
 
 
 @dataclasses.dataclass(frozen=True)
 class CompareRequest:
-    """What `algoperf compare` and `algoperf.compare` are asked.
+    """A request for a comparison, from `algoperf compare` or `algoperf.compare`.
 
     Attributes:
-        run: What all runs share: workload, submission, scale, data, seed and the rest. What the
-            comparison gives each run itself (framework, batch size, length, folder) is not read.
-        techniques: FULL and suffixes of the workload's variants.
+        run: The settings that all runs share: workload, submission, scale, data, seed and others.
+            Those that the comparison sets for each run (framework, batch size, length, folder) are
+            ignored.
+        techniques: The techniques: FULL, or suffixes of the workload's variants.
         frameworks: 'jax', 'pytorch' or both.
-        batch_sizes: Rows a step.
-        trials: Runs of each row, which differ by their seed alone.
-        max_steps: The length of every run; None for the workload's step hint.
-        eval_every_steps: None for a twentieth of `max_steps`.
-        target: Of the validation metric, for all rows; None for the workload's own.
-        workers: Runs at a time.
-        threads: Cores of each run; None for those there are, shared among the workers.
+        batch_sizes: The numbers of rows in a batch.
+        trials: The number of trials of each row, which differ only in their seed.
+        max_steps: The length of every run in steps; None for the workload's step hint.
+        eval_every_steps: The steps between evaluations; None for a twentieth of `max_steps`.
+        target: The target on the validation split for all rows; None for the workload's own.
+        workers: The number of runs at a time.
+        threads: The number of cores of each run; None to share the available ones among the
+            workers.
         out: The folder of the comparison; None for compare/WORKLOAD.
-        may_run: Whether runs may be started: else another machine may show what has ended.
+        may_run: Whether runs may be started. If not, results from another machine can be shown.
     """
 
     run: RunRequest
@@ -58,8 +60,13 @@ class CompareRequest:
 
 @dataclasses.dataclass(frozen=True)
 class Arm:
-    """A row of the comparison. `technique` and `batch_size` are None where they were not asked
-    for.
+    """One row of a comparison.
+
+    Attributes:
+        workload: The name of the workload, or of its variant for a technique.
+        framework: The framework.
+        technique: The technique; None where the comparison names none.
+        batch_size: The number of rows in a batch; None where the comparison names none.
     """
 
     workload: str
@@ -69,14 +76,22 @@ class Arm:
 
     @property
     def label(self) -> str:
-        """What tells it from the other rows."""
+        """The text that tells this row from the others."""
         batch = None if self.batch_size is None else f"batch {self.batch_size}"
         return " ".join(filter(None, (self.technique, batch, self.framework)))
 
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """One trial of a row, as an `algoperf run` of its own."""
+    """One trial of a row, as an `algoperf run` of its own.
+
+    Attributes:
+        arm: The row.
+        trial: The trial's number, from 1.
+        request: The request for the run.
+        folder: The trial's run folder.
+        experiment: The name of the experiment, which is part of the run folder's path.
+    """
 
     arm: Arm
     trial: int  # from 1
@@ -85,22 +100,34 @@ class Run:
     experiment: str
 
     def command(self, out: Path) -> list[str]:
-        """The `algoperf run` arguments."""
+        """Return the arguments of `algoperf`, of which 'run' is the first."""
         return ["run", *self.request.words()]
 
     def has_ended(self, out: Path) -> bool:
-        """Whether it has a result; a failed run is run again."""
+        """Return whether the run has a result that is not a failure; a failed run is run again."""
         result = run_log.read_result(self.folder)
         return result is not None and result["status"] != "failed"
 
     def prepare(self, out: Path) -> None:
-        """`algoperf run` itself goes on where it was interrupted."""
+        """Do nothing, since `algoperf run` itself resumes an interrupted run."""
 
 
 @dataclasses.dataclass(frozen=True)
 class ComparePlan:
-    """A comparison: its rows in order, its runs in the order in which they are run (trial by trial,
-    so that an early end leaves something of each row), and what all rows share.
+    """The plan of a comparison.
+
+    Attributes:
+        definition: The workload.
+        scale: The name of its scale.
+        data: The source of the data: 'builtin', 'hub' or 'folder'.
+        target: The target on the validation split, or None.
+        max_steps: The length of every run in steps.
+        eval_every_steps: The steps between evaluations.
+        out: The folder of the comparison.
+        threads: The number of cores of each run.
+        arms: The rows in their order.
+        runs: The runs in the order in which they are started: trial by trial, so that each row has
+            some results if the comparison ends early.
     """
 
     definition: WorkloadDefinition
@@ -116,10 +143,11 @@ class ComparePlan:
 
 
 def make(request: CompareRequest) -> ComparePlan:
-    """Look up what is to be compared, before any framework is loaded.
+    """Return the plan of a comparison, before any framework is loaded.
 
     Raises:
-        UserError: It cannot be compared, or run folders below `out` were made by other settings.
+        UserError: There is nothing to compare, or something unknown, or the run folders below `out`
+            were written with other settings.
     """
     shared = request.run
     definition = catalogue.find(shared.workload)
@@ -170,23 +198,32 @@ def make(request: CompareRequest) -> ComparePlan:
 
 
 def _asked(option: str, given: Sequence[T] | None) -> list[T] | None:
-    """What a list names, each once; None where the option was not given."""
+    """Return the names in a list without repetitions; None where the option was not given."""
     if given is not None and not given:
         raise UserError(f"{option} names nothing; give names or numbers with commas between")
     return None if given is None else list(dict.fromkeys(given))
 
 
 def _or_default(named: Sequence[T] | None) -> Sequence[T | None]:
-    """What a row is varied over; None stands for the default."""
+    """Return the values by which rows vary; None among them stands for the default."""
     return [None] if named is None else named
 
 
 def technique_names(
     definition: WorkloadDefinition, given: Sequence[str] | None
 ) -> list[str] | None:
-    """The techniques that were asked for, by their own names, each once; None where none was.
+    """Return the techniques that were asked for, by their own names and without repetitions.
 
-    Raises UserError, with near matches, for one that the workload has no variant for.
+    Args:
+        definition: The workload.
+        given: The names as given, with aliases; None where the option was not given.
+
+    Returns:
+        The names, or None where the option was not given.
+
+    Raises:
+        UserError: The workload has no variant for one of them, in which case near matches are
+            named; or the workload is a variant itself.
     """
     names = _asked("--techniques", given)
     if names is None:
@@ -233,7 +270,7 @@ def _run(
     batch_size: int | None,
     trial: int,
 ) -> tuple[Run, run_plan.RunPlan]:
-    """One run, and the plan that `algoperf run` will make of it."""
+    """Return one run, and the plan that `algoperf run` will make for it."""
     request = dataclasses.replace(
         shared,
         workload=reference,
@@ -243,7 +280,7 @@ def _run(
         trial_range=f"{trial}:{trial}",
     )
     plan = run_plan.make(request)
-    if batch_size is not None:  # a folder of a workload has one batch size
+    if batch_size is not None:  # All runs in a folder must have the same batch size.
         experiment = f"{plan.trial.experiment}-batch-{batch_size}"
         request = dataclasses.replace(request, experiment=experiment)
         plan = run_plan.make(request)
@@ -267,8 +304,10 @@ def _run(
 def _check_folders(
     runs: Sequence[tuple[Run, run_plan.RunPlan]], threads: int, *, may_run: bool
 ) -> None:
-    """Raise UserError where a folder holds runs of other settings: nothing is skipped that is not
-    what was asked for. The machine counts where something is left to run on it.
+    """Raise UserError where a run folder holds results of other settings.
+
+    So no run is skipped whose result is not the one that was asked for. The machine is compared
+    only if a run is left to be started on it.
     """
     machine: dict[str, Any] = {}
     if may_run and not all(run.has_ended(run.folder) for run, _ in runs):

@@ -1,4 +1,4 @@
-"""A comparison as tables for a terminal."""
+"""Show a comparison as tables in a terminal."""
 
 import dataclasses
 import math
@@ -16,8 +16,14 @@ MIB = 2**20
 
 @dataclasses.dataclass(frozen=True)
 class Column:
-    """A measure as it is shown: times `factor`, with as many digits as the format says. `always`:
-    also where no row has it.
+    """A column that shows one measure.
+
+    Attributes:
+        measure: The measure's name.
+        heading: The column's heading.
+        form: The format of the numbers.
+        factor: The number by which values are multiplied, to change their unit.
+        always: Whether the column is shown even if no row has the measure.
     """
 
     measure: str
@@ -43,7 +49,7 @@ COSTS = (
 
 
 def qualities(comparison: Comparison) -> tuple[Column, ...]:
-    """The columns of the first table; the metric bears its name."""
+    """Return the columns of the first table; the target metric's has the name of the metric."""
     metric = comparison.goal.metric
     has_target = comparison.goal.validation is not None
     others = [name for name in comparison.plan.definition.metrics if name != metric]
@@ -61,7 +67,10 @@ def qualities(comparison: Comparison) -> tuple[Column, ...]:
 
 
 def costs(comparison: Comparison) -> tuple[Column, ...]:
-    """The columns of the second table; an energy that no sensor read is called an estimate."""
+    """Return the columns of the second table.
+
+    The heading of energy that no sensor measured says that it is estimated.
+    """
     what = "estimated " if comparison.estimates_energy else ""
     return (
         *COSTS,
@@ -71,7 +80,7 @@ def costs(comparison: Comparison) -> tuple[Column, ...]:
 
 
 def heading(comparison: Comparison) -> list[str]:
-    """What is compared, and on what machine it was measured."""
+    """Return the lines above the tables: what is compared, and on which machine it was measured."""
     plan, goal = comparison.plan, comparison.goal
     target = "no target" if goal.validation is None else f"target {goal.validation:g}"
     lines = [
@@ -84,7 +93,7 @@ def heading(comparison: Comparison) -> list[str]:
 
 
 def tables(comparison: Comparison) -> Iterable["Table"]:
-    """Quality and the way to the target; cost; and how two frameworks agree."""
+    """Yield the tables of quality and of cost, and, with two frameworks, of their agreement."""
     yield _table(comparison, "quality", qualities(comparison), reached=True)
     yield _table(comparison, "cost", costs(comparison))
     if comparison.agreements:
@@ -92,7 +101,7 @@ def tables(comparison: Comparison) -> Iterable["Table"]:
 
 
 def legend(comparison: Comparison) -> list[str]:
-    """What the figures mean."""
+    """Return the lines below the tables, which explain the figures."""
     lines = []
     if any(len(row.trials) > 1 for row in comparison.rows):
         lines.append(
@@ -114,7 +123,11 @@ def legend(comparison: Comparison) -> list[str]:
 
 
 def cell(spread: Spread | None, column: Column) -> str:
-    """A median, with its range below where the trials differ; '-' for what is unknown or missed."""
+    """Return the text of a cell.
+
+    It is the median, and on a second line the range where the trials differ. A value that is not
+    known, or a target that was missed, is shown as '-'.
+    """
     if spread is None:
         return "-"
 
@@ -126,8 +139,9 @@ def cell(spread: Spread | None, column: Column) -> str:
 
 
 def dimensions(comparison: Comparison) -> list[str]:
-    """By what the rows are told apart: the fields of an arm that were asked for, and the
-    framework.
+    """Return the fields of an arm that tell the rows apart.
+
+    These are the framework and those that the comparison names.
     """
     arms = [row.arm for row in comparison.rows]
     names = [name for name in ("technique", "batch_size") if getattr(arms[0], name) is not None]

@@ -1,5 +1,7 @@
-"""Variants of workloads: a workload with named changes of its model or data.
+"""Held-out variants of workloads: draw them by seed, screen them, and set their targets.
 
-`axes` is the table of changes, `rows` those of training rows. A workload's own variants are in its
-facts (`WorkloadDefinition.variants`); a suite's are drawn by seed.
+A variant is a workload with named changes of its model or data. `algoperf.workload.axes` has the
+table of possible changes, and `algoperf.data.row_changes` applies those of training rows. A
+workload's own variants are part of its definition (`WorkloadDefinition.variants`); those of a
+suite are drawn here.
 """

@@ -1,5 +1,6 @@
-"""The curves of screening runs in one small file, which outlives the folder of the runs: it can be
-committed beside a suite, and says what the verdicts were made of.
+"""Keep the curves of screening runs in one small file, which outlasts the folder of the runs.
+
+The file can be committed beside a suite, and it shows on what the verdicts are based.
 """
 
 import json
@@ -19,17 +20,30 @@ Key = tuple[Any, ...]
 
 
 class CurveBook:
-    """Curves by the run that gave them; kept in a file, or with no path for this process alone."""
+    """The curves of screening runs, each by the run that it belongs to.
+
+    Args:
+        path: The file; None keeps the curves only in this process.
+    """
 
     def __init__(self, path: Path | None) -> None:
-        """Raises UserError, naming the file, for one that holds something else."""
+        """Read the curves that the file holds.
+
+        Raises:
+            UserError: The file holds something else.
+        """
         self._path = path
         self._entries: dict[Key, dict[str, Any]] = {}
         if path is not None and path.exists():
             self._entries = _read(path)
 
     def find(self, job: Job, changes: Changes) -> Curve | None:
-        """The curve of a run that did just this; None where there is none."""
+        """Return the curve of a run with the same settings, or None.
+
+        Args:
+            job: The run.
+            changes: The changes of the variant that it trains.
+        """
         entry = self._entries.get(_key(_of(job, changes)))
         if entry is None:
             return None
@@ -41,7 +55,14 @@ class CurveBook:
         )
 
     def add(self, curves: Sequence[tuple[Job, Changes, Curve]]) -> None:
-        """Keep curves, and write the file where there are any."""
+        """Keep curves, and write the file if there are any.
+
+        Args:
+            curves: A run, the changes of its variant, and its curve, for each.
+
+        Raises:
+            OSError: The file cannot be written.
+        """
         if not curves:
             return
         for job, changes, curve in curves:
@@ -59,7 +80,7 @@ class CurveBook:
 
 
 def _of(job: Job, changes: Changes) -> dict[str, Any]:
-    """What decides a curve."""
+    """Return the settings of a run that determine its curve."""
     return {
         "workload": job.workload,
         "changes": dict(changes),

@@ -1,5 +1,7 @@
-"""Variants drawn by seed: the same on every machine and with every version of every library, as a
-hash and nothing else decides.
+"""Draw variants by seed.
+
+The draws depend on nothing but a hash, so they are the same on every machine and with every
+version of every library.
 """
 
 import hashlib
@@ -11,13 +13,23 @@ from algoperf.workload.axes import Changes
 
 
 def name_of(base: str, seed: int, attempt: int) -> str:
-    """The name under which a draw is run."""
+    """Return the name under which a draw is run."""
     return f"{base}_s{seed}_{attempt}"
 
 
 def draw(base: str, scale: Scale, seed: int, attempt: int, fewest: int, most: int) -> Changes:
-    """Return the changes of one draw: of `fewest` to `most` axes, each number equally likely, axes
-    and values equally likely among those that the scale offers.
+    """Return the changes of one draw.
+
+    Every number of axes from `fewest` to `most` is equally likely, and so are the axes, and then
+    the values, that the scale offers.
+
+    Args:
+        base: The name of the base workload.
+        scale: The scale at which the changes must change something.
+        seed: The seed.
+        attempt: The number of the draw.
+        fewest: The smallest number of axes.
+        most: The largest number of axes; at most as many as the scale offers.
     """
     offered = axes.offered(scale)
 

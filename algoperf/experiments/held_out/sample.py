@@ -1,4 +1,7 @@
-"""From a seed to a suite: draw, screen, set targets; every run by a resumable campaign."""
+"""Make a suite from a seed: draw variants, screen them and set their targets.
+
+Every run is part of a campaign that can be resumed.
+"""
 
 import dataclasses
 import math
@@ -19,14 +22,22 @@ from algoperf.workload.axes import Changes
 SCALE, SOURCE = "mini", "builtin"
 SCREENED_IN = "pytorch"
 TARGETS_IN = ("jax", "pytorch")
-MOST_DRAWS = 20  # of a workload, for each variant that is wanted
-EVALUATIONS = 10  # of a run
+MOST_DRAWS = 20  # The most draws of a workload for each variant that is wanted.
+EVALUATIONS = 10  # The number of evaluations of a run.
 Say = Callable[[str], None]
 
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """What is asked for: `per_workload` variants of each workload, of `fewest` to `most` axes."""
+    """A request for a suite.
+
+    Attributes:
+        seed: The seed of the draws.
+        workloads: The names of the base workloads.
+        per_workload: The number of variants of each workload.
+        fewest: The smallest number of axes on which a variant differs.
+        most: The largest number.
+    """
 
     seed: int
     workloads: Sequence[str]
@@ -36,7 +47,7 @@ class Request:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What decides the suite, as its file has it."""
+        """The settings that determine the suite, as its file records them."""
         constants = {
             "baseline": screening.BASELINE,
             "learning_rate_factors": list(screening.FACTORS),
@@ -50,7 +61,10 @@ class Request:
 
 
 def draws(request: Request, base: WorkloadDefinition) -> list[tuple[str, Changes]]:
-    """All draws of a workload that may be screened, (name, changes), each combination once."""
+    """Return the names and changes of all draws of a workload that may be screened.
+
+    A combination of changes that was drawn before is left out.
+    """
     drawn: dict[str, Changes] = {}
     scale = base.scales[SCALE]
     for attempt in range(request.per_workload * MOST_DRAWS):
@@ -61,7 +75,7 @@ def draws(request: Request, base: WorkloadDefinition) -> list[tuple[str, Changes
 
 
 def drawn(request: Request) -> list[str]:
-    """Lines: as many draws of each workload as are wanted, before any screening."""
+    """Return lines that list the first draws of each workload, before any screening."""
     return [
         f"{name}: {_told(changes)}"
         for base in map(catalogue.find, request.workloads)
@@ -70,9 +84,14 @@ def drawn(request: Request) -> list[str]:
 
 
 class Sampler:
-    """Runs what screening needs below a folder and keeps it: nothing is run twice.
+    """Runs and keeps what screening needs, so that nothing is run twice.
 
-    `curves`, if given, is a file that keeps the curves as well: what it holds is not run either.
+    Args:
+        request: The request.
+        folder: The folder of the runs.
+        workers: The number of runs at a time.
+        say: Called with a line for the user.
+        curves: A file that keeps the curves as well; runs whose curves it holds are not made again.
     """
 
     def __init__(
@@ -85,8 +104,11 @@ class Sampler:
         self._draws = {name: draws(request, base) for name, base in self._bases.items()}
 
     def suite(self) -> dict[str, Any]:
-        """Return the document of the suite. Raises UserError where a run fails for another reason
-        than training.
+        """Screen the draws and return the document of the suite.
+
+        Raises:
+            UserError: A run failed for another reason than its training, or too few draws were
+                accepted.
         """
         self._folder.mkdir(parents=True, exist_ok=True)
         drawn = {
@@ -129,7 +151,7 @@ class Sampler:
     def _screen(
         self, base: WorkloadDefinition, variant: str, changes: Changes, usual: Grid
     ) -> tuple[str | None, dict[str, Any]]:
-        """Return why the draw is rejected, or None, and its entry in the suite."""
+        """Return the reason why a draw is rejected, or None, and its entry in the suite."""
         path = str(self._candidates)
         grid = self._grid(base, variant, path, seeds=1)
         reason = screening.why_not_at_once(grid, usual)
@@ -177,7 +199,7 @@ class Sampler:
             ]
             for factor in screening.FACTORS
         }
-        # Seed by seed, so that an early end leaves something of each factor.
+        # They run seed by seed, so that each factor has some runs if the campaign ends early.
         self._run(base, [job for row in zip(*jobs.values(), strict=True) for job in row])
         return {factor: self._curves(base, own) for factor, own in jobs.items()}
 
@@ -201,7 +223,7 @@ class Sampler:
         todo = [job for job in jobs if self._book.find(job, self._changes(base, job)) is None]
         try:
             local.run(todo, self._folder, self._workers, self._say)
-        finally:  # what has ended, should the others not
+        finally:  # Runs that have ended are kept even if another run failed.
             self._book.add(
                 [
                     (job, self._changes(base, job), _curve(base, job.folder(self._folder)))
@@ -234,7 +256,7 @@ def _curve(base: WorkloadDefinition, folder: Path) -> Curve:
 
 
 def table(document: Mapping[str, Any]) -> list[str]:
-    """Lines: every draw of a suite that was screened, and what came of it."""
+    """Return lines that list every draw that was screened and the verdict on it."""
     lines = []
     for name, entry in document["variants"].items():
         target = entry["targets"][SCALE][SOURCE]

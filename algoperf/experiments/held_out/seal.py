@@ -1,8 +1,10 @@
-"""Commitments to a suite: what an organiser publishes before submissions close, and what proves
-afterwards that the suite was this one.
+"""Commit to a suite before it is published, and verify the commitment afterwards.
 
-The commitment is HMAC-SHA256 of the file's bytes under a random salt of 32 bytes (RFC 2104), so
-that nobody can try likely suites against it; the salt is published with the suite.
+An organiser publishes the commitment before submissions close. Once the suite and its salt are
+published, everybody can check that the suite is the one that was committed to.
+
+The commitment is the HMAC-SHA256 of the file's bytes under a random salt of 32 bytes (RFC 2104),
+so that nobody can find the suite by trying likely ones.
 """
 
 import hashlib
@@ -16,9 +18,14 @@ SALT_BYTES = 32
 
 
 def seal(path: Path, salt_path: Path) -> str:
-    """Return the commitment to a file, under a new salt that is written to `salt_path`.
+    """Return the commitment to a file, under a new salt.
 
-    Raises UserError where the file cannot be read or there is a salt already.
+    Args:
+        path: The file.
+        salt_path: Where the salt is written.
+
+    Raises:
+        UserError: The file cannot be read, or the salt exists already or cannot be written.
     """
     content = _read(path)
     salt = secrets.token_hex(SALT_BYTES)
@@ -35,7 +42,16 @@ def seal(path: Path, salt_path: Path) -> str:
 
 
 def verify(path: Path, salt_path: Path, commitment: str) -> bool:
-    """Return whether the file is, byte for byte, what the commitment was made of."""
+    """Return whether the file is, byte for byte, the one that was committed to.
+
+    Args:
+        path: The file.
+        salt_path: The file with the salt.
+        commitment: What `seal` returned.
+
+    Raises:
+        UserError: A file cannot be read, or the salt is none.
+    """
     content, salt = _read(path), _read(salt_path)
     try:
         commitment_now = _commitment(content, salt.decode().strip())

@@ -1,1 +1,1 @@
-"""Where runs are started, and how many at a time."""
+"""Start runs, several at a time."""

@@ -1,5 +1,6 @@
-"""Many `algoperf run`s, a few at a time, each on cores of its own; what has a result is skipped,
-and a signal stops them all with what they have done saved.
+"""Run many `algoperf run`s on this machine, a few at a time, each on cores of its own.
+
+A run that has a result is skipped. A signal stops them all, after they have saved their trials.
 """
 
 import contextlib
@@ -24,20 +25,20 @@ STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 class Task(Protocol):
-    """One `algoperf run` below a folder `out`; a task can be hashed."""
+    """One `algoperf run` below a folder `out`; a task must be hashable."""
 
     @property
     def experiment(self) -> str:
-        """The folder of its runs, which its note begins with."""
+        """The name of the folder of its runs, with which notes about it begin."""
 
     def command(self, out: Path) -> list[str]:
-        """The arguments, `run` first."""
+        """Return the command-line arguments, of which 'run' is the first."""
 
     def has_ended(self, out: Path) -> bool:
-        """Whether there is nothing left to run."""
+        """Return whether nothing is left to run."""
 
     def prepare(self, out: Path) -> None:
-        """What is done just before it runs."""
+        """Prepare the folder just before the task runs."""
 
 
 def run(
@@ -47,14 +48,25 @@ def run(
     note: Callable[[str], None],
     threads: int = 1,
 ) -> int:
-    """Run the tasks that have no result, `workers` at a time, each on `threads` cores; return how
-    many failed.
+    """Run the tasks that have no result yet.
 
-    Raises UserError where this process may not use so many cores, and InterruptedRunError after a
-    signal, once the runs have saved what they had and ended.
+    Args:
+        todo: The tasks.
+        out: The folder of the runs.
+        workers: How many run at a time.
+        note: Called with a line for the user after each run.
+        threads: The number of cores of each run.
+
+    Returns:
+        The number of runs that failed.
+
+    Raises:
+        UserError: This process may not use so many cores.
+        InterruptedRunError: A signal stopped the runs, which have saved their trials and ended.
     """
     out.mkdir(parents=True, exist_ok=True)
-    # Before any of them runs: jobs of both frameworks share the file of a tuning point.
+    # All commands are built before any task runs, since building one may write the file of a
+    # tuning point that tasks of both frameworks share.
     commands = {job: job.command(out) for job in todo if not job.has_ended(out)}
     shares: queue.SimpleQueue[frozenset[int] | None] = queue.SimpleQueue()
     for share in _shares(workers, threads):
@@ -83,19 +95,32 @@ def run(
 
 
 class Processes:
-    """The runs that are going on, each the leader of a process group: a signal to this process, or
-    from its terminal, reaches them once, as SIGTERM; a second one ends them without saving.
+    """The runs that are in progress, each the leader of a process group of its own.
+
+    A signal to this process or from its terminal is passed on to them once, as SIGTERM. A second
+    signal makes them end without saving.
+
+    Attributes:
+        are_stopped: Whether a signal has arrived, after which no more runs start.
     """
 
     def __init__(self) -> None:
         self.are_stopped = False
         self._going: set[subprocess.Popen[str]] = set()
-        self._lock = threading.RLock()  # a signal may arrive while one is answered
+        self._lock = threading.RLock()  # A signal may arrive while another one is handled.
 
     def run(
         self, command: Sequence[str], cores: frozenset[int] | None
     ) -> "subprocess.CompletedProcess[str] | None":
-        """Run the command on those cores to its end; None where no more are to start."""
+        """Run a command until it ends.
+
+        Args:
+            command: The program and its arguments.
+            cores: The cores that it may use; None leaves them as they are.
+
+        Returns:
+            The ended process with its output, or None where a signal has stopped the runs.
+        """
         with self._lock:
             if self.are_stopped:
                 return None
@@ -108,7 +133,7 @@ class Processes:
             )
             self._going.add(process)
         if cores is not None:
-            # From here, not in the child before it runs: that would take a fork of this process.
+            # The child could only pin itself before it runs if this process were forked.
             with contextlib.suppress(ProcessLookupError):
                 os.sched_setaffinity(process.pid, cores)
         try:
@@ -120,7 +145,7 @@ class Processes:
 
     @contextlib.contextmanager
     def stopping(self) -> Iterator[None]:
-        """While in the block, signals stop the runs instead of this process."""
+        """While in the block, let signals stop the runs instead of this process."""
 
         def stop(number: int, frame: FrameType | None) -> None:
             with self._lock:
@@ -128,14 +153,15 @@ class Processes:
                 for process in self._going:
                     process.terminate()
 
-        ignored = signal.SIG_IGN  # as under nohup
+        ignored = signal.SIG_IGN  # A signal is ignored under nohup, for instance.
         with answering([each for each in STOPPING if signal.getsignal(each) is not ignored], stop):
             yield
 
 
 def _said(ended: "subprocess.CompletedProcess[str]") -> str:
-    """What a run said of its last trial, in the line before the closing one, or last before it
-    failed.
+    """Return the line in which a run reports its last trial, or the last line if it failed.
+
+    A run that did not fail prints one more line after it.
     """
     if ended.returncode == 0:
         return ended.stdout.strip().split("\n")[-2:][0]
@@ -143,7 +169,7 @@ def _said(ended: "subprocess.CompletedProcess[str]") -> str:
 
 
 def _shares(workers: int, threads: int) -> Iterator[frozenset[int] | None]:
-    """The cores of each worker; None where processes cannot be pinned."""
+    """Return the cores for each worker; None where processes cannot be pinned to cores."""
     if not CAN_PIN:
         return iter([None] * workers)
     available = sorted(os.sched_getaffinity(0))

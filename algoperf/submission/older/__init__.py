@@ -1,9 +1,9 @@
-"""The published contract of version 0.5, adapted to the current one. Nothing outside this package
-knows its particulars.
+"""Adapt submissions that are written for version 0.5 of the published contract to the current one.
 
-Where it differs: the package is named `algorithmic_efficiency`; dropout is fixed when the model is
-initialised; in JAX the update runs under `jax.pmap`, so that parameters, states and batches carry a
-leading axis of devices; and it calls functions that JAX and NumPy have removed since.
+Nothing outside this package knows the details. The older contract differs in four ways. Its
+package is named `algorithmic_efficiency`. Dropout is fixed when the model is initialised. In JAX
+the update runs under `jax.pmap`, so that parameters, states and batches have a leading axis of
+devices. And its submissions call functions that JAX and NumPy have removed since.
 """
 
 import dataclasses
@@ -18,9 +18,11 @@ from algoperf.submission.older.workload import OlderWorkload
 
 @dataclasses.dataclass(frozen=True)
 class Contract:
-    """Which generation of the published contract a submission in the full form is written for.
+    """The generation of the published contract that a full-form submission is written for.
 
-    `older`: that of version 0.5. `device_axis`: its update runs under `jax.pmap`.
+    Attributes:
+        older: Whether it is that of version 0.5.
+        device_axis: Whether its update runs under `jax.pmap`.
     """
 
     older: bool = False
@@ -29,8 +31,13 @@ class Contract:
 
 @dataclasses.dataclass(frozen=True)
 class View:
-    """What a submission sees: its workload, and batches as `place` leaves them. `first` makes of
-    its parameters what the rest of the library works with, and `first_state` of its model state.
+    """The objects that a submission sees, in the form that its contract has.
+
+    Attributes:
+        workload: The workload.
+        place: Puts a batch on the device.
+        first: Converts the submission's parameters to the form that the rest of the library uses.
+        first_state: Converts its model state to that form.
     """
 
     workload: Any
@@ -42,9 +49,15 @@ class View:
 def preparation(
     contract: Contract, framework: str, uses_removed: bool
 ) -> Callable[[ModuleType], None]:
-    """Make the older package's name importable in this process where the contract is the older one;
-    return what each module of the submission needs before it runs. `uses_removed`: its source
-    mentions names that are gone, as some do that are written for the current contract.
+    """Return a function that each module of the submission is given to before it runs.
+
+    For the older contract this also makes the older package's name importable in this process.
+
+    Args:
+        contract: The generation of the contract.
+        framework: The framework of the trial.
+        uses_removed: Whether the source mentions names that JAX or NumPy has removed, as also some
+            submissions do that are written for the current contract.
     """
     if contract.older:
         names.install_package()
@@ -54,8 +67,11 @@ def preparation(
 
 
 def settling(contract: Contract, settle: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """What places a submission's first optimizer state: `settle`, the framework's, or the axis of
-    devices.
+    """Return the function that places a submission's first optimizer state on the device.
+
+    Args:
+        contract: The generation of the contract.
+        settle: The framework's own function, which is used unless states have an axis of devices.
     """
     if not contract.device_axis:
         return settle
@@ -67,8 +83,13 @@ def settling(contract: Contract, settle: Callable[[Any], Any]) -> Callable[[Any]
 def view(
     contract: Contract, bound: spec.Workload, place: Callable[[Any], Any], hyperparameters: Any
 ) -> View:
-    """What a submission written for the contract sees of a workload whose batches `place` puts on
-    the device.
+    """Return what a submission written for this contract sees of a workload and its batches.
+
+    Args:
+        contract: The generation of the contract.
+        bound: The workload.
+        place: Puts a batch on the device.
+        hyperparameters: The trial's hyperparameters, which may fix the dropout rate.
     """
     if not contract.older:
         return View(bound, place)

@@ -1,5 +1,6 @@
-"""The leading axis of devices that `jax.pmap` wants: parameters once for every local device,
-batches cut into as many parts.
+"""The leading axis of devices that `jax.pmap` needs.
+
+Parameters have one copy for each local device, and batches are split into as many parts.
 """
 
 from collections.abc import Mapping
@@ -14,7 +15,7 @@ from algoperf.errors import UserError
 
 
 class DeviceAxis:
-    """Adds the axis for the submission and takes it off for the rest of the library."""
+    """Adds the axis of devices for the submission, and removes it for the rest of the library."""
 
     def __init__(self) -> None:
         self._devices = jax.local_devices()
@@ -22,12 +23,13 @@ class DeviceAxis:
         self._stacked = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("batch"))
 
     def add(self, tree: Any) -> Any:
-        """A copy of the tree's arrays for every device, stacked."""
+        """Return the tree with its arrays stacked, with one copy for each device."""
         return self.settle(jax_utils.replicate(tree, self._devices))
 
     def settle(self, tree: Any) -> Any:
-        """The tree with its stacked arrays named as a step under `pmap(axis_name="batch")` leaves
-        them: `replicate` names their axis otherwise, and the step would be compiled for each.
+        """Return the tree with the sharding that a step under `pmap(axis_name="batch")` gives it.
+        `replicate` gives stacked arrays another name for their axis, and the step would be compiled
+        once for each of the two names.
         """
 
         def named(leaf: Any) -> Any:
@@ -41,7 +43,7 @@ class DeviceAxis:
         return jax.tree.map(named, tree)
 
     def first(self, tree: Any) -> Any:
-        """The first device's part of the tree's arrays."""
+        """Return the tree with only the first device's part of its arrays."""
         return jax.tree.map(lambda leaf: leaf[0], tree)
 
     def first_state(self, model_state: Any) -> Any:
@@ -57,8 +59,15 @@ class DeviceAxis:
         return {**self.first(rest), **mean}
 
     def cut(self, batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """The batch's arrays as (devices, rows / devices, ...); pmap puts the parts where they
-        belong.
+        """Return the batch with its arrays in the shape (devices, rows / devices, ...).
+
+        `pmap` moves the parts to their devices.
+
+        Args:
+            batch: Arrays of the shape (rows, ...) by name.
+
+        Raises:
+            UserError: The number of rows is no multiple of the number of devices.
         """
         count = len(self._devices)
         rows = len(next(iter(batch.values())))

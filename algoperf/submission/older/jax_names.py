@@ -1,4 +1,7 @@
-"""What JAX had when version 0.5 was current and has no more; each did what its replacement does."""
+"""Names that JAX had when version 0.5 was current and has removed since.
+
+Each does what its replacement does.
+"""
 
 from typing import Any
 
@@ -7,7 +10,7 @@ import jax.numpy as jnp
 
 
 def removed() -> dict[str, dict[str, Any]]:
-    """The removed names by module."""
+    """Return the removed names with their replacements, by module."""
     trees = {
         name: getattr(jax.tree_util, name)
         for name in dir(jax.tree_util)
@@ -41,7 +44,7 @@ def _put_sharded(shards: Any, devices: Any) -> Any:
 
 
 def _put(leaves: list[Any], devices: Any) -> jax.Array:
-    """One leaf a device, stacked along a new first axis."""
+    """Return one leaf for each device, stacked along a new first axis."""
     mesh = jax.sharding.Mesh(list(devices), ("batch",))
     sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("batch"))
     stacked: jax.Array = jax.device_put(jnp.stack(leaves), sharding)

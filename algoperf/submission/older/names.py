@@ -1,8 +1,8 @@
-"""Names that submissions of version 0.5 use and that are gone: the package's own, and functions of
-JAX and NumPy.
+"""Supply names that submissions of version 0.5 use and that no longer exist.
 
-The removed functions are supplied to the submission's own modules alone: their `import` statements
-give them a view of the package that has the removed names beside the present ones.
+They are the older package's own name, and functions of JAX and NumPy. Only the submission's own
+modules get the removed functions: their `import` statements give them a view of the package that
+has the removed names beside the present ones.
 """
 
 import builtins
@@ -13,7 +13,7 @@ from types import ModuleType
 from typing import Any
 
 PACKAGE = "algorithmic_efficiency"
-# How a source mentions what is gone: attributes, and keywords of `jnp.clip`.
+# A source mentions removed names as attributes, or as keywords of `jnp.clip`.
 GONE = {
     *("tree_all", "tree_flatten", "tree_leaves", "tree_map", "tree_multimap", "tree_reduce"),
     *("tree_structure", "tree_transpose", "tree_unflatten", "device_put_replicated"),
@@ -24,7 +24,7 @@ MODULES = ("spec", "pytorch_utils", "jax_sharding_utils", "random_utils")
 
 
 def install_package() -> None:
-    """Let `import algorithmic_efficiency...` find the modules of `algoperf` of the same names."""
+    """Let `import algorithmic_efficiency...` find the modules of `algoperf` with the same names."""
     package = ModuleType(PACKAGE, "AlgoPerf's package up to version 0.5; an alias.")
     package.__path__ = []
     for name in MODULES:
@@ -35,12 +35,16 @@ def install_package() -> None:
 
 
 def supply_removed(framework: str) -> Callable[[ModuleType], None]:
-    """Return a function that gives a module, before it runs, imports with the removed names."""
+    """Return a function that gives a module, before it runs, imports with the removed names.
+
+    Args:
+        framework: The framework of the trial: 'jax' adds JAX's removed names to NumPy's.
+    """
     removed = {"numpy": _numpy} | ({"jax": _jax} if framework == "jax" else {})
     views: dict[str, ModuleType] = {}
 
     def view_of(module: ModuleType) -> ModuleType:
-        """The module with what it no longer has; itself where nothing is missing in it."""
+        """Return a view of the module with its removed names; itself if it has none."""
         top = module.__name__.partition(".")[0]
         if top not in removed:
             return module
@@ -61,7 +65,7 @@ def supply_removed(framework: str) -> Callable[[ModuleType], None]:
 
 
 class _View(ModuleType):
-    """A module with names beside its own; submodules that have a view are given as theirs."""
+    """A module with additional names; its submodules that have a view are given as their view."""
 
     def __init__(
         self, name: str, extra: Mapping[str, Any], view_of: Callable[[ModuleType], ModuleType]
@@ -83,7 +87,7 @@ def _jax() -> dict[str, dict[str, Any]]:
 
 
 def _numpy() -> dict[str, dict[str, Any]]:
-    """Names that NumPy 2 removed (its migration guide, 'Main namespace')."""
+    """Return the names that NumPy 2 removed, by module (its migration guide, 'Main namespace')."""
     import numpy as np
 
     gone = {"trapz": np.trapezoid, "float_": np.float64, "Inf": np.inf, "NaN": np.nan}

@@ -1,4 +1,4 @@
-"""A workload as version 0.5 had it: its dropout is fixed when the model is initialised."""
+"""A workload in the form of version 0.5, where dropout is fixed when the model is initialised."""
 
 from typing import Any, Protocol
 
@@ -6,18 +6,23 @@ from algoperf import spec
 
 
 class Axis(Protocol):
-    """How parameters get their leading axis of devices."""
+    """An object that gives parameters their leading axis of devices."""
 
     def add(self, tree: Any) -> Any:
-        """A copy for every device, stacked."""
+        """Return the tree with its arrays stacked, with one copy for each device."""
 
 
 class OlderWorkload:
-    """Delegates to a workload; compares and hashes by identity, as jit's static arguments must.
+    """Presents a workload with the older contract's methods, and delegates everything else to it.
 
-    `model_fn` takes no dropout: its rate is the hyperparameter `dropout_rate`, where there is one,
-    else the workload's own. There is one rate: `aux_dropout_rate`, for a second kind of dropout
-    that our models do not have, is taken and not used.
+    It compares and hashes by identity, as static arguments of jit must. The dropout rate is the
+    hyperparameter `dropout_rate`, if there is one, else the workload's own. There is only one rate:
+    `aux_dropout_rate`, for a second kind of dropout that no model here has, is ignored.
+
+    Args:
+        bound: The workload.
+        hyperparameters: The trial's hyperparameters.
+        axis: Adds the axis of devices; None where the submission expects none.
     """
 
     def __init__(self, bound: spec.Workload, hyperparameters: Any, axis: Axis | None) -> None:
@@ -30,7 +35,7 @@ class OlderWorkload:
 
     @property
     def metrics_logger(self) -> Any:
-        """The bound workload's."""
+        """The logger of training scalars, which is the bound workload's."""
         return self._bound.metrics_logger
 
     @metrics_logger.setter
@@ -43,8 +48,14 @@ class OlderWorkload:
         dropout_rate: float | None = None,
         aux_dropout_rate: float | None = None,
     ) -> spec.ModelInitState:
-        """Return fresh (parameters, model state), with an axis of devices where the submission
-        expects one.
+        """Return freshly initialised parameters and model state, and fix the dropout rate.
+
+        Both get an axis of devices where the submission expects one.
+
+        Args:
+            rng: The random state that the initial values are drawn from.
+            dropout_rate: The dropout rate; None keeps the hyperparameter's or the workload's own.
+            aux_dropout_rate: Ignored.
         """
         self._dropout_rate = self._dropout_rate if dropout_rate is None else dropout_rate
         params, model_state = self._bound.init_model_fn(rng)
@@ -63,8 +74,12 @@ class OlderWorkload:
         dropout_rate: float | None = None,
         use_running_average_bn: bool | None = None,
     ) -> tuple[spec.Tensor, spec.ModelAuxiliaryState]:
-        """Return (logits, new model state). The last two arguments are the newer model_fn's, which
-        some call under pmap. There the statistics of batch norm are those of a device's own rows.
+        """Run the model on one batch and return its logits and its new auxiliary state.
+
+        The arguments are those of `spec.Workload.model_fn`. The last two belong to the newer
+        contract, and some submissions that run under pmap give them. Without `dropout_rate`, the
+        rate from the initialisation is used. Under pmap the statistics of batch norm are those of
+        each device's own rows.
         """
         return self._bound.model_fn(
             params,

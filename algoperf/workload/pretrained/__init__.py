@@ -1,7 +1,7 @@
-"""Weights from folders that transformers saved, or from the hub, and folders that it can load.
+"""Load weights that transformers saved, from a folder or from the hub, and save such folders.
 
-A format is a kind of model (`layout.Format`); a workload names those that its models can start
-from, the first of which is what they are saved as.
+A format is one kind of model (`layout.Format`). A workload names the formats from which its
+models can start; they are saved in the first of these.
 """
 
 import dataclasses
@@ -18,12 +18,12 @@ from algoperf.workload.definition import Scale, WorkloadDefinition
 from algoperf.workload.pretrained import files
 from algoperf.workload.pretrained.layout import Format
 
-# Each is a module `workloads.parts.saved_<name>` with `FORMAT`.
+# Each has a module `workloads.parts.saved_<name>`, which defines its `FORMAT`.
 FORMATS = ("gpt2", "bart", "roberta")
 
 
 def format_of(name: str) -> Format:
-    """Return the format of that name, one of `FORMATS`."""
+    """Return the format of a name, which is one of `FORMATS`."""
     assert name in FORMATS, name
     saved_format: Format = importlib.import_module(f"workloads.parts.saved_{name}").FORMAT
     return saved_format
@@ -32,11 +32,19 @@ def format_of(name: str) -> Format:
 def load(
     formats: Sequence[str], source: str, settings: Mapping[str, Any]
 ) -> Mapping[str, np.ndarray]:
-    """Return parameters by our names in JAX's layout, for `from_neutral` of either framework's
-    workload.
+    """Load the weights of a model that transformers saved.
 
-    `source` is a folder or a name on the hub, of one of the `formats`; `settings` what the model is
-    built with. UserError names what differs between the two.
+    Args:
+        formats: The names of the formats that the workload can start from.
+        source: A folder, or the name of a model on the Hugging Face hub.
+        settings: The settings with which the workload's model is built.
+
+    Returns:
+        The parameters by our names, in JAX's layout.
+
+    Raises:
+        UserError: The weights cannot be read, or are those of another model; the message names the
+            difference.
     """
     folder = files.locate(source)
     config = files.read_json(folder / files.CONFIG)
@@ -52,11 +60,18 @@ def load(
 
 
 def starting_from(definition: WorkloadDefinition, source: str, scale: Scale) -> Scale:
-    """Return the scale for a start from saved weights, of a folder or the hub: where it trains a
-    tokenizer of its own it takes theirs.
+    """Return the scale of a workload for a start from saved weights.
+
+    Where the scale would train a tokenizer of its own, it takes the one saved with the weights.
+
+    Args:
+        definition: The workload.
+        source: A folder, or the name of a model on the Hugging Face hub.
+        scale: The workload's scale.
 
     Raises:
-        UserError: The workload starts from no weights, or there is no such tokenizer.
+        UserError: The workload cannot start from saved weights, or no tokenizer was saved with
+            them.
     """
     if not definition.pretrained:
         raise UserError(f"{definition.name} has no pretrained weights to start from")
@@ -68,9 +83,14 @@ def starting_from(definition: WorkloadDefinition, source: str, scale: Scale) -> 
 
 
 def vocabulary(source: str) -> tuple[str, int]:
-    """Return (the folder that holds the tokenizer of saved weights, the size of their vocabulary).
+    """Return the folder with the tokenizer of saved weights, and the size of their vocabulary.
 
-    Raises UserError where the folder has none: then no row can be made for these weights.
+    Args:
+        source: A folder, or the name of a model on the Hugging Face hub.
+
+    Raises:
+        UserError: There is no tokenizer beside the weights, so that no row can be prepared for
+            them, or their config.json does not give the size of the vocabulary.
     """
     folder = files.locate(source)
     if not (folder / files.TOKENIZER).is_file():
@@ -86,8 +106,14 @@ def vocabulary(source: str) -> tuple[str, int]:
 
 
 def flags(values: Mapping[str, np.ndarray] | None) -> dict[str, str]:
-    """What a run's flags say of the weights it starts from: SHA-256 over their names and bytes, the
-    first 16 hex digits; nothing where there are none.
+    """Return the entry of a run's configuration that identifies the weights it starts from.
+
+    Args:
+        values: The weights by name, or None.
+
+    Returns:
+        'pretrained_hash', the first 16 hex digits of the SHA-256 over their names and bytes; an
+        empty dict without weights.
     """
     if values is None:
         return {}
@@ -99,7 +125,11 @@ def flags(values: Mapping[str, np.ndarray] | None) -> dict[str, str]:
 
 
 def check_target(folder: Path) -> None:
-    """Raise UserError where a folder holds anything but a model that was saved."""
+    """Check that a model may be saved in a folder.
+
+    Raises:
+        UserError: It is a file, or holds anything but a saved model.
+    """
     if folder.exists() and not folder.is_dir():
         raise UserError(f"--save-model {folder}: not a folder")
     others = sorted({path.name for path in folder.glob("*")} - files.WRITTEN)
@@ -111,7 +141,16 @@ def check_target(folder: Path) -> None:
 
 
 def check_saved(name: str, bound: Any, settings: Mapping[str, Any]) -> None:
-    """Raise UserError where a workload's model is none that the format of that name can hold."""
+    """Check that a workload's model can be saved in a format.
+
+    Args:
+        name: The format's name.
+        bound: The workload, bound to a framework.
+        settings: The settings with which its model is built.
+
+    Raises:
+        UserError: The format has no place for the model's layers or parameters.
+    """
     form = format_of(name)
     form.check_style("--save-model with", settings)
     form.check_names("--save-model with", bound.folded_names, settings)
@@ -119,8 +158,13 @@ def check_saved(name: str, bound: Any, settings: Mapping[str, Any]) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Trained:
-    """A trained model: the name of the format it is saved in, what it was built with, parameters by
-    our names in JAX's layout, and the JSON of its tokenizer, where that is no published one.
+    """A trained model, ready to be saved.
+
+    Attributes:
+        format: The name of the format in which it is saved.
+        settings: The settings with which it was built.
+        values: Its parameters by our names, in JAX's layout.
+        tokenizer: The JSON of its tokenizer; None where that is a published one.
     """
 
     format: str
@@ -129,8 +173,13 @@ class Trained:
     tokenizer: str | None
 
     def save(self, folder: Path) -> None:
-        """Write config.json and model.safetensors as transformers' `save_pretrained` does, and the
-        tokenizer, if there is one, as `PreTrainedTokenizerFast` reads it.
+        """Write the model to a folder, as transformers' `save_pretrained` does.
+
+        The files are config.json and model.safetensors, and, if there is a tokenizer, those that
+        `PreTrainedTokenizerFast` reads.
+
+        Raises:
+            UserError: The folder cannot be written.
         """
         form = format_of(self.format)
         tensors = form.give(self.values, self.settings)

@@ -1,7 +1,7 @@
-"""The files of a folder saved by transformers, or of the Hugging Face hub, as NumPy arrays by name.
+"""Read and write folders as transformers saves them, with tensors as NumPy arrays by name.
 
-Neither transformers nor PyTorch is needed: `model.safetensors` (in one or several files) and
-`pytorch_model.bin` are read into NumPy.
+Folders may also come from the Hugging Face hub. Neither transformers nor PyTorch is needed:
+`model.safetensors` (in one or several files) and `pytorch_model.bin` are read into NumPy.
 """
 
 import json
@@ -18,7 +18,7 @@ from algoperf.errors import UserError
 CONFIG, WEIGHTS, TOKENIZER = "config.json", "model.safetensors", "tokenizer.json"
 TOKENIZER_CONFIG = "tokenizer_config.json"
 WRITTEN = frozenset({CONFIG, WEIGHTS, TOKENIZER, TOKENIZER_CONFIG})
-ROLES = {  # of special tokens, where a tokenizer has them
+ROLES = {  # The special tokens by their role; a tokenizer may lack some.
     "bos_token": "<s>",
     "eos_token": "</s>",
     "unk_token": "<unk>",
@@ -29,7 +29,14 @@ HUB_FILES = (CONFIG, "model*.safetensors", "model.safetensors.index.json", TOKEN
 
 
 def locate(source: str) -> Path:
-    """Return the folder itself, or where the hub's files are kept after a download."""
+    """Return the folder of a saved model, after downloading it if it is on the hub.
+
+    Args:
+        source: A folder, or the name of a model on the Hugging Face hub.
+
+    Raises:
+        UserError: There is no such folder, and the hub has no such model or cannot be reached.
+    """
     folder = Path(source)
     if folder.is_dir():
         return folder
@@ -55,7 +62,11 @@ def locate(source: str) -> Path:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Return what a JSON file holds; UserError where there is none."""
+    """Return the object that a JSON file holds.
+
+    Raises:
+        UserError: There is no such file, or it holds something else.
+    """
     if not path.is_file():
         raise UserError(f"{path}: no such file; expected a folder saved by save_pretrained")
     try:
@@ -68,7 +79,11 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_tensors(folder: Path) -> dict[str, np.ndarray]:
-    """Every tensor of the folder, by transformers' names."""
+    """Return every tensor of a folder, by transformers' names.
+
+    Raises:
+        UserError: The folder holds no weights, or they cannot be read.
+    """
     whole, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
     if whole.is_file() or index.is_file():
         from safetensors import SafetensorError
@@ -93,9 +108,18 @@ def write(
     tensors: Mapping[str, np.ndarray],
     tokenizer: str | None,
 ) -> None:
-    """Write a model as transformers saves it, the configuration last: a folder with one is whole.
+    """Write a model to a folder, as transformers saves it.
 
-    `tokenizer` is the JSON of the `tokenizers` library. Raises UserError where the disk refuses.
+    The configuration is written last, so that a folder that has one is complete.
+
+    Args:
+        folder: The folder, which is created if necessary.
+        config: The content of config.json.
+        tensors: The tensors by transformers' names.
+        tokenizer: The JSON of a tokenizer of the `tokenizers` library, or None.
+
+    Raises:
+        UserError: The folder cannot be written.
     """
     from safetensors.numpy import save
 
@@ -117,9 +141,13 @@ def write(
 
 
 def read_torch_file(path: Path) -> dict[str, np.ndarray]:
-    """The tensors of a file of torch.save: a zip of a pickle and of each storage's bytes.
+    """Return the tensors of a file that torch.save wrote.
 
-    Nothing but tensors is unpickled, so the file can run no code.
+    Such a file is a zip archive of a pickle and of the bytes of each storage.
+    Only tensors are unpickled, so the file cannot run any code.
+
+    Raises:
+        UserError: It is no such file, or holds something else than tensors.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -137,14 +165,14 @@ STORAGES = {"FloatStorage": "<f4", "HalfStorage": "<f2", "DoubleStorage": "<f8"}
 
 
 class _TensorUnpickler(pickle.Unpickler):
-    """Makes NumPy arrays of pickled tensors and refuses everything else."""
+    """Turns pickled tensors into NumPy arrays and refuses everything else."""
 
     def __init__(self, file: Any, read: Callable[[str], bytes]) -> None:
         super().__init__(file)
         self._read = read
 
     def find_class(self, module: str, name: str) -> Any:
-        """Return what stands for a pickled name."""
+        """Return what replaces a pickled class or function; raise UnpicklingError for others."""
         if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
             return _tensor
         if (module, name) == ("collections", "OrderedDict"):
@@ -154,7 +182,7 @@ class _TensorUnpickler(pickle.Unpickler):
         raise pickle.UnpicklingError(f"it holds {module}.{name}")
 
     def persistent_load(self, key: Any) -> np.ndarray:
-        """Return a storage's numbers."""
+        """Return the numbers of a storage."""
         _, dtype, name, *_ = key
         return np.frombuffer(self._read(name), dtype)
 

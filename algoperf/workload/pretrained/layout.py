@@ -1,4 +1,4 @@
-"""What a format of saved weights says: which of transformers' names is which of our parameters."""
+"""Describe a format of saved weights: which of transformers' names belongs to which parameter."""
 
 import dataclasses
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -9,17 +9,23 @@ import numpy as np
 from algoperf.errors import UserError
 from algoperf.workload import parameters
 
-Settings = Mapping[str, Any]  # what a workload's model is built with
-Tensors = Mapping[str, np.ndarray]  # by transformers' names
+Settings = Mapping[str, Any]  # The settings with which a model is built.
+Tensors = Mapping[str, np.ndarray]  # Arrays by name.
 
 
 @dataclasses.dataclass(frozen=True)
 class Weight:
-    """One parameter: our name, its shape in JAX's layout, and transformers' name of it.
+    """One parameter in a format of saved weights.
 
-    Tied weights are saved once, under the name or one of its `aliases`. What `is_plain` has our
-    layout there (GPT-2's Conv1D), any other kernel PyTorch's. What `is_optional` may be missing or
-    of another shape: a head. `is_positions`: a table that may have more rows than are needed.
+    Attributes:
+        name: Our name.
+        shape: Its shape in JAX's layout.
+        theirs: Transformers' name.
+        aliases: Other names under which it may be saved; tied weights are saved only once.
+        is_plain: Whether it is saved in JAX's layout, as GPT-2's Conv1D is. Any other kernel is
+            saved in PyTorch's.
+        is_optional: Whether it may be missing or have another shape, as a head may.
+        is_positions: Whether it is a table of positions, which may have more rows than are needed.
     """
 
     name: str
@@ -33,15 +39,22 @@ class Weight:
 
 @dataclasses.dataclass(frozen=True)
 class Format:
-    """A kind of model as transformers saves it.
+    """One kind of model in the form in which transformers saves it.
 
-    `title` is its name in messages, `prefix` what its names begin with where there is a head.
-    `style` (a frozen dataclass, `workloads.parts.style`) says how the layers of the model are.
-    `config` gives the whole config.json for model settings; the entries `compared` must be the same
-    in a folder that is loaded. `weights` lists the parameters, `tensors` changes what was read
-    before they are taken from it (raising UserError for what our model has not), and `constants`
-    are saved beside the parameters, for what transformers' model has and ours has not. With
-    `may_lack_positions` positions that a folder has no values for are zeros.
+    Attributes:
+        title: Its name in messages.
+        model_type: Its name in config.json.
+        style: How its layers are built (a frozen dataclass, `workloads.parts.style`).
+        prefix: What the names of tensors begin with if the model has a head.
+        config: Returns the content of config.json for the settings of a model.
+        compared: The entries of config.json that must be the same in a folder that is loaded.
+        positions: The entry of config.json with the number of positions.
+        weights: Yields the parameters for the settings of a model.
+        tensors: Changes the tensors that were read before parameters are taken from them. Raises
+            UserError for something that our model does not have.
+        constants: Returns tensors that are saved besides the parameters, because transformers'
+            model has them and ours does not.
+        may_lack_positions: Whether positions for which a folder has no values become zeros.
     """
 
     title: str
@@ -57,15 +70,30 @@ class Format:
     may_lack_positions: bool = False
 
     def check_style(self, what: str, settings: Settings) -> None:
-        """Raise UserError, which begins with `what`, where the layers are not the format's."""
+        """Check that a model's layers are built as in the format.
+
+        Args:
+            what: The beginning of the message.
+            settings: The settings of the model.
+
+        Raises:
+            UserError: They are not.
+        """
         style = settings.get("style", self.style)
         names = [field.name for field in dataclasses.fields(self.style)]
         if any(getattr(style, name) != getattr(self.style, name) for name in names):
             raise UserError(f"{what} a variant whose layers differ from {self.title}'s: {style}")
 
     def check_names(self, what: str, names: Collection[str], settings: Settings) -> None:
-        """Raise UserError, which begins with `what`, where a model's parameters are not those that
-        the format has a place for, each and no other.
+        """Check that a model has exactly the parameters for which the format has a place.
+
+        Args:
+            what: The beginning of the message.
+            names: The names of the model's parameters.
+            settings: The settings of the model.
+
+        Raises:
+            UserError: A parameter is missing, or the format has no place for it.
         """
         listed = list(self.weights(settings))
         missing = {each.name for each in listed if not each.is_optional} - {*names}
@@ -77,8 +105,15 @@ class Format:
             )
 
     def check(self, source: str, config: Settings, settings: Settings) -> None:
-        """Raise UserError that names what of a folder's config.json differs from the model that the
-        settings describe.
+        """Check that a folder holds the model that the settings describe.
+
+        Args:
+            source: The folder, for messages.
+            config: The content of its config.json.
+            settings: The settings of the model.
+
+        Raises:
+            UserError: It is another model; the message names the differences.
         """
         self.check_style(f"{source} cannot be loaded into", settings)
         wanted = self.config(settings)
@@ -94,8 +129,17 @@ class Format:
             raise UserError(f"{source} is another model: its {'; '.join(differences)}")
 
     def take(self, source: str, tensors: Tensors, settings: Settings) -> Tensors:
-        """Return our parameters in JAX's layout, from a folder's tensors; UserError for one that is
-        missing or of another shape.
+        """Return a model's parameters by our names, in JAX's layout, from a folder's tensors.
+
+        Optional ones that are missing or of another shape are left out.
+
+        Args:
+            source: The folder, for messages.
+            tensors: The tensors by transformers' names.
+            settings: The settings of the model.
+
+        Raises:
+            UserError: A tensor is missing or has another shape.
         """
         bare = {name.removeprefix(self.prefix): value for name, value in tensors.items()}
         bare = dict(self.tensors(source, bare))
@@ -124,7 +168,12 @@ class Format:
         return value
 
     def give(self, values: Tensors, settings: Settings) -> dict[str, np.ndarray]:
-        """Return a model's parameters (ours, in JAX's layout) under transformers' names."""
+        """Return a model's parameters as tensors by transformers' names.
+
+        Args:
+            values: The parameters by our names, in JAX's layout.
+            settings: The settings of the model.
+        """
         tensors = dict(self.constants(settings))
         for weight in self.weights(settings):
             if weight.name in values or not weight.is_optional:
@@ -134,19 +183,33 @@ class Format:
         return tensors
 
 
-# What transformers takes where config.json does not say.
+# The values that transformers uses where config.json does not have the entry.
 ABSENT = {"layer_norm_epsilon": 1e-5, "scale_attn_weights": True}
 
 
 def dense(
     name: str, theirs: str, inputs: int, outputs: int, is_plain: bool = False
 ) -> Iterator[Weight]:
-    """A dense layer's kernel and bias."""
+    """Yield the kernel and the bias of a dense layer.
+
+    Args:
+        name: The path of our layer.
+        theirs: The path of transformers' layer.
+        inputs: The number of inputs.
+        outputs: The number of outputs.
+        is_plain: Whether the kernel is saved in JAX's layout.
+    """
     yield Weight(f"{name}/kernel", (inputs, outputs), f"{theirs}.weight", is_plain=is_plain)
     yield Weight(f"{name}/bias", (outputs,), f"{theirs}.bias")
 
 
 def norm(name: str, theirs: str, width: int) -> Iterator[Weight]:
-    """A layer norm's scale and bias."""
+    """Yield the scale and the bias of a layer norm.
+
+    Args:
+        name: The path of our layer.
+        theirs: The path of transformers' layer.
+        width: The number of values in each.
+    """
     yield Weight(f"{name}/scale", (width,), f"{theirs}.weight")
     yield Weight(f"{name}/bias", (width,), f"{theirs}.bias")
