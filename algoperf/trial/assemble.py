@@ -71,9 +71,8 @@ def assemble(
     meter = _meter(backend)
     with outside.blaming(definition):
         definition.import_measures()
-    guard = trust.Guard(
-        packages=[definition.package]
-    )  # before anything of the submission is loaded
+    # All that measures is loaded, and nothing of the submission.
+    guard = trust.Guard(packages=[definition.package])
     loaded = loading.load(loading.inspect(Path(plan.submission)), plan.framework)
     point = choices.tuning_point(plan, loaded)
     data = load_data(plan, definition, scale)

@@ -319,3 +319,11 @@ def test_close_is_as_close_as_asked(values, expected):
     with pytest.raises(GateError, match="it: "):
         gates.expect_close(values, expected, "it", rtol=1e-4)
     gates.expect_close(expected, expected * 1.00009, "it", rtol=1e-4)
+
+
+def test_equal_is_bit_for_bit():
+    one = np.array([1.0, np.nan], np.float32)
+    gates.expect_equal(one.copy(), one, "it")
+    for other in (np.nextafter(one, np.float32(2)), one.astype(np.float64)):
+        with pytest.raises(GateError, match="it: the values differ"):
+            gates.expect_equal(other, one, "it")
