@@ -191,9 +191,9 @@ class ScoreResult:
         import pandas as pd
 
         rows = [
-            export.score_values(summary, place)
+            export.score_values(summary, index)
             for summary in self._summaries()
-            for place in range(len(summary.board.rows))
+            for index in range(len(summary.board.rows))
         ]
         return pd.DataFrame(rows)
 

@@ -220,6 +220,7 @@ class Workload(abc.ABC):
         output_layer: str,
         dropout_rate: float,
         feeds_targets: bool = False,
+        pretrained: Mapping[str, Any] | None = None,
     ) -> None:
         self.name = name
         self.loss_type = loss_type
@@ -234,7 +235,7 @@ class Workload(abc.ABC):
         self.dropout_rate = dropout_rate
         self.feeds_targets = feeds_targets  # the model sees (inputs, targets), as a translator's
         self.frozen_count = 0  # of the model's numbers, those that no submission sees
-        self.pretrained: Mapping[str, Any] | None = None  # what parameters start from, by name
+        self.pretrained = pretrained  # what parameters start from, by name
         self.metrics_logger: Any = None  # None, or has append_scalar_metrics(dict, global_step)
 
     def seal(self) -> None:

@@ -25,9 +25,23 @@ class Backend(Protocol):
     name: str
 
     def workload(
-        self, definition: "WorkloadDefinition", scale: "Scale", source: str, data: "Data"
+        self,
+        definition: "WorkloadDefinition",
+        scale: "Scale",
+        source: str,
+        data: "Data",
+        pretrained: "Mapping[str, np.ndarray] | None" = None,
     ) -> spec.Workload:
-        """Build the model and bind it to the facts."""
+        """Build the model and bind it to the facts.
+
+        Args:
+            definition: The workload.
+            scale: The scale at which the model is built.
+            source: The kind of the rows, which chooses the target: 'builtin', 'hub' or 'folder'.
+            data: The rows; the model is built for the first of them.
+            pretrained: Values that parameters start from, by name in JAX's layout; those that are
+                not among them are drawn.
+        """
         ...
 
     def random_state(self, pair: tuple[int, int]) -> spec.RandomState:

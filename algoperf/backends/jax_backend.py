@@ -251,13 +251,18 @@ class JaxBackend:
         )
 
     def workload(
-        self, definition: WorkloadDefinition, scale: Scale, source: str, data: Data
+        self,
+        definition: WorkloadDefinition,
+        scale: Scale,
+        source: str,
+        data: Data,
+        pretrained: Mapping[str, np.ndarray] | None = None,
     ) -> JaxWorkload:
         """Build the flax model and bind it to the facts."""
         settings, initial_std = shared.model_settings(definition, scale, data)
         model = definition.build_model("jax", settings)
         sample_inputs = shared.sample_inputs(definition, data)
-        facts = definition.facts(scale, source, data)
+        facts = {**definition.facts(scale, source, data), "pretrained": pretrained}
         bound = JaxWorkload(
             facts,
             model,

@@ -171,8 +171,8 @@ class TorchWorkload(spec.Workload):
         return self._set.folded(self.state_to_neutral(params, model_state))
 
     def _neutral(self, params: nn.Module, wanted: Collection[str]) -> dict[str, np.ndarray]:
-        found = torch_tuning.values(params, self._names, wanted)
-        return {name: parameters.from_torch(name, value.copy()) for name, value in found.items()}
+        values = torch_tuning.values(params, self._names, wanted)
+        return {name: parameters.from_torch(name, value.copy()) for name, value in values.items()}
 
     def apply(
         self,
@@ -249,14 +249,19 @@ class TorchBackend:
         self._cuda = self._device.type == "cuda"
 
     def workload(
-        self, definition: WorkloadDefinition, scale: Scale, source: str, data: Data
+        self,
+        definition: WorkloadDefinition,
+        scale: Scale,
+        source: str,
+        data: Data,
+        pretrained: Mapping[str, np.ndarray] | None = None,
     ) -> TorchWorkload:
         """Build the module and bind it to the facts."""
         settings, initial_std = shared.model_settings(definition, scale, data)
         model = definition.build_model("torch", settings)
         if self._computation.checkpoint_activations:
             checkpoint_blocks(model)
-        facts = definition.facts(scale, source, data)
+        facts = {**definition.facts(scale, source, data), "pretrained": pretrained}
         bound = TorchWorkload(
             facts,
             model,

@@ -27,11 +27,11 @@ class OptimizerForm:
         self, workload: Any, model_params: nn.Module, hyperparameters: Any
     ) -> dict[str, Any]:
         """Make the optimizer and its scheduler (or None), and what scales the loss, if it is."""
-        made = self._functions.make(workload.parameters, hyperparameters)
-        optimizer, scheduler = made if isinstance(made, tuple) else (made, None)
+        returned = self._functions.make(workload.parameters, hyperparameters)
+        optimizer, scheduler = returned if isinstance(returned, tuple) else (returned, None)
         if not callable(getattr(optimizer, "step", None)):
             raise errors.UserError(
-                f"torch_optimizer returned {type(made).__name__}, "
+                f"torch_optimizer returned {type(returned).__name__}, "
                 "not a torch.optim.Optimizer or (optimizer, scheduler)"
             )
         self._trained = [value for value in model_params.parameters() if value.requires_grad]

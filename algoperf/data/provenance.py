@@ -117,14 +117,14 @@ class Selection:
         steps, batch = self._last()
         if batch is None:
             return []
-        found = [] if 2 * self._queue.batches_drawn >= steps else [FEW_DRAWN]
+        flags = [] if 2 * self._queue.batches_drawn >= steps else [FEW_DRAWN]
         if batch is self._queue:  # update_params draws from it
-            return found
+            return flags
         if self._queue.is_resumed and not self._rows.has_all:
-            return found
+            return flags
         several = isinstance(batch, list | tuple) and len(batch) > 0
         try:
             fetched = [self._fetch(each) for each in (batch if several else [batch])]
         except RuntimeError:  # given to a compiled step as its own, and gone
-            return found
-        return found if all(map(self._rows.hold, fetched)) else [*found, OTHER_ROWS]
+            return flags
+        return flags if all(map(self._rows.hold, fetched)) else [*flags, OTHER_ROWS]

@@ -54,9 +54,9 @@ def class_imbalance(data: Data, ratio: float) -> Data:
     names = np.unique(labels)
     generator = _generator(data)
     kept: list[NDArray[np.int64]] = []
-    for place, name in enumerate(names):
+    for rank, name in enumerate(names):
         own = generator.permutation(np.flatnonzero(labels == name))
-        kept.append(own[: max(1, round(len(own) * ratio ** (place / (len(names) - 1))))])
+        kept.append(own[: max(1, round(len(own) * ratio ** (rank / (len(names) - 1))))])
     note = {"ratio": ratio, "seed": SEED}
     return select.keep(data, np.sort(np.concatenate(kept)), "class_imbalance", note)
 

@@ -67,15 +67,15 @@ def of_encoder(
     else from the hub) or the folder of one that was trained.
     """
     if kind == "trained":
-        made = train_byte_pair(texts, vocab_size, special_tokens)
+        tokenizer = train_byte_pair(texts, vocab_size, special_tokens)
     elif kind != "bart":
-        made = read_trained(kind, BART_SPECIAL)
+        tokenizer = read_trained(kind, BART_SPECIAL)
     else:
-        made = read_bart(None if source in ("builtin", "hub") else Path(source))
-    made.no_truncation()
-    made.no_padding()
-    made.encode_special_tokens = True  # a text that says '<pad>' has no padding inside
-    return made
+        tokenizer = read_bart(None if source in ("builtin", "hub") else Path(source))
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    tokenizer.encode_special_tokens = True  # a text that says '<pad>' has no padding inside
+    return tokenizer
 
 
 def read_trained(folder: str, special_tokens: Sequence[str]) -> "Tokenizer":
@@ -97,10 +97,10 @@ def _check_special(
     where: str, tokenizer: "Tokenizer", special_tokens: Sequence[str], title: str = "the workload"
 ) -> None:
     for expected, token in enumerate(special_tokens):
-        found = tokenizer.token_to_id(token)
-        if found != expected:
+        actual = tokenizer.token_to_id(token)
+        if actual != expected:
             raise UserError(
-                f"{where}: the tokenizer is not {title}'s: {token} is token {found}, expected "
+                f"{where}: the tokenizer is not {title}'s: {token} is token {actual}, expected "
                 f"{expected}"
             )
 

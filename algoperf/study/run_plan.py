@@ -45,7 +45,7 @@ def make(request: RunRequest, command: str = "", show_progress: bool = False) ->
         f"scale of {definition.name}", request.scale, list(definition.scales)
     )
     kind, source = sources.resolve(definition, definition.scales[scale_name], request.data)
-    path, found = loading.locate(request.submission)
+    path, origin = loading.locate(request.submission)
     outline = loading.inspect(path)
     framework = loading.choose_framework(outline, request.framework)
     backends.check_installed(framework)
@@ -55,7 +55,7 @@ def make(request: RunRequest, command: str = "", show_progress: bool = False) ->
     chosen_by = ""
     if not request.framework:
         chosen_by = " (the one that it serves)" if len(outline.frameworks) == 1 else " (default)"
-    notes = [f"submission: {found} ({path}), framework: {framework}{chosen_by}"]
+    notes = [f"submission: {origin} ({path}), framework: {framework}{chosen_by}"]
     notes += loading.notes(outline, framework)
     if outline.self_tunes and ruleset == "none" and request.search_space is None:
         ruleset = "self"
@@ -146,14 +146,14 @@ def _companions(request: RunRequest) -> Companions:
     """What goes along with the trials. The energy first: W&B sends it with the result."""
     if request.carbon_country is not None and not request.carbon:
         raise UserError("--carbon-country goes with --carbon")
-    found: list[Companion] = []
+    companions: list[Companion] = []
     if request.carbon:
         carbon.check(request.carbon_country)
-        found.append(carbon.Carbon(request.carbon_country))
+        companions.append(carbon.Carbon(request.carbon_country))
     if request.wandb:
         wandb_run.check()
-        found.append(wandb_run.WandbRun())
-    return Companions(found)
+        companions.append(wandb_run.WandbRun())
+    return Companions(companions)
 
 
 def _check_one_process() -> None:

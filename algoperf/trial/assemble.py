@@ -21,6 +21,7 @@ from algoperf.submission.blame import cause_of
 from algoperf.trial import adapt, choices, preservation, seeds, trust
 from algoperf.trial.clock import Ledger
 from algoperf.trial.evaluate import Evaluator
+from algoperf.trial.goal import Goal, Limits
 from algoperf.trial.loop import Trial
 from algoperf.trial.plan import TrialPlan
 from algoperf.workload import catalogue, outside, pretrained
@@ -55,49 +56,181 @@ class Assembled:
         return f"the trained model is in {folder}"
 
 
+@dataclasses.dataclass(frozen=True)
+class Subject:
+    """What is trained: a workload's facts, at the scale of the run."""
+
+    definition: workload.WorkloadDefinition
+    scale: workload.Scale
+
+
+@dataclasses.dataclass(frozen=True)
+class Instruments:
+    """What computes and what measures, loaded before anything of the submission."""
+
+    backend: backends.Backend
+    meter: resources.Meter
+    guard: trust.Guard
+
+
+@dataclasses.dataclass(frozen=True)
+class Bound:
+    """The rows, and the model that is built for them in a framework.
+
+    Attributes:
+        settings: What the model was built with.
+    """
+
+    data: workload.Data
+    workload: spec.Workload
+    settings: Mapping[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Configuration:
+    """What plan, submission and workload decide together.
+
+    Attributes:
+        point: The hyperparameters, None where the submission is given none.
+        flags: The whole configuration, as `flags_<n>.json` holds it.
+    """
+
+    point: Mapping[str, Any] | None
+    batch_size: int
+    limits: Limits
+    goal: Goal
+    flags: dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Folder:
+    """The trial's run folder, with what an earlier process of the trial left in it.
+
+    Attributes:
+        saved: The newest checkpoint that fits, None where the trial starts.
+        preemptions: How many processes worked on the trial before, 0 where it starts.
+        parameters: How many numbers train, and how many there are.
+    """
+
+    log: run_log.TrialLog
+    checkpoints: Checkpoints
+    saved: preservation.Saved | None
+    preemptions: int
+    parameters: Mapping[str, float]
+
+
 def assemble(
     plan: TrialPlan, ledger: Ledger, report: Report, asked_to_stop: Asked = lambda: False
 ) -> Assembled:
-    """Load, check and build everything; raise UserError for a user's mistake. All of it is set-up
-    time. A trial that was interrupted goes on where it was saved.
+    """Load, check and build all that a trial needs; all of it is set-up time.
+
+    A trial that was interrupted goes on where it was saved.
+
+    Args:
+        plan: The trial's plan.
+        ledger: Its stopwatches.
+        report: Called with the name and the values of each event: notes and evaluations.
+        asked_to_stop: Whether the trial was asked to save and stop.
+
+    Raises:
+        UserError: A user's mistake.
     """
+    subject = look_up(plan)
+    instruments = load_instruments(plan, subject)
+    loaded = loading.load(loading.inspect(Path(plan.submission)), plan.framework)
+    point = choices.tuning_point(plan, loaded)
+    bound = bind(plan, subject, instruments.backend)
+    configuration = configure(plan, subject, loaded, point, bound, report)
+    folder = open_folder(plan, subject, loaded, bound, configuration, instruments, report)
+    return build(
+        plan, subject, loaded, bound, configuration, folder, instruments,
+        ledger, report, asked_to_stop,
+    )  # fmt: skip
+
+
+def look_up(plan: TrialPlan) -> Subject:
+    """Find the workload of a plan, and its scale for the plan's rows and weights."""
     definition = catalogue.find(plan.workload_reference, plan.suite)
     outside.check_unchanged(definition, plan.workload_hash)
     scale = definition.scales[plan.scale].on(plan.source_kind)
     if plan.pretrained is not None:
         scale = pretrained.starting_from(definition, plan.pretrained, scale)
-    computation = plan.computation
-    backend = backends.load(plan.framework, compile_model=plan.compile, computation=computation)
+    return Subject(definition, scale)
+
+
+def load_instruments(plan: TrialPlan, subject: Subject) -> Instruments:
+    """Load the framework and all that measures, and begin to watch it."""
+    backend = backends.load(
+        plan.framework, compile_model=plan.compile, computation=plan.computation
+    )
     meter = _meter(backend)
-    with outside.blaming(definition):
-        definition.import_measures()
-    # All that measures is loaded, and nothing of the submission.
-    guard = trust.Guard(packages=[definition.package])
-    loaded = loading.load(loading.inspect(Path(plan.submission)), plan.framework)
-    point = choices.tuning_point(plan, loaded)
+    with outside.blaming(subject.definition):
+        subject.definition.import_measures()
+    guard = trust.Guard(
+        checksum=lambda trained: backend.checksum(*trained),
+        packages=[subject.definition.package],
+    )
+    return Instruments(backend, meter, guard)
+
+
+def bind(plan: TrialPlan, subject: Subject, backend: backends.Backend) -> Bound:
+    """Load the rows, and build the model for them."""
+    definition, scale = subject.definition, subject.scale
     data = load_data(plan, definition, scale)
-    with outside.blaming(definition):
-        bound = backend.workload(definition, scale, plan.source_kind, data)
     settings = {**scale.model, **data.model}
+    weights = None
     if plan.pretrained is not None:
-        bound.pretrained = pretrained.load(definition.pretrained, plan.pretrained, settings)
+        weights = pretrained.load(definition.pretrained, plan.pretrained, settings)
+    with outside.blaming(definition):
+        bound = backend.workload(definition, scale, plan.source_kind, data, weights)
     if plan.save_model is not None:
         pretrained.check_saved(definition.pretrained[0], bound, settings)
-    batch_size, note = choices.choose_batch_size(plan, loaded, point, scale)
+    return Bound(data, bound, settings)
+
+
+def configure(
+    plan: TrialPlan,
+    subject: Subject,
+    loaded: loading.Submission,
+    point: Mapping[str, Any] | None,
+    bound: Bound,
+    report: Report,
+) -> Configuration:
+    """Decide batch size, limits and goal, and say what the whole configuration is."""
+    batch_size, note = choices.choose_batch_size(plan, loaded, point, subject.scale)
     if note:
         report("note", text=note)
-    computation.check_batch_size(batch_size)
-    rows = batches.row_count(data.splits["train"])
+    plan.computation.check_batch_size(batch_size)
+    rows = batches.row_count(bound.data.splits["train"])
     if batch_size > rows:
         raise errors.UserError(
             f"batch size {batch_size} is larger than the training split of {rows} rows"
         )
-    limits = choices.limits(plan, scale)
-    goal = choices.goal(plan, definition, scale)
+    goal = choices.goal(plan, subject.definition, subject.scale)
+    fingerprint = bound.data.fingerprint
     flags = run_log.with_hashes(
-        choices.flags(plan, loaded, data.fingerprint, batch_size, goal, scale)
-        | pretrained.flags(bound.pretrained)
+        choices.flags(plan, loaded, fingerprint, batch_size, goal, subject.scale)
+        | pretrained.flags(bound.workload.pretrained)
     )
+    limits = choices.limits(plan, subject.scale)
+    return Configuration(point, batch_size, limits, goal, flags)
+
+
+def open_folder(
+    plan: TrialPlan,
+    subject: Subject,
+    loaded: loading.Submission,
+    bound: Bound,
+    configuration: Configuration,
+    instruments: Instruments,
+    report: Report,
+) -> Folder:
+    """Open the run folder, look for a checkpoint, and write what the trial is.
+
+    It is written before a function of the submission runs: however that ends, the folder says what
+    it was.
+    """
+    flags, point = configuration.flags, configuration.point
     folder = run_log.trial_folder(
         plan.out_folder,
         plan.experiment,
@@ -109,108 +242,138 @@ def assemble(
     )
     drawn = {"batch_size"} if plan.batch_size is None and "batch_size" in (point or {}) else set()
     run_log.check_same_configuration(folder, {key: flags[key] for key in flags.keys() - drawn})
-    hyperparameters = None if point is None else spec.make_hyperparameters(point)
-    log = run_log.TrialLog(folder, definition.measured, workload.SPLITS)
-    say = functools.partial(_say, report)
+    log = run_log.TrialLog(folder, subject.definition.measured, workload.SPLITS)
     checkpoints = Checkpoints(folder)
     saved = preservation.find(checkpoints, log) if plan.checkpoints else None
     for name in checkpoints.damaged:
-        say(f"checkpoint {name} is damaged and not used")
+        _say(report, f"checkpoint {name} is damaged and not used")
     aside = run_log.set_aside(folder) if saved is None else None
     if aside is not None:
-        say(f"an earlier run of this trial was interrupted; what it left is in {aside}")
-    # Before a function of the submission runs: however it ends, the folder says what it was.
-    trained_count = memory.count(bound.param_shapes)
+        _say(report, f"an earlier run of this trial was interrupted; what it left is in {aside}")
+    trained, frozen = memory.count(bound.workload.param_shapes), bound.workload.frozen_count
     room, warning = memory.check(
-        trained_count,
-        frozen=bound.frozen_count,
+        trained,
+        frozen=frozen,
         checkpoints=plan.checkpoints,
-        free_device_bytes=backend.free_device_memory_bytes(),
+        free_device_bytes=instruments.backend.free_device_memory_bytes(),
     )
     if warning is not None:
-        say(warning)
-    meta = {**choices.meta(plan, flags, data, scale), "memory": room}
+        _say(report, warning)
+    meta = {**choices.meta(plan, flags, bound.data, subject.scale), "memory": room}
     begun_before = log.begin(flags, meta, point)
     log.copy_source(loaded.source_files)
+    return Folder(
+        log,
+        checkpoints,
+        saved,
+        preemptions=0 if saved is None else begun_before,
+        parameters=_counts(trained, frozen),
+    )
 
-    view = older.view(loaded.contract, bound, backend.place, hyperparameters)
-    evaluator = Evaluator(backend, bound, definition, data, scale)
-    at_the_end = plan.until != "test"  # when the test split is looked at, once
+
+def build(
+    plan: TrialPlan,
+    subject: Subject,
+    loaded: loading.Submission,
+    bound: Bound,
+    configuration: Configuration,
+    folder: Folder,
+    instruments: Instruments,
+    ledger: Ledger,
+    report: Report,
+    asked_to_stop: Asked,
+) -> Assembled:
+    """Build the trial, with its queue, its evaluation and what saves it; put it where it was."""
+    backend, guard = instruments.backend, instruments.guard
+    point, batch_size = configuration.point, configuration.batch_size
+    hyperparameters = None if point is None else spec.make_hyperparameters(point)
+    view = older.view(loaded.contract, bound.workload, backend.place, hyperparameters)
+    evaluator = Evaluator(backend, bound.workload, subject.definition, bound.data, subject.scale)
+    train = bound.data.splits["train"]
+    buckets = batches.make_buckets(train, subject.scale.buckets, PAD_ID)
+    seed = seeds.trial_seed(plan.seed, plan.study, plan.trial)
+    queue = batches.TrainingQueue(train, batch_size, seed, view.place, buckets=buckets)
+    functions = adapt.submission_functions(loaded, backend, bound.workload, hyperparameters)
+    keeper = preservation.Preservation(
+        folder.checkpoints if plan.checkpoints else None,
+        folder.log,
+        backend,
+        plan.checkpoint_every_s,
+        asked_to_stop,
+        functools.partial(_say, report),
+        meter=instruments.meter,
+    )
+    looks_at_test_last = plan.until != "test"
 
     def measure(split: str, params: Any, model_state: Any) -> dict[str, float]:
-        adapt.check_all_read(
-            loaded.outline, hyperparameters
-        )  # after a step, since schedules read late
+        # Asked at an evaluation, so after a step: schedules read hyperparameters late.
+        adapt.check_all_read(loaded.outline, hyperparameters)
         values = evaluator(
             split,
             view.first(params),
             view.first_state(model_state),
-            whole=split == "test" and at_the_end,
+            whole=split == "test" and looks_at_test_last,
         )
         if evaluator.written is not None and split != "train":
-            log.predictions(evaluator.written.rows())
+            folder.log.predictions(evaluator.written.rows())
         return values
 
-    train = data.splits["train"]
-    buckets = batches.make_buckets(train, scale.buckets, PAD_ID)
-    seed = seeds.trial_seed(plan.seed, plan.study, plan.trial)
-    functions = adapt.submission_functions(loaded, backend, bound, hyperparameters)
-    keeper = preservation.Preservation(
-        checkpoints if plan.checkpoints else None,
-        log,
-        backend,
-        plan.checkpoint_every_s,
-        asked_to_stop,
-        say,
-        meter=meter,
-    )
-    queue = batches.TrainingQueue(train, batch_size, seed, view.place, buckets=buckets)
-    bound.seal()
-    with _discarding(log, saved):
+    bound.workload.seal()
+    with _discarding(folder.log, folder.saved):
         trial = Trial(
             backend=backend,
             workload=view.workload,
             functions=functions,
             queue=queue,
             evaluate=measure,
-            goal=goal,
-            limits=limits,
+            goal=configuration.goal,
+            limits=configuration.limits,
             ledger=ledger,
-            log=log,
+            log=folder.log,
             seed=seed,
             hyperparameters=hyperparameters,
             report=functools.partial(report, "evaluation"),
             keeper=keeper,
             untimed=guard.untimed,
+            preemptions=folder.preemptions,
         )
-    guard.checksum = lambda trained: backend.checksum(*trained)
     if functions.selects_data:
-        guard.more.append(_selection(train, queue, backend, trial).findings)
-    if bound.frozen_count:
-        guard.more.append(functools.partial(_changed_frozen, bound, view, trial))
+        guard.watch(_selection(train, queue, backend, trial).findings)
+    if bound.workload.frozen_count:
+        guard.watch(functools.partial(_changed_frozen, bound.workload, view, trial))
     evaluator.warm_up(view.first(trial.state.params), view.first_state(trial.state.model_state))
-    if saved is not None and trial.status is None:
-        keeper.go_on(trial, saved)
-        trial.preemptions = begun_before
-        say(f"goes on from step {trial.state.step}, clock {ledger.submission.elapsed_s:.1f} s")
+    if folder.saved is not None and trial.status is None:
+        keeper.go_on(trial, folder.saved)
+        clock_s = ledger.submission.elapsed_s
+        _say(report, f"goes on from step {trial.state.step}, clock {clock_s:.1f} s")
 
     def trained() -> pretrained.Trained:
-        by_framework: Any = bound
+        by_framework: Any = bound.workload
         values = by_framework.folded(
             view.first(trial.evaluated), view.first_state(trial.state.model_state)
         )
-        return pretrained.Trained(definition.pretrained[0], settings, values, data.tokenizer)
+        saved_as = subject.definition.pretrained[0]
+        return pretrained.Trained(saved_as, bound.settings, values, bound.data.tokenizer)
 
     return Assembled(
-        *(plan, trial, backend, log, flags, batch_size, evaluator, buckets, checkpoints, guard),
-        meter,
-        _counts(trained_count, bound.frozen_count),
-        trained,
+        plan=plan,
+        trial=trial,
+        backend=backend,
+        log=folder.log,
+        flags=configuration.flags,
+        batch_size=batch_size,
+        evaluator=evaluator,
+        buckets=buckets,
+        checkpoints=folder.checkpoints,
+        guard=guard,
+        meter=instruments.meter,
+        parameters=folder.parameters,
+        trained=trained,
     )
 
 
 def _counts(trained: int, frozen: int) -> dict[str, float]:
-    """What the result says of the number of parameters."""
+    """Return what the result says of the number of parameters."""
     total = trained + frozen
     return {"total": total, "trainable": trained, "trainable_share": trained / total}
 
@@ -222,7 +385,7 @@ def _changed_frozen(bound: spec.Workload, view: older.View, trial: Trial) -> lis
 
 
 def _meter(backend: backends.Backend) -> resources.Meter:
-    """Of energy only where the framework has a device: nothing else loads NVML."""
+    """Return a meter; of energy only where the framework has a device: nothing else loads NVML."""
     has_device = backend.free_device_memory_bytes() is not None
     energy = EnergyCounter() if has_device else None
     return resources.Meter(backend.peak_device_memory_bytes, energy)
@@ -244,7 +407,10 @@ def _say(report: Report, text: str) -> None:
 def load_data(
     plan: TrialPlan, definition: workload.WorkloadDefinition, scale: workload.Scale
 ) -> workload.Data:
-    """The rows of a run, less what the plan's choices leave out; the notes say what that is."""
+    """Return the rows of a run, without those that the plan's choices leave out.
+
+    The notes of the data say what was left out.
+    """
     if plan.skip_bad_rows:
         scale = select.skip_bad_rows(definition, scale)
     with outside.blaming(definition):

@@ -31,9 +31,9 @@ class NotFinite:
         """
         if math.isfinite(value):
             return True
-        found = self.seen.setdefault(name, {"first_step": step, "last_step": step, "times": 0})
-        found["last_step"] = step
-        found["times"] += 1
+        record = self.seen.setdefault(name, {"first_step": step, "last_step": step, "times": 0})
+        record["last_step"] = step
+        record["times"] += 1
         return False
 
 

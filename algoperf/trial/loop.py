@@ -104,7 +104,8 @@ class Trial:
     `evaluation(times, metrics)`; `report(metrics)` is told of each evaluation. `keeper` saves the
     trial after evaluations and when it says so; a trial that is asked to stop is saved and left
     `interrupted`, without a status. `untimed(trained)` watches what is done off the clock;
-    `trained()` is (parameters, model state).
+    `trained()` is (parameters, model state). `preemptions` is how many processes worked on the
+    trial before this one.
     """
 
     def __init__(
@@ -124,6 +125,7 @@ class Trial:
         report: Callable[[dict[str, float]], None] = lambda metrics: None,
         keeper: Keeper | None = None,
         untimed: Untimed = lambda trained: contextlib.nullcontext(),
+        preemptions: int = 0,
     ) -> None:
         self.goal = goal
         self.limits = limits
@@ -147,7 +149,7 @@ class Trial:
         self._untimed = untimed
         self.last_batch: Any = None  # of a submission that selects data
         self.interrupted = False
-        self.preemptions = 0  # how many processes worked on the trial before this one
+        self.preemptions = preemptions
         self._in_flight = InFlight(backend.wait)
         self._scalars = ScalarBuffer()
         self._due_s = 0.0

@@ -38,8 +38,8 @@ class Guard:
         packages: Iterable[str] = (),
     ) -> None:
         self.flags: list[str] = []
-        self.more: list[Findings] = []  # asked for flags before each untimed stretch
-        self.checksum = checksum
+        self._watched: list[Findings] = []
+        self._checksum = checksum
         processor_time.watch()
         self._threads = set(threading.enumerate())
         self._packages = {*PACKAGES, *(name.partition(".")[0] for name in packages)}
@@ -48,20 +48,24 @@ class Guard:
         self._untimed_s = 0.0
         self._worked_s: dict[str, float] = {}  # while the clock stood still, by name
 
+    def watch(self, findings: Findings) -> None:
+        """Ask for more flags before each untimed stretch."""
+        self._watched.append(findings)
+
     @contextlib.contextmanager
     def untimed(self, trained: Callable[[], Any]) -> Iterator[None]:
         """Watch a stretch in which the submission's clock stands still. `trained()` is what
         `checksum` takes, the parameters and the model state, which are not to change in it.
         """
         self.look()
-        for findings in self.more:
+        for findings in self._watched:
             for text in findings():
                 self._flag(text)
-        busy, before = self._busy(), self.checksum(trained())
+        busy, before = self._busy(), self._checksum(trained())
         began_s = self._monotonic()
         yield
         self._untimed_s += self._monotonic() - began_s
-        if self.checksum(trained()) != before:
+        if self._checksum(trained()) != before:
             self._flag("the parameters changed while the clock stood still")
         for name, spent_s in self._busy().items():
             # One evaluation may be shorter than what can be told from noise: all of them count.
@@ -91,18 +95,18 @@ def definitions(packages: Collection[str] = PACKAGES) -> Mapping[str, Any]:
     """The functions and classes that measure, by name: those of the loaded modules of these
     packages, the methods of their classes, the clocks, and what tells of threads.
     """
-    found: dict[str, Any] = {f"time.{name}": getattr(time, name) for name in CLOCKS}
-    found |= {f"threading.{name}": operator.attrgetter(name)(threading) for name in THREADS}
+    by_name: dict[str, Any] = {f"time.{name}": getattr(time, name) for name in CLOCKS}
+    by_name |= {f"threading.{name}": operator.attrgetter(name)(threading) for name in THREADS}
     for module_name, module in list(sys.modules.items()):
         if module_name.partition(".")[0] not in packages or module is None:
             continue
         for name, value in list(vars(module).items()):
             if callable(value):
-                found[f"{module_name}.{name}"] = value
+                by_name[f"{module_name}.{name}"] = value
             if isinstance(value, type) and value.__module__ == module_name:
-                found |= {
+                by_name |= {
                     f"{module_name}.{name}.{attribute}": each
                     for attribute, each in list(vars(value).items())
                     if isinstance(each, types.FunctionType | property | staticmethod | classmethod)
                 }
-    return found
+    return by_name

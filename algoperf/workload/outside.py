@@ -149,16 +149,16 @@ def _blame(error: Exception, folder: Path, package: str) -> str | None:
         return f"{error.filename}:{error.lineno}: {error.msg}"
     frames = traceback.extract_tb(error.__traceback__)
     own = [each for each in frames if Path(each.filename).is_relative_to(folder)]
-    place = f"{own[-1].filename}:{own[-1].lineno}" if own else str(folder)
+    where = f"{own[-1].filename}:{own[-1].lineno}" if own else str(folder)
     if isinstance(error, ModuleNotFoundError) and error.name is not None:
         parent, _, module = error.name.rpartition(".")
         if parent == package:
-            return f"{place}: no {module}.py in it"
+            return f"{where}: no {module}.py in it"
         if error.name.partition(".")[0] == folder.name:
-            return f"{place}: {error.msg}; import its own files relatively: from . import ..."
+            return f"{where}: {error.msg}; import its own files relatively: from . import ..."
     # What is called with arguments that it does not take never gets a frame of its own.
     is_call = isinstance(error, TypeError) and frames and _is_ours(Path(frames[-1].filename))
-    return f"{place}: {_cause(error)}" if own or is_call else None
+    return f"{where}: {_cause(error)}" if own or is_call else None
 
 
 def _is_ours(file: Path) -> bool:

@@ -175,6 +175,7 @@ def _read_trial(path: Path, findings: list[Finding]) -> dict[str, Any]:
         )
         pool = {}
     status, fingerprint = result.get("status"), flags.get("data_fingerprint")
+    source = flags.get("workload_hash")
     base = flags.get("base_workload")
     if base is not None and not isinstance(base, str):
         findings.append(Finding(path, "base_workload in flags is no text: no held-out variant"))
@@ -190,6 +191,7 @@ def _read_trial(path: Path, findings: list[Finding]) -> dict[str, Any]:
         "hyperparameters": MappingProxyType(_read_object(path / "hparams.json", findings)),
         "flags": _texts(result.get("flags")),
         "changes": _changes(flags.get("changes"), path, findings),
+        "workload_hash": source if isinstance(source, str) else None,
     }
 
 

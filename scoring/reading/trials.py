@@ -71,6 +71,7 @@ class TrialRun:
         scoreable: Whether the trial's own records allow it to be scored.
         pool: The settings that must be equal before results are compared; {} where none are
             recorded.
+        workload_hash: A digest of the source of a workload from outside of the library; else None.
         data_fingerprint: A digest of the data the trial was trained on, where it is recorded.
         hyperparameters: The contents of hparams.json.
         flags: What the run saw the submission do that it should not do. A flag is not a verdict
@@ -97,6 +98,7 @@ class TrialRun:
     hyperparameters: Mapping[str, Any]
     flags: tuple[str, ...] = ()
     changes: Changes = dataclasses.field(default_factory=dict)
+    workload_hash: str | None = None
 
     @property
     def submission_folder(self) -> Path:

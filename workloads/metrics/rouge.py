@@ -159,8 +159,8 @@ def _common(first: Sequence[Hashable], second: Sequence[Hashable]) -> int:
 def _places(words: Line) -> dict[int, int]:
     """For each word the bits of the places where it stands."""
     places: dict[int, int] = defaultdict(int)
-    for place, word in enumerate(words):
-        places[word] |= 1 << place
+    for position, word in enumerate(words):
+        places[word] |= 1 << position
     return places
 
 
@@ -206,10 +206,10 @@ def _lcs_places(places: dict[int, int], length: int, words: Line) -> int:
 
 def _union(prediction: list[Line], reference: list[Line]) -> int:
     """How many words the union of the lines' LCSs has, none more often than the prediction."""
-    found: list[int] = []
+    matched: list[int] = []
     for line in reference:
         places, chosen = _places(line), 0
         for other in prediction:
             chosen |= _lcs_places(places, len(line), other)
-        found += [word for place, word in enumerate(line) if chosen >> place & 1]
-    return _common([word for line in prediction for word in line], found)
+        matched += [word for position, word in enumerate(line) if chosen >> position & 1]
+    return _common([word for line in prediction for word in line], matched)

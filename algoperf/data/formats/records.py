@@ -233,7 +233,7 @@ def _checked(
     """Return the texts by field, and how many rows were left out for which reason."""
     columns: Columns = {field: [] for field in fields}
     left_out: Counter[str] = Counter()
-    for place, row in rows:
+    for row_location, row in rows:
         fault = row if isinstance(row, BadRow) else _fault(row, fields)
         if fault is None:
             for field in fields:
@@ -243,7 +243,7 @@ def _checked(
         else:
             detail = f" ({fault.detail})" if fault.detail else ""
             raise UserError(
-                f"{place}: {fault.reason}{detail}; --skip-bad-rows counts such rows and goes on"
+                f"{row_location}: {fault.reason}{detail}; --skip-bad-rows counts such rows and goes on"
             )
     if not columns[fields[0]]:
         reasons = ", ".join(f"{count} x {reason}" for reason, count in left_out.items())

@@ -104,11 +104,11 @@ def _tally(
         }
 
     return {
-        "within": {name: counts(place, place) for place, name in enumerate(names)},
+        "within": {name: counts(split, split) for split, name in enumerate(names)},
         "across": {
-            f"{other}/{name}": counts(place, names.index(other))
-            for place, name in enumerate(names)
-            for other in names[:place]
+            f"{other}/{name}": counts(split, names.index(other))
+            for split, name in enumerate(names)
+            for other in names[:split]
         },
     }
 
@@ -129,11 +129,11 @@ def similar_pairs(texts: Sequence[str], is_in: NDArray[np.bool_]) -> Ids:
             for start in range(0, len(texts), _CHUNK_ROWS)
         ]
     )
-    found = [
+    similar = [
         pairs[(signatures_NK[pairs[:, 0]] == signatures_NK[pairs[:, 1]]).mean(1) >= _SURELY_LESS]
         for pairs in _in_chunks(_candidates(signatures_NK, is_in))
     ]
-    likely = np.concatenate([*found, np.empty((0, 2), np.int64)])
+    likely = np.concatenate([*similar, np.empty((0, 2), np.int64)])
     return likely[_are_similar(texts, likely, numbers)]
 
 
@@ -148,10 +148,10 @@ def _are_similar(texts: Sequence[str], pairs: Ids, numbers: dict[str, int]) -> N
     for row in np.unique(pairs).tolist():
         sets[row] = frozenset(_ngrams([texts[row]], numbers)[0].tolist())
     similar = np.zeros(len(pairs), bool)
-    for place, (first, second) in enumerate(pairs.tolist()):
+    for index, (first, second) in enumerate(pairs.tolist()):
         common = len(sets[first] & sets[second])
         union = len(sets[first]) + len(sets[second]) - common
-        similar[place] = common >= SIMILAR * union
+        similar[index] = common >= SIMILAR * union
     return similar
 
 
@@ -166,8 +166,8 @@ def _ngrams(texts: Sequence[str], numbers: dict[str, int]) -> tuple[Hashes, Ids]
     words_W = spread_bits(np.array([word for row in words for word in row], np.uint64))
     count = len(words_W) - NGRAM_WORDS + 1
     hashes_G = np.zeros(count, np.uint64)
-    for place in range(NGRAM_WORDS):
-        hashes_G = hashes_G * np.uint64(0x9E3779B97F4A7C15) + words_W[place : place + count]
+    for offset in range(NGRAM_WORDS):
+        hashes_G = hashes_G * np.uint64(0x9E3779B97F4A7C15) + words_W[offset : offset + count]
     ends = np.cumsum(lengths)
     row_ends_W = np.repeat(ends, lengths)[:count]
     inside = np.arange(count) + NGRAM_WORDS <= row_ends_W
@@ -180,9 +180,9 @@ def _signatures(hashes_G: Hashes, starts_N: Ids) -> NDArray[np.uint32]:
     generator = np.random.default_rng(0)
     factors_K, terms_K = generator.integers(1, 2**64, (2, VALUES), np.uint64)
     signatures_NK = np.empty((len(starts_N), VALUES), np.uint32)
-    for place, (factor, term) in enumerate(zip(factors_K | np.uint64(1), terms_K, strict=True)):
+    for index, (factor, term) in enumerate(zip(factors_K | np.uint64(1), terms_K, strict=True)):
         least_N = np.minimum.reduceat(hashes_G * factor + term, starts_N)
-        signatures_NK[:, place] = least_N >> np.uint64(32)
+        signatures_NK[:, index] = least_N >> np.uint64(32)
     return signatures_NK
 
 
@@ -209,9 +209,9 @@ def _bucket_pairs(members: Ids, leaders: Ids, buckets_N: Ids, rows: int) -> Ids:
     starts = np.searchsorted(leader_buckets, member_buckets, "left")
     ends = np.minimum(np.searchsorted(leader_buckets, member_buckets, "right"), starts + _LEADERS)
     codes = []
-    for place in range(_LEADERS):
-        there = starts + place < ends
-        first, second = members[there], leaders[(starts + place)[there]]
+    for index in range(_LEADERS):
+        there = starts + index < ends
+        first, second = members[there], leaders[(starts + index)[there]]
         codes.append(np.minimum(first, second) * rows + np.maximum(first, second))
     coded = np.unique(np.concatenate(codes))
     is_pair = coded // rows != coded % rows

@@ -48,12 +48,12 @@ class Rows:
     @property
     def texts(self) -> dict[str, Sequence[str]]:
         """The texts of 'source' and 'target', where there are any."""
-        found: dict[str, Sequence[str]] = {}
+        columns: dict[str, Sequence[str]] = {}
         if not isinstance(self.sources, np.ndarray):
-            found["source"] = self.sources
+            columns["source"] = self.sources
         if self.targets is not None:
-            found["target"] = self.targets
-        return found
+            columns["target"] = self.targets
+        return columns
 
     @property
     def tokens(self) -> dict[str, Ints | None]:
@@ -77,10 +77,10 @@ def _texts(
     if reader is None:
         return {}
     texts = {}
-    for split, (found, labels) in reader(source, scale.data.get("seed", 0)).items():
+    for split, (lines, labels) in reader(source, scale.data.get("seed", 0)).items():
         arrays = in_memory(data.splits[split], PURPOSE)
         assert np.array_equal(labels, arrays["targets"]), f"{split}: other rows"
-        texts[split] = found
+        texts[split] = lines
     return texts
 
 
@@ -197,14 +197,14 @@ def _lengths(rows: Rows, field: str) -> dict[str, Any]:
 def _duplicates(rows: Mapping[str, Rows]) -> dict[str, Any]:
     """By field, the counts of `duplicates.count`; of arrays those of equal ones."""
     fields = next(iter(rows.values())).texts
-    found = {
+    counts = {
         field: duplicates.count({split: part.texts[field] for split, part in rows.items()})
         for field in fields
     }
     if "source" in fields:
-        return found
+        return counts
     arrays = {split: np.asarray(part.sources) for split, part in rows.items()}
-    return {"source": duplicates.count_arrays(arrays), **found}
+    return {"source": duplicates.count_arrays(arrays), **counts}
 
 
 def _labels(rows: Rows) -> dict[str, Any]:

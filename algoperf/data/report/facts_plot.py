@@ -33,12 +33,12 @@ def plot(facts: Mapping[str, Any], rows: Mapping[str, Rows], path: Path) -> None
             figsize=(PANEL_IN[0] * columns, PANEL_IN[1] * lines + 0.4), layout="constrained"
         )
         axes = figure.subplots(lines, columns, squeeze=False).flatten()
-        for place, (title, series) in zip(axes, panels.items(), strict=False):
-            _draw_lengths(place, title, series)
+        for panel, (title, series) in zip(axes, panels.items(), strict=False):
+            _draw_lengths(panel, title, series)
         if "labels" in facts:
             _draw_labels(axes[len(panels)], facts)
-        for place in axes[count:]:
-            place.set_visible(False)
+        for panel in axes[count:]:
+            panel.set_visible(False)
         figure.suptitle(
             f"{facts['workload']} at {facts['scale']}, {facts['data']}, {facts['fingerprint']}",
             fontsize=10,

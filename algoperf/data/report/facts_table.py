@@ -27,8 +27,8 @@ def heading(facts: Mapping[str, Any]) -> list[str]:
 
 def tables(facts: Mapping[str, Any]) -> list[Table]:
     """Rows and lengths, duplicates, and labels where there are any."""
-    made = [_lengths(facts), _duplicates(facts)]
-    return [*made, _labels(facts)] if "labels" in facts else made
+    tables_shown = [_lengths(facts), _duplicates(facts)]
+    return [*tables_shown, _labels(facts)] if "labels" in facts else tables_shown
 
 
 def notes(facts: Mapping[str, Any]) -> list[str]:
@@ -95,8 +95,8 @@ def _duplicates(facts: Mapping[str, Any]) -> Table:
     for field, kinds in facts["duplicates"].items():
         named = f" {field}" if len(facts["duplicates"]) > 1 else ""
         for kind, places in kinds.items():
-            for place, counts in places.items():
-                first, _, second = place.rpartition("/")
+            for split, counts in places.items():
+                first, _, second = split.rpartition("/")
                 most = max(counts.values()) / max(facts["rows"][second], 1)
                 table.add_row(
                     f"{second}{named} in {first}" if kind == "across" else f"{second}{named}",

@@ -80,14 +80,14 @@ def _not_finite(base: Rehearsal) -> str | None:
     return None
 
 
-def _unread(case: Case, found: Rehearsal) -> tuple[str | None, str]:
-    if found.hyperparameters is None:
+def _unread(case: Case, rehearsal: Rehearsal) -> tuple[str | None, str]:
+    if rehearsal.hyperparameters is None:
         return None, "none given"
     try:
-        adapt.check_all_read(case.outline, found.hyperparameters)
+        adapt.check_all_read(case.outline, rehearsal.hyperparameters)
     except errors.UserError as error:
         return str(error), ""
-    unread = spec.unread(found.hyperparameters) if case.outline.is_full_form else []
+    unread = spec.unread(rehearsal.hyperparameters) if case.outline.is_full_form else []
     return None, f"not read: {', '.join(unread)}" if unread else ""
 
 
@@ -119,13 +119,13 @@ def _judge_repeats(case: Case, base: Rehearsal, note: str, report: Report) -> bo
 
 def _evaluated(case: Case, base: Rehearsal) -> tuple[str | None, str]:
     """The problem of training with evaluations in between, if any, and a note."""
-    found = rehearse(case, evaluate=True)
-    problem = _difference(base.updates, found)
-    if problem is None or found.problem is not None or "prepare_for_eval" not in base.evaluates:
+    rehearsal = rehearse(case, evaluate=True)
+    problem = _difference(base.updates, rehearsal)
+    if problem is None or rehearsal.problem is not None or "prepare_for_eval" not in base.evaluates:
         return problem and f"evaluations change training: {problem}", ""
     way, apart, size = (
         _norm(base.last, base.first),
-        _norm(found.last, base.last),
+        _norm(rehearsal.last, base.last),
         _norm(base.last, {}),
     )
     note = f"training after prepare_for_eval moves by {apart / max(way, 1e-30):.1e} of its way"
@@ -139,16 +139,18 @@ def _norm(one: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray]) -> flo
     return math.sqrt(sum(squares))
 
 
-def _difference(expected: Sequence[Checksums], found: Rehearsal, first_step: int = 1) -> str | None:
+def _difference(
+    expected: Sequence[Checksums], rehearsal: Rehearsal, first_step: int = 1
+) -> str | None:
     """Where a run's updates part from the expected ones: the problem that ended it, or the step."""
-    if found.problem is not None:
-        return found.problem[1]
-    for step, (one, other) in enumerate(zip(expected, found.updates, strict=False), first_step):
+    if rehearsal.problem is not None:
+        return rehearsal.problem[1]
+    for step, (one, other) in enumerate(zip(expected, rehearsal.updates, strict=False), first_step):
         apart = [name for name in one if one[name] != other[name]]
         if apart:
             return f"from step {step} on, in {apart[0]} ({len(apart)} of {len(one)} parameters)"
-    if len(expected) != len(found.updates):
-        return f"{len(found.updates)} updates instead of {len(expected)}"
+    if len(expected) != len(rehearsal.updates):
+        return f"{len(rehearsal.updates)} updates instead of {len(expected)}"
     return None
 
 
@@ -158,8 +160,8 @@ def _judge_saving(case: Case, base: Rehearsal, report: Report) -> None:
     elif base.saved is None:
         report.skipped(verdicts.SAVES, f"training ended before step {SAVED_AT}")
     else:
-        found = rehearse(case, saved=base.saved)
-        problem = _difference(base.updates[SAVED_AT:], found, SAVED_AT + 1)
+        rehearsal = rehearse(case, saved=base.saved)
+        problem = _difference(base.updates[SAVED_AT:], rehearsal, SAVED_AT + 1)
         report.judge(verdicts.SAVES, problem and _forgets(base.saved, problem), _size(base.saved))
 
 
@@ -180,10 +182,10 @@ def _judge_drawn(case: Case, base: Rehearsal, points: Points, report: Report) ->
         report.skipped(verdicts.SEARCH_SPACE, points.drawn)
         return
     drawn = dataclasses.replace(case, point=points.drawn)
-    found = rehearse(drawn, steps=DRAWN_STEPS)
-    problem = None if found.problem is None else found.problem[1]
+    rehearsal = rehearse(drawn, steps=DRAWN_STEPS)
+    problem = None if rehearsal.problem is None else rehearsal.problem[1]
     if problem is None and _unread(case, base)[0] is None:
-        problem = _unread(drawn, found)[0]
+        problem = _unread(drawn, rehearsal)[0]
     shown = ", ".join(f"{name} {_short(value)}" for name, value in points.drawn.items())
     report.judge(verdicts.SEARCH_SPACE, problem and f"at {shown}: {problem}", shown)
 

@@ -50,10 +50,10 @@ def check(
     definitions = [catalogue.find(name) for name in names]
     if framework is not None:
         backends.check_installed(framework)
-    found: list[Verdict] = []
+    results: list[Verdict] = []
 
     def keep(verdict: Verdict) -> None:
-        found.append(verdict)
+        results.append(verdict)
         emit(verdict)
 
     try:
@@ -61,7 +61,7 @@ def check(
     except UserError as error:
         report = Report(framework or "", "", (verdicts.LOADS,), keep)
         report.failed(verdicts.LOADS, str(error))
-        return found
+        return results
     served = outline.frameworks
     if framework is not None:
         served = (loading.choose_framework(outline, framework),)
@@ -72,7 +72,7 @@ def check(
         prepared = [prepare(definition, Path(scratch)) for definition in definitions]
         for each in served:
             run([request(path, each, prepared, seed)], Path(scratch), keep)
-    return found
+    return results
 
 
 def check_workload(
@@ -106,15 +106,15 @@ def check_workload(
         "source_kind": kind,
         "skipped": skipped,
     }
-    found: list[Verdict] = []
+    results: list[Verdict] = []
 
     def keep(verdict: Verdict) -> None:
-        found.append(verdict)
+        results.append(verdict)
         emit(verdict)
 
     with tempfile.TemporaryDirectory() as scratch:
         run([asked], Path(scratch), keep, WORKLOAD_CHILD, _gates)
-    return found
+    return results
 
 
 def _skipped(definition: workload.WorkloadDefinition, framework: str | None) -> dict[str, str]:
@@ -190,16 +190,16 @@ def run(
         files += [folder / f"{stem}.json", folder / f"{stem}.jsonl"]
         files[-2].write_text(json.dumps(asked), "utf-8")
         files[-1].touch()
-    said: list[list[Verdict]] = [[] for _ in requests]
+    complete_verdicts: list[list[Verdict]] = [[] for _ in requests]
     ended = ""
-    for told in _run_child(files, folder, program):
-        ended = told  # at last, how it ended
-        for verdicts_said, lines in zip(said, files[1::2], strict=True):
+    for state in _run_child(files, folder, program):
+        ended = state  # at last, how it ended
+        for verdicts_said, lines in zip(complete_verdicts, files[1::2], strict=True):
             complete = lines.read_text("utf-8").rpartition("\n")[0].splitlines()
             for line in complete[len(verdicts_said) :]:
                 verdicts_said.append(Verdict(**json.loads(line)))
                 keep(verdicts_said[-1])
-    for asked, verdicts_said in zip(requests, said, strict=True):
+    for asked, verdicts_said in zip(requests, complete_verdicts, strict=True):
         for verdict in _unsaid(expected(asked), verdicts_said, ended):
             keep(verdict)
 
@@ -224,9 +224,9 @@ def _gates(asked: Mapping[str, Any]) -> list[Check]:
     ]
 
 
-def _unsaid(checks: Sequence[Check], said: Sequence[Verdict], ended: str) -> Iterator[Verdict]:
+def _unsaid(checks: Sequence[Check], reported: Sequence[Verdict], ended: str) -> Iterator[Verdict]:
     """Verdicts in place of those that a process did not come to."""
-    done = {(verdict.framework, verdict.workload, verdict.check) for verdict in said}
+    done = {(verdict.framework, verdict.workload, verdict.check) for verdict in reported}
     status = verdicts.FAILED
     for check in checks:
         if check not in done:

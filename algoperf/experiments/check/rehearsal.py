@@ -57,22 +57,22 @@ def rehearse(
 class _Watch:
     """A trial whose submission's functions are watched."""
 
-    def __init__(self, case: Case, found: Rehearsal, name: str | None) -> None:
-        self._case, self._found = case, found
+    def __init__(self, case: Case, rehearsal: Rehearsal, name: str | None) -> None:
+        self._case, self._found = case, rehearsal
         self._backend = case.backend
         random.seed(case.seed)  # as a trial's process does
         loaded = case.load()
         self._is_full_form = loaded.outline.is_full_form
         self._bound = case.bind(name)
         if case.point is not None:
-            found.hyperparameters = spec.make_hyperparameters(case.point)
+            rehearsal.hyperparameters = spec.make_hyperparameters(case.point)
         self._functions = adapt.submission_functions(
-            loaded, case.backend, self._bound, found.hyperparameters
+            loaded, case.backend, self._bound, rehearsal.hyperparameters
         )
         self._view = older.view(
-            loaded.contract, self._bound, case.backend.place, found.hyperparameters
+            loaded.contract, self._bound, case.backend.place, rehearsal.hyperparameters
         )
-        found.evaluates = tuple(
+        rehearsal.evaluates = tuple(
             each
             for each in ("prepare_for_eval", "eval_params")
             if getattr(self._functions, each) is not None
@@ -193,10 +193,10 @@ class _Watch:
         update_name = "update_params" if own else f"an update of {optimizer}'s"
 
         def init_optimizer_state(**arguments: Any) -> Any:
-            made = self._calling(verdicts.INITIALISES, init_name)(lambda: init(**arguments))
+            returned = self._calling(verdicts.INITIALISES, init_name)(lambda: init(**arguments))
             if not own and self._backend.name == "pytorch":
-                _check_torch_optimizer(made, init_name)
-            return made
+                _check_torch_optimizer(returned, init_name)
+            return returned
 
         def update_params(**arguments: Any) -> Any:
             batch = arguments["batch"]
@@ -273,14 +273,14 @@ def _shape(signature: Any) -> str:
     return "absent" if signature is None else f"{signature[1]}{list(signature[0])}"
 
 
-def _check_torch_optimizer(made: Mapping[str, Any], name: str) -> None:
+def _check_torch_optimizer(returned: Mapping[str, Any], name: str) -> None:
     for part, wanted in (
         ("optimizer", ("step", "zero_grad", "param_groups", "state_dict", "load_state_dict")),
         ("scheduler", ("step", "state_dict", "load_state_dict")),
     ):
-        missing = [each for each in wanted if not hasattr(made[part], each)]
-        if missing and not (part == "scheduler" and made[part] is None):
-            kind = type(made[part]).__qualname__
+        missing = [each for each in wanted if not hasattr(returned[part], each)]
+        if missing and not (part == "scheduler" and returned[part] is None):
+            kind = type(returned[part]).__qualname__
             raise errors.UserError(
                 f"{name} returned the {part} {kind} without {', '.join(missing)}"
             )

@@ -163,8 +163,8 @@ def parameters(unit: Unit) -> None:
     """Shapes and types have the structure of the parameters that a submission gets."""
     expected = parameter_shapes(unit)
     shapes = gates.leaves(unit.bound.param_shapes, spec.ShapeTuple)
-    told = {name: leaf.shape_tuple for name, leaf in shapes.items()}
-    expect(told == expected, f"param_shapes {told}, but the parameters have {expected}")
+    stated = {name: leaf.shape_tuple for name, leaf in shapes.items()}
+    expect(stated == expected, f"param_shapes {stated}, but the parameters have {expected}")
     types = gates.leaves(unit.bound.model_params_types, spec.ParameterType)
     expect(list(types) == list(shapes), f"model_params_types of {list(types)}, not {list(shapes)}")
 

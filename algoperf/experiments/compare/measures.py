@@ -61,7 +61,7 @@ class Trial:
             table: The measures by name.
         """
         return {
-            name: _finite(measure.of(self)) if measure.of_curve or not self.failed else None
+            name: _finite(measure.value(self)) if measure.of_curve or not self.failed else None
             for name, measure in table.items()
         }
 
@@ -71,12 +71,12 @@ class Measure:
     """One figure of a trial.
 
     Attributes:
-        of: Returns the figure of a trial, or None where it is not known.
+        value: Returns the figure of a trial, or None where it is not known.
         of_curve: Whether it is read from the curve, so that it is known for failed trials, too.
         miss: Whether None means a missed target, which counts as infinite when trials are joined.
     """
 
-    of: Callable[[Trial], Number]
+    value: Callable[[Trial], Number]
     of_curve: bool = False
     miss: bool = False
 

@@ -122,7 +122,7 @@ class Curve:
     """The training curve of one trial.
 
     Attributes:
-        place: The row of the submission on the leaderboard, from 0 for the best.
+        index: The row of the submission on the leaderboard, from 0 for the best.
         run: The trial.
         chosen: Whether this trial counts in its study.
         time_s_N: Array (N evaluations,) of submission times in seconds; NaN where not finite.
@@ -130,7 +130,7 @@ class Curve:
         hit: The index of the evaluation that met the target; None where none did.
     """
 
-    place: int
+    index: int
     run: TrialRun
     chosen: bool
     time_s_N: Floats
@@ -156,7 +156,7 @@ def _panel(board: Leaderboard, workload: str, target: Target) -> dict[str, Any] 
         parts.append(element("path", class_="target", d=f"M0 {goal}h{wide:g}"))
     for chosen in (False, True):
         for index in range(len(board.rows)):
-            group = [c for c in curves if (c.place, c.chosen) == (index, chosen)]
+            group = [c for c in curves if (c.index, c.chosen) == (index, chosen)]
             drawn = [mark for curve in group for mark in _draw(curve, frame, seconds)]
             if drawn:
                 parts.append(_group(index, *drawn))

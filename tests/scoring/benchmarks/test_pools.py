@@ -47,6 +47,7 @@ def test_studies_of_another_pool_are_not_expected(reach, boards):
     "other",
     [
         {"fingerprint": "f2"},
+        {"flags": {"workload_hash": "w2"}},
         {"budget_s": 50.0},
         {"target": {"metric": "accuracy", "higher_is_better": True, "validation": 0.8}},
     ],
