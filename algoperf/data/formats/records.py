@@ -243,7 +243,8 @@ def _checked(
         else:
             detail = f" ({fault.detail})" if fault.detail else ""
             raise UserError(
-                f"{row_location}: {fault.reason}{detail}; --skip-bad-rows counts such rows and goes on"
+                f"{row_location}: {fault.reason}{detail}; --skip-bad-rows counts such rows and "
+                "goes on"
             )
     if not columns[fields[0]]:
         reasons = ", ".join(f"{count} x {reason}" for reason, count in left_out.items())

@@ -82,6 +82,11 @@ def perturbed(shapes: Mapping[str, tuple[int, ...]], seed: int = 0) -> Values:
     return values
 
 
+def values_of(bound: Any) -> Values:
+    """Return perturbed values of all parameters of a workload, and of batch norm's statistics."""
+    return perturbed({**bound.shapes, **bound.statistic_shapes})
+
+
 def leaves(tree: Any, is_leaf: type) -> dict[str, Any]:
     """Return the leaves of nested dicts by their paths; a path's parts are joined by '/'."""
     if isinstance(tree, is_leaf):

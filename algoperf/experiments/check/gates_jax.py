@@ -17,20 +17,10 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     return jax.jit(function)
 
 
-def state_of(bound: Any, values: Mapping[str, np.ndarray]) -> tuple[Any, Any]:
-    """Return (parameters, model state) of values by name, in JAX's layout."""
-    params, frozen = bound.split(values)
-    return params, {"frozen": frozen} if frozen else None
-
-
-def initial_values(bound: Any, random_state: Any) -> dict[str, np.ndarray]:
-    """Return what the model starts from by name, in JAX's layout, what is frozen as well."""
-    params, state = bound.init_model_fn(random_state)
-    state = dict(state or {})
-    frozen = state.pop("frozen", {})
-    values: dict[str, np.ndarray] = bound.to_neutral({**params, **state})
-    values.update(bound.to_neutral(frozen))
-    return values
+def shapes_of(params: Any) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of nested dicts of arrays by path."""
+    flat = jax.tree_util.tree_flatten_with_path(params)[0]
+    return {"/".join(key.key for key in path): value.shape for path, value in flat}
 
 
 def types_by_name(bound: Any, values: Mapping[str, np.ndarray]) -> dict[str, spec.ParameterType]:
@@ -48,7 +38,7 @@ def loss_and_gradients(
 ) -> tuple[float, dict[str, np.ndarray]]:
     """Return a batch's training loss and its gradients by name, in JAX's layout."""
     rng, placed = backend.random_state((0, 0)), backend.place(batch)
-    params, state = state_of(bound, values)
+    params, state = bound.state_from_neutral(values)
 
     def loss_of(params: Any) -> Any:
         return shared.training_loss(bound, params, placed, state, rng, settings)[0]

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from algoperf import spec
-from algoperf.backends import shared, torch_backend
+from algoperf.backends import shared
 from algoperf.workload import parameters
 
 SUFFIX = "torch"
@@ -17,19 +17,9 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
-def state_of(bound: Any, values: Mapping[str, np.ndarray]) -> tuple[Any, Any]:
-    """Return (the module, None) with values by name, in JAX's layout."""
-    return bound.from_neutral(values), None
-
-
-def initial_values(bound: Any, random_state: Any) -> dict[str, np.ndarray]:
-    """Return what the module starts from by name, in JAX's layout, what is frozen as well."""
-    module, _ = bound.init_model_fn(random_state)
-    names = torch_backend.neutral_names(module)
-    return {
-        names[key]: parameters.from_torch(names[key], value.numpy(force=True))
-        for key, value in module.state_dict().items()
-    }
+def shapes_of(params: Any) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of a module's parameters by PyTorch's names; buffers are none."""
+    return {name: tuple(value.shape) for name, value in params.named_parameters()}
 
 
 def types_by_name(bound: Any, values: Mapping[str, np.ndarray]) -> dict[str, spec.ParameterType]:
@@ -50,7 +40,7 @@ def loss_and_gradients(
     settings: shared.StepSettings,
 ) -> tuple[float, dict[str, np.ndarray]]:
     """Return a batch's training loss and its gradients by name, in JAX's layout."""
-    module = bound.from_neutral(values)
+    module, _ = bound.state_from_neutral(values)
     module.zero_grad()
     loss, _ = shared.training_loss(bound, module, backend.place(batch), None, None, settings)
     loss.backward()

@@ -12,7 +12,7 @@ from algoperf import backends, spec
 from algoperf.backends import shared
 from algoperf.data.batches import TrainingQueue
 from algoperf.experiments.check import gates
-from algoperf.experiments.check.gates import Values, expect
+from algoperf.experiments.check.gates import NotApplicableError, Values, expect
 from algoperf.submission import loading
 from algoperf.trial import adapt
 from algoperf.workload import Data, Scale, WorkloadDefinition
@@ -77,7 +77,7 @@ def bind(
 
     ours, theirs = side("jax"), side("pytorch")
     queue = TrainingQueue(data.splits["train"], batch_size, seed=0)
-    values = gates.perturbed(ours.workload.shapes)
+    values = gates.values_of(ours.workload)
     batches = [next(queue) for _ in range(steps)]
     return Pair(ours, theirs, batches, values, is_variant=definition.base is not None)
 
@@ -127,7 +127,7 @@ def types(pair: Pair) -> None:
 
 def converter(pair: Pair) -> None:
     """Parameters go over to the other framework and back bit for bit, as a copy."""
-    in_jax, _ = pair.jax.workload.split(pair.values)
+    in_jax, _ = pair.jax.workload.state_from_neutral(pair.values)
     in_torch = pair.torch.workload.from_neutral(pair.jax.workload.to_neutral(in_jax))
     back = pair.jax.workload.to_neutral(
         pair.jax.workload.from_neutral(pair.torch.workload.to_neutral(in_torch))
@@ -139,10 +139,10 @@ def converter(pair: Pair) -> None:
 
 
 def initial_values(pair: Pair) -> None:
-    """Both frameworks start from the same values, by the seed."""
+    """Both frameworks start from the same values, by the seed; what is frozen as well."""
     ours, theirs = (
-        gates.framework_module(side.backend.name).initial_values(
-            side.workload, side.backend.random_state(SEED)
+        side.workload.state_to_neutral(
+            *side.workload.init_model_fn(side.backend.random_state(SEED))
         )
         for side in (pair.jax, pair.torch)
     )
@@ -154,8 +154,21 @@ def initial_values(pair: Pair) -> None:
 
 
 def logits(pair: Pair) -> None:
-    """Logits agree to 1e-4 of the largest, in evaluation mode."""
-    ours, theirs = (_logits(side, pair.values, pair.batches[0]) for side in (pair.jax, pair.torch))
+    """Logits agree to 1e-4 of the largest, in evaluation mode.
+
+    With batch norm also in training mode, where the batch's own statistics normalise; a model
+    without it computes the same there, but for dropout.
+    """
+    _same_logits(pair, spec.ForwardPassMode.EVAL)
+    if pair.jax.workload.statistic_shapes:
+        _same_logits(pair, spec.ForwardPassMode.TRAIN)
+
+
+def _same_logits(pair: Pair, mode: spec.ForwardPassMode) -> None:
+    ours, theirs = (
+        _forward(side, pair.values, pair.batches[0], mode, False)[0]
+        for side in (pair.jax, pair.torch)
+    )
     expect(
         ours.shape == theirs.shape,
         f"logits have the shape {ours.shape} in jax and {theirs.shape} in pytorch",
@@ -169,19 +182,40 @@ def logits(pair: Pair) -> None:
     expect(spread > 1e-2, f"logits of all rows are alike to {spread:.1e}: nothing is compared")
 
 
-def _logits(side: Side, values: Values, batch: Batch) -> np.ndarray:
+def _forward(
+    side: Side, values: Values, batch: Batch, mode: spec.ForwardPassMode, update: bool
+) -> tuple[np.ndarray, Values]:
+    """Return the logits of a pass without dropout, and all values by name after it."""
     framework = gates.framework_module(side.backend.name)
+    workload = side.workload
 
     def forward(params: Any, state: Any, batch: Any) -> Any:
         rng = side.backend.random_state((0, 0))
-        mode = spec.ForwardPassMode.EVAL
-        return side.workload.model_fn(params, batch, state, mode, rng, False)[0]
+        return workload.model_fn(params, batch, state, mode, rng, update, 0.0)
 
-    state = framework.state_of(side.workload, values)
-    outputs: np.ndarray = side.backend.fetch(
-        framework.compiled(forward)(*state, side.backend.place(batch))
+    params, state = workload.state_from_neutral(values)
+    outputs, after = framework.compiled(forward)(params, state, side.backend.place(batch))
+    return side.backend.fetch(outputs), workload.state_to_neutral(params, after)
+
+
+def statistics(pair: Pair) -> None:
+    """Batch norm's running statistics agree to 1e-5 after a step, and change by it."""
+    names = pair.jax.workload.statistic_shapes
+    if not names:
+        raise NotApplicableError("the model has no batch norm")
+    expect(
+        pair.torch.workload.statistic_shapes == names,
+        f"statistics {sorted(names)} in jax, {sorted(pair.torch.workload.statistic_shapes)} in "
+        "pytorch",
     )
-    return outputs
+    train = spec.ForwardPassMode.TRAIN
+    ours, theirs = (
+        _forward(side, pair.values, pair.batches[0], train, True)[1]
+        for side in (pair.jax, pair.torch)
+    )
+    for name in names:
+        gates.expect_close(theirs[name], ours[name], f"{name} after a step", rtol=1e-5, atol=1e-6)
+        expect((ours[name] != pair.values[name]).any(), f"{name} is not changed by a step")
 
 
 def gradients(pair: Pair) -> None:
@@ -277,7 +311,8 @@ PARITY: Mapping[str, Callable[[Pair], None]] = {
     "converter": converter,
     "same start": initial_values,
     "same logits": logits,
+    "same statistics": statistics,
     "same gradients": gradients,
     "same training": training,
 }
-OF_LOGITS = ("same logits", "same gradients", "same training")
+OF_LOGITS = ("same logits", "same statistics", "same gradients", "same training")

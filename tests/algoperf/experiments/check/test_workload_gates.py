@@ -18,7 +18,8 @@ from algoperf.workload import Data, catalogue
 
 ROOT = Path(__file__).resolve().parents[4]
 SPIRALS = ROOT / "docs" / "examples" / "spirals"
-COUNTS = {"any": 4, "jax": 11, "pytorch": 11, "both": 7}  # lines of a whole check
+CONV_NORM = ROOT / "tests" / "workloads" / "conv_norm"
+COUNTS = {"any": 4, "jax": 11, "pytorch": 11, "both": 8}  # lines of a whole check
 
 
 @pytest.fixture
@@ -42,7 +43,7 @@ def edited(tmp_path):
 def test_the_command_prints_a_line_for_each_gate(capsys):
     assert commands.main(["check", "--workload", str(SPIRALS)]) == 0
     *lines, summary = capsys.readouterr().out.splitlines()
-    assert summary == "32 ok, 0 failed, 1 skipped"
+    assert summary == "32 ok, 0 failed, 2 skipped"
     assert collections.Counter(line.split()[0] for line in lines) == COUNTS
     assert "both     spirals  same training   ok" in lines
     assert "pytorch  spirals  traced rate     skipped  nothing is traced" in lines
@@ -59,6 +60,12 @@ def verdicts_on(folder, skipped=()):
         status: [verdict for verdict in verdicts if verdict.status == status]
         for status in ("ok", "failed", "skipped")
     }
+
+
+def test_a_workload_with_batch_norm_passes():
+    verdicts = verdicts_on(CONV_NORM)
+    assert not verdicts["failed"]
+    assert "same statistics" in {verdict.check for verdict in verdicts["ok"]}
 
 
 @pytest.mark.parametrize(
