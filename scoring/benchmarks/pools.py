@@ -189,10 +189,9 @@ def _one_framework_each(runs: Iterable[TrialRun]) -> tuple[list[TrialRun], list[
 def _version(run: TrialRun) -> dict[str, Any]:
     """Return what the runs of one workload must agree on, in addition to the pool's settings."""
     target = None if run.target is None else dataclasses.asdict(run.target)
-    source = {} if run.workload_hash is None else {"workload_hash": run.workload_hash}
     return {
-        **source,
         "workload": run.workload,
+        "workload_hash": run.workload_hash,
         "data_fingerprint": run.data_fingerprint,
         "target": target,
         "budget_s": run.budget_s,

@@ -68,8 +68,10 @@ def _unrun(
     for name, (base, _) in suite.variants.items():
         if name in pool.workloads:
             continue
-        target = suite.target(name, pool.settings)
-        if base in known and target is not None:
+        target = None
+        if base in known:
+            target = suite.target(name, pool.settings, like=known[base].target)
+        if target is not None:
             targets[name] = WorkloadFacts(target, known[base].budget_s)
             continue
         why = f"it has no target there for {pool.name}: {base} counts without it"

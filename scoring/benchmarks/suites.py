@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from algoperf import errors, workload
-from algoperf.workload import catalogue, suite
+from algoperf.workload import suite
 from scoring.reading.trials import Changes, Finding, Target, TrialRun, changes_told
 
 
@@ -25,23 +25,23 @@ class HeldOutSuite:
     given: str
     variants: Mapping[str, tuple[str, workload.Variant]]
 
-    def target(self, name: str, settings: Mapping[str, Any]) -> Target | None:
+    def target(self, name: str, settings: Mapping[str, Any], like: Target | None) -> Target | None:
         """Return a variant's target at the scale and on the data of a pool.
 
         Args:
             name: The name of the variant.
             settings: The settings of the pool, of which 'scale' and 'data' matter.
+            like: A target that runs of the variant or of its base record: the metric and its
+                direction are the same for both, and no workload has to be installed to score.
 
         Returns:
             The target, or None where the suite has none for that scale and data.
         """
-        base, variant = self.variants[name]
-        by_data = variant.targets.get(str(settings.get("scale")), {})
+        by_data = self.variants[name][1].targets.get(str(settings.get("scale")), {})
         target = by_data.get(str(settings.get("data")))
-        if target is None:
+        if target is None or like is None:
             return None
-        definition = catalogue.find(base)
-        return Target(definition.target_metric, definition.higher_is_better, target.validation)
+        return dataclasses.replace(like, validation=target.validation)
 
     def changes(self, name: str) -> Changes:
         """Return the new value of each axis that a variant changes."""
@@ -108,7 +108,7 @@ def _as_of(held_out: HeldOutSuite, run: TrialRun) -> tuple[TrialRun | None, list
     if not run.changes:
         message = f"{name} records no changes: taken to be those of {given}"
         findings.append(Finding(path, message, damage=False))
-    target = held_out.target(name, run.pool)
+    target = held_out.target(name, run.pool, run.target)
     goal, ran_to = (None if each is None else each.validation for each in (target, run.target))
     if target is not None and goal is not None and ran_to not in (None, goal):
         message = f"{name} was run to {ran_to:g} and is scored by the {goal:g} of {given}"
