@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 RUN_COLUMNS = (
     "submission experiment framework workload base_workload changes study trial metric"
     " higher_is_better target budget_s status scoreable evaluations last_time_s last_step best"
-    " hyperparameters settings data_fingerprint rows path"
+    " hyperparameters settings data_fingerprint workload_hash rows path"
 )
 
 Floats = NDArray[np.float64]
@@ -52,7 +52,8 @@ def load_runs(*paths: str | Path) -> "pd.DataFrame":
         recorded), budget_s (seconds); status (None where the trial was killed or AlgoPerf wrote the
         folder), scoreable; evaluations (their number), last_time_s, last_step, best (the best
         validation value); hyperparameters, settings (which must be equal before results are
-        compared), data_fingerprint; rows (a mapping from each column of eval_measurements.csv to
+        compared), data_fingerprint, workload_hash (of the source of a workload from outside of the
+        library; else None); rows (a mapping from each column of eval_measurements.csv to
         its values); path. `.attrs["findings"]` lists whatever was missing, damaged or left out.
 
     Raises:
@@ -97,6 +98,7 @@ def _row(run: TrialRun) -> dict[str, Any]:
         "hyperparameters": dict(run.hyperparameters),
         "settings": dict(run.pool),
         "data_fingerprint": run.data_fingerprint,
+        "workload_hash": run.workload_hash,
         "rows": run.rows,
         "path": str(run.path),
     }
@@ -198,6 +200,7 @@ def _trial(row: dict[Hashable, Any]) -> TrialRun:
         scoreable=bool(row["scoreable"]),
         pool=MappingProxyType(row["settings"]),
         data_fingerprint=known("data_fingerprint"),
+        workload_hash=known("workload_hash"),
         hyperparameters=MappingProxyType(row["hyperparameters"]),
         changes=MappingProxyType(row["changes"]),
     )
