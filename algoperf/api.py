@@ -19,7 +19,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from algoperf.errors import UserError, choose
+from algoperf.errors import UserError as UserError
+from algoperf.errors import choose
 from algoperf.experiments.check.processes import WORKLOADS
 from algoperf.experiments.check.processes import check as run_checks
 from algoperf.experiments.check.verdicts import FAILED, Verdict
@@ -33,7 +34,7 @@ from algoperf.study.executors import local
 from algoperf.study.progress import Progress
 from algoperf.study.request import RunRequest
 from algoperf.submission.written import Given, path_of
-from algoperf.trial.own_loop import LoadedWorkload
+from algoperf.trial.own_loop import LoadedWorkload as LoadedWorkload
 from algoperf.trial.own_loop import load as load_own_loop
 from algoperf.trial.plan import TrialPlan
 from scoring.analysis.analysis import Summary
@@ -437,19 +438,3 @@ def _request(kind: Callable[..., Any], **options: Any) -> Any:
     for option in options:
         choose("option", option, allowed)
     return kind(**options)
-
-
-__all__ = [
-    "CheckResult",
-    "CompareResult",
-    "LoadedWorkload",
-    "RunResult",
-    "ScoreResult",
-    "TrialResult",
-    "UserError",
-    "check",
-    "compare",
-    "load_workload",
-    "run",
-    "score",
-]
