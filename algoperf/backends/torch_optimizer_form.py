@@ -96,11 +96,14 @@ class OptimizerForm:
         return optimizer_state, current_param_container, model_state
 
     def eval_params(self, params: nn.Module, optimizer_state: dict[str, Any]) -> nn.Module:
-        """The module to evaluate; with the running statistics of the one that trains, as in JAX,
-        where they are no parameters.
+        """Return the module to evaluate.
+
+        It gets the running statistics of the one that trains: in JAX these are no parameters, so
+        that evaluation uses the current ones.
         """
         module: nn.Module = self._functions.eval_params(params, optimizer_state["optimizer"])
-        torch_batch_norm.follow(params, module)
+        if isinstance(module, nn.Module):  # what it is else, is said where it is evaluated
+            torch_batch_norm.follow(params, module)
         return module
 
 
