@@ -17,7 +17,8 @@ import pytest
 CACHE = "JAX_COMPILATION_CACHE_DIR"
 SETTINGS = {
     # Small models, and as many processes at a time as cores: threads of either framework would spin
-    # while they wait for each other. All four, as PyTorch takes the largest of its two.
+    # while they wait for each other. All four: in PyTorch MKL's wins over OMP's
+    # (findings/torch_mkl_threads_win.sh).
     **dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NPROC"), "1"),
     # Programs run for a fraction of a second after a compilation that takes seconds.
     "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",

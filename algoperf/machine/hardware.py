@@ -60,13 +60,15 @@ def thread_count() -> int:
 
 
 def thread_environment() -> dict[str, str]:
-    """Return environment variables that limit the numeric libraries to `thread_count` threads.
+    """Return the environment variables that pin the threads of the numeric libraries.
 
-    They only work if they are set before the libraries are loaded.
+    They must be set before the libraries load. The number is the one that the user's environment
+    has for any of them, else `thread_count`: where it has OMP_NUM_THREADS alone, MKL's variable
+    must not be another, since PyTorch follows that one (findings/torch_mkl_threads_win.sh).
     """
-    count = str(thread_count())
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NPROC")
-    return dict.fromkeys(names, count)
+    pinned = (os.environ[name] for name in names if os.environ.get(name))
+    return dict.fromkeys(names, next(pinned, str(thread_count())))
 
 
 def peak_process_memory_bytes() -> int:
