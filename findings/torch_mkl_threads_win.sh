@@ -13,7 +13,7 @@ set -euo pipefail
 
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
-if [ "$(nproc)" -lt 2 ]; then
+if [ "$(getconf _NPROCESSORS_ONLN)" -lt 2 ]; then
     echo 'needs at least two cores: nothing shown'
     exit 0
 fi

@@ -22,6 +22,12 @@ def torch_optimizer(params, hyperparameters):
     return torch.optim.SGD(params.tensors(), lr=hyperparameters.rate)
 
 
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """A run of nadamw on digits: each process loads PyTorch, so one run serves several tests."""
+    return algoperf.run("digits", "nadamw", out=tmp_path_factory.mktemp("api"), **LENGTH)
+
+
 def test_the_package_gives_its_names_and_loads_nothing_for_them():
     code = "import sys, algoperf; print(*sys.modules); algoperf.run; print(*dir(algoperf))"
     printed = subprocess.check_output([sys.executable, "-c", code], text=True).splitlines()
@@ -31,24 +37,24 @@ def test_the_package_gives_its_names_and_loads_nothing_for_them():
         _ = algoperf.runs
 
 
-def test_a_run_is_the_command_s(tmp_path, capsys):
-    result = algoperf.run("digits", "nadamw", out=tmp_path / "api", **LENGTH)
-    assert capsys.readouterr() == ("", "")
-    (trial,) = result
+def test_a_run_is_the_command_s(undisturbed, tmp_path, capsys):
+    (trial,) = undisturbed
     assert trial.details == run_log.read_result(trial.folder)
     words = ["run", "--workload", "digits", "--submission", "nadamw", "--framework", "pytorch"]
     words += ["--max-steps", "30", "--eval-every-steps", "10", "--out", str(tmp_path / "command")]
     assert commands.main(words) == 0
-    other = tmp_path / "command" / trial.folder.relative_to(tmp_path / "api")
+    other = tmp_path / "command" / trial.folder.relative_to(undisturbed.folder)
     assert trial.details["parameters_crc32"] == run_log.read_result(other)["parameters_crc32"]
     assert trial.details["config_hash"] == run_log.read_result(other)["config_hash"]
-    frame = result.frame()
+    frame = undisturbed.frame()
     assert frame.loc[0, ["submission", "status", "steps"]].tolist() == ["nadamw", "complete", 30]
-    curves = result.curves()
+    curves = undisturbed.curves()
     assert curves["global_step"].tolist() == [1, 10, 20, 30]
     measured = [row["validation/accuracy"] for row in run_log.evaluations(other)]
     assert curves["validation/accuracy"].tolist() == measured
-    again = algoperf.run("digits", "nadamw", out=str(tmp_path / "api"), **LENGTH)
+    capsys.readouterr()
+    again = algoperf.run("digits", "nadamw", out=str(undisturbed.folder), **LENGTH)
+    assert capsys.readouterr() == ("", "")
     pd.testing.assert_frame_equal(again.frame(), frame)  # it had ended: nothing is run twice
 
 
@@ -76,9 +82,7 @@ def test_functions_run_and_score_is_the_command_s(tmp_path, capsys):
     }
 
 
-def test_a_stopped_run_is_saved_and_goes_on_bit_for_bit(tmp_path):
-    whole = algoperf.run("digits", "nadamw", out=tmp_path / "whole", **LENGTH)
-
+def test_a_stopped_run_is_saved_and_goes_on_bit_for_bit(undisturbed, tmp_path):
     def stop(plan, event):
         if event["event"] == "evaluation" and event["step"] == 10:
             os.kill(os.getpid(), signal.SIGINT)
@@ -86,10 +90,10 @@ def test_a_stopped_run_is_saved_and_goes_on_bit_for_bit(tmp_path):
     with pytest.raises(KeyboardInterrupt, match="is saved, and the same call goes on with it"):
         algoperf.run("digits", "nadamw", out=tmp_path / "stopped", observe=stop, **LENGTH)
     (trial,) = algoperf.run("digits", "nadamw", out=tmp_path / "stopped", **LENGTH)
-    (undisturbed,) = whole
+    (whole,) = undisturbed
     assert trial.evaluations()["preemption_count"].max() == 1
     for name in ("parameters_crc32", "final"):
-        assert trial.details[name] == undisturbed.details[name]
+        assert trial.details[name] == whole.details[name]
 
 
 def test_a_comparison_is_the_command_s(tmp_path):
