@@ -43,5 +43,5 @@ def loss_and_gradients(
     def loss_of(params: Any) -> Any:
         return shared.training_loss(bound, params, placed, state, rng, settings)[0]
 
-    loss, gradients = jax.jit(jax.value_and_grad(loss_of))(params)
+    loss, gradients = compiled(jax.value_and_grad(loss_of))(params)
     return float(loss), bound.to_neutral(gradients)

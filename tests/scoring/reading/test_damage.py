@@ -223,8 +223,8 @@ def score_everything(folder, statistics):
 @pytest.mark.slow
 def test_ten_thousand_mutations(tmp_path, reach, miss, monkeypatch):
     monkeypatch.setattr("scoring.analysis.speedup.RESAMPLES", 2)
-    monkeypatch.setattr("scoring.analysis.BAND_RESAMPLES", 2)
-    monkeypatch.setattr("scoring.analysis.BAND_CHUNK", 2)
+    monkeypatch.setattr("scoring.analysis.analysis.BAND_RESAMPLES", 2)
+    monkeypatch.setattr("scoring.analysis.analysis.BAND_CHUNK", 2)
     for submission, time_s in [("a", 10.0), ("b", 14.0)]:
         for study in (0, 1):
             reach(time_s + study, submission=submission, study=study)
