@@ -20,8 +20,6 @@ SETTINGS = {
     # while they wait for each other. All four: in PyTorch MKL's wins over OMP's
     # (findings/torch_mkl_threads_win.sh).
     **dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NPROC"), "1"),
-    # Programs run for a fraction of a second after a compilation that takes seconds.
-    "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
     # What one process compiled the next one reads: most of them train the same small model.
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
     "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
@@ -31,10 +29,17 @@ for name, value in SETTINGS.items():
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """A folder of compiled programs for each of xdist's workers.
+    """A folder of compiled programs for each of xdist's workers, and quick compilation in it.
 
     JAX does not write an entry at once, so workers that shared a folder could read half of one.
+    What a test computes itself runs for a fraction of a second after a compilation that takes
+    seconds: it does without most of XLA's optimisations. The runs that a test starts train for
+    longer, and keep them.
     """
+    if os.environ.get("PYTEST_XDIST_WORKER") or not config.getoption("numprocesses", None):
+        import jax
+
+        jax.config.update("jax_disable_most_optimizations", True)
     if os.environ.get("PYTEST_XDIST_WORKER"):
         os.environ[CACHE] = str(Path(os.environ[CACHE]) / os.environ["PYTEST_XDIST_WORKER"])
     elif CACHE not in os.environ:
