@@ -20,6 +20,9 @@ SETTINGS = {
     # while they wait for each other. All four: in PyTorch MKL's wins over OMP's
     # (findings/torch_mkl_threads_win.sh).
     **dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NPROC"), "1"),
+    # Programs run for a fraction of a second after a compilation that takes seconds; `optimised`
+    # is for the tests that train for longer.
+    "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
     # What one process compiled the next one reads: most of them train the same small model.
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
     "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
@@ -29,23 +32,26 @@ for name, value in SETTINGS.items():
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """A folder of compiled programs for each of xdist's workers, and quick compilation in it.
+    """A folder of compiled programs for each of xdist's workers.
 
     JAX does not write an entry at once, so workers that shared a folder could read half of one.
-    What a test computes itself runs for a fraction of a second after a compilation that takes
-    seconds: it does without most of XLA's optimisations. The runs that a test starts train for
-    longer, and keep them.
     """
-    if os.environ.get("PYTEST_XDIST_WORKER") or not config.getoption("numprocesses", None):
-        import jax
-
-        jax.config.update("jax_disable_most_optimizations", True)
     if os.environ.get("PYTEST_XDIST_WORKER"):
         os.environ[CACHE] = str(Path(os.environ[CACHE]) / os.environ["PYTEST_XDIST_WORKER"])
     elif CACHE not in os.environ:
         folder = tempfile.TemporaryDirectory(prefix="algoperf-compiled-")
         os.environ[CACHE] = folder.name
         config.add_cleanup(folder.cleanup)
+
+
+@pytest.fixture(scope="module")
+def optimised():
+    """Have XLA optimise the runs that the module's tests start: those of ag_news and of the
+    summarization workloads compute for long enough to gain by it.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "0")
+        yield
 
 
 CONV_NORM = Path(__file__).parent / "workloads" / "conv_norm" / "__init__.py"

@@ -21,7 +21,7 @@ def words_of(workload, framework, data, out, *more):
 
 
 @pytest.fixture(scope="module")
-def folders(tmp_path_factory):
+def folders(tmp_path_factory, optimised):
     """Plain text, and the same as ag_news' files; and where runs and the model go."""
     folder = tmp_path_factory.mktemp("pretraining")
     rng = np.random.default_rng(0)

@@ -67,6 +67,7 @@ def test_it_improves_digits(name, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("optimised")
 @pytest.mark.parametrize(
     "name",
     [

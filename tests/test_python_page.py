@@ -72,6 +72,7 @@ def test_two_submissions_are_run_and_scored(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("optimised")
 @pytest.mark.parametrize("framework", ["jax", "pytorch"])
 def test_an_own_loop_trains_as_a_run_does_bit_for_bit(framework, tmp_path):
     script = f"own_loop_{framework.replace('py', '')}.py"

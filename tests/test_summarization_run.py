@@ -13,6 +13,7 @@ from workloads.metrics import rouge
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("optimised")
 @pytest.mark.parametrize("framework", ["jax", "pytorch"])
 def test_a_short_run_of_xsum(tmp_path, capsys, framework):
     words = ["--workload", "xsum", "--submission", "nadamw", "--framework", framework]
