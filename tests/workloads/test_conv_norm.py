@@ -295,8 +295,8 @@ def test_statistics_that_change_while_the_clock_stands_still_are_flagged(
     pair: Pair, conv_norm, tmp_path: Path
 ) -> None:
     """As a thread could in an evaluation."""
-    side, guard = pair.torch, trust.Guard()
-    guard.checksum = lambda trained: side.backend.checksum(*trained)
+    side = pair.torch
+    guard = trust.Guard(checksum=lambda trained: side.backend.checksum(*trained))
 
     def evaluate(split: str, params: Any, state: Any) -> dict[str, float]:
         if change:
