@@ -12,6 +12,7 @@ stopped (Ctrl-C, or a notebook's stop button) is saved; the same call goes on wi
 pandas is imported inside the methods that return frames.
 """
 
+import contextlib
 import dataclasses
 import functools
 import inspect
@@ -262,13 +263,10 @@ def run(
         for note in plan.notes:
             console.print(note, highlight=False, soft_wrap=True, markup=False)
     try:
-        results = study.run(
-            plan.trial, plan.outline, plan.chosen, tell, request.retry_failed, plan.companions
-        )
-    except InterruptedRunError as interrupted:
-        raise KeyboardInterrupt(
-            f"{interrupted} is saved, and the same call goes on with it"
-        ) from interrupted
+        with _interruptible():
+            results = study.run(
+                plan.trial, plan.outline, plan.chosen, tell, request.retry_failed, plan.companions
+            )
     finally:
         progress.close()
     return RunResult(tuple(_trial_result(plan.trial, each) for each in results), request.out)
@@ -349,12 +347,8 @@ def compare(
     failed = 0
     note = functools.partial(_print, show)
     if may_run:
-        try:
+        with _interruptible():
             failed = local.run(plan.runs, plan.out, request.workers, note, plan.threads)
-        except InterruptedRunError as interrupted:
-            raise KeyboardInterrupt(
-                f"{interrupted} is saved, and the same call goes on with it"
-            ) from interrupted
     comparison = document.make(plan)
     return CompareResult(comparison, tuple(comparison.notes), failed)
 
@@ -415,6 +409,17 @@ def load_workload(
         study=study,
         trial=trial,
     )
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """Turn an interruption whose work is saved into Python's own."""
+    try:
+        yield
+    except InterruptedRunError as interrupted:
+        raise KeyboardInterrupt(
+            f"{interrupted} is saved, and the same call goes on with it"
+        ) from interrupted
 
 
 def _print(show: bool, text: str) -> None:
