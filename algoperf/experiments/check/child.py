@@ -8,7 +8,7 @@ import dataclasses
 import functools
 import json
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +28,19 @@ Emit = Callable[[Verdict], None]
 
 def main(*files: str) -> None:
     """Check what each request's file says, `files` being pairs of request and verdicts."""
+    answer(files, check_framework)
+
+
+def answer(files: Sequence[str], check: Callable[[Mapping[str, Any], Emit], None]) -> None:
+    """Make the check of each request, its verdicts appended to a file as they are given.
+
+    Args:
+        files: Pairs of a request's file (JSON) and the file of its verdicts.
+        check: Called with a request and with what takes a verdict.
+    """
     for request, lines in zip(files[::2], files[1::2], strict=True):
         asked = json.loads(Path(request).read_text("utf-8"))
-        check_framework(asked, functools.partial(append, Path(lines)))
+        check(asked, functools.partial(append, Path(lines)))
 
 
 def append(lines: Path, verdict: Verdict) -> None:
@@ -40,7 +50,7 @@ def append(lines: Path, verdict: Verdict) -> None:
 
 
 def check_framework(asked: Mapping[str, Any], emit: Emit) -> None:
-    """Make the checks of one framework; `asked` is one of `command.run`'s requests."""
+    """Make the checks of one framework; `asked` is one of `processes.request`'s."""
     framework = asked["framework"]
     report = Report(framework, "", verdicts.OF_A_FRAMEWORK, emit)
     reports = [

@@ -9,8 +9,6 @@ import numpy as np
 from algoperf import spec
 from algoperf.backends import shared
 
-SUFFIX = "jax"
-
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     """Return the function compiled."""

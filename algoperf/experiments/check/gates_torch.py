@@ -9,8 +9,6 @@ from algoperf import spec
 from algoperf.backends import shared
 from algoperf.workload import parameters
 
-SUFFIX = "torch"
-
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     """Return the function: PyTorch runs it as it is."""

@@ -4,9 +4,7 @@ As `child`, it reads a request (JSON) from a file and appends verdicts to anothe
 """
 
 import functools
-import json
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, TypeVar
 
 from algoperf.data.loading import load_data
@@ -31,9 +29,7 @@ T = TypeVar("T")
 
 def main(*files: str) -> None:
     """Check what each request's file says, `files` being pairs of request and verdicts."""
-    for request, lines in zip(files[::2], files[1::2], strict=True):
-        asked = json.loads(Path(request).read_text("utf-8"))
-        check(asked, functools.partial(child.append, Path(lines)))
+    child.answer(files, check)
 
 
 def check(asked: Mapping[str, Any], emit: child.Emit) -> None:
