@@ -5,7 +5,6 @@ held is bounded by `depth`, and the order does not depend on which thread is don
 """
 
 import collections
-import os
 import queue
 import threading
 import weakref
@@ -13,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import numpy as np
 
-from algoperf.machine import processor_time
+from algoperf.machine import hardware, processor_time
 from algoperf.workload import Field
 
 Batch = dict[str, np.ndarray]
@@ -31,9 +30,7 @@ def depth_for(batch_bytes: int) -> int:
 
 def thread_count() -> int:
     """How many threads take batches: no more than processors that this process may use."""
-    allowed = getattr(os, "sched_getaffinity", None)
-    processors = len(allowed(0)) if allowed else os.cpu_count() or 1
-    return min(MOST_THREADS, processors)
+    return min(MOST_THREADS, hardware.thread_count())
 
 
 class _Asked:

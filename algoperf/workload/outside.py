@@ -20,6 +20,7 @@ from types import ModuleType
 from typing import Any
 
 from algoperf.errors import UserError
+from algoperf.machine import own_code
 from algoperf.workload.definition import Outside, WorkloadDefinition
 
 GROUP = "algoperf.workloads"  # of entry points
@@ -157,12 +158,9 @@ def _blame(error: Exception, folder: Path, package: str) -> str | None:
         if error.name.partition(".")[0] == folder.name:
             return f"{where}: {error.msg}; import its own files relatively: from . import ..."
     # What is called with arguments that it does not take never gets a frame of its own.
-    is_call = isinstance(error, TypeError) and frames and _is_ours(Path(frames[-1].filename))
+    last = Path(frames[-1].filename).resolve() if frames else None
+    is_call = isinstance(error, TypeError) and last is not None and own_code.is_ours(last)
     return f"{where}: {_cause(error)}" if own or is_call else None
-
-
-def _is_ours(file: Path) -> bool:
-    return file.is_relative_to(Path(__file__).parents[1])
 
 
 def _cause(error: Exception) -> str:
