@@ -36,6 +36,31 @@ def main(argv: Sequence[str] | None = None) -> int:
             "compare": compare_command,
         }
     ).parse_args(argv)
+    if parsed.command not in (
+        *(run_command, campaign_command, compare_command),
+        *(variants_command, check_command),
+    ):
+        return _carry_out(parsed)
+    from algoperf.machine import stopping, supervision, terminal
+
+    is_own_process = argv is None
+    if is_own_process:
+        terminal.outlive(output=terminal.HUNG_UP, errors=terminal.UNREAD)
+    try:
+        with stopping.leaving() as stops:
+            stopping.let_through()
+            code = _carry_out(parsed)
+            # The exit code is decided; a signal during the exit is not to change it.
+            stops.ignores_afterwards = is_own_process
+    except stopping.StoppedError:
+        print("algoperf: stopped; nothing is lost, the same command goes on", file=sys.stderr)
+        return supervision.INTERRUPTED
+    return code
+
+
+def _carry_out(parsed: argparse.Namespace) -> int:
+    """Call a subcommand, and turn what it raises into a line for the user and an exit code."""
+    from algoperf.machine.stopping import StoppedError
     from algoperf.machine.supervision import INTERRUPTED, InterruptedRunError
 
     try:
@@ -51,6 +76,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return INTERRUPTED
+    except StoppedError:
+        raise
     except KeyboardInterrupt:
         print("algoperf: interrupted; what was measured is in the run folder", file=sys.stderr)
         return 130

@@ -1,20 +1,22 @@
 """Supervise the process of a trial, from the process that started it.
 
-The starter stops the trial's process gently, ends it where it hangs, keeps other processes from
-working in its folder, and says why it died.
+The starter ends it where it hangs, keeps other processes from working in its folder, and says why
+it died. How it is stopped gently is in `stopping`.
 """
 
 import contextlib
+import ctypes
 import fcntl
 import math
 import os
 import selectors
 import signal
 import subprocess
+import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from algoperf.errors import UserError
@@ -30,6 +32,8 @@ KILLED_FOR = {
     None: "; often the system's answer to memory that ran out",
 }
 POLL_S = 0.2  # The time between two checks whether a silent process has ended.
+_PR_SET_PDEATHSIG = 1
+LOCK_TRIES, LOCK_PAUSE_S = 5, 0.02
 
 
 class InterruptedRunError(Exception):
@@ -118,48 +122,10 @@ def end(process: "subprocess.Popen[bytes]") -> None:
                 pipe.close()
 
 
-@contextlib.contextmanager
-def stopping(process: "subprocess.Popen[bytes]") -> Iterator[None]:
-    """Pass SIGTERM and SIGINT on to the trial's process while in the block.
-
-    The first signal asks that process to save its trial and leave. A second one kills it at once
-    and raises KeyboardInterrupt.
-    """
-    asked = False
-
-    def ask(number: int, frame: FrameType | None) -> None:
-        nonlocal asked
-        if asked:
-            process.kill()
-            raise KeyboardInterrupt
-        asked = True
-        process.terminate()
-
-    with answering((signal.SIGTERM, signal.SIGINT), ask):
-        yield
-
-
-@contextlib.contextmanager
-def answering(
-    numbers: Iterable[int], answer: Callable[[int, FrameType | None], None]
-) -> Iterator[None]:
-    """Handle some signals with a function while in the block, then restore their handlers.
-
-    Python allows this only in the main thread; in any other thread the block runs unchanged.
-
-    Args:
-        numbers: The signals.
-        answer: The handler, as for `signal.signal`.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.signal(number, answer) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+def die_with_starter() -> None:
+    """Ask the kernel to kill this process when the one that started it ends (Linux)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
 @contextlib.contextmanager
@@ -180,16 +146,42 @@ def locked(folder: Path) -> Iterator[None]:
             f"run folder {folder} is not writable ({error.strerror}); choose another --out"
         ) from error
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not _lock(descriptor):
+            raise UserError(
+                f"{folder}: another process works on this trial; wait for it, or use another --out"
+            )
         yield
-    except BlockingIOError as error:
-        raise UserError(
-            f"{folder}: another process works on this trial; wait for it, or use another --out"
-        ) from error
     finally:
         os.close(descriptor)
         if is_new:
             _remove_empty(folder)
+
+
+def is_locked(folder: Path) -> bool:
+    """Return whether a process works on the trial of a folder just now."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # A file system without locks.
+        return False
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def _lock(descriptor: int) -> bool:
+    """Lock an open folder, unless another process holds it for longer than `is_locked` does."""
+    for _ in range(LOCK_TRIES):
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        time.sleep(LOCK_PAUSE_S)
+    return False
 
 
 def _remove_empty(folder: Path) -> None:

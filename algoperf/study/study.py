@@ -13,8 +13,16 @@ from pathlib import Path
 from typing import Any
 
 from algoperf.errors import UserError
-from algoperf.machine import hardware, memory, own_code, processor_time, resources, supervision
-from algoperf.run_folder import run_log, writing
+from algoperf.machine import (
+    hardware,
+    memory,
+    own_code,
+    processor_time,
+    resources,
+    stopping,
+    supervision,
+)
+from algoperf.run_folder import crash_points, run_log, writing
 from algoperf.study.companions import Companions
 from algoperf.submission import loading, search_space, submission_source
 from algoperf.trial import choices
@@ -111,29 +119,37 @@ def run(
     companions = companions or Companions()
     base = dataclasses.replace(base, followed=bool(companions))
     results = []
-    for study, trial in chosen:
-        plan = dataclasses.replace(base, study=study, trial=trial)
-        folder = run_log.trial_folder(
-            plan.out_folder,
-            plan.experiment,
-            outline.name,
-            study,
-            plan.workload,
-            plan.framework,
-            trial,
-        )
-        run_log.check_same_configuration(folder, settings)
-        done = _lasting_result(folder, retry_failed)
-        if done is None:
-            with supervision.locked(folder):
-                done = _lasting_result(folder, retry_failed)  # another process may have ended it
-                if done is None:
-                    with writing.into(folder):
-                        (folder / run_log.RESULT).unlink(missing_ok=True)
-                    results.append(_accompanied(plan, folder, settings, observe, companions))
-                    continue
-        observe(plan, {"event": "skip", "folder": str(folder), "result": done})
-        results.append(done)
+    with stopping.Stops(end=lambda: None) as stops:
+        for study, trial in chosen:
+            plan = dataclasses.replace(base, study=study, trial=trial)
+            folder = run_log.trial_folder(
+                plan.out_folder,
+                plan.experiment,
+                outline.name,
+                study,
+                plan.workload,
+                plan.framework,
+                trial,
+            )
+            run_log.check_same_configuration(folder, settings)
+            done = _lasting_result(folder, retry_failed)
+            if done is None:
+                with supervision.locked(folder):
+                    done = _lasting_result(
+                        folder, retry_failed
+                    )  # another process may have ended it
+                    if done is None:
+                        with writing.into(folder):
+                            (folder / run_log.RESULT).unlink(missing_ok=True)
+                        results.append(
+                            _accompanied(plan, folder, settings, observe, companions, stops)
+                        )
+                        stops.check(folder)
+                        continue
+            observe(plan, {"event": "skip", "folder": str(folder), "result": done})
+            results.append(done)
+            stops.check(folder)
+    stops.check(base.out_folder / base.experiment)
     return results
 
 
@@ -175,6 +191,7 @@ def _accompanied(
     settings: dict[str, Any],
     observe: Observe,
     companions: Companions,
+    stops: stopping.Stops,
 ) -> dict[str, Any]:
     """Run a trial with what goes along."""
 
@@ -188,37 +205,46 @@ def _accompanied(
     result = None
     companions.begin(plan, folder, say)
     try:
-        result = _run_trial(plan, folder, settings, observe_all)
+        result = _run_trial(plan, folder, settings, observe_all, stops)
     finally:
         companions.end(result, folder, say)
     return result
 
 
 def _run_trial(
-    plan: TrialPlan, folder: Path, settings: dict[str, Any], observe: Observe
+    plan: TrialPlan,
+    folder: Path,
+    settings: dict[str, Any],
+    observe: Observe,
+    stops: stopping.Stops,
 ) -> dict[str, Any]:
-    process = subprocess.Popen(
-        own_code.program("algoperf.trial.process"),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        env={**hardware.thread_environment(), **os.environ},
-        process_group=0,  # with what it forks
-    )
+    stops.check(folder)
+    with stopping.held_back():
+        process = subprocess.Popen(
+            own_code.program("algoperf.trial.process"),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={**hardware.thread_environment(), **os.environ},
+            process_group=0,  # with what it forks
+        )
     killed_before, waited_for_s = memory.oom_kills(), processor_time.waited_for_s()
     watchdog = supervision.Watchdog(process.kill)
     result = None
     try:
-        with supervision.stopping(process):
-            result = _watch(process, plan, observe, watchdog)
+        with _passing_on(stops, process):
+            result = _watch(process, plan, observe, watchdog, stops)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(None if result is None else GRACE_S)
     finally:
         watchdog.stop()
         supervision.end(process)
-    if result is None and process.returncode == supervision.INTERRUPTED:
-        raise supervision.InterruptedRunError(str(folder))
+    crash_points.reach("trial ended")
     if result is None:
         result = run_log.read_result(folder)  # it died after it was written
+    if watchdog.cause is None and stopping.has_stopped(process.returncode, stops.are_asked):
+        stops.remember()  # Whoever ended the trial wants no other to begin.
+        if result is None:
+            stops.check(folder)
     if result is None:
         error = supervision.cause_of_death(process.returncode, _rose(killed_before))
         if watchdog.cause is not None:
@@ -228,6 +254,19 @@ def _run_trial(
             result = _died(plan, folder, settings, error, cpu_s)
         observe(plan, {"event": "result", "result": result})
     return result
+
+
+@contextlib.contextmanager
+def _passing_on(stops: stopping.Stops, process: "subprocess.Popen[bytes]") -> Iterator[None]:
+    """Pass what this process is asked on to the trial's process while in the block."""
+    before = stops.ask, stops.end
+    stops.ask, stops.end = process.terminate, process.kill
+    try:
+        if stops.are_asked:  # since before there was a process
+            process.terminate()
+        yield
+    finally:
+        stops.ask, stops.end = before
 
 
 def _rose(oom_kills_before: int | None) -> bool | None:
@@ -240,8 +279,14 @@ def _watch(
     plan: TrialPlan,
     observe: Observe,
     watchdog: supervision.Watchdog,
+    stops: stopping.Stops,
 ) -> dict[str, Any] | None:
-    """Pass on what the trial's process tells; return its result, if it has one."""
+    """Pass on what the trial's process tells; return its result, if it has one.
+
+    Where `observe` raises an error, the trial is saved before that is raised here.
+    """
+    failure: Exception | None = None
+    result: dict[str, Any] | None = None
     for event in _events(process, plan):
         if event["event"] == "user_error":
             error = UserError(event["text"])
@@ -251,13 +296,24 @@ def _watch(
             raise writing.UnwritableError(event["text"])
         if event["event"] == "start":
             watchdog.limit(event["budget_s"])
-        observe(plan, event)
+        if failure is None:
+            try:
+                observe(plan, event)
+            except Exception as error:
+                failure = error
+                process.terminate()
         if plan.followed and event["event"] in ANSWERED:
             _answer(process)
         if event["event"] == "result":
-            result: dict[str, Any] = event["result"]
-            return result  # what the submission left running may hold the pipe open
-    return None
+            if event["was_asked_to_stop"]:
+                stops.remember()
+            result = event["result"]
+            break  # what the submission left running may hold the pipe open
+    if failure is not None:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(GRACE_S)
+        raise failure
+    return result
 
 
 def _events(process: "subprocess.Popen[bytes]", plan: TrialPlan) -> Iterator[dict[str, Any]]:

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from algoperf import errors, spec
 from algoperf.backends import Backend
 from algoperf.data.batches import TrainingQueue
+from algoperf.run_folder import crash_points
 from algoperf.submission.blame import cause_of, place_of
 from algoperf.trial import seeds
 from algoperf.trial.clock import InFlight, Ledger
@@ -320,7 +321,10 @@ class Trial:
 
     def _judge_training(self) -> None:
         """After a drain: write the scalars; see what ends the trial without another evaluation."""
-        if self.ledger.first_step_s is None:
+        is_untouched = (
+            self.state.step == 0 and self.status is None
+        )  # It stops before its first step.
+        if self.ledger.first_step_s is None and not is_untouched:
             self.ledger.first_step_s = self.ledger.submission.elapsed_s
         self.ledger.data_wait_s = self._queue.wait_s
         rows = self._scalars.take(self._backend.fetch)
@@ -345,6 +349,7 @@ class Trial:
         splits = ["train", "validation"]
         if self.goal.until == "test" or self._ending:
             splits.append("test")
+        crash_points.reach("evaluation")
         metrics: dict[str, float] = {}
         for split in splits:
             metrics.update(self._measure_split(split))

@@ -6,10 +6,8 @@ it can (Linux), and a thread waits for the end of standard input, which the star
 """
 
 import contextlib
-import ctypes
 import json
 import os
-import signal
 import sys
 import threading
 import time
@@ -18,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+from algoperf.machine import stopping, supervision, terminal
 from algoperf.machine.supervision import INTERRUPTED
 from algoperf.run_folder import writing
 from algoperf.trial.clock import Ledger
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
 
 ORPHANED = 113  # The exit code of a process whose starter has ended.
 PATIENCE_S = 60.0  # The longest wait for an answer of the starter.
-_PR_SET_PDEATHSIG = 1
 
 
 class Answers:
@@ -86,23 +84,35 @@ def main() -> int:
 
     Returns:
         The exit code: 0 if the trial has a result, 1 if a user's mistake was reported instead,
-        `INTERRUPTED` if it was asked to stop, and `writing.UNWRITABLE` if its run folder could not
-        be written any more.
+        `INTERRUPTED` if it was asked to stop (whether or not it then had a result), and
+        `writing.UNWRITABLE` if its run folder could not be written any more.
     """
     started_at_s = time.perf_counter()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # The starter handles it and ends this process.
-    stop = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: os._exit(128 + 15) if stop.is_set() else stop.set())
+    stops = stopping.Stops(_leave)
+    stops.ignores_afterwards = True
+    with stops:
+        stopping.let_through()
+        code = _main(stops, started_at_s)
+    return INTERRUPTED if code == 0 and stops.are_asked else code
+
+
+def _leave() -> None:
+    """Leave in the middle of the set-up: all that is to be saved was saved before it."""
+    os._exit(INTERRUPTED)
+
+
+def _main(stops: stopping.Stops, started_at_s: float) -> int:
     line = sys.stdin.readline()
     answers = Answers()
     _die_with_parent(answers)
     events = Events(os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1), answers)
     # What a submission prints must not be taken for an event.
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    terminal.outlive(output=terminal.UNREAD, errors=terminal.UNREAD)
     from algoperf.errors import UserError
 
     try:
-        return _run(line, Ledger(started_at_s=started_at_s), events, stop)
+        return _run(line, Ledger(started_at_s=started_at_s), events, stops)
     except UserError as error:
         events.send("user_error", text=str(error), traceback=traceback.format_exc())
         return 1
@@ -111,7 +121,7 @@ def main() -> int:
         return writing.UNWRITABLE
 
 
-def _run(line: str, ledger: Ledger, events: "Events", asked: threading.Event) -> int:
+def _run(line: str, ledger: Ledger, events: "Events", stops: stopping.Stops) -> int:
     trial: Trial | None = None
 
     def report(event: str, metrics: dict[str, float] | None = None, **values: Any) -> None:
@@ -128,7 +138,7 @@ def _run(line: str, ledger: Ledger, events: "Events", asked: threading.Event) ->
         plan = TrialPlan.from_json(line)
         events.answered = ANSWERED if plan.followed else frozenset()
         state_kinds.seed_generators(plan.seed)
-        assembled = assemble.assemble(plan, ledger, report, asked.is_set)
+        assembled = assemble.assemble(plan, ledger, report, lambda: stops.are_asked)
         trial = assembled.trial
         report(
             "start",
@@ -136,6 +146,7 @@ def _run(line: str, ledger: Ledger, events: "Events", asked: threading.Event) ->
             target=assembled.flags["target"],
             folder=str(assembled.log.folder),
         )
+    stops.ask = lambda: None  # From here on there is something to save.
     stop = _report_every(0.5, lambda: report("progress")) if plan.show_progress else None
     try:
         assemble.run(assembled)
@@ -150,7 +161,7 @@ def _run(line: str, ledger: Ledger, events: "Events", asked: threading.Event) ->
         report("note", text=assembled.save_model(Path(plan.save_model)))
     with contextlib.suppress(OSError):  # The trial has its result; a leftover file does no harm.
         assembled.checkpoints.clear()
-    report("result", result=ended)
+    report("result", result=ended, was_asked_to_stop=stops.are_asked)
     return 0
 
 
@@ -182,8 +193,7 @@ def _report_every(period_s: float, report: Callable[[], None]) -> threading.Even
 
 
 def _die_with_parent(answers: Answers) -> None:
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    supervision.die_with_starter()
 
     def wait_for_end() -> None:
         while answered := os.read(0, 4096):

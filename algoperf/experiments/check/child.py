@@ -18,6 +18,7 @@ from algoperf import backends, errors, workload
 from algoperf.experiments.check import conformance, verdicts
 from algoperf.experiments.check.case import Case
 from algoperf.experiments.check.verdicts import Report, Verdict
+from algoperf.machine import supervision
 from algoperf.submission import loading, search_space
 from algoperf.trial import choices
 from algoperf.trial.plan import TrialPlan
@@ -38,6 +39,7 @@ def answer(files: Sequence[str], check: Callable[[Mapping[str, Any], Emit], None
         files: Pairs of a request's file (JSON) and the file of its verdicts.
         check: Called with a request and with what takes a verdict.
     """
+    supervision.die_with_starter()
     for request, lines in zip(files[::2], files[1::2], strict=True):
         asked = json.loads(Path(request).read_text("utf-8"))
         check(asked, functools.partial(append, Path(lines)))

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from algoperf.data.loading import load_data
 from algoperf.errors import UserError, choose
 from algoperf.experiments.check import verdicts, workload_child
 from algoperf.experiments.check.verdicts import Report, Verdict
-from algoperf.machine import hardware, own_code
+from algoperf.machine import hardware, own_code, stopping, supervision
 from algoperf.submission import loading
 from algoperf.workload import catalogue, outside
 
@@ -192,13 +192,14 @@ def run(
         files[-1].touch()
     complete_verdicts: list[list[Verdict]] = [[] for _ in requests]
     ended = ""
-    for state in _run_child(files, folder, program):
-        ended = state  # at last, how it ended
-        for verdicts_said, lines in zip(complete_verdicts, files[1::2], strict=True):
-            complete = lines.read_text("utf-8").rpartition("\n")[0].splitlines()
-            for line in complete[len(verdicts_said) :]:
-                verdicts_said.append(Verdict(**json.loads(line)))
-                keep(verdicts_said[-1])
+    with contextlib.closing(_run_child(files, folder, program)) as states:
+        for state in states:
+            ended = state  # at last, how it ended
+            for verdicts_said, lines in zip(complete_verdicts, files[1::2], strict=True):
+                complete = lines.read_text("utf-8").rpartition("\n")[0].splitlines()
+                for line in complete[len(verdicts_said) :]:
+                    verdicts_said.append(Verdict(**json.loads(line)))
+                    keep(verdicts_said[-1])
     for asked, verdicts_said in zip(requests, complete_verdicts, strict=True):
         for verdict in _unsaid(expected(asked), verdicts_said, ended):
             keep(verdict)
@@ -234,7 +235,7 @@ def _unsaid(checks: Sequence[Check], reported: Sequence[Verdict], ended: str) ->
             status = verdicts.SKIPPED
 
 
-def _run_child(files: Sequence[Path], folder: Path, program: str) -> Iterator[str]:
+def _run_child(files: Sequence[Path], folder: Path, program: str) -> Generator[str, None, None]:
     """Run the process; say now and then, and at last, how it is. What a submission prints goes to
     standard error.
     """
@@ -252,17 +253,18 @@ def _run_child(files: Sequence[Path], folder: Path, program: str) -> Iterator[st
         stdin=subprocess.DEVNULL,
         stdout=sys.stderr.fileno() if _has_descriptor() else subprocess.DEVNULL,
         env={**hardware.thread_environment(), **os.environ, **settings},
+        process_group=0,  # with what it forks; a Ctrl-C is this process's to answer
     )
     ends_at_s = time.monotonic() + LIMIT_S * len(files) / 2
     try:
-        while process.poll() is None and time.monotonic() < ends_at_s:
-            yield "running"
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(POLL_S)
-        code = process.poll()
+        with stopping.leaving():
+            while process.poll() is None and time.monotonic() < ends_at_s:
+                yield "running"
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(POLL_S)
+            code = process.poll()
     finally:
-        process.kill()
-        process.wait()
+        supervision.end(process)
     if code is None:
         yield f"the process was still busy after {LIMIT_S:g} s for each framework"
     elif code < 0:

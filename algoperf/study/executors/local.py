@@ -1,27 +1,25 @@
 """Run many `algoperf run`s on this machine, a few at a time, each on cores of its own.
 
-A run that has a result is skipped. A signal stops them all, after they have saved their trials.
+A run that has a result is skipped. A signal, to this process or to one of the runs, stops them all,
+after they have saved their trials.
 """
 
 import contextlib
 import os
 import queue
-import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import FrameType
 from typing import Protocol
 
 from algoperf.errors import UserError
-from algoperf.machine.supervision import InterruptedRunError, answering
+from algoperf.machine import stopping
 
 CAN_PIN = hasattr(os, "sched_getaffinity")
 PROGRAM = (sys.executable, "-P", "-m", "algoperf")
-STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 class Task(Protocol):
@@ -85,29 +83,41 @@ def run(
         if ended is None:
             return True
         note(f"{job.experiment}: {_said(ended)}")
+        if stopping.has_stopped(ended.returncode, processes.are_stopped):
+            processes.stop()  # Whoever asked one run to stop meant all of them.
+            return True
         return ended.returncode == 0
 
-    with processes.stopping(), ThreadPoolExecutor(workers) as pool:
+    with processes.stops, ThreadPoolExecutor(workers) as pool:
         failed = sum(not good for good in pool.map(work, commands))
-    if processes.are_stopped:
-        raise InterruptedRunError(str(out))
+    processes.stops.check(out)
     return failed
 
 
 class Processes:
     """The runs that are in progress, each the leader of a process group of its own.
 
-    A signal to this process or from its terminal is passed on to them once, as SIGTERM. A second
-    signal makes them end without saving.
+    A signal to this process or from its terminal is passed on to them once, as SIGTERM. A Ctrl-C
+    after the grace time (`stopping.GRACE_S`) ends them without saving.
 
     Attributes:
-        are_stopped: Whether a signal has arrived, after which no more runs start.
+        stops: Answers the signals while it is entered.
     """
 
     def __init__(self) -> None:
-        self.are_stopped = False
+        self.stops = stopping.Stops(self._ask, self._end)
         self._going: set[subprocess.Popen[str]] = set()
         self._lock = threading.RLock()  # A signal may arrive while another one is handled.
+
+    @property
+    def are_stopped(self) -> bool:
+        """Whether a signal has arrived, after which no more runs start."""
+        return self.stops.are_asked
+
+    def stop(self) -> None:
+        """Ask the runs to save their trials and to end, as a signal to this process does."""
+        if self.stops.remember():
+            self._ask()
 
     def run(
         self, command: Sequence[str], cores: frozenset[int] | None
@@ -124,14 +134,17 @@ class Processes:
         with self._lock:
             if self.are_stopped:
                 return None
-            process = subprocess.Popen(
-                command,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-                process_group=0,
-            )
+            with stopping.held_back():
+                process = subprocess.Popen(
+                    command,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                    text=True,
+                    process_group=0,
+                )
             self._going.add(process)
+        if self.are_stopped:  # A signal came in between, and has asked the others.
+            process.terminate()
         if cores is not None:
             # The child could only pin itself before it runs if this process were forked.
             with contextlib.suppress(ProcessLookupError):
@@ -143,19 +156,15 @@ class Processes:
                 self._going.discard(process)
         return subprocess.CompletedProcess(command, process.returncode, output, errors)
 
-    @contextlib.contextmanager
-    def stopping(self) -> Iterator[None]:
-        """While in the block, let signals stop the runs instead of this process."""
+    def _ask(self) -> None:
+        with self._lock:
+            for process in self._going:
+                process.terminate()
 
-        def stop(number: int, frame: FrameType | None) -> None:
-            with self._lock:
-                self.are_stopped = True
-                for process in self._going:
-                    process.terminate()
-
-        ignored = signal.SIG_IGN  # A signal is ignored under nohup, for instance.
-        with answering([each for each in STOPPING if signal.getsignal(each) is not ignored], stop):
-            yield
+    def _end(self) -> None:
+        with self._lock:
+            for process in self._going:
+                process.kill()  # Its trial's process ends with it.
 
 
 def _said(ended: "subprocess.CompletedProcess[str]") -> str:

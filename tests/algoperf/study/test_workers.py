@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from algoperf.machine import stopping
 from algoperf.machine.supervision import INTERRUPTED, InterruptedRunError
 from algoperf.study.executors import local
 
@@ -24,6 +25,7 @@ def stop(*_):
     (folder / "saved").write_text("")
     sys.exit(75)
 signal.signal(signal.SIGTERM, stop)
+signal.pthread_sigmask(signal.SIG_SETMASK, [])
 folder.mkdir()
 time.sleep(60)
 """
@@ -81,7 +83,7 @@ def signalled(*events: tuple[int, Path]):
     thread.join()
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", stopping.SIGNALS)
 def test_runs_save_and_no_more_are_started(tmp_path, program, number):
     going, waiting, told = Task(), Task(), []
     before = signal.getsignal(number)
@@ -109,7 +111,7 @@ def test_a_signal_that_is_ignored_stays_so():
     """As SIGHUP under nohup."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     processes = local.Processes()
-    with processes.stopping():
+    with processes.stops:
         signal.raise_signal(signal.SIGINT)
     assert not processes.are_stopped
 
@@ -125,15 +127,55 @@ def test_a_signal_while_one_is_answered():
                 signal.raise_signal(signal.SIGTERM)
 
     processes._going.add(Going())
-    with processes.stopping():
+    with processes.stops:
         signal.raise_signal(signal.SIGTERM)
-    assert asked == ["terminate"] * 2
+    assert asked == ["terminate"]
 
 
-def test_a_second_signal_waits_for_nothing(tmp_path, program):
-    going = Task(saving_s="60")
+def test_a_signal_may_come_again(tmp_path, program):
+    """Batch systems repeat themselves; the runs have been asked, and go on saving."""
+    going = Task(saving_s="0.5")
     folder = tmp_path / str(id(going))
-    events = (signal.SIGTERM, folder), (signal.SIGTERM, folder / "asked")
+    events = [(signal.SIGTERM, folder)]
+    events += [(number, folder / "asked") for number in (signal.SIGTERM, signal.SIGINT)]
     with signalled(*events), pytest.raises(InterruptedRunError):
         local.run([going], tmp_path, 1, lambda _: None)
+    assert (folder / "saved").exists()
+
+
+def test_a_late_ctrl_c_waits_for_nothing(tmp_path, program, monkeypatch):
+    monkeypatch.setattr(stopping, "GRACE_S", 0.0)
+    going = Task(saving_s="60")
+    folder = tmp_path / str(id(going))
+    events = (signal.SIGTERM, folder), (signal.SIGINT, folder / "asked")
+    with signalled(*events), pytest.raises(KeyboardInterrupt):
+        local.run([going], tmp_path, 1, lambda _: None)
     assert not (folder / "saved").exists()
+
+
+def test_one_run_that_is_asked_to_stop_stops_all(tmp_path, program):
+    """It got the signal that all were meant to get; that is no failure."""
+    asked, other, waiting = Task(), Task(), Task()
+
+    def stop_one():
+        while not (list(tmp_path.glob("*")) and (tmp_path / str(id(other))).exists()):
+            time.sleep(0.01)
+        (process,) = [each for each in processes if str(id(asked)) in each.args[-2]]
+        process.send_signal(signal.SIGUSR1)
+
+    processes = []
+    popen = local.subprocess.Popen
+
+    def start(*arguments, **options):
+        processes.append(popen(*arguments, **options))
+        return processes[-1]
+
+    thread = threading.Thread(target=stop_one)
+    thread.start()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(local.subprocess, "Popen", start)
+        with pytest.raises(InterruptedRunError):
+            local.run([asked, other, waiting], tmp_path, 2, lambda _: None)
+    thread.join()
+    assert (other.folder / "saved").exists()
+    assert not waiting.folder.exists()
