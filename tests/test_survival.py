@@ -10,9 +10,10 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
-from algoperf.machine import resources
+from algoperf.machine import own_code, resources, stopping
 from algoperf.run_folder import run_log
 from algoperf.run_folder.checkpoint import Checkpoints
 
@@ -169,17 +170,33 @@ def jax_optimizer(hyperparameters, info):
 """
 
 
+# What a batch system sends, to whom: "-" is for the starter and the trial alike.
+SENT = {
+    "jax": ("starter SIGTERM", "trial SIGTERM", "- SIGTERM"),
+    "pytorch": ("trial SIGUSR1", "starter SIGHUP", "- SIGUSR1", "starter SIGINT"),
+}
+
+
 @pytest.mark.parametrize("framework", ["jax", "pytorch"])
-def test_stopped_by_a_signal(tmp_path, framework):
+def test_stopped_by_signals(tmp_path, framework):
+    """The starter and the trial get them within a few milliseconds of each other."""
     (tmp_path / "slow.py").write_text(SLOW)
     submission = "--submission", str(tmp_path / "slow.py")
     code, _, complaints = run(framework, tmp_path / "undisturbed", None, *submission)
     assert code == 0, complaints
     again = framework, tmp_path / "runs", None, *submission
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # Else it stays ignored.
     process = start(*again)
+    signal.signal(signal.SIGINT, before)
     try:
         wait_for_rows(process, tmp_path / "runs", 2)
-        process.send_signal(signal.SIGTERM)
+        (trial,) = psutil.Process(process.pid).children()
+        for who, name in (each.split() for each in SENT[framework]):
+            for pid in {"starter": [process.pid], "trial": [trial.pid]}.get(
+                who, [process.pid, trial.pid]
+            ):
+                os.kill(pid, signal.Signals[name])
+            time.sleep(0.01)
         _, complaints = process.communicate(timeout=300)
     finally:
         process.kill()
@@ -190,6 +207,49 @@ def test_stopped_by_a_signal(tmp_path, framework):
     assert code == 0, complaints
     assert "goes on from step" in complaints
     check_same(tmp_path / "runs", tmp_path / "undisturbed")
+
+
+@pytest.mark.parametrize("number", stopping.SIGNALS)
+def test_a_trial_is_asked_while_python_starts(number):
+    with stopping.held_back():
+        process = subprocess.Popen(
+            own_code.program("algoperf.trial.process"),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+    process.send_signal(number)
+    assert process.communicate(timeout=100) == (b"", b"")
+    assert process.returncode == 75
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("framework", ["jax", "pytorch"])
+def test_experiments_with_signals(tmp_path, framework):
+    """Some of `tests/benchmarks/signal_experiments.py`: in the set-up, the last evaluation and
+    between two trials.
+    """
+    import signal_experiments
+    from signal_experiments import Experiment
+
+    undisturbed = {}
+    for trials in (1, 2):
+        folder = tmp_path / f"undisturbed_{trials}"
+        command = signal_experiments.words(folder, framework, trials)
+        assert signal_experiments.run(command, folder / "log.txt").wait(300) == 0
+        undisturbed[trials] = signal_experiments.outcome(folder)
+    both = signal_experiments.ALL
+    for number, (moment, first, second) in enumerate(
+        [
+            ("set-up", "trial", "starter"),
+            ("the last evaluation", both, both),
+            ("between trials", "starter", "starter"),
+        ]
+    ):
+        tried = Experiment(number, framework, moment, "SIGUSR1", first, second, 20, 0)
+        folder = tmp_path / str(number)
+        row = signal_experiments.carry_out(tried, folder, undisturbed[tried.trials])
+        assert signal_experiments.is_good(row), row
 
 
 @pytest.mark.parametrize("framework", ["jax", "pytorch"])

@@ -317,6 +317,10 @@ def main() -> int:
         signal.signal(signal.Signals[kind], usual)
     out: Path = arguments.out.resolve()
     out.mkdir(parents=True, exist_ok=True)
+    # The runs that nobody disturbs compile for all others, which only read.
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(out / "compiled"))
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
     kept = out / "experiments.jsonl"
     rows = [json.loads(line) for line in kept.read_text().splitlines()] if kept.exists() else []
     undisturbed = {}
