@@ -46,9 +46,13 @@ def outlive(*, output: Container[int | None], errors: Container[int | None]) -> 
 def _lasting(stream: TextIO, lost: Container[int | None]) -> TextIO:
     if not isinstance(stream, io.TextIOWrapper):  # None, or what a caller put in its place.
         return stream
+    try:
+        descriptor = stream.fileno()
+    except OSError:  # It leads to memory.
+        return stream
     stream.flush()
     return io.TextIOWrapper(
-        io.BufferedWriter(LastingFile(stream.fileno(), lost)),
+        io.BufferedWriter(LastingFile(descriptor, lost)),
         encoding=stream.encoding,
         errors=stream.errors,
         line_buffering=stream.line_buffering,

@@ -12,8 +12,8 @@ from algoperf.machine.supervision import InterruptedRunError
 COMMANDS = {
     "run_command": ["run", "--workload", "digits", "--submission", "adamw"],
     "campaign_command": ["campaign", "--workload", "digits", "--out", "x"],
-    "compare_command": ["compare", "--workload", "digits"],
-    "variants_command": ["variants", "sample", "--seed", "1", "--out", "x"],
+    "compare_command": ["compare", "digits"],
+    "variants_command": ["variants", "axes"],
     "check_command": ["check", "adamw"],
 }
 
