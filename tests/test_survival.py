@@ -3,6 +3,8 @@
 import csv
 import json
 import os
+import pty
+import re
 import resource
 import signal
 import subprocess
@@ -14,7 +16,7 @@ import psutil
 import pytest
 
 from algoperf.machine import own_code, resources, stopping
-from algoperf.run_folder import run_log
+from algoperf.run_folder import run_log, standing
 from algoperf.run_folder.checkpoint import Checkpoints
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -135,10 +137,17 @@ def test_killed_anywhere_with_donated_arrays(undisturbed, tmp_path, kill_at):
 
 SLOW = """
 import time
+from pathlib import Path
 
 from reference_algorithms import adamw
 
 DEFAULTS = adamw.DEFAULTS
+
+
+def pause():
+    time.sleep(0.05)
+    with Path(__file__).with_name("steps").open("a") as file:
+        file.write(".")
 
 
 class Slow:
@@ -147,7 +156,7 @@ class Slow:
         self.state_dict, self.load_state_dict = scheduler.state_dict, scheduler.load_state_dict
 
     def step(self):
-        time.sleep(0.05)
+        pause()
         self.scheduler.step()
 
 
@@ -163,7 +172,7 @@ def jax_optimizer(hyperparameters, info):
     fast = adamw.jax_optimizer(hyperparameters, info)
 
     def update(updates, state, params=None):
-        jax.debug.callback(lambda: time.sleep(0.05))
+        jax.debug.callback(pause)
         return fast.update(updates, state, params)
 
     return optax.GradientTransformation(fast.init, update)
@@ -181,15 +190,19 @@ SENT = {
 def test_stopped_by_signals(tmp_path, framework):
     """The starter and the trial get them within a few milliseconds of each other."""
     (tmp_path / "slow.py").write_text(SLOW)
-    submission = "--submission", str(tmp_path / "slow.py")
+    submission = "--submission", str(tmp_path / "slow.py"), "--eval-every-steps", "60"
     code, _, complaints = run(framework, tmp_path / "undisturbed", None, *submission)
     assert code == 0, complaints
+    steps = tmp_path / "steps"
+    steps.write_text("")
     again = framework, tmp_path / "runs", None, *submission
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # Else it stays ignored.
     process = start(*again)
     signal.signal(signal.SIGINT, before)
     try:
-        wait_for_rows(process, tmp_path / "runs", 2)
+        while len(steps.read_text()) < 5:  # Far from the evaluations, at steps 1 and 60.
+            assert process.poll() is None
+            time.sleep(0.01)
         (trial,) = psutil.Process(process.pid).children()
         for who, name in (each.split() for each in SENT[framework]):
             for pid in {"starter": [process.pid], "trial": [trial.pid]}.get(
@@ -203,9 +216,10 @@ def test_stopped_by_signals(tmp_path, framework):
     assert process.returncode == 75, complaints
     assert "is saved, and the same command goes on with it" in complaints
     assert not (folder_of(tmp_path / "runs") / "result.json").exists()
+    assert standing.standing(folder_of(tmp_path / "runs")) == "interrupted"
     code, _, complaints = run(*again)
     assert code == 0, complaints
-    assert "goes on from step" in complaints
+    assert 4 <= int(re.search(r"goes on from step (\d+)", complaints)[1]) < 60
     check_same(tmp_path / "runs", tmp_path / "undisturbed")
 
 
@@ -221,6 +235,39 @@ def test_a_trial_is_asked_while_python_starts(number):
     process.send_signal(number)
     assert process.communicate(timeout=100) == (b"", b"")
     assert process.returncode == 75
+
+
+@pytest.mark.slow
+def test_a_lost_terminal(tmp_path):
+    """The trial prints in every step, to a terminal that is gone as the trial is saved."""
+    (tmp_path / "slow.py").write_text(
+        SLOW.replace("time.sleep(0.05)", "time.sleep(0.05); print('stepped')")
+    )
+    words = ["--workload", "digits", "--submission", str(tmp_path / "slow.py"), "--max-steps", "60"]
+    words += ["--framework", "pytorch", "--eval-every-steps", "60", "--out", str(tmp_path / "runs")]
+    program = "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); "
+    program += "os.execv(sys.executable, [sys.executable, '-P', '-m', 'algoperf', *sys.argv[1:]])"
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    terminal, ours = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, "run", *words],
+        stdin=ours,
+        stdout=ours,
+        stderr=ours,
+        start_new_session=True,
+    )
+    signal.signal(signal.SIGHUP, before)
+    os.close(ours)
+    try:
+        shown = b""
+        while b"stepped" not in shown:
+            shown += os.read(terminal, 4096)
+        os.close(terminal)
+        assert process.wait(100) == 75
+    finally:
+        process.kill()
+    assert standing.standing(folder_of(tmp_path / "runs")) == "interrupted"
+    assert list(folder_of(tmp_path / "runs").glob("checkpoints/*.safetensors"))
 
 
 @pytest.mark.slow

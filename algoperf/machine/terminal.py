@@ -2,6 +2,7 @@
 
 import errno
 import io
+import os
 import sys
 from collections.abc import Container
 from typing import Any, TextIO
@@ -55,5 +56,6 @@ def _lasting(stream: TextIO, lost: Container[int | None]) -> TextIO:
         io.BufferedWriter(LastingFile(descriptor, lost)),
         encoding=stream.encoding,
         errors=stream.errors,
-        line_buffering=stream.line_buffering,
+        # The stream may have led elsewhere when it was made, as a trial's standard output did.
+        line_buffering=stream.line_buffering or os.isatty(descriptor),
     )

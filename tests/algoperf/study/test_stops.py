@@ -21,7 +21,7 @@ how = {how!r}
 asked = []
 for number in {signals}:
     signal.signal(number, lambda number, frame: asked.append(number))
-signal.pthread_sigmask(signal.SIG_SETMASK, [])
+held = signal.pthread_sigmask(signal.SIG_SETMASK, [])
 plan = json.loads(sys.stdin.readline())
 folder = pathlib.Path(plan["out"]) / str(plan["trial"])
 result = {{"status": "complete", "trial": plan["trial"]}}
@@ -35,6 +35,7 @@ def wait():
 
 folder.joinpath("flags_0.json").write_text("{{}}")
 folder.joinpath("pid").write_text(str(os.getpid()))
+folder.joinpath("held").write_text(json.dumps([int(number) for number in held]))
 tell("start", budget_s=None)
 if how == "complete":
     pass
@@ -115,6 +116,8 @@ def results(tmp_path):
 
 def test_undisturbed_it_runs_them_all(run, tmp_path):
     assert [result["trial"] for result in run("complete")] == [1, 2]
+    held = set(json.loads((tmp_path / "2/held").read_text()))
+    assert held >= set(stopping.SIGNALS)  # Until the trial's process could answer.
 
 
 @pytest.mark.parametrize("number", stopping.SIGNALS)

@@ -25,8 +25,9 @@ def stop(*_):
     (folder / "saved").write_text("")
     sys.exit(75)
 signal.signal(signal.SIGTERM, stop)
-signal.pthread_sigmask(signal.SIG_SETMASK, [])
+held = signal.pthread_sigmask(signal.SIG_SETMASK, [])
 folder.mkdir()
+(folder / "held").write_text(" ".join(str(int(number)) for number in held))
 time.sleep(60)
 """
 
@@ -93,6 +94,8 @@ def test_runs_save_and_no_more_are_started(tmp_path, program, number):
     ):
         local.run([going, waiting], tmp_path, 1, told.append)
     assert (going.folder / "saved").exists()
+    held = {int(number) for number in (going.folder / "held").read_text().split()}
+    assert held >= set(stopping.SIGNALS)  # Until it could answer.
     assert not waiting.folder.exists()
     assert told == ["test: "]
     assert signal.getsignal(number) is before

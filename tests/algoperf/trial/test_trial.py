@@ -1,6 +1,7 @@
 """Stop rules, statuses, and what a submission is handed, on fakes (see conftest.py)."""
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -331,3 +332,19 @@ def test_evaluations_by_steps_ignore_the_time(make_rig):
     rig = one_at_a_time(make_rig(goal=UNREACHED, limits=limits))
     rig.trial.run()
     assert [step for step, _ in rig.evaluated] == [1, 4, 8]
+
+
+def test_a_trial_that_stops_before_its_first_step_has_not_timed_one(make_rig):
+    """Else the process that goes on with it would take no time for the time of the first step."""
+    rig = make_rig()
+    saved = []
+    rig.trial._keeper = SimpleNamespace(
+        is_due=lambda: True,
+        save=lambda trial: saved.append((trial.state.step, trial.ledger.totals())),
+        must_stop=lambda: True,
+    )
+    rig.trial.run()
+    assert rig.trial.interrupted
+    assert rig.trial.status is None
+    ((step, ledger),) = saved
+    assert (step, ledger["first_step_s"]) == (0, None)
