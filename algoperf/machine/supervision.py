@@ -12,6 +12,7 @@ import selectors
 import signal
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import FrameType
@@ -29,6 +30,7 @@ KILLED_FOR = {
     False: "; not for want of memory, by the kernel's count",
     None: "; often the system's answer to memory that ran out",
 }
+LOCK_TRIES, LOCK_WAIT_S = 5, 0.05  # For a folder that another process only looks at.
 POLL_S = 0.2  # The time between two checks whether a silent process has ended.
 
 
@@ -180,7 +182,7 @@ def locked(folder: Path) -> Iterator[None]:
             f"run folder {folder} is not writable ({error.strerror}); choose another --out"
         ) from error
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _lock(descriptor)
         yield
     except BlockingIOError as error:
         raise UserError(
@@ -190,6 +192,36 @@ def locked(folder: Path) -> Iterator[None]:
         os.close(descriptor)
         if is_new:
             _remove_empty(folder)
+
+
+def _lock(descriptor: int) -> None:
+    """Lock an open folder; whoever only looks (`is_locked`) holds it for a moment, and may."""
+    for remaining in reversed(range(LOCK_TRIES)):
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if not remaining:
+                raise
+            time.sleep(LOCK_WAIT_S)
+
+
+def is_locked(folder: Path) -> bool:
+    """Return whether a live process works in the folder of a trial.
+
+    Nothing is written. A process that begins at the same moment waits for this look to end.
+
+    Raises:
+        OSError: The folder cannot be opened.
+    """
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
 
 
 def _remove_empty(folder: Path) -> None:
