@@ -131,9 +131,9 @@ def _where(results: Sequence[dict[str, Any]], plans: Sequence[run_plan.RunPlan])
     folders = list(dict.fromkeys(plan.request.out / plan.trial.experiment for plan in plans))
     listed = ", ".join(map(str, folders))
     if any(result["status"] != "failed" for result in results):
-        if all(plan.request.max_steps is not None for plan in plans):
-            return f"runs are in {listed}; runs that --max-steps limits are not scored"
         score = shlex.join(["algoperf", "score", str(plans[0].request.out)])
+        if all(plan.request.max_steps is not None for plan in plans):
+            return f"runs are in {listed}; {score} ranks no runs that --max-steps limits"
         return f"runs are in {listed}; score them with: {score}"
     if any((result["error"] or {}).get("traceback") for result in results):
         return f"runs are in {listed}; the result.json of each has its error's traceback"

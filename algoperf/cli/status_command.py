@@ -57,6 +57,13 @@ def run(folder: Path, console: "Console", *, as_json: bool) -> int:
         f"{count} {STATUS.get(state, state)}" for state, count in status.counts(trials).items()
     )
     show(f"{len(trials)} trial{'s' if len(trials) > 1 else ''}: {counted}{_left(trials, left_s)}")
+    commands = {
+        trial.command: None
+        for trial in trials
+        if trial.state == status.INTERRUPTED and trial.command
+    }
+    for command in commands:
+        show(f"go on with: {command}")
     return DONE
 
 
@@ -77,11 +84,9 @@ def _table(trials: Sequence[status.Trial]) -> "Table":
     metric = next((trial.metric for trial in trials if trial.metric), "metric")
     target = next((trial.target for trial in trials if trial.target is not None), None)
     aim = "" if target is None else f"\n(target {target:g})"
-    shown = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 2, 0, 0))
+    shown = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
     for column in ("study", "trial", "state", "step", "clock s", f"best {metric}{aim}", "left"):
-        shown.add_column(
-            column, justify="left" if column == "state" else "right", vertical="bottom"
-        )
+        shown.add_column(column, justify="left" if column == "state" else "right")
     for trial in trials:
         has_begun = trial.step is not None
         shown.add_row(

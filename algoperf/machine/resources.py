@@ -174,8 +174,8 @@ def busy_text(report: Mapping[str, Any]) -> str:
     if others is None or not cores or others < BUSY_SHARE * cores:
         return ""
     return (
-        f"busy machine: other processes used {others:.1f} of the {cores} "
-        f"core{'s' if cores > 1 else ''} meanwhile, so its times are not those of a quiet one"
+        f"busy machine: other processes used {others:.1f} of its {cores} "
+        f"core{'s' if cores > 1 else ''} (docs/resources.md)"
     )
 
 

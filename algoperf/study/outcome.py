@@ -59,7 +59,7 @@ def of_trial(result: Result, *, brief: bool = False) -> str:
         result: The content of its `result.json`.
         brief: Whether to leave out what is usual: the metrics, the ledger and generated texts.
     """
-    lines = [headline(result), *([] if brief else _details(result))]
+    lines = [headline(result)] if brief else [headline(result) + _miss(result), *_details(result)]
     used = result.get("resources", {})
     lines += [f"  {text}" for text in filter(None, [resources.busy_text(used)])]
     if "carbon" in used:
@@ -107,6 +107,12 @@ def _details(result: Result) -> list[str]:
     return lines
 
 
+def _miss(result: Result) -> str:
+    """Return when the evaluation before the one that reached the target was, in parentheses."""
+    miss = result.get("last_miss") if result["status"] == "reached" else None
+    return f" (missed at {miss['time_s']:.2f} s, step {miss['step']})" if miss else ""
+
+
 def headline(result: Result) -> str:
     """Return the line that says which trial it was and what came of it."""
     return (
@@ -126,13 +132,9 @@ def in_words(result: Result) -> str:
     steps, clock_s = result["steps"], result["ledger"].get("submission_s") or 0.0
     match result["status"]:
         case "reached":
-            text = (
+            return (
                 f"reached {aim} after {result['time_to_target_s']:.2f} s, "
                 f"{result['steps_to_target']} steps"
-            )
-            miss = result["last_miss"]
-            return text + (
-                f" (missed at {miss['time_s']:.2f} s, step {miss['step']})" if miss else ""
             )
         case "failed":
             # Of a process that died, the last evaluation's step is all that is known.
@@ -172,8 +174,8 @@ def best_value(result: Result) -> float | None:
 
 
 def point_text(point: Mapping[str, Any] | None) -> str:
-    """Return hyperparameters in one line, each to four digits."""
-    return ", ".join(f"{name} {_number(value)}" for name, value in (point or {}).items())
+    """Return hyperparameters in one line, by name, numbers to four digits."""
+    return ", ".join(f"{name} {_number(value)}" for name, value in sorted((point or {}).items()))
 
 
 def _number(value: Any, digits: int = 4) -> str:
@@ -257,19 +259,18 @@ def _table(ended: Sequence[Ended], *, in_columns: bool) -> "Table":
         title=f"{submission} on {workload} in {framework}{where}",
         title_justify="left",
         box=box.SIMPLE_HEAD,
+        show_edge=False,
         pad_edge=False,
-        padding=(0, 1, 0, 0),
+        padding=0,
     )
     _, differing = _names(ended)
     columns = [*(["study"] if len(studies) > 1 else []), "trial", "status", "target\ns", "steps"]
     for column in (*columns, f"best\n{metric}"):
-        shown.add_column(
-            column, justify="left" if column == "status" else "right", vertical="bottom"
-        )
+        shown.add_column(column, justify="left" if column == "status" else "right")
     for name in differing if in_columns else ():
-        shown.add_column(name.replace("_", "_\n"), justify="right", vertical="bottom")
+        shown.add_column(name.replace("_", "_\n"), justify="right")
     if differing and not in_columns:
-        shown.add_column("point", overflow="fold", vertical="bottom")
+        shown.add_column("point", overflow="fold")
     chosen = best(ended)
     for each in ended:
         result, point = each.result, {name: each.point.get(name) for name in differing}

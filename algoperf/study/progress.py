@@ -34,7 +34,7 @@ class Progress:
         self._console = console
         self._say = printer(console)
         self._total, self._ended = total, ended
-        self._number, self._key = 0, ("", "")
+        self._numbers: dict[tuple[str, str], int] = {}
         self._status: Any = None
         self._start: dict[str, Any] = {}
         self._metrics: dict[str, float] = {}
@@ -42,11 +42,9 @@ class Progress:
     def __call__(self, plan: TrialPlan, event: dict[str, Any]) -> None:
         """Show one event of a trial."""
         where = f"{plan.workload} {plan.framework} study {plan.study} trial {plan.trial}"
-        key = (where, plan.submission)
-        if event["event"] in ("skip", "start") and key != self._key:
-            self._number, self._key = self._number + 1, key
-        if self._total > 1 and event["event"] in ("skip", "start"):
-            where += f" ({self._number} of {self._total})"
+        number = self._numbers.setdefault((where, plan.submission), len(self._numbers) + 1)
+        if self._total > 1:
+            where += f" ({number} of {self._total})"
         match event["event"]:
             case "skip":
                 self._say(f"{where}: done before ({event['result']['status']}), skipped")
@@ -54,10 +52,8 @@ class Progress:
                 self._say(f"{where}: {event['text']}")
             case "start":
                 self._start, self._metrics = event, {}
-                self._say(f"{where}: in {short_path(event['folder'])}")
-                if "point_source" in event:
-                    point = outcome.point_text(event["point"])
-                    self._say(f"  {event['point_source']}{': ' if point else ''}{point}")
+                for line in _start_lines(where, event, is_alone=self._total == 1):
+                    self._say(line)
                 self._show(where, event)
             case "progress" | "evaluation":
                 self._metrics = event.get("metrics", self._metrics)
@@ -114,6 +110,17 @@ class Progress:
         if max_steps is not None and step > 0:
             lefts.append(clock_s / step * max(0, max_steps - step))
         return [*parts, f"{min(lefts):.0f} s left"] if lefts else parts
+
+
+def _start_lines(where: str, event: dict[str, Any], *, is_alone: bool) -> list[str]:
+    """Return what is said when a trial starts; only one alone is told its folder, a long path."""
+    folder = short_path(event["folder"])
+    if "point_source" not in event:
+        return [f"{where}: in {folder}"]
+    source, point = event["point_source"], outcome.point_text(event["point"])
+    if is_alone:
+        return [f"{where}: in {folder}", f"  {source}{': ' if point else ''}{point}"]
+    return [f"{where}: {source}", *([f"  {point}"] if point else [])]
 
 
 def printer(console: "Console") -> Show:

@@ -42,6 +42,7 @@ class Trial:
         left_s: An estimate of the wall time that is left, None where nothing can be estimated. A
             trial that reaches its target needs less.
         note: What is damaged, what failed, or how an interrupted trial goes on.
+        command: The command line that began it last; empty where a script did.
     """
 
     folder: Path
@@ -63,6 +64,7 @@ class Trial:
     wall_s: float | None = None
     left_s: float | None = None
     note: str = ""
+    command: str = ""
 
     @property
     def group(self) -> tuple[str, str, str, str]:
@@ -180,7 +182,15 @@ def _described(trial: Trial) -> Trial:
     saved = list((folder / checkpoint.FOLDER).glob("step_*.safetensors"))
     note = "goes on from its checkpoint" if saved else "no checkpoint: starts over"
     left_s = _left_s(trial, _ratio(last))
-    return dataclasses.replace(trial, state=INTERRUPTED, note=note, left_s=left_s)
+    command = str((_meta(folder) or {}).get("command", ""))
+    return dataclasses.replace(trial, state=INTERRUPTED, note=note, left_s=left_s, command=command)
+
+
+def _meta(folder: Path) -> dict[str, Any] | None:
+    """Return the meta data of the process that worked on a trial last."""
+    paths = folder.glob("meta_data_*.json")
+    newest = max(paths, key=lambda path: int(path.stem.rpartition("_")[2]), default=None)
+    return None if newest is None else run_log.read_json(newest)
 
 
 def _ended(trial: Trial, result: Mapping[str, Any]) -> Trial:
@@ -222,13 +232,14 @@ def _left_s(trial: Trial, wall_per_clock: float) -> float | None:
 
 def _planned(folder: Path) -> Iterator[Trial]:
     """Yield the trials that the command which began this one runs, too, as waiting."""
-    metas = sorted(folder.glob("meta_data_*.json"))
-    meta = run_log.read_json(metas[-1]) if metas else None
+    try:
+        planned = (_meta(folder) or {}).get("planned")
+    except (OSError, ValueError):
+        return
     out = folder.parents[4]
-    planned = (meta or {}).get("planned")
     for each in planned if isinstance(planned, list) else []:
         try:
-            names = {name: str(each[name]) for name in GROUP}
+            experiment, submission, workload, framework = (str(each[name]) for name in GROUP)
             numbers = [
                 (study, trial)
                 for study in range(int(each["studies"]))
@@ -237,8 +248,12 @@ def _planned(folder: Path) -> Iterator[Trial]:
         except (KeyError, TypeError, ValueError):
             continue
         for study, trial in numbers:
-            path = run_log.trial_folder(out, study=study, trial=trial, **names)
-            yield Trial(path, study=study, trial=trial, state=WAITING, **names)
+            path = run_log.trial_folder(
+                out, experiment, submission, study, workload, framework, trial
+            )
+            yield Trial(
+                path, experiment, submission, workload, framework, study, trial, state=WAITING
+            )
 
 
 def _with_time_left(trials: Sequence[Trial]) -> Iterator[Trial]:

@@ -99,5 +99,5 @@ def test_notes_and_skipped_trials_are_said_in_any_case(terminal):
     shown(PLAN, {"event": "note", "text": long})
     shown(PLAN, {"event": "skip", "result": {"status": "reached"}})
     text = console.file.getvalue()
-    assert f"{WHERE}: {long}\n" in text
+    assert f"{WHERE}: {long}" in " ".join(text.split())
     assert f"{WHERE}: done before (reached), skipped\n" in text
