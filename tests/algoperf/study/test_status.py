@@ -19,8 +19,13 @@ TARGET = {"metric": "accuracy", "validation": 0.97, "higher_is_better": True}
 COMMAND = "algoperf run --workload digits --submission nadamw"
 PLANNED = [
     {
-        "experiment": "mini-builtin", "submission": "nadamw", "workload": "digits",
-        "framework": "jax", "studies": 1, "first": 1, "last": 5,
+        "experiment": "mini-builtin",
+        "submission": "nadamw",
+        "workload": "digits",
+        "framework": "jax",
+        "studies": 1,
+        "first": 1,
+        "last": 5,
     }
 ]
 
