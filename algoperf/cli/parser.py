@@ -19,6 +19,8 @@ EPILOG = (
     "stopped by a signal and saved"
 )
 
+DEBUG = "show the traceback of a mistake; with run, of a submission's error too"
+
 
 def parser(functions: Mapping[str, Command]) -> argparse.ArgumentParser:
     """Return the parser; what it parses has `command`, one of the functions by subcommand."""
@@ -61,7 +63,7 @@ def _add(commands: Any, name: str, function: Any, help_text: str) -> argparse.Ar
     parser: argparse.ArgumentParser = commands.add_parser(
         name, help=help_text, description=help_text[0].upper() + help_text[1:] + ".", epilog=EPILOG
     )
-    parser.add_argument("--debug", action="store_true", help="show the traceback of a mistake")
+    parser.add_argument("--debug", action="store_true", help=DEBUG)
     parser.set_defaults(command=function)
     return parser
 
