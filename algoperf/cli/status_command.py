@@ -85,11 +85,13 @@ def _table(trials: Sequence[status.Trial]) -> "Table":
     target = next((trial.target for trial in trials if trial.target is not None), None)
     aim = "" if target is None else f"\n(target {target:g})"
     shown = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
-    for column in ("study", "trial", "state", "step", "clock s", f"best {metric}{aim}", "left"):
+    columns = ["study", "trial", "state", "step", "clock s", f"best {metric}{aim}"]
+    shows_left = any(trial.left_s is not None for trial in trials)
+    for column in columns + ["left"] * shows_left:
         shown.add_column(column, justify="left" if column == "state" else "right")
     for trial in trials:
         has_begun = trial.step is not None
-        shown.add_row(
+        cells = [
             f"{trial.study}",
             f"{trial.trial}",
             STATUS.get(trial.state, trial.state),
@@ -97,7 +99,8 @@ def _table(trials: Sequence[status.Trial]) -> "Table":
             _limited(trial.clock_s, trial.budget_s, 1) if has_begun else "",
             "" if trial.value is None else f"{trial.value:.4f}",
             "" if trial.left_s is None else duration(trial.left_s),
-        )
+        ]
+        shown.add_row(*cells[: len(shown.columns)])
     return shown
 
 

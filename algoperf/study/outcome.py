@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 Result = Mapping[str, Any]
 WIDTH = 80  # The columns of a table where no terminal says how many there are.
 # What a status is called where its name says too little.
-STATUS = {"budget": "missed", "complete": "ended"}
+STATUS = {"budget": "missed"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -264,7 +264,7 @@ def _table(ended: Sequence[Ended], *, in_columns: bool) -> "Table":
         padding=0,
     )
     _, differing = _names(ended)
-    columns = [*(["study"] if len(studies) > 1 else []), "trial", "status", "target\ns", "steps"]
+    columns = [*(["study"] if len(studies) > 1 else []), "trial", "status", "s to\ntarget", "steps"]
     for column in (*columns, f"best\n{metric}"):
         shown.add_column(column, justify="left" if column == "status" else "right")
     for name in differing if in_columns else ():

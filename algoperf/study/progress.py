@@ -1,6 +1,7 @@
 """Show a person how trials progress: a line that is updated in a terminal, and only there."""
 
 import math
+import re
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
+SPINNER = 2  # The columns of what turns before the line.
 Show = Callable[[str], None]
 
 
@@ -47,7 +49,8 @@ class Progress:
             where += f" ({number} of {self._total})"
         match event["event"]:
             case "skip":
-                self._say(f"{where}: done before ({event['result']['status']}), skipped")
+                status = event["result"]["status"]
+                self._say(f"{where}: done before ({outcome.STATUS.get(status, status)}), skipped")
             case "note":
                 self._say(f"{where}: {event['text']}")
             case "start":
@@ -73,9 +76,10 @@ class Progress:
         if not self._console.is_terminal:
             return
         parts = self._parts(where, event)
-        # The trial was named when it started; a line that wraps is hard to read as it changes.
-        while len(parts) > 3 and len(" | ".join(parts)) > self._console.width - 2:
-            del parts[0]
+        # A line that wraps is hard to read as it changes; the trial was named when it started.
+        for least in (where, "loss "):
+            if len(" | ".join(parts)) > self._console.width - SPINNER:
+                parts = [part for part in parts if not part.startswith(least)]
         text = " | ".join(parts)
         if self._status is None:
             self._status = self._console.status(text)
@@ -141,14 +145,16 @@ def printer(console: "Console") -> Show:
 def wrapped(line: str, width: int) -> str:
     """Return a line wrapped between words, the rest indented by four more than its beginning."""
     indent = " " * (len(line) - len(line.lstrip()))
+    # A number stays with what it counts: `learning_rate 0.1`, `1.2 s`.
+    joined = re.sub(r" (?=-?\d)|(?<=\d) (?=(?:s|steps?)\b)", "\xa0", line.lstrip())
     return textwrap.fill(
-        line.lstrip(),
+        joined,
         width,
         initial_indent=indent,
         subsequent_indent=f"{indent}    ",
         break_long_words=False,
         break_on_hyphens=False,
-    )
+    ).replace("\xa0", " ")
 
 
 def short_path(path: str | Path) -> str:
