@@ -63,7 +63,7 @@ def run(folder: Path, console: "Console", *, as_json: bool) -> int:
         if trial.state == status.INTERRUPTED and trial.command
     }
     for command in commands:
-        show(f"go on with: {command}")
+        console.print(f"go on with: {command}", soft_wrap=True)  # as it is, to be copied
     return DONE
 
 

@@ -177,11 +177,10 @@ def _described(trial: Trial) -> Trial:
     if result is not None:
         return _ended(trial, result)
     if is_locked:
-        wall_s = _ratio(last)
-        return dataclasses.replace(trial, state=RUNNING, left_s=_left_s(trial, wall_s))
+        return dataclasses.replace(trial, state=RUNNING, left_s=_left_s(trial, _ratio(rows)))
     saved = list((folder / checkpoint.FOLDER).glob("step_*.safetensors"))
     note = "goes on from its checkpoint" if saved else "no checkpoint: starts over"
-    left_s = _left_s(trial, _ratio(last))
+    left_s = _left_s(trial, _ratio(rows))
     command = str((_meta(folder) or {}).get("command", ""))
     return dataclasses.replace(trial, state=INTERRUPTED, note=note, left_s=left_s, command=command)
 
@@ -209,13 +208,18 @@ def _ended(trial: Trial, result: Mapping[str, Any]) -> Trial:
     )
 
 
-def _ratio(last: Mapping[str, float]) -> float:
-    """Return how much wall time a second of the submission's clock takes, by an evaluation's row.
+def _ratio(rows: Sequence[Mapping[str, float]]) -> float:
+    """Return how much wall time a second of the submission's clock takes, evaluations included.
 
-    Set-up is not in it, and the first evaluations are a large part of a short clock.
+    It is counted from the first evaluation, which takes longer than the others.
     """
-    clock_s = last.get("accumulated_submission_time", 0.0)
-    return last.get("total_duration", clock_s) / clock_s if clock_s > 0 else 1.0
+    if not rows:
+        return 1.0
+    clock_s, wall_s = (
+        rows[-1].get(name, 0.0) - rows[0].get(name, 0.0)
+        for name in ("accumulated_submission_time", "total_duration")
+    )
+    return max(1.0, wall_s / clock_s) if clock_s > 0 else 1.0
 
 
 def _left_s(trial: Trial, wall_per_clock: float) -> float | None:

@@ -64,7 +64,7 @@ def study(tmp_path):
     ended(out, 1, time_to_target_s=4.0)
     ended(out, 2, "budget")
     running = write(out, 3, rows=[(1, 0.5, 1.0, 0.1), (20, 5.0, 10.0, 0.9), (30, 5.5, 11.0, 0.8)])
-    write(out, 4, rows=[(20, 10.0, 15.0, 0.5)], saved=True)
+    write(out, 4, rows=[(1, 1.0, 1.5, 0.1), (20, 10.0, 15.0, 0.5)], saved=True)
     with supervision.locked(running):
         yield out
 
@@ -132,7 +132,8 @@ def test_as_json(study, capsys):
 
 
 def test_a_run_limited_in_steps_has_the_pace_of_its_steps(tmp_path):
-    write(tmp_path, 1, rows=[(20, 4.0, 8.0, 0.5)], flags={"max_steps": 50}, planned=[])
+    rows = [(10, 2.0, 5.0, 0.5), (20, 4.0, 9.0, 0.5)]
+    write(tmp_path, 1, rows=rows, flags={"max_steps": 50}, planned=[])
     (trial,) = status.read(tmp_path)
     assert (trial.budget_s, trial.max_steps, trial.left_s) == (None, 50, 12.0)  # 30 x 0.2 s x 2
     assert trial.note == "no checkpoint: starts over"
