@@ -30,10 +30,10 @@ from algoperf.experiments.compare import plots as compare_plots
 from algoperf.experiments.compare import request as compare_request
 from algoperf.machine.supervision import InterruptedRunError
 from algoperf.run_folder import run_log
-from algoperf.study import run_plan, study
+from algoperf.study import outcome, run_plan
 from algoperf.study.executors import local
-from algoperf.study.progress import Progress
-from algoperf.study.request import RunRequest
+from algoperf.study.progress import Progress, printer
+from algoperf.study.request import RunRequest, combine
 from algoperf.submission.written import Given, path_of
 from algoperf.trial.own_loop import LoadedWorkload as LoadedWorkload
 from algoperf.trial.own_loop import load as load_own_loop
@@ -216,10 +216,10 @@ class ScoreResult:
 
 
 def run(
-    workload: str | Path,
-    submission: Given,
+    workload: str | Path | Sequence[str | Path],
+    submission: Given | list[str | Path],
     *,
-    name: str = "notebook",
+    name: str | None = None,
     show: bool = False,
     observe: Callable[[TrialPlan, dict[str, Any]], None] | None = None,
     **options: Any,
@@ -227,14 +227,17 @@ def run(
     """Train a workload with a submission and measure its time to target, as `algoperf run` does.
 
     Args:
-        workload: A name from `algoperf workloads`, or the folder of one.
+        workload: A name from `algoperf workloads`, or the folder of one; or several.
         submission: A Python file, a folder, a reference algorithm's name, a module, or functions:
             `(jax_optimizer, torch_optimizer)`, or a mapping from the contract's names such as
-            `{"torch_optimizer": function, "DEFAULTS": {"learning_rate": 1e-3}}`.
-        name: The submission's name where functions are given.
-        show: Whether notes and progress go to standard error.
+            `{"torch_optimizer": function, "DEFAULTS": {"learning_rate": 1e-3}}`; or a list of
+            files and names.
+        name: The submission's name in run folders and tables; None for its file's, or 'notebook'
+            where functions are given.
+        show: Whether notes, progress and what came of each trial go to standard error.
         observe: Called with (trial plan, event) as `study.run` says.
-        **options: The fields of `RunRequest`, which are the options of the command.
+        **options: The other fields of `RunRequest`, which are the options of the command; of
+            `framework` there may be several.
 
     Returns:
         The trials, those that had ended before as well.
@@ -247,11 +250,14 @@ def run(
 
     options = _paths(options)
     out = options.get("out", RunRequest.out)
-    path = path_of(submission, out / "submissions", name)
-    request = _request(RunRequest, workload=str(workload), submission=path, **options)
     console = Console(stderr=True)
-    plan = run_plan.make(request, show_progress=show and console.is_terminal)
-    progress = Progress(console)
+    say = printer(console)
+    requests = _requests(workload, submission, out, name, options)
+    plans = run_plan.make_all(requests, show_progress=show and console.is_terminal)
+    total = sum(plan.chosen.count for plan in plans)
+    progress = Progress(
+        console, total, lambda result: say(outcome.of_trial(result, brief=total > 1))
+    )
 
     def tell(trial: TrialPlan, event: dict[str, Any]) -> None:
         if show:
@@ -260,16 +266,46 @@ def run(
             observe(trial, event)
 
     if show:
-        for note in plan.notes:
-            console.print(note, highlight=False, soft_wrap=True, markup=False)
-    try:
-        with _interruptible():
-            results = study.run(
-                plan.trial, plan.outline, plan.chosen, tell, request.retry_failed, plan.companions
-            )
-    finally:
-        progress.close()
-    return RunResult(tuple(_trial_result(plan.trial, each) for each in results), request.out)
+        for text in dict.fromkeys(text for plan in plans for text in plan.notes):
+            say(text)
+    trials: list[TrialResult] = []
+    for plan in plans:
+        try:
+            with _interruptible(plan.request):
+                results = plan.carry_out(tell)
+        finally:
+            progress.close()
+        trials += [_trial_result(plan.trial, each) for each in results]
+        saved = plan.save_best(results)
+        if saved and show:
+            say(saved)
+    return RunResult(tuple(trials), requests[0].out)
+
+
+def _requests(
+    workload: str | Path | Sequence[str | Path],
+    submission: Given | list[str | Path],
+    out: Path,
+    name: str | None,
+    options: Mapping[str, Any],
+) -> list[RunRequest]:
+    """What `run` is asked, for each submission, workload and framework."""
+    shared = dict(options)
+    frameworks = shared.pop("framework", None)
+    workloads = [workload] if isinstance(workload, str | Path) else workload
+    is_list = isinstance(submission, list) and all(isinstance(s, str | Path) for s in submission)
+    submissions: Any = submission if is_list else [submission]
+    paths = [path_of(each, out / "submissions", name or "notebook") for each in submissions]
+    is_written = not isinstance(submissions[0], str | Path) and not is_list
+    for option in shared:
+        choose("option", option, [field.name for field in dataclasses.fields(RunRequest)])
+    return combine(
+        [str(each) for each in workloads],
+        paths,
+        [frameworks] if frameworks is None or isinstance(frameworks, str) else frameworks,
+        name=None if is_written else name,
+        **shared,
+    )
 
 
 def _trial_result(plan: TrialPlan, result: Mapping[str, Any]) -> TrialResult:
@@ -412,14 +448,17 @@ def load_workload(
 
 
 @contextlib.contextmanager
-def _interruptible() -> Iterator[None]:
-    """Turn an interruption whose work is saved into Python's own."""
+def _interruptible(request: RunRequest | None = None) -> Iterator[None]:
+    """Turn an interruption into Python's own, which says what is saved."""
     try:
         yield
     except InterruptedRunError as interrupted:
-        raise KeyboardInterrupt(
-            f"{interrupted} is saved, and the same call goes on with it"
-        ) from interrupted
+        text = f"{interrupted} is saved, and the same call goes on with it"
+        if request is not None and not request.checkpoints:
+            text = f"{interrupted} is not saved (checkpoints=False); the same call starts it over"
+        if request is not None and request.overwrite:
+            text += " (without overwrite)"
+        raise KeyboardInterrupt(text) from interrupted
 
 
 def _print(show: bool, text: str) -> None:
@@ -431,7 +470,7 @@ def _print(show: bool, text: str) -> None:
 
 def _paths(options: Mapping[str, Any]) -> dict[str, Any]:
     """The options, with paths for texts where a path is expected."""
-    names = ("out", "save_model")
+    names = ("out", "save_model", "save_best")
     texts = {key: Path(options[key]) for key in names if isinstance(options.get(key), str)}
     also = ("search_space", "suite", "data", "pretrained")
     paths = {key: str(options[key]) for key in also if isinstance(options.get(key), Path)}

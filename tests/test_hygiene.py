@@ -11,7 +11,7 @@ FRAMEWORKS = {"jax": {"jax", "jaxlib", "flax", "optax"}, "pytorch": {"torch"}}
 NEVER_IN_A_MINI_RUN = {"transformers", "datasets", "pandas", "wandb", "codecarbon"}
 COMMANDS = (
     *("run", "score", "workloads", "submissions", "campaign", "data", "check", "variants"),
-    "compare",
+    *("compare", "status"),
 )
 WATCHED = """
 import atexit, json, pathlib, sys
@@ -67,6 +67,7 @@ except SystemExit as ended:
     [
         ["workloads", "digits"],
         ["submissions"],
+        ["status", "."],
         ["run", "--workload", "digits", "--submission", "no"],
         ["check", "no"],
     ],

@@ -5,6 +5,7 @@ The functions here are argparse's types: each converts the text of an argument, 
 """
 
 import argparse
+from pathlib import Path
 from typing import NoReturn
 
 USER_MISTAKE = 2
@@ -47,6 +48,11 @@ def seed(text: str) -> int:
 def words(text: str) -> list[str]:
     """Return the words of a comma-separated list; empty ones are left out."""
     return [word for word in text.split(",") if word]
+
+
+def words_or_path(text: str) -> list[str]:
+    """Return the words of a comma-separated list, or the text itself where there is such a path."""
+    return [text] if Path(text).exists() else words(text)
 
 
 def positives(text: str) -> list[int]:

@@ -11,7 +11,6 @@ import shlex
 import sys
 import traceback
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from algoperf.cli import parser
@@ -26,6 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parsed = parser.parser(
         {
             "run": run_command,
+            "status": status_command,
             "score": score_command,
             "campaign": campaign_command,
             "data": data_command,
@@ -145,49 +145,23 @@ def run_command(arguments: argparse.Namespace) -> int:
     """Run trials and print what came of each."""
     from rich.console import Console
 
-    from algoperf.cli import run_arguments, summary
-    from algoperf.run_folder import writing
-    from algoperf.study import run_plan, study
-    from algoperf.study.progress import Progress
+    from algoperf.cli.run_command import run
+    from algoperf.study.outcome import WIDTH
 
-    console = Console(stderr=True)
-    say = functools.partial(console.print, highlight=False, soft_wrap=True, markup=False)
     command = shlex.join(["algoperf", *sys.argv[1:]])
-    request = run_arguments.request(arguments)
-    plan = run_plan.make(request, command, console.is_terminal)
-    for note in plan.notes:
-        say(note)
-    progress = Progress(console)
-    try:
-        results = study.run(
-            plan.trial,
-            plan.outline,
-            plan.chosen,
-            progress,
-            request.retry_failed,
-            plan.companions,
-        )
-    except writing.UnwritableError as error:
-        say(f"algoperf: {error}")
-        return writing.UNWRITABLE
-    finally:
-        progress.close()
-    if arguments.json:
-        print(json.dumps(summary.finite(results), indent=2))
-    else:
-        _print_results(results, arguments.out / plan.trial.experiment)
-    return TRIAL_FAILED if any(result["status"] == "failed" for result in results) else DONE
+    shown = Console(width=None if sys.stdout.isatty() else WIDTH, markup=False, highlight=False)
+    return run(arguments, command, shown, Console(stderr=True))
 
 
-def _print_results(results: list[dict[str, Any]], folder: Path) -> None:
-    from algoperf.cli import summary
+def status_command(arguments: argparse.Namespace) -> int:
+    """Show what ran, runs, waits and failed below some folders."""
+    from rich.console import Console
 
-    for result in results:
-        print(summary.of_trial(result))
-    if all(result["status"] == "failed" for result in results):
-        print(f"runs are in {folder}; the result.json of each has its error's traceback")
-    else:
-        print(f"runs are in {folder}; score them with: algoperf score {folder.parent}")
+    from algoperf.cli.status_command import run
+    from algoperf.study.outcome import WIDTH
+
+    shown = Console(width=None if sys.stdout.isatty() else WIDTH, markup=False, highlight=False)
+    return run(arguments.folder, shown, as_json=arguments.json)
 
 
 def score_command(arguments: argparse.Namespace) -> int:
@@ -302,10 +276,15 @@ def workloads_command(arguments: argparse.Namespace) -> int:
 
 
 def submissions_command(arguments: argparse.Namespace) -> int:
-    """List the reference algorithms."""
+    """List the reference algorithms, or show or copy one."""
     import reference_algorithms
     from algoperf.submission import loading
 
+    if arguments.copy is not None:
+        return _copy_submission(arguments)
+    names = reference_algorithms.names()
+    if arguments.name is not None:
+        names = [choose("submission", arguments.name.removesuffix(".py"), names)]
     described = [
         {
             "name": name,
@@ -313,7 +292,7 @@ def submissions_command(arguments: argparse.Namespace) -> int:
             "summary": reference_algorithms.summary(name),
             "path": str(reference_algorithms.path(name)),
         }
-        for name in reference_algorithms.names()
+        for name in names
     ]
     if arguments.json:
         print(json.dumps(described, indent=2))
@@ -321,6 +300,25 @@ def submissions_command(arguments: argparse.Namespace) -> int:
     width = max(len(row["name"]) for row in described)
     for row in described:
         print(f"{row['name']:{width}} {', '.join(row['frameworks']):14} {row['summary']}")
+    if arguments.name is not None:
+        print(f"{described[0]['path']}; a copy to start from: ", end="")
+        print(f"algoperf submissions {described[0]['name']} --copy")
+    return DONE
+
+
+def _copy_submission(arguments: argparse.Namespace) -> int:
+    """Copy a reference algorithm to start from, and say how to run it."""
+    from algoperf.submission import copies
+
+    if arguments.name is None:
+        raise UserError("--copy needs the name of one submission: algoperf submissions NAME --copy")
+    if arguments.json:
+        raise UserError("--json is for the list; --copy prints the names of the files")
+    written = copies.copy_algorithm(arguments.name, arguments.copy or None)
+    for path in written:
+        print(path)
+    words = ["algoperf", "run", "--workload", "digits", "--submission", str(written[0])]
+    print(f"run it with: {shlex.join(words)}", file=sys.stderr)
     return DONE
 
 

@@ -10,6 +10,7 @@ from algoperf.cli import compare_arguments as compare_arguments
 from algoperf.cli import run_arguments
 from algoperf.cli import variants_arguments as variant_arguments
 from algoperf.cli.argument_types import Parser, add_rows, numbers, positive, seed, words
+from algoperf.study.request import DEFAULT_OUT
 
 Command = Callable[[argparse.Namespace], int]
 EPILOG = (
@@ -17,6 +18,8 @@ EPILOG = (
     "damaged logs), 2 a mistake in what was asked, 74 a run folder takes no more (a full disk), 75 "
     "stopped by a signal and saved"
 )
+
+DEBUG = "show the traceback of a mistake; with run, of a submission's error too"
 
 
 def parser(functions: Mapping[str, Command]) -> argparse.ArgumentParser:
@@ -30,6 +33,7 @@ def parser(functions: Mapping[str, Command]) -> argparse.ArgumentParser:
     root.add_argument("--version", action="version", version=f"algoperf {__version__}")
     commands = root.add_subparsers(required=True, metavar="COMMAND")
     _add_run(commands, functions["run"])
+    _add_status(commands, functions["status"])
     _add_score(commands, functions["score"])
     listing = _add(commands, "workloads", functions["workloads"], "list the workloads, or show one")
     listing.add_argument(
@@ -38,10 +42,7 @@ def parser(functions: Mapping[str, Command]) -> argparse.ArgumentParser:
     listing.add_argument("--json", action="store_true", help="print JSON instead of a table")
     _add_campaign(commands, functions["campaign"])
     _add_data(commands, functions["data"])
-    algorithms = _add(
-        commands, "submissions", functions["submissions"], "list the reference algorithms"
-    )
-    algorithms.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    _add_submissions(commands, functions["submissions"])
     _add_check(commands, functions["check"])
     variants = _add(
         commands, "variants", functions["variants"], "held-out variants: draw, screen, seal, verify"
@@ -62,7 +63,7 @@ def _add(commands: Any, name: str, function: Any, help_text: str) -> argparse.Ar
     parser: argparse.ArgumentParser = commands.add_parser(
         name, help=help_text, description=help_text[0].upper() + help_text[1:] + ".", epilog=EPILOG
     )
-    parser.add_argument("--debug", action="store_true", help="show the traceback of a mistake")
+    parser.add_argument("--debug", action="store_true", help=DEBUG)
     parser.set_defaults(command=function)
     return parser
 
@@ -75,6 +76,46 @@ def _add_run(commands: Any, function: Command) -> None:
         "train a workload with a submission and measure its time to target",
     )
     run_arguments.declare(run)
+
+
+def _add_status(commands: Any, function: Command) -> None:
+    status = _add(
+        commands,
+        "status",
+        function,
+        "what ran, runs, waits and failed below a folder, and about how much time is left; reads "
+        "only, also while runs go on",
+    )
+    status.add_argument(
+        "folder",
+        nargs="?",
+        type=Path,
+        default=DEFAULT_OUT,
+        metavar="DIR",
+        help="a folder that holds runs, at any depth (default: runs)",
+    )
+    status.add_argument("--json", action="store_true", help="print JSON instead of a table")
+
+
+def _add_submissions(commands: Any, function: Command) -> None:
+    algorithms = _add(
+        commands,
+        "submissions",
+        function,
+        "list the reference algorithms, show one, or copy one to start from",
+    )
+    add = algorithms.add_argument
+    add("name", nargs="?", metavar="NAME", help="show this one alone")
+    add(
+        "--copy",
+        nargs="?",
+        type=Path,
+        const=Path(),
+        metavar="TARGET",
+        help="write its file, and a search space beside it, to TARGET: a new Python file or a "
+        "folder (default: my_NAME.py)",
+    )
+    add("--json", action="store_true", help="print JSON instead of a table")
 
 
 def _add_score(commands: Any, function: Command) -> None:

@@ -7,8 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from algoperf.backends.computation import PRECISIONS
-from algoperf.cli.argument_types import add_rows, positive, seconds, seed
-from algoperf.study.request import DEFAULT_OUT, RULESETS, UNTIL, RunRequest
+from algoperf.cli.argument_types import (
+    add_rows,
+    positive,
+    seconds,
+    seed,
+    words,
+    words_or_path,
+)
+from algoperf.errors import UserError
+from algoperf.study.request import DEFAULT_OUT, RULESETS, UNTIL, RunRequest, combine
 
 
 def declare(run: argparse.ArgumentParser) -> None:
@@ -17,17 +25,36 @@ def declare(run: argparse.ArgumentParser) -> None:
     add(
         "--workload",
         required=True,
-        help="a name from `algoperf workloads`, or the folder of a workload (docs/own_workload.md)",
+        action="extend",
+        type=words_or_path,
+        metavar="NAME|FOLDER",
+        help="a name from `algoperf workloads`, or the folder of a workload "
+        "(docs/own_workload.md); several with commas, or the option again",
     )
     add(
         "--suite",
         metavar="FILE",
         help="the file of `algoperf variants sample` that has the workload, a held-out variant",
     )
-    add("--submission", required=True, help="a Python file, or a name from `algoperf submissions`")
+    add(
+        "--submission",
+        required=True,
+        action="extend",
+        type=words_or_path,
+        metavar="FILE|NAME",
+        help="a Python file, or a name from `algoperf submissions`; several as with --workload",
+    )
+    add(
+        "--name",
+        help="the submission's name in run folders and tables, so that two variants of one file "
+        "stand side by side (default: the file's)",
+    )
     add(
         "--framework",
-        help="jax or pytorch (default: the one that the submission serves; jax if both)",
+        action="extend",
+        type=words,
+        metavar="jax|pytorch",
+        help="or both, with a comma (default: the one that the submission serves; jax if both)",
     )
     add_rows(run)
     add(
@@ -63,7 +90,9 @@ def declare(run: argparse.ArgumentParser) -> None:
     add(
         "--search-space",
         metavar="FILE",
-        help="AlgoPerf's JSON: ranges, feasible points, or a list of points",
+        help="AlgoPerf's JSON: ranges, feasible points, or a list of points, in place of the "
+        "submission's own; without --tuning-ruleset too, each trial takes a point of it, not the "
+        "DEFAULTS",
     )
     add(
         "--trials",
@@ -132,6 +161,26 @@ def declare(run: argparse.ArgumentParser) -> None:
         "ended are anyhow)",
     )
     add(
+        "--overwrite",
+        action="store_true",
+        help="run anew what has been run; what was measured is kept, in replaced_0, replaced_1, "
+        "... inside the trial's folder",
+    )
+    add(
+        "--save-best",
+        type=Path,
+        metavar="FILE",
+        help="at the end, write a copy of the submission with the best trial's point as its "
+        "DEFAULTS: the fastest to the target, else the best on the validation split",
+    )
+    add(
+        "--threads",
+        type=positive,
+        metavar="N",
+        help="cores, and threads of the numeric libraries, of each trial (default: all); recorded "
+        "as the hardware's, and runs of different N are not scored together",
+    )
+    add(
         "--until",
         choices=UNTIL,
         default="validation",
@@ -172,13 +221,29 @@ def declare(run: argparse.ArgumentParser) -> None:
     add("--json", action="store_true", help="print the results as JSON")
 
 
-def request(parsed: argparse.Namespace) -> RunRequest:
-    """Return the request that the parsed arguments of `algoperf run` describe.
+def requests(parsed: argparse.Namespace) -> list[RunRequest]:
+    """Return the requests that the parsed arguments of `algoperf run` describe.
 
-    Each argument has the name of the field of `RunRequest` that it fills.
+    Each argument has the name of the field of `RunRequest` that it fills; of workloads, submissions
+    and frameworks there may be several.
     """
     names = [field.name for field in dataclasses.fields(RunRequest)]
-    return RunRequest(**{name: getattr(parsed, name) for name in names})
+    shared = {name: getattr(parsed, name) for name in names}
+    workloads, submissions = shared.pop("workload"), shared.pop("submission")
+    frameworks = shared.pop("framework")
+    return combine(workloads, submissions, [None] if frameworks is None else frameworks, **shared)
+
+
+def request(parsed: argparse.Namespace) -> RunRequest:
+    """Return the only request that the parsed arguments of `algoperf run` describe.
+
+    Raises:
+        UserError: They describe several.
+    """
+    several = requests(parsed)
+    if len(several) > 1:
+        raise UserError("one workload, submission and framework, not several")
+    return several[0]
 
 
 def _declare_computation(add: Callable[..., Any]) -> None:

@@ -1,62 +1,11 @@
-"""Describe results and workloads in short texts for the command line."""
+"""Describe workloads in short texts for the command line, and results as plain JSON values."""
 
 import dataclasses
 import math
 from collections.abc import Iterable
 from typing import Any
 
-from algoperf.study import carbon
-from algoperf.trial.clock import PARTS
 from algoperf.workload import WorkloadDefinition
-
-
-def of_trial(result: dict[str, Any]) -> str:
-    """Return a few lines that describe the result of a trial.
-
-    Args:
-        result: The content of its `result.json`.
-    """
-    where = (
-        f"{result['workload']} {result['framework']} {result['submission']} study "
-        f"{result['study']} trial {result['trial']}"
-    )
-    lines = [f"{where}: {_outcome(result)}"]
-    metrics = [
-        f"{name} {value:.4f}"
-        for name, value in result["final"].items()
-        if not name.endswith("num_examples")
-    ]
-    if metrics:
-        lines.append("  last evaluation: " + ", ".join(metrics))
-    ledger = result["ledger"]
-    if ledger.get("wall_s"):
-        parts = [
-            f"{part} {ledger[f'{part}_s']:.2f}"
-            for part in (*PARTS, "other")
-            if part != "recompilation" or ledger.get(f"{part}_s")
-        ]
-        lines.append(
-            f"  seconds: {' + '.join(parts)} = {ledger['wall_s']:.2f} wall "
-            f"({ledger['data_wait_s'] / max(ledger['submission_s'], 1e-9):.1%} of "
-            "the submission's waiting for data, "
-            f"first step {ledger['first_step_s'] or 0:.2f})"
-        )
-    if "carbon" in result.get("resources", {}):
-        lines.append(f"  {carbon.line(result['resources']['carbon'])}")
-    if result["status"] != "diverged":
-        lines += [
-            f"  not finite: {name}, {seen['times']} times from step {seen['first_step']} to "
-            f"{seen['last_step']}"
-            for name, seen in result.get("not_finite", {}).items()
-        ]
-    lines += [f"  flagged: {text} (docs/trust.md)" for text in result.get("flags", [])]
-    for row in result.get("examples", []):
-        lines += [
-            f"  source:     {_short(row['source'])}",
-            f"  reference:  {_short(row['reference'])}",
-            f"  prediction: {_short(row['prediction'])}",
-        ]
-    return "\n".join(lines)
 
 
 def finite(value: Any) -> Any:
@@ -70,40 +19,6 @@ def finite(value: Any) -> Any:
     if isinstance(value, list):
         return [finite(each) for each in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _short(text: str, most: int = 160) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= most else f"{line[: most - 1]}…"
-
-
-def _outcome(result: dict[str, Any]) -> str:
-    target = result.get("target") or {}
-    aim = (
-        "no target"
-        if target.get("validation") is None
-        else f"target {target['metric']} {target['validation']:g}"
-    )
-    steps, clock_s = result["steps"], result["ledger"].get("submission_s") or 0.0
-    match result["status"]:
-        case "reached":
-            text = (
-                f"reached {aim} after {result['time_to_target_s']:.2f} s, "
-                f"{result['steps_to_target']} steps"
-            )
-            miss = result["last_miss"]
-            return text + (
-                f" (missed at {miss['time_s']:.2f} s, step {miss['step']})" if miss else ""
-            )
-        case "failed":
-            return f"failed after {steps} steps: {result['error']['cause']}"
-        case "budget":
-            return f"did not reach {aim} in its budget of {result['budget_s']:g} s, {steps} steps"
-        case "diverged":
-            what = ", ".join(result.get("not_finite", {})) or "loss"
-            return f"diverged ({what} not finite) after {clock_s:.2f} s, {steps} steps"
-    scoreable = "" if result["scoreable"] or target.get("validation") is None else "; not scoreable"
-    return f"complete after {clock_s:.2f} s, {steps} steps ({aim}{scoreable})"
 
 
 def of_workload(definition: WorkloadDefinition) -> dict[str, Any]:

@@ -1,13 +1,19 @@
 """Describe this machine: its hardware, installed packages and threads, and the memory in use."""
 
+import contextlib
 import importlib.metadata
 import os
 import platform
 import resource
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+import psutil
+
+from algoperf.errors import UserError
 
 TRACKED_PACKAGES = (
     "algoperf",
@@ -20,6 +26,7 @@ TRACKED_PACKAGES = (
     "tokenizers",
     "datasets",
 )
+LOOK_S = 0.1  # How long the cores are watched before the least busy ones are taken.
 
 
 def describe() -> dict[str, Any]:
@@ -59,14 +66,51 @@ def thread_count() -> int:
     return os.cpu_count() or 1
 
 
-def thread_environment() -> dict[str, str]:
+def check_threads(threads: int) -> None:
+    """Raise UserError where this process cannot be given so many cores."""
+    if not hasattr(os, "sched_setaffinity"):
+        raise UserError("--threads: this system gives a process no cores of its own")
+    if threads > thread_count():
+        raise UserError(f"--threads {threads}: this process may use only {thread_count()} cores")
+
+
+@contextlib.contextmanager
+def limited_to(threads: int | None) -> Iterator[None]:
+    """Let this thread, and the processes that it starts, use so many cores while in the block.
+
+    They are the least busy ones, so that runs beside each other do not share them.
+
+    Args:
+        threads: The number of cores; None changes nothing.
+    """
+    if threads is None:
+        yield
+        return
+    check_threads(threads)
+    before = os.sched_getaffinity(0)
+    if threads < len(before):
+        load = psutil.cpu_percent(LOOK_S, percpu=True)
+        by_load = sorted(before, key=lambda core: (load[core] if core < len(load) else 0.0, core))
+        os.sched_setaffinity(0, by_load[:threads])
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+def thread_environment(threads: int | None = None) -> dict[str, str]:
     """Return the environment variables that pin the threads of the numeric libraries.
 
-    They must be set before the libraries load. The number is the one that the user's environment
-    has for any of them, else `thread_count`: where it has OMP_NUM_THREADS alone, MKL's variable
+    They must be set before the libraries load. Where it has OMP_NUM_THREADS alone, MKL's variable
     must not be another, since PyTorch follows that one (findings/torch_mkl_threads_win.sh).
+
+    Args:
+        threads: Their number; None for the one that the user's environment has for any of them,
+            else `thread_count`.
     """
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NPROC")
+    if threads is not None:
+        return dict.fromkeys(names, str(threads))
     pinned = (os.environ[name] for name in names if os.environ.get(name))
     return dict.fromkeys(names, next(pinned, str(thread_count())))
 

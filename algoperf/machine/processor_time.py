@@ -74,6 +74,29 @@ def total_s() -> float:
     return sum(os.times()[:2]) + _processes_s()
 
 
+def busy_s() -> float | None:
+    """Return the seconds that the cores which this process may use have worked so far.
+
+    All processes count, and on a virtual machine the time that its host took away.
+
+    Returns:
+        The sum over these cores; None where the system does not tell.
+    """
+    if not hasattr(os, "sched_getaffinity"):
+        return None
+    try:
+        cores = psutil.cpu_times(percpu=True)
+        return sum(_core_busy_s(cores[number]) for number in os.sched_getaffinity(0))
+    except (OSError, IndexError, psutil.Error):
+        return None
+
+
+def _core_busy_s(times: Any) -> float:
+    named = times._asdict()
+    resting = ("idle", "iowait", "guest", "guest_nice")  # A guest's time is in 'user', too.
+    return float(sum(value for name, value in named.items() if name not in resting))
+
+
 def waited_for_s() -> float:
     """Return the processor time, in seconds, of the child processes that ended and were waited for.
 

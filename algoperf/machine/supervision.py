@@ -33,7 +33,7 @@ KILLED_FOR = {
 }
 POLL_S = 0.2  # The time between two checks whether a silent process has ended.
 _PR_SET_PDEATHSIG = 1
-LOCK_TRIES, LOCK_PAUSE_S = 5, 0.02
+LOCK_TRIES, LOCK_PAUSE_S = 5, 0.02  # For a folder that another process only looks at.
 
 
 class InterruptedRunError(Exception):

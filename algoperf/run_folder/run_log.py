@@ -13,7 +13,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -30,6 +30,7 @@ CARBON = "carbon.json"  # The energy used by each process that the trial ran in.
 WANDB = "wandb"  # The folder that W&B writes to.
 WANDB_RUN = f"{WANDB}/algoperf_run.json"  # Says which W&B run is the trial's.
 SOURCE = "submission"
+ASIDE = ("interrupted", "replaced")  # What is kept of earlier trials, in `<kind>_<n>`.
 TIMES = (
     "accumulated_submission_time",
     "accumulated_eval_time",
@@ -121,7 +122,9 @@ def read_flags(folder: Path) -> dict[str, Any] | None:
     return read_json(paths[-1]) if paths else None
 
 
-def check_same_configuration(folder: Path, flags: Mapping[str, Any]) -> None:
+def check_same_configuration(
+    folder: Path, flags: Mapping[str, Any], replaced: Collection[Path] = ()
+) -> None:
     """Check that a trial has the same configuration as the trials that are already there.
 
     All trials in a submission's folder must have the same submission source. Those of the same
@@ -131,6 +134,7 @@ def check_same_configuration(folder: Path, flags: Mapping[str, Any]) -> None:
         folder: The run folder of the new trial.
         flags: The new trial's configuration, or a part of it; only settings that both sides have
             are compared. It always names the `submission`.
+        replaced: Run folders that do not count, since their trials are to be run anew.
 
     Raises:
         UserError: A setting or the source differs; of a setting the message has both values.
@@ -138,6 +142,8 @@ def check_same_configuration(folder: Path, flags: Mapping[str, Any]) -> None:
     now = json.loads(json.dumps(dict(flags)))  # Tuples become lists, as they are in the files.
     submission_folder = folder.parents[2]
     for path in sorted(submission_folder.glob("study_*/*/trial_*/flags_*.json")):
+        if path.parent in replaced:
+            continue
         earlier = read_json(path) or {}
         shared = sorted(set(earlier) & set(now) - PER_TRIAL)
         changed = [key for key in shared if earlier[key] != now[key]]
@@ -157,8 +163,12 @@ def check_same_configuration(folder: Path, flags: Mapping[str, Any]) -> None:
             )
 
 
-def set_aside(folder: Path) -> Path | None:
-    """Move the files that an interrupted trial left into a folder `interrupted_<n>` inside its own.
+def set_aside(folder: Path, kind: str = "interrupted") -> Path | None:
+    """Move the files that a trial left into a folder `<kind>_<n>` inside its own.
+
+    Args:
+        folder: The trial's run folder.
+        kind: One of `ASIDE`: 'interrupted', or 'replaced' for a trial that is to be run again.
 
     Returns:
         That folder, or None where there was nothing to move.
@@ -166,18 +176,22 @@ def set_aside(folder: Path) -> Path | None:
     Raises:
         writing.UnwritableError: The run folder cannot be written.
     """
-    left = [path for path in folder.glob("*") if not path.name.startswith("interrupted_")]
+    left = [path for path in folder.glob("*") if not is_aside(path)]
     if not left:
         return None
-    number = 1 + max(
-        (int(path.name.split("_")[1]) for path in folder.glob("interrupted_*")), default=-1
-    )
-    aside = folder / f"interrupted_{number}"
+    earlier = (path.name.removeprefix(f"{kind}_") for path in folder.glob(f"{kind}_*"))
+    number = 1 + max((int(text) for text in earlier if text.isdecimal()), default=-1)
+    aside = folder / f"{kind}_{number}"
     with writing.into(folder):
         aside.mkdir()
         for path in left:
             path.rename(aside / path.name)
     return aside
+
+
+def is_aside(path: Path) -> bool:
+    """Return whether a path in a run folder is one that `set_aside` made."""
+    return path.name.startswith(tuple(f"{kind}_" for kind in ASIDE))
 
 
 T = TypeVar("T")
@@ -336,11 +350,11 @@ class TrialLog:
     def discard(self) -> None:
         """Remove the files of a trial that turned out to be a user's mistake.
 
-        The `interrupted_<n>` folders of earlier trials stay; folders that are left empty are
+        What `set_aside` moved of earlier trials stays; folders that are left empty are
         removed.
         """
         for path in self.folder.iterdir():
-            if not path.name.startswith("interrupted_"):
+            if not is_aside(path):
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
         for folder in (self.folder, *self.folder.parents[:4]):
             if any(folder.iterdir()):

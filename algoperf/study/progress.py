@@ -1,11 +1,21 @@
 """Show a person how trials progress: a line that is updated in a terminal, and only there."""
 
+import math
+import re
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from algoperf.study import outcome
 from algoperf.trial.plan import TrialPlan
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+
+SPINNER = 2  # The columns of what turns before the line.
+Show = Callable[[str], None]
 
 
 class Progress:
@@ -13,38 +23,48 @@ class Progress:
 
     Args:
         console: Usually that of standard error, so that standard output stays clean.
+        total: How many trials there are, so that each is named as one of so many.
+        ended: Called with the result of each trial that ends.
     """
 
-    def __init__(self, console: "Console") -> None:
+    def __init__(
+        self,
+        console: "Console",
+        total: int = 1,
+        ended: Callable[[dict[str, Any]], None] | None = None,
+    ) -> None:
         self._console = console
+        self._say = printer(console)
+        self._total, self._ended = total, ended
+        self._numbers: dict[tuple[str, str], int] = {}
         self._status: Any = None
-        self._budget_s = 0.0
+        self._start: dict[str, Any] = {}
         self._metrics: dict[str, float] = {}
-        self._target: dict[str, Any] = {}
 
     def __call__(self, plan: TrialPlan, event: dict[str, Any]) -> None:
         """Show one event of a trial."""
         where = f"{plan.workload} {plan.framework} study {plan.study} trial {plan.trial}"
+        number = self._numbers.setdefault((where, plan.submission), len(self._numbers) + 1)
+        if self._total > 1:
+            where += f" ({number} of {self._total})"
         match event["event"]:
             case "skip":
-                self._console.print(
-                    f"{where}: done before ({event['result']['status']}), skipped", highlight=False
-                )
+                status = event["result"]["status"]
+                self._say(f"{where}: done before ({outcome.STATUS.get(status, status)}), skipped")
             case "note":
-                self._console.print(
-                    f"{where}: {event['text']}", highlight=False, markup=False, soft_wrap=True
-                )
+                self._say(f"{where}: {event['text']}")
             case "start":
-                self._budget_s, self._target, self._metrics = event["budget_s"], event["target"], {}
-                self._console.print(
-                    f"{where}: in {event['folder']}", highlight=False, markup=False, soft_wrap=True
-                )
+                self._start, self._metrics = event, {}
+                for line in _start_lines(where, event, is_alone=self._total == 1):
+                    self._say(line)
                 self._show(where, event)
             case "progress" | "evaluation":
                 self._metrics = event.get("metrics", self._metrics)
                 self._show(where, event)
             case "result":
                 self.close()
+                if self._ended is not None:
+                    self._ended(event["result"])
 
     def close(self) -> None:
         """Remove the line."""
@@ -55,7 +75,12 @@ class Progress:
     def _show(self, where: str, event: dict[str, Any]) -> None:
         if not self._console.is_terminal:
             return
-        text = self.line(where, event)
+        parts = self._parts(where, event)
+        # A line that wraps is hard to read as it changes; the trial was named when it started.
+        for least in (where, "loss "):
+            if len(" | ".join(parts)) > self._console.width - SPINNER:
+                parts = [part for part in parts if not part.startswith(least)]
+        text = " | ".join(parts)
         if self._status is None:
             self._status = self._console.status(text)
             self._status.start()
@@ -67,14 +92,72 @@ class Progress:
         It has the step, the submission's time against its budget, the loss, the metric against its
         target, and the time left.
         """
-        clock_s = event["clock_s"]
-        parts = [where, f"step {event['step']}", f"clock {clock_s:.1f} of {self._budget_s:.0f} s"]
+        return " | ".join(self._parts(where, event))
+
+    def _parts(self, where: str, event: dict[str, Any]) -> list[str]:
+        clock_s, step, budget_s = event["clock_s"], event["step"], self._start["budget_s"]
+        max_steps, target = self._start.get("max_steps"), self._start["target"]
+        has_budget = budget_s is not None and math.isfinite(budget_s)
+        steps = f"step {step}" if max_steps is None else f"step {step} of {max_steps}"
+        clock = (
+            f"clock {clock_s:.1f} of {budget_s:.0f} s" if has_budget else f"clock {clock_s:.1f} s"
+        )
+        parts = [where, steps, clock]
         if event.get("loss") is not None:
             parts.append(f"loss {event['loss']:.4f}")
-        metric = self._target["metric"]
-        value, target = self._metrics.get(f"validation/{metric}"), self._target["validation"]
+        metric = target["metric"]
+        value, aimed = self._metrics.get(f"validation/{metric}"), target["validation"]
         if value is not None:
-            aim = "" if target is None else f" (target {target:g})"
+            aim = "" if aimed is None else f" (target {aimed:g})"
             parts.append(f"{metric} {value:.4f}{aim}")
-        parts.append(f"{max(0.0, self._budget_s - clock_s):.0f} s left")
-        return " | ".join(parts)
+        lefts = [max(0.0, budget_s - clock_s)] if has_budget else []
+        if max_steps is not None and step > 0:
+            lefts.append(clock_s / step * max(0, max_steps - step))
+        return [*parts, f"{min(lefts):.0f} s left"] if lefts else parts
+
+
+def _start_lines(where: str, event: dict[str, Any], *, is_alone: bool) -> list[str]:
+    """Return what is said when a trial starts; only one alone is told its folder, a long path."""
+    folder = short_path(event["folder"])
+    if "point_source" not in event:
+        return [f"{where}: in {folder}"]
+    source, point = event["point_source"], outcome.point_text(event["point"])
+    if is_alone:
+        return [f"{where}: in {folder}", f"  {source}{': ' if point else ''}{point}"]
+    return [f"{where}: {source}", *([f"  {point}"] if point else [])]
+
+
+def printer(console: "Console") -> Show:
+    """Return a function that prints a line for the user, as it is.
+
+    A terminal gets it wrapped between words, with the rest indented; a file gets it whole.
+    """
+
+    def say(text: str) -> None:
+        lines = text.splitlines() if console.is_terminal else [text]
+        for line in lines:
+            shown = wrapped(line, console.width) if console.is_terminal else line
+            console.print(shown, highlight=False, markup=False, soft_wrap=True)
+
+    return say
+
+
+def wrapped(line: str, width: int) -> str:
+    """Return a line wrapped between words, the rest indented by four more than its beginning."""
+    indent = " " * (len(line) - len(line.lstrip()))
+    # A number stays with what it counts: `learning_rate 0.1`, `1.2 s`.
+    joined = re.sub(r" (?=-?\d)|(?<=\d) (?=(?:s|steps?)\b)", "\xa0", line.lstrip())
+    return textwrap.fill(
+        joined,
+        width,
+        initial_indent=indent,
+        subsequent_indent=f"{indent}    ",
+        break_long_words=False,
+        break_on_hyphens=False,
+    ).replace("\xa0", " ")
+
+
+def short_path(path: str | Path) -> str:
+    """Return a path relative to the working directory where it is below that, else as it is."""
+    path = Path(path)
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)

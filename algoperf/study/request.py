@@ -1,8 +1,9 @@
 """What a run is asked to be, before anything is looked up or loaded."""
 
 import dataclasses
+import itertools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,13 @@ class RunRequest:
         carbon_country: Whose electricity the CO2 is of, three letters.
         wandb: Log each trial to Weights & Biases too.
         suite: A file that has held-out variants, where the workload is one of them.
+        threads: How many cores each trial may use, and threads the numeric libraries; None for all
+            that the process may use.
+        overwrite: Run anew what has been run; what was measured is kept, in `replaced_<n>` inside
+            the trial's folder.
+        name: The submission's name in run folders and tables; None for its file's.
+        save_best: A new Python file: a copy of the submission with the best trial's point as its
+            DEFAULTS.
 
     Raises:
         UserError: A value can be no value of its field. What a field names (a workload, a file) is
@@ -98,6 +106,10 @@ class RunRequest:
     carbon_country: str | None = None
     wandb: bool = False
     suite: str | None = None
+    threads: int | None = None
+    overwrite: bool = False
+    name: str | None = None
+    save_best: Path | None = None
 
     def __post_init__(self) -> None:
         for name, check in _CHECKS.items():
@@ -123,6 +135,35 @@ class RunRequest:
             elif value != field.default or field.name in _ALWAYS_TOLD:
                 options += [option, f"{value:g}" if isinstance(value, float) else str(value)]
         return flags + options
+
+
+def combine(
+    workloads: Sequence[str],
+    submissions: Sequence[str],
+    frameworks: Sequence[str | None] = (None,),
+    **shared: Any,
+) -> list[RunRequest]:
+    """Return a request for each submission, workload and framework, in this order.
+
+    Args:
+        workloads: The workloads.
+        submissions: The submissions.
+        frameworks: 'jax' or 'pytorch'; None for the one that the submission serves.
+        shared: The other fields of `RunRequest`, which all of them share.
+
+    Raises:
+        UserError: A list is empty, or a value can be no value of its field.
+    """
+    lists = {"workload": workloads, "submission": submissions, "framework": frameworks}
+    for name, values in lists.items():
+        if not values:
+            raise UserError(f"{name} names nothing; give at least one")
+    combinations = itertools.product(*(dict.fromkeys(each) for each in (submissions, workloads)))
+    return [
+        RunRequest(workload=workload, submission=submission, framework=framework, **shared)
+        for submission, workload in combinations
+        for framework in dict.fromkeys(frameworks)
+    ]
 
 
 _NEEDED = frozenset({"workload", "submission", "studies", "seed", "accumulate", "out"})
@@ -158,13 +199,13 @@ def _path(name: str, value: Any) -> None:
 
 
 _CHECKS: Mapping[str, Callable[[str, Any], None]] = {
-    **dict.fromkeys(("workload", "submission", "framework", "scale", "data"), _text),
+    **dict.fromkeys(("workload", "submission", "framework", "scale", "data", "name"), _text),
     **dict.fromkeys(("trials", "studies", "batch_size", "accumulate"), _whole(1)),
-    **dict.fromkeys(("max_steps", "eval_every_steps"), _whole(1)),
+    **dict.fromkeys(("max_steps", "eval_every_steps", "threads"), _whole(1)),
     "seed": _whole(0),
     "checkpoint_every_s": _seconds,
     "tuning_ruleset": _one_of(*RULESETS),
     "precision": _one_of(*PRECISIONS),
     "until": _one_of(*UNTIL),
-    **dict.fromkeys(("out", "save_model"), _path),
+    **dict.fromkeys(("out", "save_model", "save_best"), _path),
 }

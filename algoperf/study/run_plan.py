@@ -2,15 +2,19 @@
 
 import dataclasses
 import os
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from algoperf import backends, errors, workload
 from algoperf.data.formats import sources
 from algoperf.errors import UserError
-from algoperf.study import carbon, study, wandb_run
+from algoperf.machine import hardware
+from algoperf.study import carbon, outcome, study, wandb_run
 from algoperf.study.companions import Companion, Companions
 from algoperf.study.request import RunRequest
-from algoperf.submission import loading, search_space
+from algoperf.submission import copies, loading, search_space
 from algoperf.trial.plan import TrialPlan
 from algoperf.workload import catalogue, outside, pretrained
 
@@ -24,6 +28,93 @@ class RunPlan:
     chosen: study.Slice
     notes: tuple[str, ...]
     companions: Companions
+    request: RunRequest
+
+    def carry_out(self, observe: study.Observe) -> list[dict[str, Any]]:
+        """Run the trials, and return their results; see `study.run`."""
+        return study.run(
+            self.trial,
+            self.outline,
+            self.chosen,
+            observe,
+            self.request.retry_failed,
+            self.companions,
+            self.request.overwrite,
+        )
+
+    def save_best(self, results: Sequence[Mapping[str, Any]]) -> str:
+        """Write the best trial's point as the DEFAULTS of a copy of the submission.
+
+        Args:
+            results: The results of the trials.
+
+        Returns:
+            A line that says what was written, or why nothing was; empty where none was asked for.
+        """
+        target = self.request.save_best
+        if target is None:
+            return ""
+        trial = self.trial
+        ended = [outcome.read(trial.out_folder, trial.experiment, each) for each in results]
+        best = outcome.best(ended)
+        if best is None:
+            return f"{target} is not written: no trial has a result to choose by"
+        copies.write_with_defaults(self.outline.path, target, best.point)
+        return (
+            f"{target} is {self.outline.path.name} with the DEFAULTS of study "
+            f"{best.result['study']} trial {best.result['trial']}"
+        )
+
+
+def make_all(
+    requests: Sequence[RunRequest], command: str = "", show_progress: bool = False
+) -> list[RunPlan]:
+    """Look up everything that was asked for in one call, before the first trial runs.
+
+    Args:
+        requests: What was asked, each with results in folders of its own.
+        command: The command line, for the runs' meta data.
+        show_progress: Whether trials tell where they are twice a second.
+
+    Raises:
+        UserError: One of them cannot be run, or not beside the others.
+    """
+    plans = [make(request, command, show_progress) for request in requests]
+    if len(plans) > 1:
+        _check_beside_each_other(plans)
+    planned = [
+        {
+            "experiment": plan.trial.experiment,
+            "submission": plan.outline.name,
+            "workload": plan.trial.workload,
+            "framework": plan.trial.framework,
+            **dataclasses.asdict(plan.chosen),
+        }
+        for plan in plans
+    ]
+    return [
+        dataclasses.replace(plan, trial=dataclasses.replace(plan.trial, planned=planned))
+        for plan in plans
+    ]
+
+
+def _check_beside_each_other(plans: Sequence[RunPlan]) -> None:
+    for option, field in (("--save-best", "save_best"), ("--save-model", "save_model")):
+        if getattr(plans[0].request, field) is not None:
+            raise UserError(
+                f"{option} is for one submission, workload and framework, and these are "
+                f"{len(plans)} combinations"
+            )
+    submissions = {plan.outline.path: plan.outline.name for plan in plans}
+    if plans[0].request.name is not None and len(submissions) > 1:
+        raise UserError(f"--name names one submission, and these are {len(submissions)}")
+    for path, name in submissions.items():
+        for other, same in submissions.items():
+            if same == name and other != path:
+                raise UserError(
+                    f"submissions {path} and {other} are both named {name!r}; run them one by one, "
+                    "each with its --name"
+                )
 
 
 def make(request: RunRequest, command: str = "", show_progress: bool = False) -> RunPlan:
@@ -47,6 +138,10 @@ def make(request: RunRequest, command: str = "", show_progress: bool = False) ->
     kind, source = sources.resolve(definition, definition.scales[scale_name], request.data)
     path, origin = loading.locate(request.submission)
     outline = loading.inspect(path)
+    if request.name is not None:
+        outline = dataclasses.replace(outline, name=_name(request.name))
+    if request.threads is not None:
+        hardware.check_threads(request.threads)
     framework = loading.choose_framework(outline, request.framework)
     backends.check_installed(framework)
     ruleset = request.tuning_ruleset or "none"
@@ -60,6 +155,13 @@ def make(request: RunRequest, command: str = "", show_progress: bool = False) ->
     if outline.self_tunes and ruleset == "none" and request.search_space is None:
         ruleset = "self"
         notes.append(f"submission {outline.name}: it has no search space, so it runs self-tuning")
+    if request.search_space is not None and ruleset == "none":
+        notes.append(
+            "--search-space without --tuning-ruleset: each trial takes a point of it, not the "
+            "DEFAULTS"
+        )
+    if request.save_best is not None:
+        _check_save_best(request.save_best, outline, ruleset)
     if definition.scales[scale_name].trainable is not None and not request.pretrained:
         notes.append(
             f"{definition.name}: what does not train stays at its random first values; give "
@@ -107,11 +209,28 @@ def make(request: RunRequest, command: str = "", show_progress: bool = False) ->
         until=request.until,
         show_progress=show_progress,
         command=command,
+        name=request.name,
+        threads=request.threads,
         workload_folder=None if definition.reference == definition.name else definition.reference,
         workload_hash=None if definition.outside is None else definition.outside.source_hash,
     )
     trial.computation.check_form(is_full_form=outline.is_full_form)
-    return RunPlan(trial, outline, chosen, tuple(notes), _companions(request))
+    return RunPlan(trial, outline, chosen, tuple(notes), _companions(request), request)
+
+
+def _name(given: str) -> str:
+    """Return the name of a submission if it can be a folder's."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", given):
+        raise UserError(f"--name {given!r}: expected letters, digits, '.', '_' and '-'")
+    return given
+
+
+def _check_save_best(target: Path, outline: loading.Outline, ruleset: str) -> None:
+    """Check that a copy with other DEFAULTS can be written, and loaded; UserError if not."""
+    if ruleset == "self" and outline.is_full_form:
+        raise UserError(f"--save-best {target}: under self-tuning a submission is given no point")
+    copies.check_new("--save-best", target)
+    copies.check_copies_alone("--save-best", outline.path, target)
 
 
 def _pretrained(given: str | None) -> str | None:

@@ -106,38 +106,46 @@ def run(
     observe: Observe,
     retry_failed: bool = False,
     companions: Companions | None = None,
+    overwrite: bool = False,
 ) -> list[dict[str, Any]]:
     """Run the trials that have no result yet, and those that an outside cause ended, with
-    `retry_failed` all that failed; return every trial's result.
+    `retry_failed` all that failed, with `overwrite` all of them; return every trial's result. What
+    is run anew is kept in its folder, in `replaced_<n>`.
 
     `observe(plan, event)` is told what happens, `event["event"]` being one of skip, note, start,
     progress, evaluation, result. `companions` go along with each trial. Raises UserError for a
     mistake that only the trial's process can see, `supervision.InterruptedRunError` where the run
     was asked to stop, and `writing.UnwritableError` where a run folder takes no more.
     """
+    with hardware.limited_to(base.threads):
+        return _run(base, outline, chosen, observe, retry_failed, companions, overwrite)
+
+
+def _run(
+    base: TrialPlan,
+    outline: loading.Outline,
+    chosen: Slice,
+    observe: Observe,
+    retry_failed: bool,
+    companions: Companions | None,
+    overwrite: bool,
+) -> list[dict[str, Any]]:
     settings = _known_settings(base, outline)
+    if overwrite:
+        _set_aside(base, outline, chosen, settings, observe)
     companions = companions or Companions()
     base = dataclasses.replace(base, followed=bool(companions))
     results = []
     with stopping.Stops(end=lambda: None) as stops:
         for study, trial in chosen:
             plan = dataclasses.replace(base, study=study, trial=trial)
-            folder = run_log.trial_folder(
-                plan.out_folder,
-                plan.experiment,
-                outline.name,
-                study,
-                plan.workload,
-                plan.framework,
-                trial,
-            )
+            folder = trial_folder(plan, outline)
             run_log.check_same_configuration(folder, settings)
             done = _lasting_result(folder, retry_failed)
             if done is None:
                 with supervision.locked(folder):
-                    done = _lasting_result(
-                        folder, retry_failed
-                    )  # another process may have ended it
+                    # Another process may have ended it.
+                    done = _lasting_result(folder, retry_failed)
                     if done is None:
                         with writing.into(folder):
                             (folder / run_log.RESULT).unlink(missing_ok=True)
@@ -151,6 +159,38 @@ def run(
             stops.check(folder)
     stops.check(base.out_folder / base.experiment)
     return results
+
+
+def trial_folder(plan: TrialPlan, outline: loading.Outline) -> Path:
+    """Return the run folder of a planned trial."""
+    return run_log.trial_folder(
+        *(plan.out_folder, plan.experiment, outline.name, plan.study),
+        *(plan.workload, plan.framework, plan.trial),
+    )
+
+
+def _set_aside(
+    base: TrialPlan,
+    outline: loading.Outline,
+    chosen: Slice,
+    settings: dict[str, Any],
+    observe: Observe,
+) -> None:
+    """Move what the chosen trials measured aside, all before the first one is run anew."""
+    plans = [dataclasses.replace(base, study=study, trial=trial) for study, trial in chosen]
+    folders = {trial_folder(plan, outline): plan for plan in plans}
+    for folder in folders:
+        run_log.check_same_configuration(folder, settings, folders)
+    for folder, plan in folders.items():
+        if not folder.is_dir():
+            continue
+        result = run_log.read_result(folder)
+        with supervision.locked(folder):
+            aside = run_log.set_aside(folder, "replaced")
+        if aside is not None:
+            what = "no result yet" if result is None else f"it was {result['status']}"
+            text = f"is run anew; what was measured ({what}) is kept in {aside}"
+            observe(plan, {"event": "note", "text": text})
 
 
 def _lasting_result(folder: Path, retry_failed: bool) -> dict[str, Any] | None:
@@ -224,7 +264,7 @@ def _run_trial(
             own_code.program("algoperf.trial.process"),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env={**hardware.thread_environment(), **os.environ},
+            env=_environment(plan),
             process_group=0,  # with what it forks
         )
     killed_before, waited_for_s = memory.oom_kills(), processor_time.waited_for_s()
@@ -267,6 +307,12 @@ def _passing_on(stops: stopping.Stops, process: "subprocess.Popen[bytes]") -> It
         yield
     finally:
         stops.ask, stops.end = before
+
+
+def _environment(plan: TrialPlan) -> dict[str, str]:
+    if plan.threads is not None:
+        return {**os.environ, **hardware.thread_environment(plan.threads)}
+    return {**hardware.thread_environment(), **os.environ}
 
 
 def _rose(oom_kills_before: int | None) -> bool | None:

@@ -47,6 +47,8 @@ class Assembled:
     meter: resources.Meter
     parameters: Mapping[str, float]
     trained: Callable[[], pretrained.Trained]  # after the trial's end
+    point: Mapping[str, Any] | None  # the hyperparameters,
+    point_source: str  # and where they are from
 
     def save_model(self, folder: Path) -> str:
         """Write the trained model into the folder, if the trial has one, and say what was done."""
@@ -138,6 +140,9 @@ def assemble(
     subject = look_up(plan)
     instruments = load_instruments(plan, subject)
     loaded = loading.load(loading.inspect(Path(plan.submission)), plan.framework)
+    if plan.name is not None:
+        named = dataclasses.replace(loaded.outline, name=plan.name)
+        loaded = dataclasses.replace(loaded, outline=named)
     point = choices.tuning_point(plan, loaded)
     bound = bind(plan, subject, instruments.backend)
     configuration = configure(plan, subject, loaded, point, bound, report)
@@ -369,6 +374,8 @@ def build(
         meter=instruments.meter,
         parameters=folder.parameters,
         trained=trained,
+        point=point,
+        point_source=choices.point_source(plan, loaded),
     )
 
 

@@ -5,6 +5,7 @@ These are the tuning point, the batch size, the goal, the limits and the recorde
 
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from algoperf import errors, workload
@@ -32,15 +33,9 @@ def tuning_point(plan: TrialPlan, loaded: loading.Submission) -> Mapping[str, An
         UserError: A point is to be drawn, and the submission has no search space.
     """
     module = loaded.module
-    space = None
-    if plan.search_space is not None:
-        space = search_space.read(plan.search_space)
-    elif plan.tuning_ruleset == "external" or loaded.outline.is_full_form:
-        space = search_space.beside(loaded.outline.path, getattr(module, "SEARCH_SPACE", None))
+    space = _space(plan, loaded)
     defaults = getattr(module, "DEFAULTS", None)
-    if plan.tuning_ruleset == "external" or (
-        plan.search_space is not None and plan.tuning_ruleset == "none"
-    ):
+    if _is_drawn(plan):
         if space is None:
             raise errors.UserError(
                 f"submission {loaded.outline.path} has no search space; give "
@@ -56,6 +51,46 @@ def tuning_point(plan: TrialPlan, loaded: loading.Submission) -> Mapping[str, An
     if isinstance(defaults, Mapping):
         return dict(defaults)
     return None if space is None else search_space.point(space, plan.seed, plan.study, 0)
+
+
+def point_source(plan: TrialPlan, loaded: loading.Submission) -> str:
+    """Return where the `tuning_point` of a trial is from, in words."""
+    outline, module = loaded.outline, loaded.module
+    space = _space(plan, loaded)
+    if _is_drawn(plan):
+        assert space is not None
+        name = Path(space.where).name if plan.search_space is not None else _space_name(outline)
+        return f"point {plan.trial} {'listed in' if space.points else 'drawn from'} {name}"
+    if not outline.is_full_form or isinstance(getattr(module, "DEFAULTS", None), Mapping):
+        if outline.is_full_form and plan.tuning_ruleset == "self":
+            return "no point: it tunes itself"
+        return "its DEFAULTS" if getattr(module, "DEFAULTS", None) else "no hyperparameters"
+    if plan.tuning_ruleset == "self":
+        return "no point: it tunes itself"
+    if space is None:
+        return "no hyperparameters"
+    return f"point 1 {'listed in' if space.points else 'drawn from'} {_space_name(outline)}"
+
+
+def _space(plan: TrialPlan, loaded: loading.Submission) -> search_space.SearchSpace | None:
+    if plan.search_space is not None:
+        return search_space.read(plan.search_space)
+    if plan.tuning_ruleset == "external" or loaded.outline.is_full_form:
+        literal = getattr(loaded.module, "SEARCH_SPACE", None)
+        return search_space.beside(loaded.outline.path, literal)
+    return None
+
+
+def _space_name(outline: loading.Outline) -> str:
+    file = search_space.file_of(outline.path)
+    return "its SEARCH_SPACE" if file is None else f"its {file.name}"
+
+
+def _is_drawn(plan: TrialPlan) -> bool:
+    """Whether a trial's point is one of a search space, drawn or listed."""
+    return plan.tuning_ruleset == "external" or (
+        plan.search_space is not None and plan.tuning_ruleset == "none"
+    )
 
 
 def choose_batch_size(
@@ -175,6 +210,7 @@ def meta(
         "hardware": machine,
         "data": {**data.notes, "rows": rows},
         "command": plan.command,
+        "planned": [dict(each) for each in plan.planned],
         "workload.target_metric_name": target["metric"],
         "workload.validation_target_value": target["validation"],
         "workload.test_target_value": target["test"],

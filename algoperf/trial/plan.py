@@ -4,7 +4,7 @@ nothing else.
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +56,9 @@ class TrialPlan:
     workload_hash: str | None = None  # of its source
     followed: bool = False  # the starter answers what it was told; the trial waits for that
     command: str = ""
+    name: str | None = None  # the submission's in the run folder; None for its file's
+    threads: int | None = None  # how many cores the trial may use; None for all
+    planned: Sequence[Mapping[str, Any]] = ()  # what the same command runs, for `algoperf status`
 
     @property
     def out_folder(self) -> Path:

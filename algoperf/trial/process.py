@@ -145,6 +145,9 @@ def _run(line: str, ledger: Ledger, events: "Events", stops: stopping.Stops) -> 
             budget_s=trial.limits.budget_s,
             target=assembled.flags["target"],
             folder=str(assembled.log.folder),
+            max_steps=trial.limits.max_steps,
+            point=assembled.point,
+            point_source=assembled.point_source,
         )
     stops.ask = lambda: None  # From here on there is something to save.
     stop = _report_every(0.5, lambda: report("progress")) if plan.show_progress else None

@@ -168,12 +168,14 @@ class Processes:
 
 
 def _said(ended: "subprocess.CompletedProcess[str]") -> str:
-    """Return the line in which a run reports its last trial, or the last line if it failed.
+    """Return the line in which a run reports its trial, or the best one of several.
 
-    A run that did not fail prints one more line after it.
+    Indented lines give details, and the last line says where the runs are. Of a run that failed it
+    is the last line.
     """
     if ended.returncode == 0:
-        return ended.stdout.strip().split("\n")[-2:][0]
+        *lines, last = ended.stdout.strip().split("\n")
+        return next((line for line in reversed(lines) if line[:1].strip()), last)
     return (ended.stderr.strip() or ended.stdout.strip()).rpartition("\n")[2]
 
 

@@ -50,7 +50,7 @@ def mistake(here, capsys):
         except SystemExit as ended:  # argparse's
             code = ended.code
         captured = capsys.readouterr()
-        said = ("submission", "digits jax study 0 trial 1: in ")
+        said = ("submission", "digits jax study 0 trial 1: in ", "  its DEFAULTS: ")
         lines = [line for line in captured.err.splitlines() if not line.startswith(said)]
         assert code == 2, captured.err
         assert captured.out == ""

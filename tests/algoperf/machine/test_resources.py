@@ -1,5 +1,6 @@
 """What a trial took: figures worked out by hand, and the count of another call of the system."""
 
+import collections
 import resource
 import subprocess
 import sys
@@ -61,7 +62,9 @@ def meter(monkeypatch, cpu_s, peak_bytes, device_bytes=None, energy=None):
     now = SimpleNamespace(cpu_s=cpu_s, peak_bytes=peak_bytes, device_bytes=device_bytes)
     monkeypatch.setattr(processor_time, "total_s", lambda: now.cpu_s)
     monkeypatch.setattr(hardware, "peak_process_memory_bytes", lambda: now.peak_bytes)
-    return resources.Meter(lambda: now.device_bytes, energy), now
+    now.busy_s, now.at_s = None, 0.0
+    clocks = {"busy_s": lambda: now.busy_s, "now_s": lambda: now.at_s}
+    return resources.Meter(lambda: now.device_bytes, energy, **clocks), now
 
 
 def test_the_figures_of_one_process(monkeypatch, install):
@@ -76,6 +79,8 @@ def test_the_figures_of_one_process(monkeypatch, install):
         "cpu_s": resources.CPU,
         "mean_cores": resources.CORES,
         "peak_device_bytes": resources.DEVICE_MEMORY,
+        "other_cpu_s": resources.NO_OTHERS,
+        "other_cores": resources.OTHER_CORES,
     }
     assert report == {
         "peak_process_bytes": 100,
@@ -83,6 +88,9 @@ def test_the_figures_of_one_process(monkeypatch, install):
         "mean_cores": 1.5,
         "peak_device_bytes": 7,
         "device_energy_j": 256.0,
+        "other_cpu_s": None,
+        "other_cores": None,
+        "cores": hardware.thread_count(),
     }
 
 
@@ -94,7 +102,8 @@ def test_processes_of_a_trial_add_up_and_peaks_do_not(monkeypatch, install):
     )
     fake.millijoules[0], now.cpu_s = 5_500, 4.0
     expected = {"peak_process_bytes": 500, "cpu_s": 24.0, "peak_device_bytes": 40}
-    assert counts.totals() == {**expected, "device_energy_j": 12.5}
+    uncounted = {"other_cpu_s": None, "other_counted_s": None}
+    assert counts.totals() == {**expected, "device_energy_j": 12.5, **uncounted}
     assert counts.report(wall_s=48.0)["mean_cores"] == 0.5
 
 
@@ -108,6 +117,56 @@ def test_what_an_earlier_process_did_not_count_is_not_made_up(monkeypatch):
         300,
     )
     assert report["sources"]["cpu_s"] == resources.EARLIER
+
+
+def test_the_work_of_others_is_told_apart_from_the_trials(monkeypatch):
+    """Two cores for 10 s: 14 s of work, 5 of them the trial's, leave 9 s, 0.9 of a core."""
+    counts, now = meter(monkeypatch, 3.0, 100)
+    now.busy_s = 100.0
+    counts = resources.Meter(busy_s=lambda: now.busy_s, now_s=lambda: now.at_s)
+    now.busy_s, now.cpu_s, now.at_s = 114.0, 8.0, 10.0
+    report = counts.report(wall_s=12.0)
+    assert (report["other_cpu_s"], report["other_cores"]) == (9.0, 0.9)
+    assert report["sources"]["other_cpu_s"] == resources.OTHERS
+    assert resources.busy_text({**report, "cores": 2}).startswith(
+        "busy machine: other processes used 0.9 of its 2 cores"
+    )
+    assert resources.busy_text({**report, "cores": 64}) == ""  # a small part of a large machine
+    assert resources.busy_text({"cpu_s": 1.0}) == ""  # an older result
+
+
+def test_the_work_of_others_adds_up_over_the_processes_of_a_trial(monkeypatch):
+    counts, now = meter(monkeypatch, 0.0, 100)
+    now.busy_s = 0.0
+    counts = resources.Meter(busy_s=lambda: now.busy_s, now_s=lambda: now.at_s)
+    counts.go_on({**counts.totals(), "other_cpu_s": 4.0, "other_counted_s": 10.0})
+    now.busy_s, now.cpu_s, now.at_s = 3.0, 1.0, 10.0
+    report = counts.report(wall_s=20.0)
+    assert (report["other_cpu_s"], report["other_cores"]) == (6.0, 0.3)
+    assert "other_counted_s" not in report
+    counts.go_on({"cpu_s": 1.0})  # an earlier process of an older version
+    assert counts.report(wall_s=20.0)["other_cores"] is None
+    assert counts.report(wall_s=20.0)["sources"]["other_cpu_s"] == resources.EARLIER
+
+
+def test_the_ticks_of_an_idle_machine_are_not_below_zero(monkeypatch):
+    counts, now = meter(monkeypatch, 1.0, 100)
+    now.busy_s = 50.0
+    counts = resources.Meter(busy_s=lambda: now.busy_s, now_s=lambda: now.at_s)
+    now.busy_s, now.cpu_s, now.at_s = 50.99, 2.0, 1.0
+    assert counts.report(wall_s=1.0)["other_cpu_s"] == 0.0
+
+
+def test_the_cores_of_this_process_alone_are_counted(monkeypatch):
+    """Of four cores it may use 1 and 3: 10 + 2 + 1 and 20 + 4 + 2 s; a guest's are in 'user'."""
+    fields = collections.namedtuple("fields", "user system steal idle iowait guest")
+    cores = [fields(900, 0, 0, 0, 0, 0), fields(10, 2, 1, 50, 5, 7)]
+    cores += [fields(900, 0, 0, 0, 0, 0), fields(20, 4, 2, 50, 5, 7)]
+    monkeypatch.setattr(processor_time.psutil, "cpu_times", lambda percpu: cores)
+    monkeypatch.setattr(processor_time.os, "sched_getaffinity", lambda process: {1, 3})
+    assert processor_time.busy_s() == 39.0
+    monkeypatch.setattr(processor_time.os, "sched_getaffinity", lambda process: {4})
+    assert processor_time.busy_s() is None
 
 
 def test_without_a_device_nothing_is_said_of_one(monkeypatch):
@@ -201,6 +260,9 @@ def test_a_trial_that_left_no_result():
     assert report["cpu_s"] == 2.5
     assert report["sources"]["cpu_s"] == resources.LAST
     others = set(report) - {"cpu_s", "sources"}
-    assert others == {"peak_process_bytes", "peak_device_bytes", "device_energy_j", "mean_cores"}
+    assert others == {
+        *("peak_process_bytes", "peak_device_bytes", "device_energy_j", "mean_cores"),
+        *("other_cpu_s", "other_cores"),
+    }
     assert all(report[name] is None for name in others)
     assert all(report["sources"][name] == resources.ENDED for name in others)

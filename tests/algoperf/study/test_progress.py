@@ -6,7 +6,7 @@ import io
 import pytest
 from rich.console import Console
 
-from algoperf.study.progress import Progress
+from algoperf.study.progress import Progress, wrapped
 from algoperf.trial.plan import TrialPlan
 
 PLAN = TrialPlan(
@@ -99,5 +99,59 @@ def test_notes_and_skipped_trials_are_said_in_any_case(terminal):
     shown(PLAN, {"event": "note", "text": long})
     shown(PLAN, {"event": "skip", "result": {"status": "reached"}})
     text = console.file.getvalue()
-    assert f"{WHERE}: {long}\n" in text
+    assert f"{WHERE}: {long}" in " ".join(text.split())
     assert f"{WHERE}: done before (reached), skipped\n" in text
+
+
+def test_trials_are_numbered_where_they_are_several_and_told_when_they_end():
+    console, ended = Console(file=io.StringIO(), width=80), []
+    shown = Progress(console, 3, ended.append)
+    third = dataclasses.replace(PLAN, trial=3)
+    started = {**START, "point": {"rate": 0.123456, "decay": 0}, "point_source": "its DEFAULTS"}
+    shown(PLAN, {"event": "skip", "result": {"status": "budget"}})
+    shown(third, {"event": "note", "text": "goes on from step 3"})
+    shown(third, started)
+    shown(third, {"event": "result", "result": {"status": "reached"}})
+    assert console.file.getvalue().splitlines() == [
+        f"{WHERE} (1 of 3): done before (missed), skipped",
+        "digits jax study 1 trial 3 (2 of 3): goes on from step 3",
+        "digits jax study 1 trial 3 (2 of 3): its DEFAULTS",
+        "  decay 0, rate 0.1235",
+    ]
+    assert ended == [{"status": "reached"}]
+
+
+def test_a_run_limited_in_steps_has_no_budget_left():
+    shown, _ = progress(terminal=False)
+    shown(PLAN, {**START, "budget_s": float("inf"), "max_steps": 480})
+    assert shown.line(WHERE, START) == f"{WHERE} | step 0 of 480 | clock 0.0 s"
+    assert shown.line(WHERE, {**MIDDLE, "clock_s": 30.0}) == (  # a quarter took 30 s
+        f"{WHERE} | step 120 of 480 | clock 30.0 s | loss 0.1235 | 90 s left"
+    )
+
+
+def test_the_line_fits_a_narrow_terminal():
+    console = Console(file=io.StringIO(), force_terminal=True, width=84)
+    shown = Progress(console)
+    try:
+        shown(PLAN, {**START, "max_steps": 600})
+        shown(PLAN, MEASURED)
+        text = str(shown._status.status)
+        assert text == (
+            "step 120 of 600 | clock 30.3 of 90 s | accuracy 0.9513 (target 0.97) | 60 s left"
+        )
+    finally:
+        shown.close()
+
+
+@pytest.mark.parametrize(
+    ("line", "shown"),
+    [
+        ("one two three", "one two\n    three"),
+        ("  one two 3 s, x", "  one two 3 s,\n      x"),
+        ("  one twoo 3 s, x", "  one\n      twoo 3 s,\n      x"),  # it keeps its name and unit
+        ("rate 0.5, decay -1", "rate 0.5,\n    decay -1"),
+    ],
+)
+def test_wrapping(line, shown):
+    assert wrapped(line, 14 if line.startswith("  ") else 12) == shown

@@ -43,6 +43,10 @@ OTHER = {  # a value of each field that is not its default
     "carbon_country": "DEU",
     "wandb": True,
     "suite": "suite.json",
+    "threads": 2,
+    "overwrite": True,
+    "name": "variant-2",
+    "save_best": Path("best.py"),
 }
 
 
@@ -72,7 +76,7 @@ def test_all_words_together(parser):
     assert words[:flags] == [
         *("--skip-bad-rows", "--drop-duplicates", "--balance", "--compile"),
         *("--checkpoint-activations", "--no-checkpoint", "--keep-going", "--retry-failed"),
-        *("--carbon", "--wandb"),
+        *("--carbon", "--wandb", "--overwrite"),
     ]
 
 

@@ -115,7 +115,7 @@ def test_what_is_done_is_skipped_and_what_is_missing_is_run(runs, whole, capsys)
     assert runs(*whole) == 0
     said = capsys.readouterr().err
     assert said.count("done before (complete), skipped") == 3
-    assert "study 1 trial 2: in " in said
+    assert "study 1 trial 2 (4 of 4): point 2 drawn from its SEARCH_SPACE\n  kind " in said
     kept = {path: at for path, at in times.items() if second not in path.parents}
     assert len(kept) >= 3 * 5
     assert {path: path.stat().st_mtime_ns for path in kept} == kept

@@ -1,0 +1,140 @@
+"""`algoperf run`: start the trials, say what came of each when it ends, and of all in the end."""
+
+import argparse
+import json
+import shlex
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from algoperf.cli import run_arguments, summary
+from algoperf.cli.argument_types import USER_MISTAKE
+from algoperf.errors import UserError
+from algoperf.machine.supervision import INTERRUPTED, InterruptedRunError
+from algoperf.run_folder import writing
+from algoperf.study import outcome, run_plan
+from algoperf.study.progress import Progress, Show, printer, short_path
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+DONE, TRIAL_FAILED = 0, 1
+
+
+def run(arguments: argparse.Namespace, command: str, console: "Console", notes: "Console") -> int:
+    """Carry out `algoperf run`.
+
+    Args:
+        arguments: The parsed arguments.
+        command: The command line, for the runs' meta data.
+        console: The console of standard output.
+        notes: The console of standard error.
+
+    Returns:
+        The exit code: the worst of all runs.
+
+    Raises:
+        UserError: The arguments contain a mistake, or the only run does.
+    """
+    show, note = printer(console), printer(notes)
+    requests = run_arguments.requests(arguments)
+    plans = run_plan.make_all(requests, command, notes.is_terminal)
+    for text in dict.fromkeys(text for plan in plans for text in plan.notes):
+        note(text)
+    total = sum(plan.chosen.count for plan in plans)
+
+    has_told = False
+
+    def ended(result: dict[str, Any]) -> None:
+        nonlocal has_told
+        has_told = True
+        if arguments.json:
+            note(outcome.headline(result))
+        else:
+            show(outcome.of_trial(result, brief=total > 1))
+        trace = (result["error"] or {}).get("traceback")
+        if arguments.debug and trace:
+            notes.print(trace.rstrip(), highlight=False, markup=False, soft_wrap=True)
+
+    progress = Progress(notes, total, ended)
+    results: list[list[dict[str, Any]]] = []
+    code = DONE
+    for plan in plans:
+        try:
+            results.append(plan.carry_out(progress))
+        except UserError as error:
+            if len(plans) == 1:
+                raise
+            note(f"algoperf: {error}")
+            results.append([])
+            code = USER_MISTAKE
+        except writing.UnwritableError as error:
+            note(f"algoperf: {error}")
+            return writing.UNWRITABLE
+        except InterruptedRunError as interrupted:
+            note(f"algoperf: {_stopped(arguments, plan, str(interrupted))}")
+            return INTERRUPTED
+        finally:
+            progress.close()
+    everything = [result for each in results for result in each]
+    if len(everything) == 1 and not has_told:  # It was done before.
+        ended(everything[0])
+    if arguments.json:
+        console.print(json.dumps(summary.finite(everything), indent=2), soft_wrap=True)
+    else:
+        _show_all(plans, results, console, show)
+    for plan, each in zip(plans, results, strict=True):
+        saved = plan.save_best(each)
+        if saved:
+            (note if arguments.json else show)(saved)
+    if not arguments.json:
+        show(_where(everything, plans))
+    has_failed = any(result["status"] == "failed" for result in everything)
+    return code or (TRIAL_FAILED if has_failed else DONE)
+
+
+def _stopped(arguments: argparse.Namespace, plan: run_plan.RunPlan, folder: str) -> str:
+    """Return what a run says that was asked to stop."""
+    folder = short_path(folder)
+    same = "the same command without --overwrite" if arguments.overwrite else "the same command"
+    if not plan.request.checkpoints:
+        return f"stopped; {folder} is not saved (--no-checkpoint), and {same} starts it over"
+    look = shlex.join(["algoperf", "status", str(plan.request.out)])
+    return f"stopped; {folder} is saved, and {same} goes on with it; to look: {look}"
+
+
+def _show_all(
+    plans: Sequence[run_plan.RunPlan],
+    results: Sequence[Sequence[dict[str, Any]]],
+    console: "Console",
+    show: Show,
+) -> None:
+    """Show all trials of each submission, workload and framework, if they are several."""
+    ended = [
+        outcome.read(plan.trial.out_folder, plan.trial.experiment, result)
+        for plan, each in zip(plans, results, strict=True)
+        for result in each
+    ]
+    if len(ended) < 2:
+        return
+    console.print()
+    for group in outcome.by_group(ended).values():
+        for each in outcome.table(group, console.width):
+            if isinstance(each, str):
+                show(each)
+            else:
+                console.print(each)
+        show(outcome.best_line(group))
+
+
+def _where(results: Sequence[dict[str, Any]], plans: Sequence[run_plan.RunPlan]) -> str:
+    """Return the line that says where the runs are, and what can be done with them."""
+    folders = list(dict.fromkeys(plan.request.out / plan.trial.experiment for plan in plans))
+    listed = ", ".join(map(str, folders))
+    if any(result["status"] != "failed" for result in results):
+        score = shlex.join(["algoperf", "score", str(plans[0].request.out)])
+        if all(plan.request.max_steps is not None for plan in plans):
+            return f"runs are in {listed}; {score} ranks no runs that --max-steps limits"
+        return f"runs are in {listed}; score them with: {score}"
+    if any((result["error"] or {}).get("traceback") for result in results):
+        return f"runs are in {listed}; the result.json of each has its error's traceback"
+    return f"runs are in {listed}"
