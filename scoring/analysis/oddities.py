@@ -15,9 +15,10 @@ SPREAD = 2.0  # Step times of an entry on a workload are odd from this multiple 
 def find_oddities(entries: Iterable[Entry]) -> list[Finding]:
     """Return findings about everything unusual in the runs of each entry; none is of damage.
 
-    They are about runs that were flagged; submission times that go back; trials that ended early
-    without a result; step times that differ between trials; trials that tie, so that the order of
-    folders would decide; and studies with different numbers of trials.
+    They are about runs that were flagged; submission times that go back; targets that were met
+    after exactly 0 seconds; trials that ended early without a result; step times that differ
+    between trials; trials that tie, so that the order of folders would decide; and studies with
+    different numbers of trials.
     """
     findings = []
     for entry in entries:
@@ -26,6 +27,7 @@ def find_oddities(entries: Iterable[Entry]) -> list[Finding]:
             for message in (
                 *_flagged(runs),
                 *_clocks(readable),
+                *_instant(readable),
                 *_early(readable),
                 *_step_times(readable),
                 *_ties(readable),
@@ -49,6 +51,21 @@ def _flagged(runs: Iterable[TrialRun]) -> list[str]:
 def _clocks(runs: Iterable[TrialRun]) -> list[str]:
     back = [_name(run) for run in runs if (np.diff(run.rows[TIME_COLUMN]) < 0).any()]
     return [f"the submission time goes back in {', '.join(back)}"] if back else []
+
+
+def _instant(runs: Iterable[TrialRun]) -> list[str]:
+    """Return a message about trials that meet their target after exactly 0 seconds.
+
+    It is a time as any other, but no ratio to it exists, so that every other submission is cut off.
+    """
+    instant = [
+        _name(run)
+        for run in runs
+        if run.target is not None and time_to_target(run.rows, run.target).time_s == 0
+    ]
+    if not instant:
+        return []
+    return [f"the target is met after 0 s of submission time in {', '.join(instant)}"]
 
 
 def _early(runs: Iterable[TrialRun]) -> list[str]:

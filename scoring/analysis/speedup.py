@@ -34,7 +34,8 @@ class Speedups:
             are NaN in `by_workload_SB`.
         interval: Array (S, 2): the ends of the 95 % interval of the mean; NaN where not estimable.
         by_workload_SB: Array (S, B base workloads) of ratios of times. A miss counts at the budget;
-            the ratio is NaN where both sides missed the target, or one did and no budget is known.
+            the ratio is NaN where both sides missed the target, where one did and no budget is
+            known, and where one took exactly 0 seconds and the other did not.
         censored_SB: For each ratio, '<=' where the submission missed (its time is at least the
             budget, so the ratio is an upper bound), '>=' where the reference missed, '' where
             neither did.
@@ -126,12 +127,15 @@ def _budget_s(board: Leaderboard, workload: str) -> float:
 
 
 def _log_ratios(own: Floats, reference: Floats, budgets_B: Floats) -> Floats:
-    """Return log(reference / own), where a miss counts at the budget; NaN where both missed."""
+    """Return log(reference / own), where a miss counts at the budget; NaN where both missed.
+
+    Equal times have the ratio 1, those of exactly 0 seconds too; no other time has a ratio to 0.
+    """
     missed = ~np.isfinite(own) & ~np.isfinite(reference)
     with np.errstate(divide="ignore", invalid="ignore"):
         own = np.where(np.isfinite(own), own, budgets_B)
         reference = np.where(np.isfinite(reference), reference, budgets_B)
-        logs = np.log(reference) - np.log(own)
+        logs = np.where(own == reference, 0.0, np.log(reference) - np.log(own))
     return np.where(missed | ~np.isfinite(logs), np.nan, logs)
 
 

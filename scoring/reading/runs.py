@@ -66,7 +66,7 @@ def _strays(root: Path, submissions: Sequence[Path]) -> list[Finding]:
 
 
 def check_metrics(runs: Iterable[TrialRun]) -> list[Finding]:
-    """Return findings about trials whose decisive metric is absent, NaN or inf.
+    """Return findings about trials whose decisive metric is absent, NaN or inf, or times negative.
 
     The decisive metric is the metric of the trial's target.
 
@@ -86,6 +86,10 @@ def check_metrics(runs: Iterable[TrialRun]) -> list[Finding]:
             problem = "no finite value" if bad == count else f"{bad} of {count} values not finite"
             message = f"has {problem} of {column}: such a value never meets a target"
             findings.append(Finding(path, message, damage=run.status != "diverged"))
+        negative = int((run.rows.get(TIME_COLUMN, np.empty(0)) < 0).sum())
+        if negative:
+            message = f"has {negative} of {count} times below 0: such a time never meets a target"
+            findings.append(Finding(path, message))
     return findings
 
 

@@ -93,7 +93,7 @@ def time_to_target(rows: Rows, target: Target, budget_s: float | None = None) ->
 
     Args:
         rows: The columns of the trial's evaluations. A value that is not finite never meets a
-            target.
+            target, nor does one at a time below 0; a time of exactly 0 seconds is a time.
         target: The target.
         budget_s: The limit of submission time in seconds; None is no limit.
 
@@ -106,7 +106,7 @@ def time_to_target(rows: Rows, target: Target, budget_s: float | None = None) ->
     time_s, value = rows[TIME_COLUMN], rows[target.column]
     step = rows.get(STEP_COLUMN, np.full(len(time_s), math.nan))
     met = value >= target.validation if target.higher_is_better else value <= target.validation
-    met &= np.isfinite(value) & np.isfinite(time_s)
+    met &= np.isfinite(value) & np.isfinite(time_s) & (time_s >= 0)
     if budget_s is not None:
         met &= time_s <= budget_s
     hit = int(np.argmax(met)) if met.any() else None

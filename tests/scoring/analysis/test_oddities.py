@@ -31,6 +31,13 @@ def test_a_clock_that_goes_back(make_trial, boards):
     ]
 
 
+def test_a_target_met_after_0_seconds(make_trial, boards):
+    make_trial([(0.0, 1, 0.9)], trial=2)
+    assert oddities(boards) == [
+        "adamw on digits: the target is met after 0 s of submission time in study_0/trial_2"
+    ]
+
+
 def test_trials_that_ended_early(make_trial, boards):
     make_trial([(1, 1, 0.1), (2.5, 2, 0.2)], trial=1, status=None)
     make_trial([(1, 1, 0.1), (20, 20, 0.2)], trial=2, status=None)
