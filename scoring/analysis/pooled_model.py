@@ -108,7 +108,7 @@ def t_quantile(freedom: int) -> float:
 
 
 def _fill(mean_SW: Floats, reached_SW: NDArray[np.bool_]) -> tuple[Floats, NDArray[np.bool_]]:
-    """Fill in the log times of cells without a positive time, from their row's and column's effects.
+    """Fill in the log times of cells without a positive time, from effects of row and column.
 
     A cell in whose row or whose column nobody has a positive time stays unknown: it always misses,
     unless it reached in 0 seconds itself. The second array says which cells are known.

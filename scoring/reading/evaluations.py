@@ -26,7 +26,7 @@ def read_evaluations(path: Path) -> tuple[Rows, list[str]]:
         whose subject is the file, such as "is missing: no evaluation".
     """
     try:
-        text = path.read_text(encoding="utf-8", errors="replace")
+        text = path.read_text(encoding="utf-8-sig", errors="replace")
     except FileNotFoundError:
         return {}, ["is missing: no evaluation"]
     except OSError as error:
