@@ -8,7 +8,13 @@ from typing import Any
 
 from algoperf.backends.computation import PRECISIONS
 from algoperf.cli.argument_types import add_rows, positive, seconds, seed
-from algoperf.study.request import DEFAULT_OUT, RULESETS, UNTIL, RunRequest
+from algoperf.study.request import (
+    DEFAULT_OUT,
+    ROUGE_TOKENIZERS,
+    RULESETS,
+    UNTIL,
+    RunRequest,
+)
 
 
 def declare(run: argparse.ArgumentParser) -> None:
@@ -30,6 +36,12 @@ def declare(run: argparse.ArgumentParser) -> None:
         help="jax or pytorch (default: the one that the submission serves; jax if both)",
     )
     add_rows(run)
+    add(
+        "--rouge-tokenizer",
+        choices=ROUGE_TOKENIZERS,
+        help="what words ROUGE counts: unicode those of any script, as rouge1_unicode and so on, "
+        "without a target (default: rouge-score's, of a-z and 0-9 alone; docs/targets.md)",
+    )
     add(
         "--drop-duplicates",
         action="store_true",

@@ -56,6 +56,7 @@ POOLED = (
     "skip_bad_rows",
     "drop_duplicates",
     "balance",
+    "rouge_tokenizer",
     "versions",
     "hardware",
 )
