@@ -8,6 +8,7 @@ import contextlib
 import fcntl
 import math
 import os
+import re
 import selectors
 import signal
 import subprocess
@@ -29,6 +30,7 @@ KILLED_FOR = {
     False: "; not for want of memory, by the kernel's count",
     None: "; often the system's answer to memory that ran out",
 }
+LOCKS = Path("/proc/locks")  # The system's list of all locks that are held.
 POLL_S = 0.2  # The time between two checks whether a silent process has ended.
 
 
@@ -190,6 +192,28 @@ def locked(folder: Path) -> Iterator[None]:
         os.close(descriptor)
         if is_new:
             _remove_empty(folder)
+
+
+def is_locked(folder: Path) -> bool:
+    """Return whether a live process of this machine works on the trial of a folder (see `locked`).
+
+    Nothing is locked to find out, which could keep a trial from starting: the system's list of
+    locks is read. Where there is none, or the process is on another machine, it is False.
+    """
+    try:
+        status = folder.stat()
+        locks = LOCKS.read_text()
+    except OSError:
+        return False
+    own = os.major(status.st_dev), os.minor(status.st_dev)
+    # A line: '7: FLOCK  ADVISORY  WRITE 2883 fe:00:2769946 0 EOF', the device in hexadecimal.
+    pattern = re.compile(rf": FLOCK .* ([0-9a-f]+):([0-9a-f]+):{status.st_ino} ")
+    for match in pattern.finditer(locks):
+        major, minor = int(match[1], 16), int(match[2], 16)
+        # File systems without a device of their own may be listed under another number.
+        if (major, minor) == own or major == own[0] == 0:
+            return True
+    return False
 
 
 def _remove_empty(folder: Path) -> None:

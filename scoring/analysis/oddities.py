@@ -6,7 +6,7 @@ import numpy as np
 
 from scoring.benchmarks.pools import Entry
 from scoring.reading.evaluations import STEP_COLUMN, TIME_COLUMN
-from scoring.reading.trials import Finding, TrialRun, grouped
+from scoring.reading.trials import INTERRUPTED, RUNNING, Finding, TrialRun, grouped
 from scoring.rules.time_to_target import ended_early, is_readable, time_to_target
 
 SPREAD = 2.0  # Step times of an entry on a workload are odd from this multiple of the fastest on.
@@ -29,6 +29,7 @@ def find_oddities(entries: Iterable[Entry]) -> list[Finding]:
                 *_clocks(readable),
                 *_instant(readable),
                 *_early(readable),
+                *_unfinished(runs),
                 *_step_times(readable),
                 *_ties(readable),
                 *_trial_counts(runs),
@@ -78,6 +79,7 @@ def _early(runs: Iterable[TrialRun]) -> list[str]:
         float(run.rows[TIME_COLUMN][-1] / run.budget_s)
         for run in runs
         if run.status is None
+        and run.unfinished is None
         and run.budget_s is not None
         and run.target is not None
         and not time_to_target(run.rows, run.target, run.budget_s).reached
@@ -87,6 +89,19 @@ def _early(runs: Iterable[TrialRun]) -> list[str]:
         return []
     trials = "1 trial" if len(shares) == 1 else f"{len(shares)} trials"
     return [f"{trials} ended early without the target, at {100 * max(shares):.2g} % of the budget"]
+
+
+def _unfinished(runs: Iterable[TrialRun]) -> list[str]:
+    """Return a message about the trials that are running, and one about those interrupted."""
+    messages = []
+    for state, more in ((RUNNING, ""), (INTERRUPTED, " (the same command goes on)")):
+        names = [_name(run) for run in runs if run.unfinished == state]
+        if names:
+            messages.append(
+                f"{state}{more}: {', '.join(names)}; a study that may still be decided is left "
+                "out of medians, but with --count-unfinished"
+            )
+    return messages
 
 
 def _step_times(runs: Iterable[TrialRun]) -> list[str]:

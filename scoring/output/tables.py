@@ -169,7 +169,7 @@ def _detail(board: Leaderboard) -> "Table":
     table = _table("Time to target (median over studies)")
     _columns(table, "workload", "submission", "time s", "steps", "studies", "ratio", "credit")
     for workload in board.layout.workloads:
-        for row in sorted(board.rows, key=lambda row: row.cells[workload].median_time_s):
+        for row in sorted(board.rows, key=lambda row: _place(row.cells[workload])):
             cell = row.cells[workload]
             reached = math.isfinite(cell.median_time_s)
             table.add_row(
@@ -183,6 +183,11 @@ def _detail(board: Leaderboard) -> "Table":
             )
         table.add_section()
     return table
+
+
+def _place(cell: Cell) -> float:
+    """Return the time by which a cell is sorted: one without a median comes last."""
+    return math.inf if math.isnan(cell.median_time_s) else cell.median_time_s
 
 
 def _by_axis(robustness: Robustness) -> "Table":

@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 
 from algoperf import errors
+from algoperf.machine import supervision
 from scoring.reading.evaluations import STEP_COLUMN, TIME_COLUMN, read_evaluations
-from scoring.reading.trials import Changes, Finding, Target, TrialRun
+from scoring.reading.trials import INTERRUPTED, RUNNING, Changes, Finding, Target, TrialRun
 
 LAYOUT = "<submission>/study_<k>/<workload>_<framework>/trial_<j>"
 
@@ -150,6 +151,9 @@ def _read_submission(submission: Path, findings: list[Finding]) -> Iterator[Tria
             study_folder, _WORKLOAD, "<workload>_<framework>", findings
         ):
             for path, trial in _matching(folder, _TRIAL, "trial_<j>", findings):
+                if _has_just_begun(path):
+                    findings.append(Finding(path, "is running: nothing is written yet", False))
+                    continue
                 yield TrialRun(
                     submission=name,
                     experiment=experiment,
@@ -162,12 +166,35 @@ def _read_submission(submission: Path, findings: list[Finding]) -> Iterator[Tria
                 )
 
 
+def _has_just_begun(path: Path) -> bool:
+    """Return whether a trial is running and has not said yet what it is."""
+    return not any(path.glob("flags_*.json")) and supervision.is_locked(path)
+
+
+def _unfinished(path: Path, flags: Mapping[str, Any]) -> str | None:
+    """Return what a trial without a result is: running, interrupted, or (None) not known.
+
+    Folders of AlgoPerf have no result either, so only a folder with this library's settings is of
+    an interrupted trial.
+    """
+    if (path / "result.json").exists():
+        return None
+    if supervision.is_locked(path):
+        return RUNNING
+    return INTERRUPTED if flags.get("pool") or "config_hash" in flags else None
+
+
 def _read_trial(path: Path, findings: list[Finding]) -> dict[str, Any]:
     """Return the fields of a TrialRun that come from the files in its folder."""
     flags = _read_flags(path, findings)
     result = _read_object(path / "result.json", findings)
     target = _target(flags.get("target", result.get("target")), path, findings)
+    unfinished = _unfinished(path, flags)
     rows, problems = read_evaluations(path / "eval_measurements.csv")
+    if unfinished and not rows:
+        problems = []  # There was no evaluation yet.
+    if unfinished == RUNNING:
+        problems = [problem for problem in problems if "torn line" not in problem]
     if rows:
         needed = (TIME_COLUMN, STEP_COLUMN)
         problems += [f"has no column {column}" for column in needed if column not in rows]
@@ -196,6 +223,7 @@ def _read_trial(path: Path, findings: list[Finding]) -> dict[str, Any]:
         "flags": _texts(result.get("flags")),
         "changes": _changes(flags.get("changes"), path, findings),
         "workload_hash": source if isinstance(source, str) else None,
+        "unfinished": unfinished,
     }
 
 

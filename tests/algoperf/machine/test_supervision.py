@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -17,7 +18,10 @@ from algoperf.trial.process import Events
 
 def test_a_folder_is_held_by_one(tmp_path):
     folder = tmp_path / "a" / "b" / "study_0" / "digits_jax" / "trial_1"
+    assert not supervision.is_locked(folder)
     with supervision.locked(folder):
+        assert supervision.is_locked(folder)
+        assert not supervision.is_locked(tmp_path)
         with pytest.raises(UserError, match="another process works on this trial"):  # noqa: SIM117
             with supervision.locked(folder):
                 pass
@@ -39,6 +43,7 @@ def test_a_lock_ends_with_its_process(tmp_path):
     )
     try:
         assert process.stdout.readline() == "held\n"
+        assert supervision.is_locked(tmp_path)
         with pytest.raises(UserError, match="another process"):  # noqa: SIM117
             with supervision.locked(tmp_path):
                 pass
@@ -47,6 +52,26 @@ def test_a_lock_ends_with_its_process(tmp_path):
         process.communicate()
     with supervision.locked(tmp_path):
         pass
+
+
+@pytest.mark.parametrize(
+    ("device", "lock", "held"),
+    [
+        ((8, 17), "FLOCK  ADVISORY  WRITE 7 08:11:5 0 EOF", True),
+        ((8, 17), "POSIX  ADVISORY  WRITE 7 08:11:5 0 EOF", False),
+        ((8, 17), "FLOCK  ADVISORY  WRITE 7 08:11:15 0 EOF", False),
+        ((8, 17), "FLOCK  ADVISORY  WRITE 7 fe:00:5 0 EOF", False),
+        ((0, 40), "FLOCK  ADVISORY  WRITE 7 00:1b:5 0 EOF", True),  # as btrfs has it
+    ],
+)
+def test_locks_as_the_system_lists_them(tmp_path, monkeypatch, device, lock, held):
+    listed = tmp_path / "locks"
+    listed.write_text(f"1: POSIX  ADVISORY  READ 9 fe:00:7 128 128\n2: {lock}\n")
+    monkeypatch.setattr(supervision, "LOCKS", listed)
+    status = SimpleNamespace(st_dev=os.makedev(*device), st_ino=5)
+    assert supervision.is_locked(SimpleNamespace(stat=lambda: status)) is held
+    listed.unlink()
+    assert not supervision.is_locked(SimpleNamespace(stat=lambda: status))
 
 
 def test_what_hangs_is_ended(monkeypatch):
