@@ -31,6 +31,7 @@ def find_oddities(entries: Iterable[Entry]) -> list[Finding]:
                 *_early(readable),
                 *_unfinished(runs),
                 *_step_times(readable),
+                *_busy(runs),
                 *_ties(readable),
                 *_trial_counts(runs),
             ):
@@ -104,8 +105,13 @@ def _unfinished(runs: Iterable[TrialRun]) -> list[str]:
     return messages
 
 
-def _step_times(runs: Iterable[TrialRun]) -> list[str]:
-    """Return a message where the mean seconds per step of trials differ SPREAD-fold or more."""
+def step_time_spread(runs: Iterable[TrialRun]) -> tuple[float, float] | None:
+    """Return the least and the largest mean seconds per step of trials; None where that is usual.
+
+    Args:
+        runs: Readable trials of one entry on one workload. They are odd where the times of two
+            differ SPREAD-fold or more, as on a machine that is busy with other work.
+    """
     times_s = []
     for run in runs:
         if STEP_COLUMN in run.rows and len(run.rows[STEP_COLUMN]) > 1:
@@ -113,9 +119,26 @@ def _step_times(runs: Iterable[TrialRun]) -> list[str]:
             if step > 0 and np.isfinite(time_s / step) and time_s > 0:
                 times_s.append(float(time_s / step))
     if not times_s or max(times_s) < SPREAD * min(times_s):
+        return None
+    return min(times_s), max(times_s)
+
+
+def _step_times(runs: Iterable[TrialRun]) -> list[str]:
+    spread = step_time_spread(runs)
+    if spread is None:
         return []
-    low, high = min(times_s), max(times_s)
+    low, high = spread
     return [f"step times differ {high / low:.1f} times between trials ({low:.3g} to {high:.3g} s)"]
+
+
+def _busy(runs: Iterable[TrialRun]) -> list[str]:
+    """Return a message about trials beside which other processes used the trial's cores."""
+    busy = [run for run in runs if run.is_on_busy_machine]
+    if not busy:
+        return []
+    most = max(run.busy_share for run in busy)
+    trials = "1 trial" if len(busy) == 1 else f"{len(busy)} trials"
+    return [f"busy machine: other processes used up to {most:.0%} of the cores of {trials}"]
 
 
 def _ties(runs: Iterable[TrialRun]) -> list[str]:

@@ -204,7 +204,8 @@ def why_not_estimable(times_SWN: Floats, layout: Layout, over: str) -> str:
             if studies_W[column] < MIN_STUDIES:
                 return f"{layout.workloads[column]} has {studies_W[column]} study; 2 are needed"
     if over != "studies" and len(layout.base) < MIN_WORKLOADS:
-        return f"{len(layout.base)} workloads; {MIN_WORKLOADS} are needed"
+        workloads = "workload" if len(layout.base) == 1 else "workloads"
+        return f"{len(layout.base)} {workloads}; {MIN_WORKLOADS} are needed"
     return ""
 
 

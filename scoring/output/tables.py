@@ -299,5 +299,6 @@ def finding_lines(findings: Sequence[Finding]) -> list[str]:
         lines.append(f"finding: {of_message[0].path}{more}: {message}")
     if len(lines) > MAX_FINDINGS:
         left = len(lines) - MAX_FINDINGS
-        lines = [*lines[:MAX_FINDINGS], f"{left} more kinds of finding: --out DIR or --json"]
+        kinds = "kind" if left == 1 else "kinds"
+        lines = [*lines[:MAX_FINDINGS], f"{left} more {kinds} of finding: --out DIR or --json"]
     return lines

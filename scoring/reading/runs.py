@@ -224,7 +224,17 @@ def _read_trial(path: Path, findings: list[Finding]) -> dict[str, Any]:
         "changes": _changes(flags.get("changes"), path, findings),
         "workload_hash": source if isinstance(source, str) else None,
         "unfinished": unfinished,
+        "busy_share": _busy_share(result.get("resources")),
     }
+
+
+def _busy_share(resources: Any) -> float:
+    """Return the share of the cores that others used, by a result's resources; 0 if not counted."""
+    known = resources if isinstance(resources, dict) else {}
+    used, cores = known.get("other_cores"), known.get("cores")
+    if not (is_number(used) and is_number(cores) and cores > 0):
+        return 0.0
+    return float(used / cores)
 
 
 def _is_scoreable(

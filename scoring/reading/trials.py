@@ -8,6 +8,7 @@ from typing import Any
 from scoring.reading.evaluations import Rows
 
 Changes = Mapping[str, str | float | bool]
+BUSY_SHARE = 0.1  # Of the cores that a trial may use.
 RUNNING, INTERRUPTED = "running", "interrupted"
 
 
@@ -76,6 +77,8 @@ class TrialRun:
         unfinished: 'running' where a process works on the trial, 'interrupted' where this library
             wrote the folder, the trial has no result and no process works on it; None where it has
             ended, and in folders of AlgoPerf.
+        busy_share: The share of the cores that other processes used while the trial ran; 0 where
+            that is not recorded.
         data_fingerprint: A digest of the data the trial was trained on, where it is recorded.
         hyperparameters: The contents of hparams.json.
         flags: What the run saw the submission do that it should not do. A flag is not a verdict
@@ -104,11 +107,17 @@ class TrialRun:
     changes: Changes = dataclasses.field(default_factory=dict)
     workload_hash: str | None = None
     unfinished: str | None = None
+    busy_share: float = 0.0
 
     @property
     def submission_folder(self) -> Path:
         """The folder that holds the studies. Submissions are told apart by it, not by its name."""
         return self.path.parents[2]
+
+    @property
+    def is_on_busy_machine(self) -> bool:
+        """Whether other processes used so much of the cores that it may show in the times."""
+        return self.busy_share >= BUSY_SHARE
 
 
 def grouped(

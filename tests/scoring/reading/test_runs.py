@@ -85,8 +85,8 @@ def test_a_path_that_is_no_folder(tmp_path):
         # The torn number still reads as a number: 0.9 of 0.95.
         (lambda text: text[:-2], 1, "ends in a torn line, which is left out"),
         (lambda text: text + "4.5,3", 2, "ends in a torn line, which is left out"),
-        (lambda text: text + "4.5\n", 2, "1 lines do not have 3 fields and are left out"),
-        (lambda text: text.replace("0.4", "o.4"), 2, "has 1 values that are no numbers"),
+        (lambda text: text + "4.5\n", 2, "1 line does not have 3 fields and is left out"),
+        (lambda text: text.replace("0.4", "o.4"), 2, "has 1 value that is no number"),
         (lambda text: text.replace("0.4", '"0.4'), 2, None),
         (lambda text: text.replace("0.4", ""), 2, None),
         (lambda text: text.replace("\n", "\r\n"), 2, None),
