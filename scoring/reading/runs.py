@@ -230,11 +230,12 @@ def _read_trial(path: Path, findings: list[Finding]) -> dict[str, Any]:
 
 def _busy_share(resources: Any) -> float:
     """Return the share of the cores that others used, by a result's resources; 0 if not counted."""
-    known = resources if isinstance(resources, dict) else {}
-    used, cores = known.get("other_cores"), known.get("cores")
-    if not (is_number(used) and is_number(cores) and cores > 0):
+    if not isinstance(resources, dict):
         return 0.0
-    return float(used / cores)
+    used: Any = resources.get("other_cores")
+    cores: Any = resources.get("cores")
+    is_counted = is_number(used) and is_number(cores) and cores > 0
+    return float(used / cores) if is_counted else 0.0
 
 
 def _is_scoreable(

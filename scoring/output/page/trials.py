@@ -28,24 +28,30 @@ def trials(board: Leaderboard, row: Row, workload: str) -> dict[str, Any] | None
     chosen = {(result.study, result.trial) for result in row.cells[workload].studies}
     names = list(dict.fromkeys(name for run in runs for name in run.hyperparameters))
     head = ["study", "trial", "outcome", "time s", "steps", f"best {target.metric}", *names]
-    rows = []
+    every = []
     for run in runs:
         outcome, time_s, steps = _outcome(board, run)
         known = run.hyperparameters
-        cells = [
-            str(run.study),
-            str(run.trial),
-            outcome,
-            texts.count(time_s),
-            texts.count(steps),
-            _best(run, target),
-            *(texts.foreign(known[name]) if name in known else texts.NONE for name in names),
-        ]
-        is_chosen = (run.study, run.trial) in chosen
-        rows.append({"chosen": is_chosen, "reached": outcome == REACHED, "cells": cells})
-    kept, folded = texts.fold(head, [each["cells"] for each in rows])
-    for each in rows:
-        each["cells"] = [each["cells"][column] for column in kept]
+        every.append(
+            [
+                str(run.study),
+                str(run.trial),
+                outcome,
+                texts.count(time_s),
+                texts.count(steps),
+                _best(run, target),
+                *(texts.foreign(known[name]) if name in known else texts.NONE for name in names),
+            ]
+        )
+    kept, folded = texts.fold(head, every)
+    rows = [
+        {
+            "chosen": (run.study, run.trial) in chosen,
+            "reached": cells[head.index("outcome")] == REACHED,
+            "cells": [cells[column] for column in kept],
+        }
+        for run, cells in zip(runs, every, strict=True)
+    ]
     return {
         "count": texts.plural(len(runs), "trial"),
         "head": [head[column] for column in kept],
