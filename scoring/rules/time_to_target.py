@@ -248,6 +248,6 @@ def _array(
     )
     for index, cells in enumerate(results):
         for column, cell in enumerate(cells):
-            undecided = [place for place, result in enumerate(cell) if result.undecided]
+            undecided = [study for study, result in enumerate(cell) if result.undecided]
             values_SWN[index, column, undecided] = math.nan
     return values_SWN
