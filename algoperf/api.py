@@ -396,7 +396,7 @@ def score(*paths: str | Path, **options: Any) -> ScoreResult:
         *paths: Folders that hold runs, at any depth.
         **options: The fields of `scoring.report.Options`, which are the options of the command:
             rules, targets, tuning_ruleset, suite, held_out, exclude, reference, interval,
-            resamples.
+            resamples, count_unfinished.
 
     Raises:
         UserError: A path holds no runs, or an option names nothing.

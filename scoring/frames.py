@@ -22,7 +22,7 @@ from scoring.benchmarks.benchmark import find_benchmark
 from scoring.benchmarks.suites import read_suite
 from scoring.reading.evaluations import STEP_COLUMN, TIME_COLUMN
 from scoring.reading.runs import read_runs
-from scoring.reading.trials import Target, TrialRun
+from scoring.reading.trials import INTERRUPTED, RUNNING, Target, TrialRun
 from scoring.rules import rules as scoring_rules
 from scoring.rules.rules import BY_THE_RULES, Layout, find_rules
 from scoring.rules.time_to_target import is_readable
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 RUN_COLUMNS = (
     "submission experiment framework workload base_workload changes study trial metric"
     " higher_is_better target budget_s status scoreable evaluations last_time_s last_step best"
-    " hyperparameters settings data_fingerprint workload_hash rows path"
+    " hyperparameters settings data_fingerprint workload_hash rows path unfinished"
 )
 
 Floats = NDArray[np.float64]
@@ -54,7 +54,9 @@ def load_runs(*paths: str | Path) -> "pd.DataFrame":
         validation value); hyperparameters, settings (which must be equal before results are
         compared), data_fingerprint, workload_hash (of the source of a workload from outside of the
         library; else None); rows (a mapping from each column of eval_measurements.csv to
-        its values); path. `.attrs["findings"]` lists whatever was missing, damaged or left out.
+        its values); path; unfinished ('running' or 'interrupted'; None where the trial has ended,
+        and in AlgoPerf's folders). `.attrs["findings"]` lists whatever was missing, damaged or left
+        out.
 
     Raises:
         UserError: A path is not a folder.
@@ -101,6 +103,7 @@ def _row(run: TrialRun) -> dict[str, Any]:
         "workload_hash": run.workload_hash,
         "rows": run.rows,
         "path": str(run.path),
+        "unfinished": run.unfinished,
     }
 
 
@@ -126,8 +129,8 @@ def time_to_target(
     Returns:
         A frame with these columns: pool, submission, workload, base_workload (None unless the
         workload is a held-out variant), study, outcome, time_s (seconds; inf where the target was
-        missed, NaN where there is no readable trial), steps (likewise), trial, evaluation (counted
-        from 0). `.attrs["findings"]` lists the findings.
+        missed, NaN where there is no readable trial or the study is undecided), steps (likewise),
+        trial, evaluation (counted from 0). `.attrs["findings"]` lists the findings.
 
     Raises:
         UserError: The rules are unknown, `targets` or `suite` cannot be read, or both are given.
@@ -203,6 +206,7 @@ def _trial(row: dict[Hashable, Any]) -> TrialRun:
         workload_hash=known("workload_hash"),
         hyperparameters=MappingProxyType(row["hyperparameters"]),
         changes=MappingProxyType(row["changes"]),
+        unfinished=known("unfinished") if "unfinished" in row else None,
     )
 
 
@@ -330,8 +334,9 @@ def _arrays(
         variant_of = {name: base for name, base in base_of.items() if base is not None}
         labels, workloads = sorted(set(part["submission"])), sorted(base_of)
         rows_of: dict[tuple[str, str], list[float]] = {}
+        decided = part[~part["outcome"].isin((RUNNING, INTERRUPTED))]
         for label, workload, time_s in zip(
-            part["submission"], part["workload"], part["time_s"], strict=True
+            decided["submission"], decided["workload"], decided["time_s"], strict=True
         ):
             rows_of.setdefault((label, workload), []).append(float(time_s))
         lists = [[rows_of.get((label, name), []) for name in workloads] for label in labels]

@@ -41,6 +41,8 @@ class Options:
         reference: The submission that speed-ups are relative to; None chooses one.
         interval: The method of the intervals, 'pooled' or 'percentile'.
         resamples: The number of competitions that a bootstrap draws.
+        count_unfinished: Whether trials that are running or interrupted count as they are, as if
+            they had ended.
         strict: Whether a finding of damage makes the command fail.
         command: The command line that the page names as its origin.
     """
@@ -56,6 +58,7 @@ class Options:
     reference: str | None = None
     interval: str = METHODS[0]
     resamples: int = RESAMPLES
+    count_unfinished: bool = False
     strict: bool = False
     command: str = "algoperf score"
 
@@ -170,6 +173,8 @@ def make_boards(
         given = ", ".join(str(path) for path in paths)
         raise errors.UserError(f"no trials in {given}; expected {LAYOUT} at any depth below it")
     runs = exclude(runs, options.exclude)
+    if options.count_unfinished:
+        runs = [dataclasses.replace(run, unfinished=None) for run in runs]
     scored, notes = build_leaderboards(
         runs,
         rules,

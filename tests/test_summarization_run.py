@@ -11,6 +11,41 @@ from algoperf.workload import Generation
 from workloads import xsum
 from workloads.metrics import rouge
 
+HINDI = ["राष्ट्रपति", "ने", "दिल्ली", "में", "कहा", "कि", "वर्षा", "आज", "होगी"]
+
+
+@pytest.mark.slow
+def test_text_of_another_script_is_told_once_and_judged_if_asked(tmp_path, capsys):
+    data = tmp_path / "data"
+    data.mkdir()
+    for split, count in (("train", 16), ("validation", 2), ("test", 2)):
+        rows = [
+            {"document": " ".join(HINDI[row % 5 :]), "summary": HINDI[0]} for row in range(count)
+        ]
+        (data / f"{split}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    words = ["run", "--workload", "xsum", "--submission", "nadamw", "--framework", "pytorch"]
+    words += ["--data", str(data), "--max-steps", "1", "--eval-every-steps", "1"]
+    words += ["--batch-size", "4", "--out", str(tmp_path / "runs")]
+    assert commands.main([*words, "--trials", "2"]) == 0
+    told = capsys.readouterr()
+    assert (told.out + told.err).count("100.0% of the reference texts have none and score 0") == 1
+    place = ("mini-folder", "nadamw", 0, "xsum", "pytorch", 1)
+    flags = run_log.read_flags(run_log.trial_folder(tmp_path / "runs", *place))
+    assert "rouge_tokenizer" not in flags
+    assert "rouge_tokenizer" not in flags["pool"]
+    asked = [*words, "--rouge-tokenizer", "unicode"]
+    assert commands.main(asked) == 2  # never in the folder of runs that are judged otherwise
+    assert 'target.metric: "rouge2", now "rouge2_unicode"' in capsys.readouterr().err
+    assert commands.main([*asked, "--experiment", "other"]) == 0
+    assert "of the reference texts" not in capsys.readouterr().err
+    folder = run_log.trial_folder(tmp_path / "runs", "other", *place[1:])
+    flags = run_log.read_flags(folder)
+    assert flags["rouge_tokenizer"] == flags["pool"]["rouge_tokenizer"] == "unicode"
+    assert (flags["target"]["metric"], flags["target"]["validation"]) == ("rouge2_unicode", None)
+    columns = run_log.evaluations(folder)[0].keys()
+    assert "validation/rouge1_unicode" in columns
+    assert "validation/rouge1" not in columns
+
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("optimised")

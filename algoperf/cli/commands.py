@@ -182,6 +182,7 @@ def score_command(arguments: argparse.Namespace) -> int:
         reference=arguments.reference,
         interval=arguments.interval,
         resamples=arguments.resamples,
+        count_unfinished=arguments.count_unfinished,
         strict=arguments.strict,
         command=shlex.join(["algoperf", *sys.argv[1:]]),
     )

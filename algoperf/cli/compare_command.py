@@ -27,7 +27,7 @@ OWN_OPTIONS = frozenset(
     for name in (
         *("workload", "submission", "framework", "scale", "data", "pretrained", "batch-size"),
         *("seed", "studies", "trials", "trial-range", "max-steps", "eval-every-steps", "until"),
-        *("experiment", "out", "json", "skip-bad-rows", "suite", "save-model"),
+        *("experiment", "out", "json", "skip-bad-rows", "suite", "save-model", "rouge-tokenizer"),
         *("threads", "overwrite", "name", "save-best"),
     )
 )

@@ -182,6 +182,12 @@ def _add_score(commands: Any, function: Command) -> None:
         metavar="N",
         help="competitions to draw (default: %(default)s)",
     )
+    add(
+        "--count-unfinished",
+        action="store_true",
+        help="count trials that are running or interrupted as if they had ended (default: a study "
+        "that such a trial may still decide is left out of medians)",
+    )
     add("--out", type=Path, metavar="DIR", help="write CSV files, plots and report.html there")
     add("--json", action="store_true", help="print JSON instead of tables")
     add("--strict", action="store_true", help="exit with 1 where logs are damaged or incomplete")

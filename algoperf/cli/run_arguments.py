@@ -16,7 +16,14 @@ from algoperf.cli.argument_types import (
     words_or_path,
 )
 from algoperf.errors import UserError
-from algoperf.study.request import DEFAULT_OUT, RULESETS, UNTIL, RunRequest, combine
+from algoperf.study.request import (
+    DEFAULT_OUT,
+    ROUGE_TOKENIZERS,
+    RULESETS,
+    UNTIL,
+    RunRequest,
+    combine,
+)
 
 
 def declare(run: argparse.ArgumentParser) -> None:
@@ -57,6 +64,12 @@ def declare(run: argparse.ArgumentParser) -> None:
         help="or both, with a comma (default: the one that the submission serves; jax if both)",
     )
     add_rows(run)
+    add(
+        "--rouge-tokenizer",
+        choices=ROUGE_TOKENIZERS,
+        help="what words ROUGE counts: unicode those of any script, as rouge1_unicode and so on, "
+        "without a target (default: rouge-score's, of a-z and 0-9 alone; docs/targets.md)",
+    )
     add(
         "--drop-duplicates",
         action="store_true",

@@ -15,6 +15,7 @@ PAD, MASK = "<pad>", "<mask>"
 BART_SPECIAL = ("<s>", PAD, "</s>", "<unk>")
 BEGIN_ID, PAD_ID, END_ID, UNKNOWN_ID = range(len(BART_SPECIAL))
 START_ID = END_ID  # with which BART's decoder is started
+RESERVED = frozenset({*BART_SPECIAL, MASK, "<|endoftext|>"})  # of which a text has none
 
 
 def train_byte_pair(
@@ -52,10 +53,11 @@ def of_decoder(
     folder of one that was trained.
     """
     if kind == "trained":
-        return train_byte_pair(texts, vocab_size), 0
+        return _of_texts(train_byte_pair(texts, vocab_size)), 0
     if kind != "gpt2":
-        return read_trained(kind, (PAD,)), 0
-    return read_gpt2(None if source in ("builtin", "hub") else Path(source)), GPT2_END_ID
+        return _of_texts(read_trained(kind, (PAD,))), 0
+    read = read_gpt2(None if source in ("builtin", "hub") else Path(source))
+    return _of_texts(read), GPT2_END_ID
 
 
 def of_encoder(
@@ -72,9 +74,23 @@ def of_encoder(
         tokenizer = read_trained(kind, BART_SPECIAL)
     else:
         tokenizer = read_bart(None if source in ("builtin", "hub") else Path(source))
+    return _of_texts(tokenizer)
+
+
+def _of_texts(tokenizer: "Tokenizer") -> "Tokenizer":
+    """The tokenizer, so that it gives all tokens of a text and no others: a text that says '<pad>'
+    has no padding inside.
+    """
     tokenizer.no_truncation()
     tokenizer.no_padding()
-    tokenizer.encode_special_tokens = True  # a text that says '<pad>' has no padding inside
+    added = tokenizer.get_added_tokens_decoder()
+    unmarked = [
+        token.content
+        for token in added.values()
+        if token.content in RESERVED and not token.special  # as some files have them
+    ]
+    tokenizer.add_special_tokens(unmarked)
+    tokenizer.encode_special_tokens = True
     return tokenizer
 
 

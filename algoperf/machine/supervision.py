@@ -158,7 +158,12 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def is_locked(folder: Path) -> bool:
-    """Return whether a process works on the trial of a folder just now."""
+    """Return whether a process works on the trial of a folder just now.
+
+    Nothing is written. It is seen on the same machine alone, unless the file system shares its
+    locks; a folder that is not there, or a file system without locks, has none. Whoever begins to
+    work at the very moment of this look tries again (see `locked`).
+    """
     try:
         descriptor = os.open(folder, os.O_RDONLY)
     except OSError:

@@ -57,6 +57,7 @@ POOLED = (
     "skip_bad_rows",
     "drop_duplicates",
     "balance",
+    "rouge_tokenizer",
     "versions",
     "hardware",
 )
@@ -405,7 +406,7 @@ def _numbers(row: Mapping[str, str]) -> dict[str, float]:
 def _rows(path: Path) -> Iterator[dict[str, float]]:
     if not path.is_file():
         return
-    lines = path.read_text().splitlines(keepends=True)
+    lines = path.read_text("utf-8-sig").splitlines(keepends=True)
     # A line without its end was cut short by a crash.
     for row in csv.DictReader(line for line in lines if line.endswith("\n")):
         yield _numbers(row)
@@ -440,7 +441,7 @@ def read_json(path: Path) -> dict[str, Any] | None:
         None where there is no file, it is no JSON, or it holds something else than an object.
     """
     try:
-        value = json.loads(path.read_text())
+        value = json.loads(path.read_bytes())  # with a byte order mark or without
     except (OSError, ValueError):
         return None
     return value if isinstance(value, dict) else None

@@ -12,6 +12,7 @@ from algoperf.errors import UserError, choose
 
 RULESETS = ("external", "self")
 UNTIL = ("validation", "test", "end")
+ROUGE_TOKENIZERS = ("unicode",)  # beside rouge-score's own, which is the default
 SCALE = "mini"  # where none is given
 DEFAULT_OUT = Path("runs")
 
@@ -30,6 +31,7 @@ class RunRequest:
         scale: The size of model and data, a name among the workload's scales.
         data: 'builtin', 'hub' or a folder; None for the scale's own source.
         skip_bad_rows: Count rows that cannot be read, and go on.
+        rouge_tokenizer: 'unicode' to count words of any script; None for rouge-score's.
         drop_duplicates: Leave out training rows that repeat, or that another split has too.
         balance: Leave out training rows until every class has as many.
         pretrained: A folder of saved weights, or a name on the hub, to start from.
@@ -78,6 +80,7 @@ class RunRequest:
     scale: str = SCALE
     data: str | None = None
     skip_bad_rows: bool = False
+    rouge_tokenizer: str | None = None
     drop_duplicates: bool = False
     balance: bool = False
     pretrained: str | None = None
@@ -207,5 +210,6 @@ _CHECKS: Mapping[str, Callable[[str, Any], None]] = {
     "tuning_ruleset": _one_of(*RULESETS),
     "precision": _one_of(*PRECISIONS),
     "until": _one_of(*UNTIL),
+    "rouge_tokenizer": _one_of(*ROUGE_TOKENIZERS),
     **dict.fromkeys(("out", "save_model", "save_best"), _path),
 }

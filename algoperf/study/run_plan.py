@@ -15,6 +15,7 @@ from algoperf.study import carbon, outcome, study, wandb_run
 from algoperf.study.companions import Companion, Companions
 from algoperf.study.request import RunRequest
 from algoperf.submission import copies, loading, search_space
+from algoperf.trial import choices
 from algoperf.trial.plan import TrialPlan
 from algoperf.workload import catalogue, outside, pretrained
 
@@ -199,6 +200,7 @@ def make(request: RunRequest, command: str = "", show_progress: bool = False) ->
         base_workload=definition.base,
         changes=dict(definition.changes),
         skip_bad_rows=request.skip_bad_rows,
+        rouge_tokenizer=request.rouge_tokenizer,
         drop_duplicates=request.drop_duplicates,
         balance=request.balance,
         keep_going=request.keep_going,
@@ -214,6 +216,12 @@ def make(request: RunRequest, command: str = "", show_progress: bool = False) ->
         workload_folder=None if definition.reference == definition.name else definition.reference,
         workload_hash=None if definition.outside is None else definition.outside.source_hash,
     )
+    if trial.rouge_tokenizer is not None:
+        judged = choices.judged(trial, definition)
+        notes.append(
+            f"{definition.name}: judged by {', '.join(judged.metrics)}, which count words of any "
+            "script and have no target"
+        )
     trial.computation.check_form(is_full_form=outline.is_full_form)
     return RunPlan(trial, outline, chosen, tuple(notes), _companions(request), request)
 

@@ -24,7 +24,8 @@ def unmet(submission: Path) -> list[str]:
     if not file.is_file():
         return []
     texts = (
-        line.partition("#")[0].strip() for line in file.read_text("utf-8", "replace").split("\n")
+        line.partition("#")[0].strip()
+        for line in file.read_text("utf-8-sig", "replace").split("\n")
     )
     return [reason for text in texts if text and (reason := _unmet(text)) is not None]
 

@@ -110,7 +110,7 @@ def read(path: str | Path) -> SearchSpace:
         UserError: The file cannot be read or is no search space; the message names the place in it.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = Path(path).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not UTF-8 text"
         raise UserError(f"search space {path}: {reason}; give a JSON file") from error
@@ -169,7 +169,7 @@ def repeated_text(file: Path | None) -> str:
     if file is None:
         return ""
     try:
-        json.loads(file.read_text(encoding="utf-8"), object_pairs_hook=note)
+        json.loads(file.read_text(encoding="utf-8-sig"), object_pairs_hook=note)
     except (OSError, ValueError):  # Reading the space for the trial reports it.
         return ""
     names = ", ".join(sorted(repeated))

@@ -157,6 +157,7 @@ def look_up(plan: TrialPlan) -> Subject:
     """Find the workload of a plan, and its scale for the plan's rows and weights."""
     definition = catalogue.find(plan.workload_reference, plan.suite)
     outside.check_unchanged(definition, plan.workload_hash)
+    definition = choices.judged(plan, definition)
     scale = definition.scales[plan.scale].on(plan.source_kind)
     if plan.pretrained is not None:
         scale = pretrained.starting_from(definition, plan.pretrained, scale)
@@ -264,6 +265,9 @@ def open_folder(
     )
     if warning is not None:
         _say(report, warning)
+    if not any(folder.parents[2].glob(f"study_*/{folder.parent.name}/trial_*/flags_*.json")):
+        for remark in subject.definition.remarks(bound.data):  # of all trials the first says it
+            _say(report, remark)
     meta = {**choices.meta(plan, flags, bound.data, subject.scale), "memory": room}
     begun_before = log.begin(flags, meta, point)
     log.copy_source(loaded.source_files)

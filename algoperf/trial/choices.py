@@ -127,9 +127,18 @@ def choose_batch_size(
     return scale.batch_size, f"{reason}; the workload's own batch size {scale.batch_size} is taken"
 
 
+def judged(plan: TrialPlan, definition: workload.WorkloadDefinition) -> workload.WorkloadDefinition:
+    """Return the workload with the metrics that the plan asks for."""
+    has_all = plan.rouge_tokenizer is None or definition.target_metric.endswith(
+        f"_{plan.rouge_tokenizer}"
+    )
+    return definition if has_all else definition.counting(str(plan.rouge_tokenizer))
+
+
 def goal(plan: TrialPlan, definition: workload.WorkloadDefinition, scale: workload.Scale) -> Goal:
-    """Return the target that the trial has to reach."""
-    target = scale.targets.get(plan.source_kind)
+    """Return the target that the trial has to reach; none by metrics other than the workload's."""
+    definition = judged(plan, definition)
+    target = scale.targets.get(plan.source_kind) if plan.rouge_tokenizer is None else None
     return Goal(
         definition.target_metric,
         definition.higher_is_better,

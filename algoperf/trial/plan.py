@@ -41,6 +41,7 @@ class TrialPlan:
     base_workload: str | None = None  # what the workload is a variant of,
     changes: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # and in what it differs
     skip_bad_rows: bool = False
+    rouge_tokenizer: str | None = None  # 'unicode', else that of rouge-score
     drop_duplicates: bool = False
     balance: bool = False
     keep_going: bool = False
@@ -101,7 +102,7 @@ class TrialPlan:
         names = (
             *("pretrained", "skip_bad_rows", "drop_duplicates", "balance", "keep_going"),
             *("base_workload", "changes", "checkpoint_activations"),
-            *("workload_folder", "workload_hash"),
+            *("workload_folder", "workload_hash", "rouge_tokenizer"),
         )
         chosen = {name: getattr(self, name) for name in names}
         chosen["accumulate"] = self.accumulate if self.accumulate > 1 else None

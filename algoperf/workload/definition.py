@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from algoperf import spec
-from algoperf.errors import choose
+from algoperf.errors import UserError, choose
 from algoperf.workload import metric
 from algoperf.workload.rows import FINGERPRINT_DIGITS, ArrayRows, Arrays, Rows, as_rows
 
@@ -241,6 +241,43 @@ class WorkloadDefinition:
             f"target metric of workload {self.name}", self.target_metric, ["loss", *self.metrics]
         )
         return {name: known[name] for name in self.metrics}
+
+    def counting(self, tokenizer: str) -> "WorkloadDefinition":
+        """Return the workload with its metrics of words counted by another tokenizer.
+
+        A metric is renamed to `<name>_<tokenizer>` where there is one. There is no target: those of
+        the workload are values of its own metrics.
+
+        Raises:
+            UserError: The workload has no metric that has such a name too.
+        """
+        known = metric.shared(self.generates_text)
+        renamed = {
+            name: f"{name}_{tokenizer}" for name in self.metrics if f"{name}_{tokenizer}" in known
+        }
+        if not renamed:
+            raise UserError(f"--rouge-tokenizer: {self.name} has no metric of words")
+        scales = {
+            name: dataclasses.replace(
+                scale,
+                targets={},
+                real=None if scale.real is None else dataclasses.replace(scale.real, targets={}),
+            )
+            for name, scale in self.scales.items()
+        }
+        return dataclasses.replace(
+            self,
+            metrics=tuple(renamed.get(name, name) for name in self.metrics),
+            target_metric=renamed.get(self.target_metric, self.target_metric),
+            scales=scales,
+        )
+
+    def remarks(self, data: "Data") -> list[str]:
+        """Return what the metrics have to say of the texts that a run will be judged by."""
+        if data.text is None:
+            return []
+        references = [text for split in SPLITS[1:] for text in data.text.references[split]]
+        return metric.remarks(self.accumulators.values(), references)
 
     def check_metrics(self) -> None:
         """Check what the facts name as metrics.

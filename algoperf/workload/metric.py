@@ -12,7 +12,7 @@ import dataclasses
 import importlib
 import math
 import pkgutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -87,6 +87,15 @@ class TextAccumulator(Protocol):
 
 
 Start = Callable[[int], Any]  # the number of rows -> `Accumulator` or `TextAccumulator`
+
+
+def remarks(starts: Iterable[Start], references: Sequence[str]) -> list[str]:
+    """Return what metrics of texts have to say of the references before they judge; each once.
+
+    A metric that may have something to say is started by an object with a method `remark`.
+    """
+    asked = dict.fromkeys(start.remark for start in starts if hasattr(start, "remark"))
+    return [text for text in (remark(references) for remark in asked) if text]
 
 
 def shared(of_texts: bool) -> dict[str, Start]:

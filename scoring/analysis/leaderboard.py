@@ -19,7 +19,13 @@ from scoring.reading.runs import check_metrics
 from scoring.reading.trials import Finding, Target, TrialRun
 from scoring.rules import rules as scoring_rules
 from scoring.rules.rules import BY_THE_RULES, CREDITED, Layout, Rules
-from scoring.rules.time_to_target import REACHED, StudyResult, study_results
+from scoring.rules.time_to_target import (
+    REACHED,
+    StudyResult,
+    steps_of,
+    study_results,
+    times_of,
+)
 
 Floats = NDArray[np.float64]
 
@@ -30,7 +36,8 @@ class Cell:
 
     Attributes:
         studies: The result of each study.
-        median_time_s: The median time to target in seconds; inf where the target was missed.
+        median_time_s: The median time to target in seconds; inf where the target was missed, NaN
+            where no study is decided.
         median_steps: The median number of steps to the target; inf where it was missed.
         ratio: The ratio to the fastest credited time; inf without credit, NaN for a held-out
             variant.
@@ -48,6 +55,11 @@ class Cell:
     def studies_reached(self) -> int:
         """The number of studies in which the target was reached."""
         return sum(result.outcome == REACHED for result in self.studies)
+
+    @property
+    def undecided(self) -> bool:
+        """Whether no study is decided, as its trials are running or interrupted."""
+        return bool(self.studies) and all(result.undecided for result in self.studies)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -87,8 +99,8 @@ class Leaderboard:
         layout: The meaning of the columns of the arrays.
         rows: The entries, best first.
         times_SWN: Array (S, W, N) of seconds to the target in each study: inf where it was missed,
-            NaN where there is no such study. Studies without a readable trial are inf or NaN as the
-            rules demand.
+            NaN where there is no such study or it is undecided. Studies without a readable trial
+            are inf or NaN as the rules demand.
         steps_SWN: The same for steps to the target.
         ratios: Array (S, B) of ratios to the fastest credited time; inf where there is no credit.
         ignored: Held-out variants that would count, had the caller not excluded all variants.
@@ -269,12 +281,7 @@ def _scored(
 ) -> Leaderboard:
     """Return the leaderboard of `entries`, scored and ranked from `results` in the same order."""
     ordered = [[cells[name] for name in layout.workloads] for cells in results]
-    times_SWN = scoring_rules.study_array(
-        [[[r.time_s for r in cell] for cell in cells] for cells in ordered], rules
-    )
-    steps_SWN = scoring_rules.study_array(
-        [[[r.step for r in cell] for cell in cells] for cells in ordered], rules
-    )
+    times_SWN, steps_SWN = times_of(ordered, rules), steps_of(ordered, rules)
     logged_SW = np.array(
         [[not all(r.absent for r in cell) for cell in cells] for cells in ordered], bool
     )

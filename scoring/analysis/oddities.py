@@ -6,7 +6,7 @@ import numpy as np
 
 from scoring.benchmarks.pools import Entry
 from scoring.reading.evaluations import STEP_COLUMN, TIME_COLUMN
-from scoring.reading.trials import Finding, TrialRun, grouped
+from scoring.reading.trials import INTERRUPTED, RUNNING, Finding, TrialRun, grouped
 from scoring.rules.time_to_target import ended_early, is_readable, time_to_target
 
 SPREAD = 2.0  # Step times of an entry on a workload are odd from this multiple of the fastest on.
@@ -15,9 +15,10 @@ SPREAD = 2.0  # Step times of an entry on a workload are odd from this multiple 
 def find_oddities(entries: Iterable[Entry]) -> list[Finding]:
     """Return findings about everything unusual in the runs of each entry; none is of damage.
 
-    They are about runs that were flagged; submission times that go back; trials that ended early
-    without a result; step times that differ between trials; trials that tie, so that the order of
-    folders would decide; and studies with different numbers of trials.
+    They are about runs that were flagged; submission times that go back; targets that were met
+    after exactly 0 seconds; trials that ended early without a result; step times that differ
+    between trials; trials that tie, so that the order of folders would decide; and studies with
+    different numbers of trials.
     """
     findings = []
     for entry in entries:
@@ -26,8 +27,11 @@ def find_oddities(entries: Iterable[Entry]) -> list[Finding]:
             for message in (
                 *_flagged(runs),
                 *_clocks(readable),
+                *_instant(readable),
                 *_early(readable),
+                *_unfinished(runs),
                 *_step_times(readable),
+                *_busy(runs),
                 *_ties(readable),
                 *_trial_counts(runs),
             ):
@@ -51,6 +55,21 @@ def _clocks(runs: Iterable[TrialRun]) -> list[str]:
     return [f"the submission time goes back in {', '.join(back)}"] if back else []
 
 
+def _instant(runs: Iterable[TrialRun]) -> list[str]:
+    """Return a message about trials that meet their target after exactly 0 seconds.
+
+    It is a time as any other, but no ratio to it exists, so that every other submission is cut off.
+    """
+    instant = [
+        _name(run)
+        for run in runs
+        if run.target is not None and time_to_target(run.rows, run.target).time_s == 0
+    ]
+    if not instant:
+        return []
+    return [f"the target is met after 0 s of submission time in {', '.join(instant)}"]
+
+
 def _early(runs: Iterable[TrialRun]) -> list[str]:
     """Return a message about killed trials that ended far from the target and from the budget.
 
@@ -61,6 +80,7 @@ def _early(runs: Iterable[TrialRun]) -> list[str]:
         float(run.rows[TIME_COLUMN][-1] / run.budget_s)
         for run in runs
         if run.status is None
+        and run.unfinished is None
         and run.budget_s is not None
         and run.target is not None
         and not time_to_target(run.rows, run.target, run.budget_s).reached
@@ -72,8 +92,26 @@ def _early(runs: Iterable[TrialRun]) -> list[str]:
     return [f"{trials} ended early without the target, at {100 * max(shares):.2g} % of the budget"]
 
 
-def _step_times(runs: Iterable[TrialRun]) -> list[str]:
-    """Return a message where the mean seconds per step of trials differ SPREAD-fold or more."""
+def _unfinished(runs: Iterable[TrialRun]) -> list[str]:
+    """Return a message about the trials that are running, and one about those interrupted."""
+    messages = []
+    for state, more in ((RUNNING, ""), (INTERRUPTED, " (the same command goes on)")):
+        names = [_name(run) for run in runs if run.unfinished == state]
+        if names:
+            messages.append(
+                f"{state}{more}: {', '.join(names)}; a study that may still be decided is left "
+                "out of medians, but with --count-unfinished"
+            )
+    return messages
+
+
+def step_time_spread(runs: Iterable[TrialRun]) -> tuple[float, float] | None:
+    """Return the least and the largest mean seconds per step of trials; None where that is usual.
+
+    Args:
+        runs: Readable trials of one entry on one workload. They are odd where the times of two
+            differ SPREAD-fold or more, as on a machine that is busy with other work.
+    """
     times_s = []
     for run in runs:
         if STEP_COLUMN in run.rows and len(run.rows[STEP_COLUMN]) > 1:
@@ -81,9 +119,26 @@ def _step_times(runs: Iterable[TrialRun]) -> list[str]:
             if step > 0 and np.isfinite(time_s / step) and time_s > 0:
                 times_s.append(float(time_s / step))
     if not times_s or max(times_s) < SPREAD * min(times_s):
+        return None
+    return min(times_s), max(times_s)
+
+
+def _step_times(runs: Iterable[TrialRun]) -> list[str]:
+    spread = step_time_spread(runs)
+    if spread is None:
         return []
-    low, high = min(times_s), max(times_s)
+    low, high = spread
     return [f"step times differ {high / low:.1f} times between trials ({low:.3g} to {high:.3g} s)"]
+
+
+def _busy(runs: Iterable[TrialRun]) -> list[str]:
+    """Return a message about trials beside which other processes used the trial's cores."""
+    busy = [run for run in runs if run.is_on_busy_machine]
+    if not busy:
+        return []
+    most = max(run.busy_share for run in busy)
+    trials = "1 trial" if len(busy) == 1 else f"{len(busy)} trials"
+    return [f"busy machine: other processes used up to {most:.0%} of the cores of {trials}"]
 
 
 def _ties(runs: Iterable[TrialRun]) -> list[str]:

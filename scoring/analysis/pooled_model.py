@@ -5,7 +5,9 @@ own; otherwise the logarithm of its time is normal around the cell's mean. Three
 determine neither well, so cells lend strength to each other: the probabilities are beta-binomial,
 with a prior fitted to all cells by the method of moments, and the variances are shrunk towards the
 pooled variance, which weighs as much as PRIOR_STUDIES degrees of freedom. Where nearly every cell
-always or never misses, as in real leaderboards, the fitted prior leaves the cells apart.
+always or never misses, as in real leaderboards, the fitted prior leaves the cells apart. A time of
+exactly 0 seconds has no logarithm: a study that reaches its target takes 0 seconds with the share
+that it did in its cell, and only positive times are fitted.
 
 Legend: R resamples, S submissions, W workloads, N studies.
 """
@@ -32,6 +34,8 @@ class StudyModel:
             seconds.
         spread_SW: Array (S, W): standard deviation of the logarithm of the time.
         p_miss_SW: Array (S, W): the probability that a study misses its target.
+        p_zero_SW: Array (S, W): the probability that a study which reaches its target takes exactly
+            0 seconds.
         studies_SWN: Array (S, W, N studies): which studies a fresh competition has.
         freedom: The degrees of freedom of the pooled variance.
     """
@@ -39,6 +43,7 @@ class StudyModel:
     log_time_SW: Floats
     spread_SW: Floats
     p_miss_SW: Floats
+    p_zero_SW: Floats
     studies_SWN: NDArray[np.bool_]
     freedom: int
 
@@ -57,6 +62,9 @@ class StudyModel:
         times *= self.spread_SW[..., None]
         times += self.log_time_SW[..., None]
         np.exp(times, out=times)
+        # Zeros are drawn only where there are any, so that other draws stay the same.
+        if self.p_zero_SW.any():
+            times[generator.random(shape) < self.p_zero_SW[..., None]] = 0.0
         times[generator.random(shape) < self.p_miss_SW[..., None]] = np.inf
         times[:, ~self.studies_SWN] = np.nan
         return times
@@ -69,20 +77,22 @@ def fit(times_SWN: Floats) -> StudyModel:
         times_SWN: Array (S submissions, W workloads, N studies) of times in seconds; inf is a
             missed study, NaN is no study.
     """
-    reached_SWN = np.isfinite(times_SWN) & (times_SWN > 0)
     present_SWN = ~np.isnan(times_SWN)
-    hits_SW = reached_SWN.sum(axis=-1)
-    log_SWN = np.log(np.where(reached_SWN, times_SWN, 1.0))
-    mean_SW = log_SWN.sum(axis=-1) / np.maximum(hits_SW, 1)
-    squares_SW = np.where(reached_SWN, (log_SWN - mean_SW[..., None]) ** 2, 0.0).sum(axis=-1)
-    freedom_SW = np.maximum(hits_SW - 1, 0)
+    hits_SW = np.isfinite(times_SWN).sum(axis=-1)
+    timed_SWN = np.isfinite(times_SWN) & (times_SWN > 0)
+    timed_SW = timed_SWN.sum(axis=-1)
+    log_SWN = np.log(np.where(timed_SWN, times_SWN, 1.0))
+    mean_SW = log_SWN.sum(axis=-1) / np.maximum(timed_SW, 1)
+    squares_SW = np.where(timed_SWN, (log_SWN - mean_SW[..., None]) ** 2, 0.0).sum(axis=-1)
+    freedom_SW = np.maximum(timed_SW - 1, 0)
     pooled = squares_SW.sum() / max(1, freedom_SW.sum())
     variance_SW = (squares_SW + PRIOR_STUDIES * pooled) / (freedom_SW + PRIOR_STUDIES)
-    log_time_SW, known_SW = _fill(mean_SW, hits_SW > 0)
+    log_time_SW, known_SW = _fill(mean_SW, timed_SW > 0)
     p_miss_SW = _miss_probabilities(present_SWN.sum(axis=-1), hits_SW)
-    p_miss_SW = np.where(known_SW, p_miss_SW, 1.0)
+    p_miss_SW = np.where(known_SW | (hits_SW > 0), p_miss_SW, 1.0)
+    p_zero_SW = (hits_SW - timed_SW) / np.maximum(hits_SW, 1)
     spread_SW, freedom = np.sqrt(variance_SW), int(freedom_SW.sum())
-    return StudyModel(log_time_SW, spread_SW, p_miss_SW, present_SWN, freedom)
+    return StudyModel(log_time_SW, spread_SW, p_miss_SW, p_zero_SW, present_SWN, freedom)
 
 
 def t_quantile(freedom: int) -> float:
@@ -98,10 +108,10 @@ def t_quantile(freedom: int) -> float:
 
 
 def _fill(mean_SW: Floats, reached_SW: NDArray[np.bool_]) -> tuple[Floats, NDArray[np.bool_]]:
-    """Fill in the log times of cells that never reached, from the effects of their row and column.
+    """Fill in the log times of cells without a positive time, from effects of row and column.
 
-    A submission or a workload without any reached cell stays unknown: it always misses. The second
-    array says which cells are known.
+    A cell in whose row or whose column nobody has a positive time stays unknown: it always misses,
+    unless it reached in 0 seconds itself. The second array says which cells are known.
     """
     count_W = np.maximum(reached_SW.sum(axis=0), 1)
     workload_W = np.where(reached_SW, mean_SW, 0.0).sum(axis=0) / count_W

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from scoring.analysis.leaderboard import Cell, Leaderboard, Row
 from scoring.reading.trials import Changes, changes_told
+from scoring.rules.rules import UNFINISHED
 from scoring.rules.time_to_target import MISSING, REACHED
 
 ALL_AXES = "all"
@@ -27,7 +28,7 @@ class VariantResult:
         base: The name of its base workload.
         changes: The new value of each axis that the variant changes.
         outcome: 'base not reached', whatever happened on the variant; otherwise how the variant
-            ended: 'reached', 'not reached' or 'no logs'.
+            ended: 'reached', 'not reached', 'unfinished' or 'no logs'.
         base_time_s: Median seconds to the target of the base workload; inf where it was missed, NaN
             where there is no study.
         time_s: The same for the variant.
@@ -180,6 +181,8 @@ def _outcome(of_base: Cell, own: Cell) -> str:
         return BASE_NOT_REACHED
     if math.isfinite(own.median_time_s):
         return REACHED
+    if own.undecided:
+        return UNFINISHED
     logged = any(result.outcome != MISSING for result in own.studies)
     return NOT_REACHED if logged else NO_LOGS
 

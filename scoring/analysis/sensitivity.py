@@ -4,7 +4,7 @@ Legend: S submissions, W workloads, B base workloads, N studies, K trials of a s
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,14 @@ from scoring.reading.evaluations import TIME_COLUMN
 from scoring.reading.trials import Target, TrialRun
 from scoring.rules import rules as scoring_rules
 from scoring.rules.rules import Layout
-from scoring.rules.time_to_target import EARLY, is_readable, study_results, time_to_target
+from scoring.rules.time_to_target import (
+    EARLY,
+    StudyResult,
+    is_readable,
+    study_results,
+    time_to_target,
+    times_of,
+)
 
 Floats = NDArray[np.float64]
 
@@ -185,7 +192,7 @@ def target_sweep(board: Leaderboard, changes: tuple[float, ...] = TARGET_CHANGES
     """
     scores, unknown = [], []
     for change in changes:
-        times: list[list[list[float]]] = []
+        times: list[list[Sequence[StudyResult]]] = []
         stopped = 0
         for row in board.rows:
             times.append([])
@@ -198,10 +205,10 @@ def target_sweep(board: Leaderboard, changes: tuple[float, ...] = TARGET_CHANGES
                 results = study_results(
                     runs, [result.study for result in row.cells[name].studies], board.rules
                 )
-                times[-1].append([result.time_s for result in results])
+                times[-1].append(results)
                 if change > 0:
                     stopped += sum(_is_unknown(run) for run in runs)
-        times_SWN = scoring_rules.study_array(times, board.rules)
+        times_SWN = times_of(times, board.rules)
         scores.append(scoring_rules.scores(times_SWN, board.layout, board.rules))
         unknown.append(stopped)
     return TargetSweep(tuple(changes), np.array(scores), tuple(unknown))

@@ -34,7 +34,9 @@ class Speedups:
             are NaN in `by_workload_SB`.
         interval: Array (S, 2): the ends of the 95 % interval of the mean; NaN where not estimable.
         by_workload_SB: Array (S, B base workloads) of ratios of times. A miss counts at the budget;
-            the ratio is NaN where both sides missed the target, or one did and no budget is known.
+            the ratio is NaN where both sides missed the target, where one did and no budget is
+            known, where one took exactly 0 seconds and the other did not, and where no study of
+            one is decided.
         censored_SB: For each ratio, '<=' where the submission missed (its time is at least the
             budget, so the ratio is an upper bound), '>=' where the reference missed, '' where
             neither did.
@@ -98,14 +100,24 @@ def speedups(board: Leaderboard, reference: str, *, seed: int = 0) -> Speedups:
     medians_SB = scoring_rules.base_columns(
         scoring_rules.median_over_studies(board.times_SWN), board.layout
     )
+    undecided_SB = np.array(
+        [
+            [row.cells[name].undecided for name in board.benchmark.base_workloads]
+            for row in board.rows
+        ],
+        bool,
+    )
+    unknown_SB = undecided_SB | undecided_SB[index]
     logs_SB = _log_ratios(medians_SB, medians_SB[index], budgets_B)
+    logs_SB[unknown_SB] = np.nan
     mean_S = _mean(logs_SB)
     interval = np.full((len(mean_S), 2), np.nan)
     if not why_not_estimable(board.times_SWN, board.layout, "studies"):
         model = fit(board.times_SWN)
         drawn_RSW = pooled_medians(model, RESAMPLES, np.random.default_rng(seed))
         drawn_RSB = scoring_rules.base_columns(drawn_RSW, board.layout)
-        drawn_RS = _mean(_log_ratios(drawn_RSB, drawn_RSB[:, index, None], budgets_B))
+        drawn_logs_RSB = _log_ratios(drawn_RSB, drawn_RSB[:, index, None], budgets_B)
+        drawn_RS = _mean(np.where(unknown_SB, np.nan, drawn_logs_RSB))
         spread_S = _spread(drawn_RS)
         half_S1 = t_quantile(model.freedom) * spread_S[:, None]
         interval = np.exp(mean_S[:, None] + half_S1 * [-1, 1])
@@ -126,12 +138,15 @@ def _budget_s(board: Leaderboard, workload: str) -> float:
 
 
 def _log_ratios(own: Floats, reference: Floats, budgets_B: Floats) -> Floats:
-    """Return log(reference / own), where a miss counts at the budget; NaN where both missed."""
+    """Return log(reference / own), where a miss counts at the budget; NaN where both missed.
+
+    Equal times have the ratio 1, those of exactly 0 seconds too; no other time has a ratio to 0.
+    """
     missed = ~np.isfinite(own) & ~np.isfinite(reference)
     with np.errstate(divide="ignore", invalid="ignore"):
         own = np.where(np.isfinite(own), own, budgets_B)
         reference = np.where(np.isfinite(reference), reference, budgets_B)
-        logs = np.log(reference) - np.log(own)
+        logs = np.where(own == reference, 0.0, np.log(reference) - np.log(own))
     return np.where(missed | ~np.isfinite(logs), np.nan, logs)
 
 

@@ -83,10 +83,17 @@ class Bootstrap:
 
     @property
     def p_first(self) -> Floats:
-        """The share of resamples in which each submission is first or ties for it, array (S,)."""
+        """The probability that each submission is first, array (S,).
+
+        It is the share of resamples. Those that tie for the first place share it evenly, and nobody
+        is first where every score is 0, as all missed.
+        """
         if self.not_estimable:
             return np.full(len(self.scores_S), np.nan)
-        return np.asarray((self.ranks == 1).mean(axis=0), np.float64)
+        first_RS = (self.ranks == 1) & (self.scores_RS > 0)
+        return np.asarray(
+            (first_RS / np.maximum(first_RS.sum(axis=1, keepdims=True), 1)).mean(axis=0), np.float64
+        )
 
     @property
     def p_beats(self) -> Floats:
@@ -197,7 +204,8 @@ def why_not_estimable(times_SWN: Floats, layout: Layout, over: str) -> str:
             if studies_W[column] < MIN_STUDIES:
                 return f"{layout.workloads[column]} has {studies_W[column]} study; 2 are needed"
     if over != "studies" and len(layout.base) < MIN_WORKLOADS:
-        return f"{len(layout.base)} workloads; {MIN_WORKLOADS} are needed"
+        workloads = "workload" if len(layout.base) == 1 else "workloads"
+        return f"{len(layout.base)} {workloads}; {MIN_WORKLOADS} are needed"
     return ""
 
 

@@ -169,7 +169,7 @@ def _detail(board: Leaderboard) -> "Table":
     table = _table("Time to target (median over studies)")
     _columns(table, "workload", "submission", "time s", "steps", "studies", "ratio", "credit")
     for workload in board.layout.workloads:
-        for row in sorted(board.rows, key=lambda row: row.cells[workload].median_time_s):
+        for row in sorted(board.rows, key=lambda row: _place(row.cells[workload])):
             cell = row.cells[workload]
             reached = math.isfinite(cell.median_time_s)
             table.add_row(
@@ -183,6 +183,11 @@ def _detail(board: Leaderboard) -> "Table":
             )
         table.add_section()
     return table
+
+
+def _place(cell: Cell) -> float:
+    """Return the time by which a cell is sorted: one without a median comes last."""
+    return math.inf if math.isnan(cell.median_time_s) else cell.median_time_s
 
 
 def _by_axis(robustness: Robustness) -> "Table":
@@ -294,5 +299,6 @@ def finding_lines(findings: Sequence[Finding]) -> list[str]:
         lines.append(f"finding: {of_message[0].path}{more}: {message}")
     if len(lines) > MAX_FINDINGS:
         left = len(lines) - MAX_FINDINGS
-        lines = [*lines[:MAX_FINDINGS], f"{left} more kinds of finding: --out DIR or --json"]
+        kinds = "kind" if left == 1 else "kinds"
+        lines = [*lines[:MAX_FINDINGS], f"{left} more {kinds} of finding: --out DIR or --json"]
     return lines

@@ -26,7 +26,7 @@ def read_evaluations(path: Path) -> tuple[Rows, list[str]]:
         whose subject is the file, such as "is missing: no evaluation".
     """
     try:
-        text = path.read_text(encoding="utf-8", errors="replace")
+        text = path.read_text(encoding="utf-8-sig", errors="replace")
     except FileNotFoundError:
         return {}, ["is missing: no evaluation"]
     except OSError as error:
@@ -47,9 +47,10 @@ def read_evaluations(path: Path) -> tuple[Rows, list[str]]:
     header, *body = table
     whole = [row for row in body if len(row) == len(header)]
     if len(whole) < len(body):
-        problems.append(
-            f"{len(body) - len(whole)} lines do not have {len(header)} fields and are left out"
-        )
+        left_out = len(body) - len(whole)
+        lines_told = "1 line does not" if left_out == 1 else f"{left_out} lines do not"
+        more = "is" if left_out == 1 else "are"
+        problems.append(f"{lines_told} have {len(header)} fields and {more} left out")
     if not whole:
         problems.append("has no complete row: no evaluation")
     return _columns(header, whole, problems), problems
@@ -66,7 +67,9 @@ def _columns(
             continue
         values = [_number(row[index]) for row in table]
         if None in values:
-            problems.append(f"column {name} has {values.count(None)} values that are no numbers")
+            bad = values.count(None)
+            what = "1 value that is no number" if bad == 1 else f"{bad} values that are no numbers"
+            problems.append(f"column {name} has {what}")
         columns[name] = np.array(
             [math.nan if value is None else value for value in values], np.float64
         )

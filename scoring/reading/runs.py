@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 
 from algoperf import errors
+from algoperf.machine import supervision
 from scoring.reading.evaluations import STEP_COLUMN, TIME_COLUMN, read_evaluations
-from scoring.reading.trials import Changes, Finding, Target, TrialRun
+from scoring.reading.trials import INTERRUPTED, RUNNING, Changes, Finding, Target, TrialRun
 
 LAYOUT = "<submission>/study_<k>/<workload>_<framework>/trial_<j>"
 
@@ -66,7 +67,7 @@ def _strays(root: Path, submissions: Sequence[Path]) -> list[Finding]:
 
 
 def check_metrics(runs: Iterable[TrialRun]) -> list[Finding]:
-    """Return findings about trials whose decisive metric is absent, NaN or inf.
+    """Return findings about trials whose decisive metric is absent, NaN or inf, or times negative.
 
     The decisive metric is the metric of the trial's target.
 
@@ -86,6 +87,10 @@ def check_metrics(runs: Iterable[TrialRun]) -> list[Finding]:
             problem = "no finite value" if bad == count else f"{bad} of {count} values not finite"
             message = f"has {problem} of {column}: such a value never meets a target"
             findings.append(Finding(path, message, damage=run.status != "diverged"))
+        negative = int((run.rows.get(TIME_COLUMN, np.empty(0)) < 0).sum())
+        if negative:
+            message = f"has {negative} of {count} times below 0: such a time never meets a target"
+            findings.append(Finding(path, message))
     return findings
 
 
@@ -146,6 +151,9 @@ def _read_submission(submission: Path, findings: list[Finding]) -> Iterator[Tria
             study_folder, _WORKLOAD, "<workload>_<framework>", findings
         ):
             for path, trial in _matching(folder, _TRIAL, "trial_<j>", findings):
+                if _has_just_begun(path):
+                    findings.append(Finding(path, "is running: nothing is written yet", False))
+                    continue
                 yield TrialRun(
                     submission=name,
                     experiment=experiment,
@@ -158,12 +166,36 @@ def _read_submission(submission: Path, findings: list[Finding]) -> Iterator[Tria
                 )
 
 
+def _has_just_begun(path: Path) -> bool:
+    """Return whether a trial is running and has not said yet what it is."""
+    return not any(path.glob("flags_*.json")) and supervision.is_locked(path)
+
+
+def _unfinished(path: Path, flags: Mapping[str, Any]) -> str | None:
+    """Return what a trial without a result is: running, interrupted, or (None) not known.
+
+    Folders of AlgoPerf have no result either, so only a folder with this library's settings is of
+    an interrupted trial.
+    """
+    is_locked = supervision.is_locked(path)
+    if (path / "result.json").exists():
+        return None
+    if is_locked:
+        return RUNNING
+    return INTERRUPTED if flags.get("pool") or "config_hash" in flags else None
+
+
 def _read_trial(path: Path, findings: list[Finding]) -> dict[str, Any]:
     """Return the fields of a TrialRun that come from the files in its folder."""
     flags = _read_flags(path, findings)
     result = _read_object(path / "result.json", findings)
     target = _target(flags.get("target", result.get("target")), path, findings)
+    unfinished = _unfinished(path, flags)
     rows, problems = read_evaluations(path / "eval_measurements.csv")
+    if unfinished and not rows:
+        problems = []  # There was no evaluation yet.
+    if unfinished == RUNNING:
+        problems = [problem for problem in problems if "torn line" not in problem]
     if rows:
         needed = (TIME_COLUMN, STEP_COLUMN)
         problems += [f"has no column {column}" for column in needed if column not in rows]
@@ -192,7 +224,19 @@ def _read_trial(path: Path, findings: list[Finding]) -> dict[str, Any]:
         "flags": _texts(result.get("flags")),
         "changes": _changes(flags.get("changes"), path, findings),
         "workload_hash": source if isinstance(source, str) else None,
+        "unfinished": unfinished,
+        "busy_share": _busy_share(result.get("resources")),
     }
+
+
+def _busy_share(resources: Any) -> float:
+    """Return the share of the cores that others used, by a result's resources; 0 if not counted."""
+    if not isinstance(resources, dict):
+        return 0.0
+    used: Any = resources.get("other_cores")
+    cores: Any = resources.get("cores")
+    is_counted = is_number(used) and is_number(cores) and cores > 0
+    return float(used / cores) if is_counted else 0.0
 
 
 def _is_scoreable(

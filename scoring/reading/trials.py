@@ -8,6 +8,8 @@ from typing import Any
 from scoring.reading.evaluations import Rows
 
 Changes = Mapping[str, str | float | bool]
+BUSY_SHARE = 0.1  # Of the cores that a trial may use.
+RUNNING, INTERRUPTED = "running", "interrupted"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,11 +69,16 @@ class TrialRun:
         budget_s: The limit of submission time in seconds; None where none is recorded.
         base_workload: The base workload of a held-out variant; None for any other workload.
         status: How the run says that it ended ('reached', 'budget', 'diverged', 'failed', ...);
-            None where the trial was killed or AlgoPerf wrote the folder.
+            None where it has not ended, or AlgoPerf wrote the folder.
         scoreable: Whether the trial's own records allow it to be scored.
         pool: The settings that must be equal before results are compared; {} where none are
             recorded.
         workload_hash: A digest of the source of a workload from outside of the library; else None.
+        unfinished: 'running' where a process works on the trial, 'interrupted' where this library
+            wrote the folder, the trial has no result and no process works on it; None where it has
+            ended, and in folders of AlgoPerf.
+        busy_share: The share of the cores that other processes used while the trial ran; 0 where
+            that is not recorded.
         data_fingerprint: A digest of the data the trial was trained on, where it is recorded.
         hyperparameters: The contents of hparams.json.
         flags: What the run saw the submission do that it should not do. A flag is not a verdict
@@ -99,11 +106,18 @@ class TrialRun:
     flags: tuple[str, ...] = ()
     changes: Changes = dataclasses.field(default_factory=dict)
     workload_hash: str | None = None
+    unfinished: str | None = None
+    busy_share: float = 0.0
 
     @property
     def submission_folder(self) -> Path:
         """The folder that holds the studies. Submissions are told apart by it, not by its name."""
         return self.path.parents[2]
+
+    @property
+    def is_on_busy_machine(self) -> bool:
+        """Whether other processes used so much of the cores that it may show in the times."""
+        return self.busy_share >= BUSY_SHARE
 
 
 def grouped(

@@ -271,7 +271,7 @@ def ranks(scores_S: Floats) -> NDArray[np.int64]:
     return np.asarray(1 + better.sum(axis=-1), np.int64)
 
 
-CREDITED = "credited"
+CREDITED, UNFINISHED = "credited", "unfinished"
 
 
 def credit_reasons(
@@ -287,9 +287,10 @@ def credit_reasons(
         rules: The rule set.
 
     Returns:
-        S lists of B texts. A text is 'credited', 'no logs', 'target missed (median)' or '>4x
-        fastest'. The last three begin with 'held-out: ' where the base workload alone would have
-        been credited; they then tell of the first variant that failed.
+        S lists of B texts. A text is 'credited', 'no logs', 'unfinished' (logged, but no study is
+        decided), 'target missed (median)' or '>4x fastest'. All but the first begin with
+        'held-out: ' where the base workload alone would have been credited; they then tell of the
+        first variant that failed.
     """
     times_SW = np.where(np.isnan(medians_SW), np.inf, medians_SW)
     base_SB = base_columns(times_SW, layout)
@@ -297,6 +298,8 @@ def credit_reasons(
     def why_not(submission: int, column: int) -> str:
         if column < 0 or not logged_SW[submission, column]:
             return "no logs"
+        if np.isnan(medians_SW[submission, column]):
+            return UNFINISHED
         missed = not np.isfinite(medians_SW[submission, column])
         return "target missed (median)" if missed else ">4x fastest"
 

@@ -6,13 +6,13 @@ evaluation as the time, so that both always belong to the same trial.
 
 import dataclasses
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
 from scoring.reading.evaluations import STEP_COLUMN, TIME_COLUMN, Rows
-from scoring.reading.trials import Target, TrialRun
-from scoring.rules.rules import Rules
+from scoring.reading.trials import INTERRUPTED, RUNNING, Target, TrialRun
+from scoring.rules.rules import Floats, Rules, study_array
 
 REACHED = "reached"
 MISSING = "missing"
@@ -67,8 +67,11 @@ class StudyResult:
         study: The number of the study.
         trial: The number of the trial that met the target; None where no trial did.
         crossing: Where that trial met the target. Where no trial did, time and step are inf.
-        outcome: 'reached', 'missing' (the study has no readable trial) or one of REASONS.
+        outcome: 'reached', 'missing' (the study has no readable trial), one of REASONS, or, where
+            it is not decided, 'running' or 'interrupted'.
         absent: Whether no trial of the study could be read, whatever the outcome.
+        undecided: Whether no trial met the target, and one that has not ended still may: such a
+            study is neither reached nor missed, and left out of medians.
     """
 
     study: int
@@ -76,16 +79,17 @@ class StudyResult:
     crossing: Crossing
     outcome: str
     absent: bool = False
+    undecided: bool = False
 
     @property
     def time_s(self) -> float:
-        """Seconds to the target; inf where it was missed, NaN where no trial could be read."""
-        return math.nan if self.absent else self.crossing.time_s
+        """Seconds to the target; inf where it was missed, NaN where it is undecided or absent."""
+        return math.nan if self.absent or self.undecided else self.crossing.time_s
 
     @property
     def step(self) -> float:
         """Steps to the target, in the same trial as `time_s`; inf and NaN mean the same."""
-        return math.nan if self.absent else self.crossing.step
+        return math.nan if self.absent or self.undecided else self.crossing.step
 
 
 def time_to_target(rows: Rows, target: Target, budget_s: float | None = None) -> Crossing:
@@ -93,7 +97,7 @@ def time_to_target(rows: Rows, target: Target, budget_s: float | None = None) ->
 
     Args:
         rows: The columns of the trial's evaluations. A value that is not finite never meets a
-            target.
+            target, nor does one at a time below 0; a time of exactly 0 seconds is a time.
         target: The target.
         budget_s: The limit of submission time in seconds; None is no limit.
 
@@ -106,7 +110,7 @@ def time_to_target(rows: Rows, target: Target, budget_s: float | None = None) ->
     time_s, value = rows[TIME_COLUMN], rows[target.column]
     step = rows.get(STEP_COLUMN, np.full(len(time_s), math.nan))
     met = value >= target.validation if target.higher_is_better else value <= target.validation
-    met &= np.isfinite(value) & np.isfinite(time_s)
+    met &= np.isfinite(value) & np.isfinite(time_s) & (time_s >= 0)
     if budget_s is not None:
         met &= time_s <= budget_s
     hit = int(np.argmax(met)) if met.any() else None
@@ -136,6 +140,13 @@ def ended_early(run: TrialRun) -> bool:
     return run.budget_s is not None and bool(len(times_s)) and times_s[-1] < EARLY * run.budget_s
 
 
+def may_reach(run: TrialRun) -> bool:
+    """Return whether a trial has not ended, and has not used up its budget."""
+    times_s = run.rows.get(TIME_COLUMN, np.empty(0))
+    is_over = run.budget_s is not None and bool((times_s >= run.budget_s).any())
+    return run.unfinished is not None and not is_over
+
+
 def is_readable(run: TrialRun) -> bool:
     """Return whether a trial recorded times and the metric of its target."""
     return run.target is not None and {TIME_COLUMN, run.target.column} <= run.rows.keys()
@@ -146,7 +157,8 @@ def study_result(study: int, trials: Iterable[TrialRun], rules: Rules) -> StudyR
 
     By-the-rules chooses the trial with the earliest time (equal times: the lower trial number),
     as-published the trial with the earliest evaluation (equal ones: the smallest time). Where no
-    trial met the target, the outcome is the first of REASONS that describes one of them.
+    trial met the target and one is running or interrupted, the study is undecided; else the outcome
+    is the first of REASONS that describes one of them.
 
     Args:
         study: The number of the study.
@@ -159,6 +171,10 @@ def study_result(study: int, trials: Iterable[TrialRun], rules: Rules) -> StudyR
         for run in runs
         if is_readable(run) and run.target is not None
     ]
+    states = [run.unfinished for run in runs if may_reach(run)]
+    undecided = RUNNING if RUNNING in states else INTERRUPTED
+    if not crossings and states:
+        return StudyResult(study, None, NEVER, undecided, undecided=True)
     if not crossings:
         outcomes = [why_not(run) for run in runs if run.status in ("diverged", "failed")]
         return StudyResult(
@@ -167,6 +183,8 @@ def study_result(study: int, trials: Iterable[TrialRun], rules: Rules) -> StudyR
     run, first = min(crossings, key=lambda pair: _order(pair[1], pair[0].trial, rules))
     if first.reached:
         return StudyResult(study, run.trial, first, REACHED)
+    if states:
+        return StudyResult(study, None, first, undecided, undecided=True)
     reasons = {why_not(run): crossing for run, crossing in reversed(crossings)}
     reason = min(reasons, key=REASONS.index)
     return StudyResult(study, None, reasons[reason], reason)
@@ -199,3 +217,37 @@ def study_results(
         study_result(study, [run for run in trials if run.study == study], rules)
         for study in sorted(studies)
     )
+
+
+def times_of(results: Sequence[Sequence[Sequence[StudyResult]]], rules: Rules) -> Floats:
+    """Return seconds to the target by submission, workload and study, as the rules count them.
+
+    Args:
+        results: The results of each submission on each workload.
+        rules: The rule set.
+
+    Returns:
+        Array (S submissions, W workloads, N studies): inf where the target was missed, NaN where
+        there is no such study or it is undecided.
+    """
+    return _array(results, rules, lambda result: result.time_s)
+
+
+def steps_of(results: Sequence[Sequence[Sequence[StudyResult]]], rules: Rules) -> Floats:
+    """Return steps to the target as `times_of` returns seconds."""
+    return _array(results, rules, lambda result: result.step)
+
+
+def _array(
+    results: Sequence[Sequence[Sequence[StudyResult]]],
+    rules: Rules,
+    value: Callable[[StudyResult], float],
+) -> Floats:
+    values_SWN = study_array(
+        [[[value(result) for result in cell] for cell in cells] for cells in results], rules
+    )
+    for index, cells in enumerate(results):
+        for column, cell in enumerate(cells):
+            undecided = [study for study, result in enumerate(cell) if result.undecided]
+            values_SWN[index, column, undecided] = math.nan
+    return values_SWN

@@ -2,12 +2,14 @@
 
 import csv
 import io
+import itertools
 import json
 
 import pytest
 from rich.console import Console
 
 from algoperf import errors
+from algoperf.machine import supervision
 from scoring.report import Options, score_command
 
 
@@ -49,6 +51,48 @@ def test_json(tmp_path, competition):
         "b": {"tau": [1, 1.25, 2, 4], "share": [0.5, 0.5, 1, 1]},
         "c": {"tau": [1, 1.25, 2, 4], "share": [0, 0.5, 0.5, 0.5]},
     }
+
+
+def test_what_is_running_or_interrupted_is_no_miss(tmp_path, reach, miss):
+    """Of a, study 1 is interrupted, and both studies of lm; studies 0 and 1 of b are reached."""
+    for study, workload in itertools.product((0, 1), ("digits", "lm")):
+        place = {"study": study, "workload": workload}
+        reach(20.0 + study, submission="b", **place)
+        if place == {"study": 0, "workload": "digits"}:
+            reach(10.0, submission="a", **place)
+        else:
+            folder = miss(submission="a", status=None, **place)
+    (folder.parent / "trial_2").mkdir()
+
+    def cells(**options):
+        document = json.loads(run([tmp_path / "runs"], as_json=True, **options))
+        (a, b) = sorted(document["pools"][0]["submissions"], key=lambda row: row["submission"])
+        return a, b, [finding["message"] for finding in document["findings"]]
+
+    with supervision.locked(folder), supervision.locked(folder.parent / "trial_2"):
+        a, b, messages = cells()
+        counted, _, told = cells(count_unfinished=True)
+    assert a["workloads"]["digits"]["median_time_s"] == 10.0
+    assert a["workloads"]["digits"]["credit"] == "credited"
+    studies = [
+        [study["outcome"] for study in a["workloads"][n]["studies"]] for n in ("digits", "lm")
+    ]
+    assert studies == [["reached", "interrupted"], ["interrupted", "running"]]
+    assert (a["workloads"]["lm"]["median_time_s"], a["workloads"]["lm"]["credit"]) == (
+        None,
+        "unfinished",
+    )
+    # 20.5 / 10 on digits, and alone on lm: (1 + 1.95 / 3) / 2; a has digits alone.
+    assert (a["score"], b["score"]) == pytest.approx((0.5, (1 + 1.95 / 3) / 2))
+    assert a["speedup_note"] == "1 left out"  # lm, on which it decided nothing
+    assert any(m.startswith("a on lm: running: study_1/trial_1;") for m in messages)
+    assert any(m.startswith("a on lm: interrupted (the same command") for m in messages)
+    assert "is running: nothing is written yet" in messages
+    assert not any("early" in message for message in messages)
+    assert counted["workloads"]["digits"]["median_time_s"] is None
+    assert [s["outcome"] for s in counted["workloads"]["lm"]["studies"]] == ["ended early"] * 2
+    assert any("ended early without the target" in message for message in told)
+    assert "finding" in run([tmp_path / "runs"])
 
 
 def test_csv_files(tmp_path, competition):

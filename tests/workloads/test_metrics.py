@@ -88,7 +88,8 @@ def test_rouge_is_the_mean_of_rouge_score_s_rows(size):
     from rouge_score import rouge_scorer
 
     starts = metric.shared(of_texts=True)
-    scorer = rouge_scorer.RougeScorer(list(starts), use_stemmer=True)
+    of_theirs = {name: name.removesuffix("_unicode") for name in starts}  # the same on ASCII text
+    scorer = rouge_scorer.RougeScorer(list(set(of_theirs.values())), use_stemmer=True)
     rows = [scorer.score(target=reference, prediction=text) for text, reference in TEXTS]
     accumulators = {name: start(len(TEXTS)) for name, start in starts.items()}
     positions = np.array([3, 0, 6, 1, 5, 2, 4])  # as they come where rows have lengths
@@ -98,7 +99,7 @@ def test_rouge_is_the_mean_of_rouge_score_s_rows(size):
         for accumulator in accumulators.values():
             accumulator.add(TextBatch(taken, list(texts), list(references)))
     for name, accumulator in accumulators.items():
-        expected = np.array([row[name].fmeasure for row in rows])
+        expected = np.array([row[of_theirs[name]].fmeasure for row in rows])
         np.testing.assert_array_equal(accumulator.values_N, expected)
         assert accumulator.finish() == expected.mean()  # to the last bit: in the order of the rows
         assert 0 < accumulator.finish() < 1

@@ -69,8 +69,8 @@ def test_folders_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "train-test.txt").rename(tmp_path / "test.txt")
     with pytest.raises(UserError, match="no training text"):
         plain_text.read(str(tmp_path))
-    (tmp_path / "train.txt").write_bytes(b"\xff\xfe")
-    with pytest.raises(UserError, match=r"train\.txt: unreadable"):
+    (tmp_path / "train.txt").write_bytes(b"one\ntwo\n\xff\xfe\n")
+    with pytest.raises(UserError, match=r"train\.txt:3: unreadable"):
         plain_text.read(str(tmp_path))
     write(tmp_path, "train.txt", ["", " "])
     with pytest.raises(UserError, match="the train split has no text"):
@@ -79,6 +79,11 @@ def test_folders_that_cannot_be_read(tmp_path: Path) -> None:
     write(tmp_path, "valid.txt", ["too short"])
     with pytest.raises(UserError, match="the validation split is shorter than one row of 64 token"):
         lm.load(str(tmp_path), 64, 300, "trained")
+
+
+def test_a_byte_order_mark_is_no_text(tmp_path: Path) -> None:
+    (tmp_path / "train.txt").write_bytes(b"\xef\xbb\xbfa\n" * 1 + b"b\n" * 400)
+    assert plain_text.read(str(tmp_path))[0]["train"][0].startswith("a\nb\n")
 
 
 def test_packing_by_hand(tmp_path: Path) -> None:

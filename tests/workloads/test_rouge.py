@@ -9,6 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from algoperf.errors import UserError
+from algoperf.workload import Data, Text, catalogue
+from algoperf.workload.metric import TextBatch
 from workloads.metrics import rouge
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
@@ -134,6 +137,67 @@ def test_stemming_joins_forms_of_a_word():
     pair = ["he was running"], ["he was runs"]
     assert rouge.score(*pair)["rouge1"].tolist() == [1.0]
     assert rouge.score(*pair, stem=False)["rouge1"].tolist() == [2 / 3]
+
+
+WORDS = {  # split by hand
+    "राष्ट्रपति ने कहा।": ["राष्ट्रपति", "ने", "कहा"],  # the vowel signs and the virama are no ends
+    "قالَ في القاهرة، 2024": ["قالَ", "في", "القاهرة", "2024"],
+    "总统说GDP增5%": ["总", "统", "说", "gdp", "增", "5"],
+    "ปีใหม่": ["ปี", "ใ", "ห", "ม่"],
+    "ラーメンを食べた": ["ラ", "ー", "メ", "ン", "を", "食", "べ", "た"],
+    "한국어 문장": ["한국어", "문장"],
+    "Cafe\u0301 x_y \uff21": ["café", "x", "y", "a"],  # composed, and full width
+    "don't stop": ["don", "t", "stop"],
+}
+
+
+@pytest.mark.parametrize(("text", "words"), WORDS.items())
+def test_words_of_any_script(text, words):
+    assert rouge._unicode_words(text) == words
+
+
+def test_unicode_scores_by_hand_where_rouge_score_is_silent():
+    # 3 of 5 words, precision 1: F1 = 2 * 1 * 0.6 / 1.6; 1 of 4 pairs, precision 1/2: F1 = 1/3.
+    pair = ["राष्ट्रपति ने कहा"], ["राष्ट्रपति ने दिल्ली में कहा"]
+    found = rouge.score(*pair, tokenizer=rouge.UNICODE)
+    assert found["rouge1"].tolist() == found["rougeLsum"].tolist() == pytest.approx([0.75])
+    assert found["rouge2"].tolist() == pytest.approx([1 / 3])
+    assert rouge.score(*pair)["rouge1"].tolist() == [0.0]
+    batch = TextBatch(np.array([0]), *pair)
+    for name, value in (("rouge1_unicode", 0.75), ("rouge1", 0.0)):
+        started = rouge.TEXT_METRICS[name](1)
+        started.add(batch)
+        assert started.finish() == pytest.approx(value)
+
+
+def test_the_tokenizers_agree_on_ascii_to_the_last_digit():
+    texts = [text for text in EDGES if text.isascii()]
+    pairs = list(map(list, zip(*[(a, b) for a in texts for b in texts], strict=True)))
+    one, other = rouge.score(*pairs), rouge.score(*pairs, tokenizer=rouge.UNICODE)
+    for name in rouge.names:
+        np.testing.assert_array_equal(one[name], other[name])
+
+
+def test_the_remark_names_the_share_of_references_without_a_word():
+    told = rouge.remark(["एक दो", "one two", "तीन 2024", "!"])  # 3 of 6 words are unseen
+    assert "25.0% of the reference texts have none and score 0, 50.0% of all their words" in told
+    assert "--rouge-tokenizer unicode" in told
+    assert rouge.remark(["the cat sat on a mat in Łódź, Ω said naïvely", "...", "", "—"]) == ""
+    assert rouge.remark(["one two", "तीन 2024"]) != ""  # a quarter is not seen
+
+
+def test_a_workload_judged_by_the_other_tokenizer():
+    xsum = catalogue.find("xsum")
+    other = xsum.counting("unicode")
+    assert other.metrics == tuple(f"{name}_unicode" for name in xsum.metrics)
+    assert other.target_metric == f"{xsum.target_metric}_unicode"
+    assert not any(scale.targets for scale in other.scales.values())
+    assert other.accumulators["rougeL_unicode"] is rouge.TEXT_METRICS["rougeL_unicode"]
+    data = Data({}, text=Text(list, {}, {split: ["एक"] for split in ("validation", "test")}))
+    assert len(xsum.remarks(data)) == 1  # once for four metrics
+    assert other.remarks(data) == catalogue.find("digits").remarks(Data({})) == []
+    with pytest.raises(UserError, match="digits has no metric of words"):
+        catalogue.find("digits").counting("unicode")
 
 
 @pytest.mark.parametrize(("first", "second"), [("", ""), ("abcb", "bdcab"), ("a" * 70, "a" * 90)])

@@ -97,3 +97,47 @@ def test_without_files_or_network_one_line_says_what_to_do(
     with pytest.raises(UserError, match=r"tokenizer\.json") as caught:
         tokenizers.read_gpt2(tmp_path if folder_given else None)
     assert "\n" not in str(caught.value)
+
+
+def special(kind: str) -> Tokenizer:
+    """A byte-pair tokenizer whose first tokens are those of a kind."""
+    tokens = (tokenizers.PAD,) if kind == "decoder" else (*tokenizers.BART_SPECIAL, "<mask>")
+    return tokenizers.train_byte_pair(TEXTS, 400, tokens)
+
+
+SAYS_SPECIAL = "x <pad> y<mask></s><s> <unk>z<|endoftext|>"
+
+
+@pytest.mark.parametrize("unmarked", [False, True], ids=["special", "not marked special"])
+@pytest.mark.parametrize("kind", ["decoder", "encoder"])
+@pytest.mark.parametrize("origin", ["trained", "saved", "published"])
+def test_a_text_that_names_a_special_token_has_none(tmp_path, kind, origin, unmarked) -> None:
+    document = json.loads(special(kind).to_str())
+    if origin == "published" and kind == "decoder":  # GPT-2's end of a text
+        document["model"]["vocab"]["<|endoftext|>"] = 399
+        document["added_tokens"].append({**document["added_tokens"][0], "id": 399})
+        document["added_tokens"][-1]["content"] = "<|endoftext|>"
+    for token in document["added_tokens"]:
+        token["special"] = not unmarked
+    document["truncation"] = {
+        "direction": "Right",
+        "max_length": 3,
+        "strategy": "LongestFirst",
+        "stride": 0,
+    }
+    (tmp_path / "tokenizer.json").write_text(json.dumps(document))
+    name = {"trained": "trained", "saved": str(tmp_path)}.get(
+        origin, "gpt2" if kind == "decoder" else "bart"
+    )
+    if kind == "decoder":
+        found, _ = tokenizers.of_decoder(name, str(tmp_path), TEXTS, 400)
+    else:
+        names = (*tokenizers.BART_SPECIAL, "<mask>")
+        found = tokenizers.of_encoder(name, str(tmp_path), TEXTS, 400, names)
+    (ids,) = tokenizers.ids_of(found, [SAYS_SPECIAL])
+    added = set(found.get_added_tokens_decoder())
+    assert added
+    assert not added & set(ids)
+    assert found.decode(ids).strip() == SAYS_SPECIAL
+    plain = special(kind)  # A text that names none has the tokens that it always had.
+    assert next(tokenizers.ids_of(found, [TEXTS[1]])) == plain.encode(TEXTS[1]).ids

@@ -145,7 +145,10 @@ def _checked(where: str, rows: Iterator[tuple[str, object, object]]) -> Rows:
     for row, text, label in rows:
         if not isinstance(text, str) or not text.strip():
             raise UserError(f"{row}: no text")
-        if not isinstance(label, int) or not 0 <= label < CLASSES:
+        fault = sources.undecodable(text)
+        if fault:
+            raise UserError(f"{row}: no Unicode text ({fault})")
+        if not isinstance(label, int) or isinstance(label, bool) or not 0 <= label < CLASSES:
             raise UserError(f"{row}: label {label!r} (counted from 0), expected 0 to {CLASSES - 1}")
         texts.append(text)
         labels.append(label)

@@ -107,9 +107,13 @@ def _find(folder: Path) -> tuple[dict[str, list[Path]], list[str]]:
 def _lines(path: Path) -> Iterator[str]:
     opened: Any = gzip.open if path.suffix == ".gz" else open
     try:
-        with opened(path, "rt", encoding="utf-8") as file:
-            yield from file
-    except (UnicodeDecodeError, OSError, EOFError, zlib.error) as error:
+        with opened(path, "rt", encoding="utf-8-sig", errors="surrogateescape") as file:
+            for number, line in enumerate(file, start=1):
+                fault = sources.undecodable(line)
+                if fault:
+                    raise UserError(f"{path}:{number}: unreadable ({fault})")
+                yield line
+    except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"{path}: unreadable ({error})") from error
 
 

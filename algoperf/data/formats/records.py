@@ -155,11 +155,11 @@ UNREADABLE = (OSError, EOFError, ValueError, csv.Error, zlib.error)
 
 def _jsonl_rows(file: IO[bytes]) -> Numbered:
     for number, line in enumerate(file, start=1):
-        text = line.decode("utf-8-sig")
+        text = line.decode("utf-8-sig", "surrogateescape")
         if text.strip():
             try:
                 yield number, json.loads(text)
-            except json.JSONDecodeError as error:
+            except (ValueError, RecursionError) as error:  # A number may have too many digits.
                 yield number, BadRow("not JSON", str(error))
 
 
@@ -169,7 +169,9 @@ def _json_rows(file: IO[bytes]) -> Numbered:
     """
     content = file.read()
     try:
-        value = json.loads(content.decode("utf-8-sig"))
+        value = json.loads(content.decode("utf-8-sig", "surrogateescape"))
+    except RecursionError as error:
+        raise ValueError("nested too deep") from error
     except json.JSONDecodeError as error:
         if not error.msg.startswith("Extra data"):
             raise
@@ -188,7 +190,7 @@ def _json_rows(file: IO[bytes]) -> Numbered:
 def _csv_rows(file: IO[bytes]) -> Numbered:
     """The rows below the header, counted from 1."""
     csv.field_size_limit(1 << 30)  # articles are longer than the module's 128 KiB
-    with io.TextIOWrapper(file, "utf-8-sig", newline="") as text:
+    with io.TextIOWrapper(file, "utf-8-sig", "surrogateescape", newline="") as text:
         rows = csv.reader(text, strict=True)
         header = next(rows, [])
         for number, fields in enumerate(rows, start=1):
@@ -202,8 +204,22 @@ def _csv_rows(file: IO[bytes]) -> Numbered:
 def _parquet_rows(file: IO[bytes]) -> Numbered:
     from pyarrow import parquet
 
-    batches = parquet.ParquetFile(file).iter_batches()
-    yield from enumerate((row for batch in batches for row in batch.to_pylist()), start=1)
+    number = 0
+    for batch in parquet.ParquetFile(file).iter_batches():
+        try:
+            rows = batch.to_pylist()
+        except UnicodeDecodeError:  # It does not say which row has bytes that are no text.
+            rows = [_parquet_row(batch.slice(index, 1)) for index in range(batch.num_rows)]
+        yield from enumerate(rows, start=number + 1)
+        number += len(rows)
+
+
+def _parquet_row(batch: Any) -> object:
+    """The only row of a batch of pyarrow's."""
+    try:
+        return batch.to_pylist()[0]
+    except UnicodeDecodeError as error:
+        return BadRow("not UTF-8", str(error))
 
 
 READERS: Mapping[str, Callable[[IO[bytes]], Numbered]] = {
@@ -241,7 +257,7 @@ def _checked(
         elif skip_bad_rows:
             left_out[fault.reason] += 1
         else:
-            detail = f" ({fault.detail})" if fault.detail else ""
+            detail = f" ({_printable(fault.detail)})" if fault.detail else ""
             raise UserError(
                 f"{row_location}: {fault.reason}{detail}; --skip-bad-rows counts such rows and "
                 "goes on"
@@ -250,6 +266,10 @@ def _checked(
         reasons = ", ".join(f"{count} x {reason}" for reason, count in left_out.items())
         raise UserError(f"{where}: no row" + (f" is left ({reasons})" if reasons else ""))
     return columns, dict(left_out)
+
+
+def _printable(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _fault(row: object, fields: tuple[str, ...]) -> BadRow | None:
@@ -262,6 +282,9 @@ def _fault(row: object, fields: tuple[str, ...]) -> BadRow | None:
             return BadRow(f"{field!r} is not text", f"it is {type(row[field]).__name__}")
         if not row[field].strip():
             return BadRow(f"{field!r} is empty")
+        reason = sources.undecodable(row[field])
+        if reason:
+            return BadRow(f"{field!r} is no Unicode text", reason)
     return None
 
 

@@ -44,6 +44,19 @@ def find_file(folder: Path, name: str) -> Path | None:
     return next((path for path in (folder / name, folder / f"{name}.gz") if path.is_file()), None)
 
 
+def undecodable(text: str) -> str:
+    """Return why a text is none that any program could write as UTF-8; '' where it is one.
+
+    JSON can spell half of a surrogate pair, and readers of this package turn bytes that are no
+    UTF-8 into such halves (`surrogateescape`), so that the one row is named and not its file.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        return f"character {error.start + 1} is no Unicode: half a surrogate pair, or no UTF-8"
+    return ""
+
+
 def read_csv(path: Path, columns: int) -> Iterator[tuple[int, list[str]]]:
     """Yield (row number from 1, fields) of a CSV file, gzipped or not; UserError names file and
     row.
@@ -51,14 +64,17 @@ def read_csv(path: Path, columns: int) -> Iterator[tuple[int, list[str]]]:
     opened: Any = gzip.open if path.suffix == ".gz" else open
     row_number = 0
     try:
-        with opened(path, "rt", encoding="utf-8", newline="") as file:
+        with opened(path, "rt", encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
             for row_number, fields in enumerate(csv.reader(file), start=1):
                 if len(fields) != columns:
                     raise UserError(
                         f"{path}:{row_number}: {len(fields)} fields, expected {columns}"
                     )
+                fault = undecodable("".join(fields))
+                if fault:
+                    raise UserError(f"{path}:{row_number}: unreadable ({fault})")
                 yield row_number, fields
-    except (csv.Error, UnicodeDecodeError, OSError, EOFError, zlib.error) as error:
+    except (csv.Error, OSError, EOFError, zlib.error) as error:
         raise UserError(f"{path}:{row_number + 1}: unreadable ({error})") from error
 
 
@@ -78,7 +94,7 @@ def load_dataset(
     try:
         loaded = datasets.load_dataset(path, config, revision=revision)
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
-        reason = str(error).splitlines()[0][:200]
+        reason = str(error.__cause__ or error).splitlines()[0][:200]
         if revision is None:
             raise UserError(
                 f"{path}: neither the data set's original files nor the hub's "

@@ -153,6 +153,7 @@ def report(
         "fingerprint": data.fingerprint,
         "bad_rows": data.notes.get("bad_rows", {}),
         "held_out": data.notes.get("held_out", {}),
+        "remarks": definition.remarks(data),
         "similar": {
             "measure": f"Jaccard similarity of the sets of word {duplicates.NGRAM_WORDS}-grams",
             "threshold": duplicates.SIMILAR,

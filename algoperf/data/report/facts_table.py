@@ -48,7 +48,7 @@ def notes(facts: Mapping[str, Any]) -> list[str]:
         )
     if "contradictions" in facts:
         lines.append(f"rows whose input occurs with another label too: {facts['contradictions']:,}")
-    return lines
+    return [*lines, *facts["remarks"]]
 
 
 def _table(title: str, first: str, columns: list[str]) -> Table:

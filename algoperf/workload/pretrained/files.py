@@ -70,7 +70,7 @@ def read_json(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"{path}: no such file; expected a folder saved by save_pretrained")
     try:
-        content = json.loads(path.read_text("utf-8"))
+        content = json.loads(path.read_bytes())
     except ValueError as problem:
         raise UserError(f"{path}: not JSON ({problem})") from problem
     if not isinstance(content, dict):

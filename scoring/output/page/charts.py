@@ -5,7 +5,8 @@ Legend: S submissions, T values of tau, N evaluations.
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from scoring.output.page import texts
 from scoring.output.page.svg import UNITS, Frame, Markup, broken_line, element, line
 from scoring.output.plot_curves import HUGE, limits
 from scoring.output.plot_profile import dodge
-from scoring.reading.evaluations import TIME_COLUMN
+from scoring.reading.evaluations import STEP_COLUMN, TIME_COLUMN, Rows, read_evaluations
 from scoring.reading.trials import Target, TrialRun
 from scoring.rules import profiles
 from scoring.rules.time_to_target import time_to_target
@@ -34,6 +35,10 @@ PANEL_SIZE = (420.0, 246.0)
 PANEL = Frame((0.0, 1.0), (0.0, 1.0), 54.0, 10.0, 358.0, 214.0)
 
 BAR_SIZE = (120.0, 16.0)
+
+SCALARS = "measurements.csv"
+MOST_POINTS = 150  # A curve of training scalars has at most so many points.
+DECADES = 4.0  # A logarithmic axis spans at most so many powers of ten.
 
 
 def interval_bar(score: float, ends: Sequence[float], index: int) -> Markup:
@@ -103,30 +108,76 @@ def _band(band_T2: Floats) -> Markup:
     return element("path", class_="band", d=f"{line(outline)}z")
 
 
-def curve_panels(board: Leaderboard) -> list[dict[str, Any]]:
-    """Return the charts of validation metric against submission time.
+@dataclasses.dataclass(frozen=True)
+class Quantity:
+    """What a group of panels shows of each trial.
+
+    Attributes:
+        title: The title of the group.
+        column: The column of measurements.csv; None for the metric of the workload's target.
+        is_log: Whether the vertical axis is logarithmic.
+    """
+
+    title: str
+    column: str | None
+    is_log: bool = False
+
+
+QUANTITIES = (
+    Quantity("Validation metric", None),
+    Quantity("Training loss", "loss"),
+    Quantity("Learning rate", "learning_rate", is_log=True),
+)
+AXES = ("time", "steps")
+
+
+def curve_groups(board: Leaderboard) -> list[dict[str, Any]]:
+    """Return the charts of the trials' curves, by what they show.
 
     Returns:
-        A panel for each workload that has any evaluation, whether or not it has a target.
+        A group for each of QUANTITIES that any trial has logged: its 'title', and its 'panels', one
+        for each workload and axis (submission time, steps), whether or not the workload has a
+        target.
     """
     shown = {name: board.benchmark.workloads[name].target for name in board.layout.workloads}
     for run in board.pool.runs:  # A workload without a target still has curves.
         if run.target is not None:
             shown.setdefault(run.workload, run.target)
-    panels = (_panel(board, name, target) for name, target in shown.items())
-    return [panel for panel in panels if panel is not None]
+    groups = []
+    scalars = _scalars(board)
+    for quantity in QUANTITIES:
+        panels = []
+        for name, target in shown.items():
+            curves = _curves(board, name, target, quantity, scalars)
+            panels += [_panel(board, name, target, quantity, curves, axis) for axis in AXES]
+        kept = [panel for panel in panels if panel is not None]
+        if kept:
+            groups.append({"title": quantity.title, "panels": kept})
+    return groups
+
+
+def _scalars(board: Leaderboard) -> dict[Path, Rows]:
+    """Return the training scalars of every trial that logged any, by its folder."""
+    rows = {
+        run.path: read_evaluations(run.path / SCALARS)[0]
+        for row in board.rows
+        for run in row.entry.runs
+        if (run.path / SCALARS).is_file()
+    }
+    return {path: columns for path, columns in rows.items() if STEP_COLUMN in columns}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Curve:
-    """The training curve of one trial.
+    """The curve of one trial.
 
     Attributes:
         index: The row of the submission on the leaderboard, from 0 for the best.
         run: The trial.
         chosen: Whether this trial counts in its study.
-        time_s_N: Array (N evaluations,) of submission times in seconds; NaN where not finite.
-        value_N: Array (N,) of values of the metric; NaN where not finite.
+        time_s_N: Array (N points,) of submission times in seconds; NaN where not known.
+        step_N: Array (N,) of training steps; NaN where not known.
+        value_N: Array (N,) of values, on a logarithmic axis their logarithms; NaN where not finite.
         hit: The index of the evaluation that met the target; None where none did.
     """
 
@@ -134,82 +185,164 @@ class Curve:
     run: TrialRun
     chosen: bool
     time_s_N: Floats
+    step_N: Floats
     value_N: Floats
     hit: int | None
 
+    def along(self, axis: str) -> Floats:
+        """Return the values on the horizontal axis of this name."""
+        return self.time_s_N if axis == "time" else self.step_N
 
-def _panel(board: Leaderboard, workload: str, target: Target) -> dict[str, Any] | None:
-    curves = _curves(board, workload, target)
-    times_s = np.concatenate([np.zeros(0), *(curve.time_s_N for curve in curves)])
-    times_s = times_s[np.isfinite(times_s)]
-    if not len(times_s):
+
+def _panel(
+    board: Leaderboard,
+    workload: str,
+    target: Target,
+    quantity: Quantity,
+    curves: Sequence[Curve],
+    axis: str,
+) -> dict[str, Any] | None:
+    """Return one chart and what is written beside it; None where no trial has a point."""
+    drawn = [np.isfinite(curve.along(axis)) & np.isfinite(curve.value_N) for curve in curves]
+    across = [curve.along(axis)[known] for curve, known in zip(curves, drawn, strict=True)]
+    values = [curve.value_N[known] for curve, known in zip(curves, drawn, strict=True)]
+    longest = max((float(each.max()) for each in across if len(each)), default=math.nan)
+    if math.isnan(longest):
         return None
-    longest_s = float(times_s.max())
-    unit, seconds = _time_unit(longest_s)
-    end = 1.01 * longest_s / seconds if longest_s > 0 else 1.0
-    y = limits([curve.value_N[np.isfinite(curve.value_N)] for curve in curves], target)
-    frame = dataclasses.replace(PANEL, x=(0.0, end), y=y)
+    unit, scale = _time_unit(longest) if axis == "time" else ("steps", 1.0)
+    end = 1.01 * longest / scale if longest > 0 else 1.0
+    y = _value_limits(values, target, quantity)
+    frame = dataclasses.replace(PANEL, x=(0.0, end), y=y, is_log=quantity.is_log)
+    is_metric = quantity.column is None
     parts: list[str] = []
-    if target.validation is not None:
+    if is_metric and target.validation is not None:
         goal = frame.place(np.array([0.0]), np.array([target.validation]))[0, 1]
         wide = PANEL.width * UNITS
         parts.append(element("path", class_="target", d=f"M0 {goal}h{wide:g}"))
     for chosen in (False, True):
         for index in range(len(board.rows)):
             group = [c for c in curves if (c.index, c.chosen) == (index, chosen)]
-            drawn = [mark for curve in group for mark in _draw(curve, frame, seconds)]
-            if drawn:
-                parts.append(_group(index, *drawn))
+            marks = [mark for curve in group for mark in _draw(curve, frame, axis, scale)]
+            if marks:
+                parts.append(_group(index, *marks))
+    name = target.metric if is_metric else quantity.title.lower()
     chart = frame.chart(
         parts,
         PANEL_SIZE,
-        aria_label=f"Training curves on {workload}: {texts.plural(len(curves), 'trial')}",
+        aria_label=f"{name} on {workload} against {axis}: {texts.plural(len(curves), 'trial')}",
         data_kind="curve",
         data_w=workload,
-        data_metric=target.metric,
+        data_metric=name,
+        data_axis=axis,
         data_unit=unit,
-        data_seconds=f"{seconds:g}",
+        data_seconds=f"{scale:g}",
     )
     return {
         "workload": workload,
-        "metric": target.metric,
-        "goal": texts.goal(target),
-        "unit": unit,
+        "metric": name,
+        "goal": texts.goal(target) if is_metric else "",
+        "axis": axis,
+        "label": f"submission time ({unit})" if axis == "time" else "training steps",
         "svg": chart,
     }
 
 
-def _curves(board: Leaderboard, workload: str, target: Target) -> list[Curve]:
+def _value_limits(
+    values: Sequence[Floats], target: Target, quantity: Quantity
+) -> tuple[float, float]:
+    if quantity.column is None:
+        return limits(values, target)
+    if not quantity.is_log:
+        return limits(values, Target(quantity.title, higher_is_better=False, validation=None))
+    every = np.concatenate(values)
+    high = float(every.max())
+    low = max(float(every.min()), high - DECADES)  # Schedules that end near 0 run out of the panel.
+    margin = 0.06 * (high - low) or 0.5
+    return low - margin, high + margin
+
+
+def _curves(
+    board: Leaderboard,
+    workload: str,
+    target: Target,
+    quantity: Quantity,
+    scalars: Mapping[Path, Rows],
+) -> list[Curve]:
     curves = []
     for index, row in enumerate(board.rows):
         cell = row.cells.get(workload)
         chosen = {(result.study, result.trial) for result in cell.studies} if cell else set()
         for run in row.entry.runs:
-            if run.workload != workload or not {TIME_COLUMN, target.column} <= run.rows.keys():
+            if run.workload != workload:
                 continue
             budget_s = run.budget_s if board.rules.budgets else None
             hit = time_to_target(run.rows, target, budget_s).evaluation
             is_chosen = hit is not None and (run.study, run.trial) in chosen
-            time_s_N, value_N = (
-                np.where(np.isfinite(column), np.clip(column, -HUGE, HUGE), np.nan)
-                for column in (run.rows[TIME_COLUMN], run.rows[target.column])
-            )
-            curves.append(Curve(index, run, is_chosen, time_s_N, value_N, hit))
+            points = _points(run, target, quantity, scalars.get(run.path, {}))
+            if points is not None:
+                hit = hit if quantity.column is None else None
+                curves.append(Curve(index, run, is_chosen, *points, hit))
     return curves
 
 
-def _draw(curve: Curve, frame: Frame, seconds: float) -> list[Markup]:
-    time_N = curve.time_s_N / seconds
+def _points(
+    run: TrialRun, target: Target, quantity: Quantity, scalars: Rows
+) -> tuple[Floats, Floats, Floats] | None:
+    """Return times, steps and values of a trial's points; None where it has not logged them."""
+    if quantity.column is None:
+        if not {TIME_COLUMN, target.column} <= run.rows.keys():
+            return None
+        time_s_N, value_N = (_known(run.rows[name]) for name in (TIME_COLUMN, target.column))
+        step_N = run.rows.get(STEP_COLUMN, np.full(len(time_s_N), np.nan))
+        return time_s_N, _known(step_N), value_N
+    if quantity.column not in scalars:
+        return None
+    step_N, value_N = (_known(scalars[name]) for name in (STEP_COLUMN, quantity.column))
+    if quantity.is_log:
+        value_N = np.log10(np.where(value_N > 0, value_N, np.nan))
+    known = np.isfinite(step_N) & np.isfinite(value_N)
+    step_N, value_N = _binned(step_N[known]), _binned(value_N[known])
+    return _times_s(run.rows, step_N), step_N, value_N
+
+
+def _known(column: Floats) -> Floats:
+    return np.where(np.isfinite(column), np.clip(column, -HUGE, HUGE), np.nan)
+
+
+def _binned(values_N: Floats) -> Floats:
+    """Return means of at most MOST_POINTS runs of values, so that noise does not fill the page."""
+    if len(values_N) <= MOST_POINTS:
+        return values_N
+    return np.array([part.mean() for part in np.array_split(values_N, MOST_POINTS)])
+
+
+def _times_s(rows: Rows, step_N: Floats) -> Floats:
+    """Return the submission time at each step, linear between evaluations.
+
+    It is NaN beyond the last evaluation, and where steps or times of evaluations are not known.
+    """
+    if not {STEP_COLUMN, TIME_COLUMN} <= rows.keys():
+        return np.full(len(step_N), np.nan)
+    steps, times_s = _known(rows[STEP_COLUMN]), _known(rows[TIME_COLUMN])
+    known = np.isfinite(steps) & np.isfinite(times_s)
+    if not known.any() or (np.diff(steps[known]) < 0).any():
+        return np.full(len(step_N), np.nan)
+    steps, times_s = np.append(0.0, steps[known]), np.append(0.0, times_s[known])
+    return np.interp(step_N, steps, times_s, right=np.nan)
+
+
+def _draw(curve: Curve, frame: Frame, axis: str, scale: float) -> list[Markup]:
+    across_N = curve.along(axis) / scale
     keep = [] if curve.hit is None else [curve.hit]
-    path = broken_line(frame, time_N, curve.value_N, keep)
+    path = broken_line(frame, across_N, curve.value_N, keep)
     if not path:
         return []
     run = curve.run
     name = f"study {run.study}, trial {run.trial}"
     marks = [element("path", d=path, data_l=name, class_="chosen" if curve.chosen else None)]
-    if curve.hit is not None:
+    if curve.hit is not None and np.isfinite(across_N[curve.hit]):
         at = slice(curve.hit, curve.hit + 1)
-        x, y = frame.place(time_N[at], curve.value_N[at])[0].tolist()
+        x, y = frame.place(across_N[at], curve.value_N[at])[0].tolist()
         kind = "hit chosen" if curve.chosen else "hit"
         marks.append(element("path", class_=kind, d=f"M{x} {y}h0"))
     return marks

@@ -8,6 +8,8 @@ from scoring.analysis.analysis import Analysis
 from scoring.analysis.leaderboard import Cell, Leaderboard, Row
 from scoring.output.page import charts, texts, uncertainty
 from scoring.output.page.machines import machines
+from scoring.output.page.trials import trials
+from scoring.output.page.weaknesses import weaknesses
 from scoring.output.plot_profile import studies_told
 from scoring.reading.trials import Finding, TrialRun
 from scoring.rules.rules import CREDITED
@@ -24,7 +26,8 @@ def pool(analysis: Analysis, number: int) -> dict[str, Any]:
         analysis: The leaderboard and its statistics.
         number: A number that makes the pool's anchors differ from those of other pools.
     """
-    board = analysis.board
+    board, hardware = analysis.board, machines(analysis.board)
+    rows = [_row(analysis, index) for index in range(len(board.rows))]
     return {
         "id": f"pool-{number}",
         "title": board.title,
@@ -38,14 +41,17 @@ def pool(analysis: Analysis, number: int) -> dict[str, Any]:
         "held_out": len(board.benchmark.variant_of),
         "ignored": texts.plural(len(board.ignored), "held-out variant") if board.ignored else "",
         "robustness": _robustness(analysis) if analysis.robustness.variants else None,
-        "rows": [_row(analysis, index) for index in range(len(board.rows))],
+        "rows": rows,
+        "weaknesses": "; ".join(weaknesses(analysis, hardware)),
+        "has_intervals": not analysis.studies.not_estimable,
+        "has_speedups": any(row["speedup"] != texts.NONE for row in rows),
         "profile": charts.profile_chart(analysis),
-        "panels": charts.curve_panels(board),
+        "curves": charts.curve_groups(board),
         "speedups": uncertainty.speedup_table(analysis),
         "workloads": [_workload(board, name) for name in board.layout.workloads],
         "uncertainty": uncertainty.tables(analysis),
         "sensitivity": uncertainty.sensitivity_tables(analysis),
-        "machines": machines(board),
+        "machines": hardware,
     }
 
 
@@ -120,6 +126,7 @@ def _workload(board: Leaderboard, name: str) -> dict[str, Any]:
     budget_s = max((limit for limit in budgets_s if limit is not None), default=facts.budget_s)
     cells = [(index, row, row.cells[name]) for index, row in enumerate(board.rows)]
     reached = sum(math.isfinite(cell.median_time_s) for _, _, cell in cells)
+    entries = [_entry(index, row, cell) for index, row, cell in cells]
     return {
         "name": name,
         "variant_of": board.benchmark.variant_of.get(name),
@@ -127,8 +134,24 @@ def _workload(board: Leaderboard, name: str) -> dict[str, Any]:
         "goal": texts.goal(facts.target),
         "budget": None if budget_s is None else texts.count(budget_s),
         "reached": f"{reached} of {texts.plural(len(cells), 'submission')}",
-        "entries": [_entry(index, row, cell) for index, row, cell in cells],
+        "entries": entries,
+        "known": _known(entries),
+        "trials": [
+            {"label": row.entry.label, "place": index, **table}
+            for index, row, _ in cells
+            if (table := trials(board, row, name))
+        ],
         "chosen": [curve for row in board.rows if (curve := _chosen(row, name))],
+    }
+
+
+def _known(entries: Sequence[dict[str, Any]]) -> dict[str, bool]:
+    """Return which columns of the table of studies have a value for any submission."""
+    own = ("median", "median_steps", "ratio")
+    of_studies = ("time", "steps", "trial", "bracket")
+    studies = [study for entry in entries for study in entry["studies"]]
+    return {name: any(entry[name] != texts.NONE for entry in entries) for name in own} | {
+        name: any(study[name] != texts.NONE for study in studies) for name in of_studies
     }
 
 

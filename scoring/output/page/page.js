@@ -56,6 +56,12 @@
     return parts;
   }
 
+  // Ten to a power with two significant digits; the same as svg.power.
+  function power(logarithm) {
+    return (10 ** logarithm).toExponential(1).replace('.0e', 'e').replace('e+', 'e')
+      .replaceAll('-', MINUS);
+  }
+
   const numbersIn = (text) => (text.match(/-?\d+/g) || []).map(Number);
 
   function shown(value, range, steps) {
@@ -104,7 +110,8 @@
     addTools() {
       const tools = document.createElement('div');
       tools.className = 'tools';
-      const of = this.svg.dataset.w || 'profiles';
+      const { w, metric, axis } = this.svg.dataset;
+      const of = w ? `${metric} on ${w} against ${axis}` : 'profiles';
       for (const [text, name, act] of [
         ['+', 'zoom in', () => this.zoom(1.6)],
         [MINUS, 'zoom out', () => this.zoom(1 / 1.6)],
@@ -234,7 +241,8 @@
       for (const [value, text] of ticks(y0, y1, height / 45)) {
         const at = top + (height * (y1 - value)) / (y1 - y0);
         parts.push(make('path', { d: `M${left} ${at}H${left + width}` }));
-        parts.push(make('text', { x: left, y: at, dx: '-.5em', dy: '.35em', class: 'ty' }, text));
+        const label = this.svg.dataset.log ? power(value) : text;
+        parts.push(make('text', { x: left, y: at, dx: '-.5em', dy: '.35em', class: 'ty' }, label));
       }
       this.svg.querySelector('.grid').replaceChildren(...parts);
     }
@@ -304,11 +312,13 @@
       } else {
         const [rangeX, rangeY] = [this.x[1] - this.x[0], this.y[1] - this.y[0]];
         const seconds = Number(svg.dataset.seconds);
+        const value = svg.dataset.log ? power(y) : shown(y, rangeY, this.high);
         const inUnit = `${shown(x, rangeX, this.wide)} ${svg.dataset.unit}`;
         const inSeconds = `${shown(x * seconds, rangeX * seconds, this.wide)} s`;
         lines.push(`${svg.dataset.w}, ${curve.path.dataset.l}`);
-        lines.push(seconds === 1 ? inSeconds : `${inUnit} (${inSeconds})`);
-        lines.push(`${svg.dataset.metric} ${shown(y, rangeY, this.high)}`);
+        if (svg.dataset.axis === 'steps') lines.push(`step ${Math.round(x).toLocaleString('en')}`);
+        else lines.push(seconds === 1 ? inSeconds : `${inUnit} (${inSeconds})`);
+        lines.push(`${svg.dataset.metric} ${value}`);
         if (curve.hits.has(spot.join())) lines.push('meets the target here');
       }
       tip.textContent = lines.join('\n');
@@ -338,6 +348,21 @@
     }
     for (const svg of pool.querySelectorAll('svg.chart')) new Chart(svg, labels);
   }
+
+  // Tables that are wider than the screen say so.
+  const watched = new ResizeObserver((entries) => {
+    for (const { target } of entries) {
+      const wide = target.scrollWidth > target.clientWidth + 1;
+      if (!target.hint) {
+        target.hint = document.createElement('p');
+        target.hint.className = 'hint';
+        target.hint.textContent = 'more columns: scroll sideways \u2192';
+        target.before(target.hint);
+      }
+      target.hint.hidden = !wide;
+    }
+  });
+  for (const scroll of document.querySelectorAll('.scroll')) watched.observe(scroll);
 
   let opened = [];
   window.addEventListener('beforeprint', () => {

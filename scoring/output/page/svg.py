@@ -64,6 +64,7 @@ class Frame:
         top: The top edge.
         width: The width of the plot.
         height: The height of the plot.
+        is_log: Whether values on the vertical axis are logarithms to base 10 of what it says.
     """
 
     x: tuple[float, float]
@@ -72,6 +73,7 @@ class Frame:
     top: float
     width: float
     height: float
+    is_log: bool = False
 
     def place(self, x_N: Floats, y_N: Floats) -> Ints:
         """Return the plot coordinates of data points.
@@ -105,7 +107,7 @@ class Frame:
             parts.append(
                 element(
                     "text",
-                    text,
+                    power(value) if self.is_log else text,
                     x=f"{self.left:g}",
                     y=f"{at:.1f}",
                     dx="-.5em",
@@ -144,6 +146,7 @@ class Frame:
             role="img",
             data_x=f"{self.x[0]:.12g} {self.x[1]:.12g}",
             data_y=f"{self.y[0]:.12g} {self.y[1]:.12g}",
+            data_log=1 if self.is_log else None,
             **facts,
         )
 
@@ -159,6 +162,13 @@ def ticks(low: float, high: float, most: float) -> Iterator[tuple[float, str]]:
         value = index * step
         text = f"{value:.2e}" if large or decimals > 6 else f"{value:.{decimals}f}"
         yield value, text.replace("-", "\N{MINUS SIGN}")
+
+
+def power(logarithm: float) -> str:
+    """Return ten to a power as text with two significant digits and an exponent; as page.js."""
+    mantissa, exponent = f"{10.0**logarithm:.1e}".split("e")
+    text = f"{mantissa.removesuffix('.0')}e{int(exponent)}"
+    return text.replace("-", "\N{MINUS SIGN}")
 
 
 def line(points: Ints) -> str:

@@ -79,6 +79,26 @@ def plural(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
+def fold(head: Sequence[str], rows: Sequence[Sequence[str]]) -> tuple[list[int], str]:
+    """Find the columns of a table that have no value in any row.
+
+    Args:
+        head: The names of the columns.
+        rows: The cells of each row, as texts.
+
+    Returns:
+        The indices of the other columns, and a text about those left out; '' if there are none.
+    """
+    empty = [
+        column
+        for column in range(len(head))
+        if rows and all(row[column] in ("", NONE) for row in rows)
+    ]
+    kept = [column for column in range(len(head)) if column not in empty]
+    names = "; ".join(head[column] for column in empty)
+    return kept, f"Left out, as there is no value: {names}." if empty else ""
+
+
 def goal(target: Target) -> str:
     """Return a target as an inequality, such as '≥ 0.97', or 'no target'."""
     sign = (

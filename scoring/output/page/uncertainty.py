@@ -253,4 +253,12 @@ def _shaded(text: str, share: float) -> Cell:
 
 
 def _table(title: str, note: str, corner: str, head: Sequence[str], rows: Sequence[Table]) -> Table:
-    return {"title": title, "note": note, "corner": corner, "head": list(head), "rows": list(rows)}
+    """Return a table without the columns in which no row has a value, which the note names."""
+    kept, folded = texts.fold(head, [[str(cell["text"]) for cell in row["cells"]] for row in rows])
+    return {
+        "title": title,
+        "note": f"{note} {folded}".strip(),
+        "corner": corner,
+        "head": [head[column] for column in kept],
+        "rows": [row | {"cells": [row["cells"][column] for column in kept]} for row in rows],
+    }

@@ -152,6 +152,18 @@ def test_bad_rows_are_counted(tmp_path, shown, capsys):
     assert "test: 4 rows held out of train" in text
 
 
+def test_references_whose_words_rouge_does_not_see_are_told_once(tmp_path, shown):
+    rows = [
+        {"document": f"text {row}", "summary": "खबर" if row % 4 else "news"} for row in range(40)
+    ]
+    for split in ("train", "validation", "test"):
+        (tmp_path / f"{split}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    told = shown("xsum", "--data", tmp_path)
+    assert told.count("75.0% of the reference texts have none and score 0") == 1
+    (remark,) = json.loads(shown("xsum", "--data", tmp_path, "--json"))["remarks"]
+    assert remark in told.replace("\n", "")
+
+
 def test_a_folder_in_no_layout_is_the_loader_s_error(tmp_path, cache):
     definition = catalogue.find("ag_news")
     with pytest.raises(UserError, match="neither the data set's original files"):

@@ -230,11 +230,84 @@ def test_long_csv_fields(tmp_path: Path) -> None:
     assert len(read(tmp_path)[0]["test"]["document"][0]) == 300_000
 
 
+NO_TEXT = "'document' is no Unicode text"
+BAD_BYTES = json.dumps({"document": "a ~ b", "summary": "s"}).encode().replace(b"~", b"\xff")
+
+
+def invalid_parquet() -> bytes:
+    """Three rows, of which the second has a byte that is no UTF-8."""
+    offsets = pyarrow.py_buffer(b"".join(n.to_bytes(4, "little") for n in (0, 1, 2, 3)))
+    bad = pyarrow.StringArray.from_buffers(3, offsets, pyarrow.py_buffer(b"d\xffd"))
+    written = io.BytesIO()
+    parquet.write_table(pyarrow.table({"document": bad, "summary": ["s"] * 3}), written)
+    return written.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("ending", "content", "reason"),
+    [
+        (
+            "jsonl",
+            jsonl([GOOD]) + b'{"document": "\\ud800", "summary": "s"}\n' + jsonl([GOOD]),
+            NO_TEXT,
+        ),
+        ("jsonl", jsonl([GOOD]) + BAD_BYTES + b"\n" + jsonl([GOOD]), NO_TEXT),
+        ("jsonl", jsonl([GOOD]) + b"[" * 100_000 + b"\n" + jsonl([GOOD]), "not JSON"),
+        ("jsonl", jsonl([GOOD]) + b'{"id": ' + b"7" * 5000 + b"}\n" + jsonl([GOOD]), "not JSON"),
+        ("json", b'{"document": ["d", "\\udc00x", "d"], "summary": ["s", "s", "s"]}', NO_TEXT),
+        ("json", b"[" + b",".join([jsonl([GOOD]), BAD_BYTES, jsonl([GOOD])]) + b"]", NO_TEXT),
+        ("csv", b"document,summary\nd,s\na\xff,s\nd,s\n", NO_TEXT),
+        ("csv", b"document,summary\nd,s\n\xed\xa0\x80,s\nd,s\n", NO_TEXT),
+        ("parquet", invalid_parquet(), "not UTF-8"),
+    ],
+    ids=[
+        "surrogate",
+        "bytes",
+        "deep",
+        "digits",
+        "json-surrogate",
+        "json-bytes",
+        "csv",
+        "csv-surrogate",
+        "parquet",
+    ],
+)
+def test_a_row_that_is_no_unicode_is_a_bad_row(tmp_path, ending, content, reason) -> None:
+    write_all(tmp_path)
+    (tmp_path / "train.jsonl").unlink()
+    path = tmp_path / f"train.{ending}"
+    path.write_bytes(content)
+    with pytest.raises(UserError) as caught:
+        read(tmp_path)
+    assert str(caught.value).startswith(f"{path}:2: {reason} (")
+    str(caught.value).encode()  # which a terminal asks of it
+    splits, notes = read(tmp_path, skip_bad_rows=True)
+    assert splits["train"] == {"document": ["d"] * 2, "summary": ["s"] * 2}
+    assert notes["bad_rows"] == {"train": {reason: 1}}
+
+
+def test_the_message_can_be_written_whatever_a_field_is_called(tmp_path) -> None:
+    write_all(tmp_path)
+    (tmp_path / "train.jsonl").write_text('{"\\ud800": "x", "document": NaN}\n')
+    with pytest.raises(UserError, match="'document' is not text") as caught:
+        read(tmp_path)
+    (tmp_path / "train.jsonl").write_text('{"\\ud800": "x"}\n')
+    with pytest.raises(UserError, match=r"it has: \\ud800") as caught:
+        read(tmp_path)
+    str(caught.value).encode()
+
+
+def test_nul_is_a_character_of_a_text(tmp_path) -> None:
+    write_all(tmp_path)
+    (tmp_path / "train.jsonl").write_text('{"document": "a\\u0000b", "summary": "s"}\n')
+    assert read(tmp_path)[0]["train"]["document"] == ["a\0b"]
+
+
 BROKEN = {
     "not gzip": ("train.jsonl.gz", b"not gzip"),
     "gzip breaks off": ("train.jsonl.gz", gzip.compress(jsonl(rows_of("train")))[:-30]),
-    "not text": ("train.jsonl", jsonl([GOOD]) + b'{"document": "\xff"}\n'),
     "json breaks off": ("train.json", json.dumps([GOOD, GOOD]).encode()[:-5]),
+    "nested too deep": ("train.json", b"[" * 100_000),
     "uneven columns": ("train.json", b'{"document": ["a", "b"], "summary": ["c"]}'),
     "quote never closed": ("train.csv", b'document,summary\nd,s\n"d,s\n'),
     "not parquet": ("train.parquet", b"PAR1 or not"),

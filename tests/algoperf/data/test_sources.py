@@ -103,7 +103,7 @@ def test_only_one_split(folder):
         (b"no gzip", "csv.gz:1: unreadable"),
         (gzip.compress(csv_lines(4000).encode())[:-2000], "csv.gz:[0-9]+: unreadable"),
         (gzip.compress(csv_lines(400).encode())[:40] + b"\xff" * 400, "csv.gz:[0-9]+: unreadable"),
-        (gzip.compress(b'"1","a","b"\n"1","\xff","b"\n'), "csv.gz:[0-9]+: unreadable"),
+        (gzip.compress(b'"1","a","b"\n' * 900 + b'"1","\xff","b"\n'), "csv.gz:901: unreadable"),
     ],
     # Not by the bytes: gzip puts the time into them, and two processes must find the same tests.
     ids=["not gzip", "cut off", "corrupt", "not UTF-8"],
@@ -113,6 +113,24 @@ def test_broken_gzip(tmp_path, content, place):
     path.write_bytes(content)
     with pytest.raises(UserError, match=place):
         list(sources.read_csv(path, 3))
+
+
+def test_a_byte_order_mark_hides_no_label(folder):
+    path = folder / "train.csv"
+    before = data.read(str(folder))
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert data.read(str(folder)) == before
+
+
+@pytest.mark.parametrize("label", [True, float("nan"), float("inf"), 1.0, 4])
+def test_labels_that_are_none(label):
+    with pytest.raises(UserError, match=r"^here:1: label .* expected 0 to 3$"):
+        data._checked("here", iter([("here:1", "a text", label)]))
+
+
+def test_half_a_surrogate_pair_is_no_text():
+    with pytest.raises(UserError, match=r"^here:1: no Unicode text \(character 3 "):
+        data._checked("here", iter([("here:1", "a \ud800", 1)]))
 
 
 def test_quoted_newlines_do_not_shift_the_row_number(folder):

@@ -17,7 +17,10 @@ from algoperf.trial.process import Events
 
 def test_a_folder_is_held_by_one(tmp_path):
     folder = tmp_path / "a" / "b" / "study_0" / "digits_jax" / "trial_1"
+    assert not supervision.is_locked(folder)
     with supervision.locked(folder):
+        assert supervision.is_locked(folder)
+        assert not supervision.is_locked(tmp_path)
         with pytest.raises(UserError, match="another process works on this trial"):  # noqa: SIM117
             with supervision.locked(folder):
                 pass
@@ -39,6 +42,7 @@ def test_a_lock_ends_with_its_process(tmp_path):
     )
     try:
         assert process.stdout.readline() == "held\n"
+        assert supervision.is_locked(tmp_path)
         with pytest.raises(UserError, match="another process"):  # noqa: SIM117
             with supervision.locked(tmp_path):
                 pass
@@ -103,3 +107,26 @@ def test_a_forked_child_tells_the_starter_nothing(monkeypatch):
     monkeypatch.undo()
     events.send("note", text="from the parent")
     assert json.loads(stream.getvalue()) == {"event": "note", "text": "from the parent"}
+
+
+def test_who_looks_keeps_nobody_out(tmp_path, monkeypatch):
+    """The look takes the lock for a moment, which is not taken for a process at work."""
+    flock, seen = supervision.fcntl.flock, []
+
+    def meanwhile(descriptor, operation):
+        if operation & supervision.fcntl.LOCK_EX and not seen:
+            seen.append(operation)
+            raise BlockingIOError
+        flock(descriptor, operation)
+
+    monkeypatch.setattr(supervision.fcntl, "flock", meanwhile)
+    with supervision.locked(tmp_path):
+        assert seen
+        assert supervision.is_locked(tmp_path)
+    assert not supervision.is_locked(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["trial_1", "trial_1/none"])
+def test_what_is_no_folder_is_not_locked(tmp_path, name):
+    (tmp_path / "trial_1").touch()
+    assert supervision.is_locked(tmp_path / name) is False

@@ -15,6 +15,7 @@ OTHER = {  # a value of each field that is not its default
     "scale": "full",
     "data": "a folder",
     "skip_bad_rows": True,
+    "rouge_tokenizer": "unicode",
     "drop_duplicates": True,
     "balance": True,
     "pretrained": "weights",

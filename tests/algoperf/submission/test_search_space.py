@@ -6,7 +6,8 @@ import math
 import pytest
 
 from algoperf.errors import UserError
-from algoperf.submission import search_space
+from algoperf.submission import requirements, search_space
+from algoperf.workload.pretrained import files
 
 UNIT = {"min": 0.0, "max": 1.0, "scaling": "linear"}
 THREE = {
@@ -151,6 +152,20 @@ def test_read(tmp_path):
     file.write_bytes(b"\xff\xfe{}")
     with pytest.raises(UserError, match=r"tuning_search_space.json: not UTF-8 text; give"):
         search_space.read(file)
+
+
+def test_byte_order_marks_hide_nothing(tmp_path):
+    file = tmp_path / "space.json"
+    file.write_text('[{"rate": 1, "rate": 2}]')
+    before = search_space.read(file).points, search_space.repeated_text(file)
+    assert "rate more than once" in before[1]
+    file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
+    assert (search_space.read(file).points, search_space.repeated_text(file)) == before
+    asked = b"\xef\xbb\xbfno-such-package\n"
+    (tmp_path / requirements.FILE_NAME).write_bytes(asked)
+    assert "asks for no-such-package" in requirements.unmet_text(tmp_path / "submission.py")
+    (tmp_path / "config.json").write_bytes(b'\xef\xbb\xbf{"model_type": "bart"}')
+    assert files.read_json(tmp_path / "config.json") == {"model_type": "bart"}
 
 
 def test_read_what_is_not_there(tmp_path):

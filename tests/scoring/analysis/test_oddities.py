@@ -5,6 +5,7 @@ import json
 
 from rich.console import Console
 
+from algoperf.machine import supervision
 from scoring.analysis.oddities import find_oddities
 from scoring.output.export import to_json
 from scoring.output.tables import to_table
@@ -31,13 +32,33 @@ def test_a_clock_that_goes_back(make_trial, boards):
     ]
 
 
-def test_trials_that_ended_early(make_trial, boards):
-    make_trial([(1, 1, 0.1), (2.5, 2, 0.2)], trial=1, status=None)
-    make_trial([(1, 1, 0.1), (20, 20, 0.2)], trial=2, status=None)
-    make_trial([(1, 1, 0.1), (90, 90, 0.2)], trial=3, status=None)
+def test_a_target_met_after_0_seconds(make_trial, boards):
+    make_trial([(0.0, 1, 0.9)], trial=2)
     assert oddities(boards) == [
+        "adamw on digits: the target is met after 0 s of submission time in study_0/trial_2"
+    ]
+
+
+def test_trials_that_ended_early(make_trial, boards):
+    make_trial([(1, 1, 0.1), (2.5, 2, 0.2)], trial=1, status=None, pool={})
+    make_trial([(1, 1, 0.1), (20, 20, 0.2)], trial=2, status=None, pool={})
+    make_trial([(1, 1, 0.1), (90, 90, 0.2)], trial=3, status=None, pool={})
+    board = boards()[0]["settings not recorded"]
+    assert [found.message for found in find_oddities(row.entry for row in board.rows)] == [
         "adamw on digits: 2 trials ended early without the target, at 20 % of the budget"
     ]
+
+
+def test_trials_that_have_not_ended(make_trial, boards):
+    make_trial([(1, 1, 0.1)], trial=1)
+    make_trial([(1, 1, 0.1)], trial=2, status=None)
+    running = make_trial([(1, 1, 0.1)], trial=3, status=None)
+    rest = "a study that may still be decided is left out of medians, but with --count-unfinished"
+    with supervision.locked(running):
+        assert oddities(boards) == [
+            f"adamw on digits: running: study_0/trial_3; {rest}",
+            f"adamw on digits: interrupted (the same command goes on): study_0/trial_2; {rest}",
+        ]
 
 
 def test_uneven_step_times(reach, make_trial, boards):

@@ -48,6 +48,16 @@ def test_another_submission_does_not_move_it(board, reach, boards):
     assert speedups(after, "a").mean_S[after.labels.index("b")] == pytest.approx(before)
 
 
+def test_0_seconds_have_the_ratio_1_to_0_seconds_and_none_to_others(make_trial, boards):
+    for submission, times_s in {"a": (0.0, 0.0), "b": (0.0, 10.0)}.items():
+        for workload, time_s in enumerate(times_s):
+            make_trial([(time_s, 1, 0.9)], submission=submission, workload=f"W{workload}")
+    found = speedups(boards()[0]["mini-builtin"], "a")
+    np.testing.assert_array_equal(found.by_workload_SB, [[1, 1], [1, np.nan]])
+    np.testing.assert_array_equal(found.mean_S, [1, 1])
+    assert found.note(1) == "1 left out"
+
+
 def test_interval_holds_the_mean_and_is_not_estimable_from_one_study(board, reach, boards):
     found = speedups(board, "a")
     low, high = found.interval[board.labels.index("b")]

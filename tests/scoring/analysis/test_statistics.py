@@ -49,7 +49,8 @@ def test_percentiles_and_ranks_of_two_submissions():
     np.testing.assert_allclose(one.scores_S, [1, 1])
     np.testing.assert_allclose(one.score_interval, [[8 / 9, 1], [5 / 6, 1]])
     np.testing.assert_array_equal(one.rank_interval, [[1, 2], [1, 2]])
-    np.testing.assert_allclose(one.p_first, [0.75, 0.75], atol=0.015)
+    # Each is first alone with 1/4; the half in which they tie counts half for each.
+    np.testing.assert_allclose(one.p_first, [0.5, 0.5], atol=0.015)
     np.testing.assert_allclose(one.p_beats, [[0, 0.25], [0.25, 0]], atol=0.015)
 
 
@@ -71,6 +72,7 @@ def test_over_workloads_resamples_credits():
         ((2, 3, 1), "both", "W0 has 1 study; 2 are needed"),
         ((2, 2, 5), "workloads", "2 workloads; 3 are needed"),
         ((2, 2, 5), "both", "2 workloads; 3 are needed"),
+        ((2, 1, 5), "both", "1 workload; 3 are needed"),
     ],
 )
 def test_not_estimable_is_an_answer(shape, over, reason):
@@ -188,3 +190,35 @@ def test_chunks_do_not_change_what_is_drawn_over(monkeypatch):
     monkeypatch.setattr("scoring.analysis.statistics.CHUNK_VALUES", 100)
     one = bootstrap(times, THREE, BY_THE_RULES, resamples=11)
     assert one.scores_RS.shape == (11, 3)
+
+
+@pytest.mark.parametrize("method", ["pooled", "percentile"])
+def test_who_reaches_in_exactly_0_seconds_is_first(method):
+    times = np.array([[[0.0] * 3] * 3, [[5.0, 6.0, 7.0]] * 3])
+    one = bootstrap(times, THREE, BY_THE_RULES, method=method, resamples=200)
+    np.testing.assert_array_equal(one.scores_S, [1, 0])
+    np.testing.assert_array_equal(one.score_interval, [[1, 1], [0, 0]])
+    np.testing.assert_array_equal(one.rank_interval, [[1, 1], [2, 2]])
+    np.testing.assert_array_equal(one.p_first, [1, 0])
+
+
+def test_a_share_of_the_draws_of_a_cell_is_0_seconds_as_of_its_studies():
+    times = np.array([[[0.0, 8.0, 8.0, INF]], [[9.0, 9.0, 9.0, 9.0]]])
+    model = fit(times)
+    np.testing.assert_allclose(model.p_zero_SW, [[1 / 3], [0]])
+    assert model.log_time_SW[0, 0] == pytest.approx(np.log(8))
+    drawn = model.draw(20_000, np.random.default_rng(0))[:, 0, 0]
+    hits = drawn[np.isfinite(drawn)]
+    assert (hits == 0).mean() == pytest.approx(1 / 3, abs=0.01)
+
+
+@pytest.mark.parametrize("method", ["pooled", "percentile"])
+def test_where_all_missed_nobody_is_first(method):
+    one = bootstrap(np.full((3, 3, 2), INF), THREE, BY_THE_RULES, method=method, resamples=50)
+    np.testing.assert_array_equal(one.p_first, [0, 0, 0])
+
+
+def test_ties_share_the_probability_of_being_first():
+    times = np.array([[[2.0] * 2] * 3, [[2.0] * 2] * 3, [[INF] * 2] * 3])
+    one = bootstrap(times, THREE, BY_THE_RULES, method="percentile", resamples=50)
+    np.testing.assert_array_equal(one.p_first, [0.5, 0.5, 0])

@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 from scoring.analysis.analysis import analyse, summarise
-from scoring.output.page import COVERAGE_NOTE, machines, render, svg, texts, write_page
+from scoring.analysis.oddities import find_oddities
+from scoring.output.page import COVERAGE_NOTE, charts, machines, render, svg, texts, write_page
+from scoring.output.page.weaknesses import weaknesses
 from scoring.reading.trials import Finding
 from scoring.report import Options, make_boards
 
@@ -74,7 +76,11 @@ def test_everything_is_named(tmp_path, page_of, quick_slow_lost):
     toggles = [facts for tag, facts in read.tags if tag == "button"]
     assert [facts["aria-pressed"] for facts in toggles] == ["true"] * 3
     charts = [facts for tag, facts in read.tags if facts.get("class") == "chart"]
-    assert [facts.get("data-w") for facts in charts] == [None, "digits", "letters"]
+    panels = [(facts.get("data-w"), facts.get("data-axis")) for facts in charts]
+    digits, letters = (
+        [(name, axis) for axis in ("time", "steps")] for name in ("digits", "letters")
+    )
+    assert panels == [(None, None), *digits, *letters]
 
 
 def test_numbers_are_those_of_the_analysis(page_of, quick_slow_lost):
@@ -191,9 +197,134 @@ def test_one_study_is_not_estimable(tmp_path, reach, analyses_of):
     text = render(analyses, findings, COMMAND)
     why = analyses[0].studies.not_estimable
     assert f"not estimable: {why}" in " ".join(Reader(text).text.split())
-    assert tables_of(text)["Leaderboard"][1][3] == "not estimable"
+    head, first, _ = tables_of(text)["Leaderboard"]
+    assert head[:4] == ["#", "submission", "score", "workloads credited"]  # no column of dashes
+    assert first[:4] == ["1", "a", "1.0000", "1/1"]
     cells = [cell for table in tables_of(text).values() for row in table for cell in row]
     assert [cell for cell in cells if "nan" in cell.lower()] == []
+
+
+def log_scalars(trial, rows):
+    lines = ["global_step,loss,gradient_norm,learning_rate"]
+    lines += [",".join(map(str, row)) for row in rows]
+    (trial / "measurements.csv").write_text("\n".join(lines) + "\n")
+
+
+def test_training_scalars_are_drawn_against_time_and_steps(tmp_path, reach, analyses_of):
+    trial = reach(10.0, 100)  # evaluations after 50 steps, 5 s, and after 100 steps, 10 s
+    log_scalars(trial, [(0, 4.0, 1, 0), (50, 2.0, 1, 1e-3), (100, 1.0, 1, 1e-1), (120, 1.0, 1, "")])
+    reach(10.0, 100, trial=2)  # which logged none
+    ((analysis,), _) = analyses_of(tmp_path / "runs")
+    groups = charts.curve_groups(analysis.board)
+    assert [group["title"] for group in groups] == [
+        *("Validation metric", "Training loss", "Learning rate")
+    ]
+    metric, loss, rate = ({p["axis"]: p["svg"] for p in group["panels"]} for group in groups)
+    assert metric["steps"].count("data-l=") == 2
+    assert loss["time"].count("data-l=") == loss["steps"].count("data-l=") == 1
+    # The plot is 3,580 units wide and 1.01 times the last point long: of 10 s, of 120 steps.
+    (time,) = re.findall(r'd="M([^"]*)" data-l', loss["time"])
+    (steps,) = re.findall(r'd="M([^"]*)" data-l', loss["steps"])
+    assert [int(n) for n in re.findall(r"-?\d+", time)][::2] == [0, 1772, 1773]
+    assert [int(n) for n in re.findall(r"-?\d+", steps)][::2] == [0, 1477, 1477, 591]
+    # The learning rate 0 has no logarithm; 1e-3 to 1e-1, with 6 % of two decades on each side.
+    low, high = (float(end) for end in re.search(r'data-y="(\S+) (\S+)"', rate["steps"]).groups())
+    assert (low, high) == pytest.approx((-3.12, -0.88))
+    assert 'data-log="1"' in rate["steps"]
+    assert "data-log" not in loss["steps"]
+    assert "1e\N{MINUS SIGN}2" in rate["steps"]
+    told = " ".join(Reader(render([analysis], [], COMMAND)).text.split())
+    assert "Learning rate" in told
+
+
+def test_times_of_steps_lie_between_evaluations_and_noise_is_averaged():
+    rows = {"accumulated_submission_time": np.array([2.0, np.nan, 6.0])}
+    rows["global_step"] = np.array([10.0, 15.0, 20.0])
+    found = charts._times_s(rows, np.array([0.0, 5.0, 15.0, 20.0, 21.0]))
+    np.testing.assert_allclose(found, [0.0, 1.0, 4.0, 6.0, np.nan])
+    assert np.isnan(charts._times_s({}, np.array([1.0]))).all()
+    many = charts._binned(np.arange(3000.0))
+    assert (len(many), many[0], many[-1]) == (150, 9.5, 2989.5)
+    assert charts._binned(np.arange(3.0)).tolist() == [0.0, 1.0, 2.0]
+
+
+def test_every_trial_of_a_study_is_listed(tmp_path, reach, miss, analyses_of):
+    for study in (0, 1):
+        tried = {trial: reach(10.0 * trial, study=study, trial=trial) for trial in (1, 2)}
+        tried[3] = miss(study=study, trial=3)
+        for trial, folder in tried.items():
+            (folder / "hparams.json").write_text(json.dumps({"rate": 0.1 * trial, "b": None}))
+    (tried[3] / "hparams.json").write_text("{}")
+    analyses, findings = analyses_of(tmp_path / "runs")
+    text = render(analyses, findings, COMMAND)
+    head, *rows = tables_of(text)["Trials of adamw on digits"]
+    assert head == ["study", "trial", "outcome", "time s", "steps", "best accuracy", "rate", "b"]
+    assert rows[:3] == [
+        ["0", "1", "reached", "10", "100", "0.9", "0.1", "null"],
+        ["0", "2", "reached", "20", "200", "0.9", "0.2", "null"],
+        ["0", "3", "not reached", "2", "20", "0.6", "0.3", "null"],
+    ]
+    assert rows[5] == ["1", "3", "not reached", "2", "20", "0.6", "—", "—"]
+    assert text.count('<tr class="chosen">') == 2  # trial 1 of both studies
+
+
+def test_columns_of_dashes_alone_are_left_out(tmp_path, miss, analyses_of):
+    for study in (0, 1):
+        miss(study=study, status="budget")
+    analyses, findings = analyses_of(tmp_path / "runs")
+    text = render(analyses, findings, COMMAND)
+    tables = tables_of(text)
+    assert tables["Studies on digits"][0] == [
+        *("submission", "credit", "study", "outcome", "last miss → hit, s")
+    ]
+    assert "speed-up over" not in " ".join(tables["Leaderboard"][0])
+    assert tables["Intervals by what varies"][0] == [
+        *("submission", "score, over studies", "rank, over studies")
+    ]
+    told = " ".join(Reader(text).text.split())
+    assert "Left out, as there is no value: score, over workloads; rank, over workloads;" in told
+    assert "1 workload; 3 are needed" in told
+    cells = [list(zip(*table[1:], strict=False)) for table in tables.values() if len(table) > 1]
+    assert not any(set(column) <= {"—"} for columns in cells for column in columns)
+
+
+def page_text(analysis):
+    return " ".join(Reader(render([analysis], [], COMMAND)).text.split())
+
+
+def test_what_weakens_a_ranking_stands_above_it(tmp_path, reach, miss, analyses_of):
+    busy = {"resources": {"other_cores": 0.5, "cores": 2}}
+    idle = {"resources": {"other_cores": 0.1, "cores": 2}}
+    reach(10.0, 100, submission="a", result=busy)
+    reach(10.0, 30, submission="a", trial=2, result=idle)
+    reach(20.0, 200, submission="b", framework="pytorch", result={"flags": ["slept"]})
+    miss(submission="b", framework="pytorch", trial=2, status=None)
+    of_a, of_b = "a/study_0/digits_jax/trial_1", "b/study_0/digits_pytorch/trial_1"
+    for trial, cpu in ((of_a, "X"), (of_b, "Y")):
+        path = tmp_path / "runs" / "mini-builtin" / trial / "flags_0.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), "hardware": {"cpu": cpu}}))
+    ((analysis,), _) = analyses_of(tmp_path / "runs")
+    assert weaknesses(analysis, machines.machines(analysis.board)) == [
+        "no interval, as digits has 1 study; 2 are needed",
+        "one workload, which says nothing of others",
+        "1 trial interrupted, so that medians may move",
+        "b flagged for what a submission should not do",
+        "two frameworks (jax and pytorch), whose own speed is in the times",
+        "machines that differ in processor",
+        "a busy machine: other processes worked during 1 trial",
+        "step times that differ up to 3.3 times between trials of one submission",
+    ]
+    text = page_text(analysis)
+    assert text.index("What weakens this ranking: no interval") < text.index("workloads credited")
+    told = [finding.message for finding in find_oddities(row.entry for row in analysis.board.rows)]
+    assert (
+        "a on digits: busy machine: other processes used up to 25% of the cores of 1 trial" in told
+    )
+
+
+def test_nothing_weakens_a_whole_one(quick_slow_lost):
+    ((analysis,), _) = quick_slow_lost
+    assert "What weakens" not in page_text(analysis)
 
 
 def test_nothing_to_score():

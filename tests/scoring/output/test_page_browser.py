@@ -82,7 +82,7 @@ def test_a_button_hides_the_lines_of_a_submission(opened, page_of, quick_slow_lo
 
 def test_the_tooltip_tells_the_nearest_point(opened, page_of, quick_slow_lost):
     with opened(page_of(quick_slow_lost)) as page:
-        chart = page.locator('svg[data-w="letters"]')
+        chart = page.locator('.by-time svg[data-w="letters"]')
         chart.scroll_into_view_if_needed()
         where = "one => (({x, y}) => [x, y])(one.getBoundingClientRect())"
         x, y = chart.locator(".hit.chosen").first.evaluate(where)
@@ -102,9 +102,48 @@ def test_the_tooltip_tells_the_nearest_point(opened, page_of, quick_slow_lost):
         assert "of the workloads" in page.locator(".tip").inner_text()
 
 
+def test_curves_against_steps_and_on_a_logarithmic_axis(tmp_path, opened, reach, analyses_of):
+    for study in range(2):
+        trial = reach(10.0 + study, 100, study=study)
+        rows = "".join(f"{step},1.0,1.0,{10.0 ** -(step // 50)}\n" for step in (0, 50, 100))
+        header = "global_step,loss,gradient_norm,learning_rate\n"
+        (trial / "measurements.csv").write_text(header + rows)
+    path = write_page(*analyses_of(tmp_path / "runs"), COMMAND, tmp_path / "report.html")
+    with opened(path) as page:
+        assert (displays(page, ".by-time"), displays(page, ".by-steps")) == ({"block"}, {"none"})
+        page.get_by_role("radio", name="steps").check()
+        assert (displays(page, ".by-time"), displays(page, ".by-steps")) == ({"none"}, {"block"})
+        chart = page.locator(".by-steps svg[data-metric='learning rate']")
+        chart.scroll_into_view_if_needed()
+        line = chart.locator("g[data-s] path").first.evaluate(
+            "one => (({right, bottom}) => [right, bottom])(one.getBoundingClientRect())"
+        )
+        page.mouse.move(line[0] - 1, line[1] - 1)  # the last and lowest point
+        lines = page.locator(".tip").inner_text().split("\n")
+        assert lines[2:] == ["step 100", "learning rate 1e\N{MINUS SIGN}2"]
+        ticks = chart.locator(".grid .ty")
+        marks = ticks.all_text_contents()
+        assert "1e\N{MINUS SIGN}1" in marks
+        chart.press("+")
+        chart.press("0")
+        assert ticks.all_text_contents() == marks  # page.js writes what svg.py wrote
+
+
+def test_tables_that_are_wider_than_the_screen_say_so(opened, page_of, quick_slow_lost):
+    path = page_of(quick_slow_lost)
+    hints = "all => all.map(one => one.hidden)"
+    with opened(path, viewport={"width": 400, "height": 800}) as page:
+        table = page.get_by_role("region", name="Leaderboard")
+        assert table.evaluate("one => one.scrollWidth > one.clientWidth")
+        assert page.locator(".hint").first.is_visible()
+        assert page.evaluate("document.documentElement.scrollWidth") <= 400
+    with opened(path, viewport={"width": 1400, "height": 800}) as page:
+        assert set(page.locator(".hint").evaluate_all(hints)) == {True}
+
+
 def test_zoom_and_back(opened, page_of, quick_slow_lost):
     with opened(page_of(quick_slow_lost)) as page:
-        chart = page.locator('svg[data-w="digits"]')
+        chart = page.locator('.by-time svg[data-w="digits"]')
         chart.scroll_into_view_if_needed()
         plot, ticks = chart.locator(".plot"), chart.locator(".grid text")
         whole, marks = plot.get_attribute("viewBox"), ticks.all_text_contents()
@@ -123,7 +162,7 @@ def test_zoom_and_back(opened, page_of, quick_slow_lost):
             return plot.get_attribute("viewBox") == whole and ticks.all_text_contents() == marks
 
         drag()
-        page.get_by_role("button", name="reset zoom: digits").click()
+        page.get_by_role("button", name="reset zoom: accuracy on digits against time").click()
         assert is_whole()
         drag()
         chart.dblclick()
@@ -176,5 +215,5 @@ def test_public_logs_of_version_06(tmp_path, opened, analyses_of):
     path = write_page(analyses, findings, COMMAND, tmp_path / "report.html")
     assert path.stat().st_size < 1_000_000
     with opened(path, viewport={"width": 1400, "height": 900}) as page:
-        assert page.locator("svg.chart").count() == 9
+        assert page.locator("svg.chart").count() == 1 + 2 * 8
         assert page.get_by_role("cell", name="0.6239").first.is_visible()

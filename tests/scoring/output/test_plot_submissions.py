@@ -56,7 +56,8 @@ def test_ranks(competition, analysis):
     made = analysis()
     studies = dataclasses.replace(
         made.studies,
-        # Places of b, a, c in four competitions: 1 2 3; 1 2 3; 2 1 3; 1 1 3 (a tie).
+        # Places of b, a, c in four competitions: 1 2 3; 1 2 3; 2 1 3; 1 1 3 (a tie, which
+        # counts half for each): b is first with 2.5 of 4, a with 1.5.
         scores_RS=np.array([[0.9, 0.5, 0.1], [0.9, 0.5, 0.1], [0.4, 0.5, 0.1], [0.5, 0.5, 0.1]]),
     )
     figure = plot_ranks(dataclasses.replace(made, studies=studies))
@@ -70,7 +71,7 @@ def test_ranks(competition, analysis):
     )
     assert [to_hex(bar.get_color()[0]).upper() for bar in axes.collections] == list(COLOURS[:3])
     told = [text.get_text() for text in axes.texts]
-    assert told == ["75 %", "50 %", "0 %", "probability of\nbeing first"]
+    assert told == ["62 %", "38 %", "0 %", "probability of\nbeing first"]
     assert "2 studies" in small_print(figure)
 
 

@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 
 from algoperf import errors
+from algoperf.run_folder import run_log
 from scoring.reading.runs import check_metrics, find_submissions, read_runs
 from scoring.reading.trials import Target
+from scoring.rules.time_to_target import time_to_target
 
 
 def test_everything_of_a_trial(tmp_path, make_trial):
@@ -37,6 +39,29 @@ def test_any_folder_above_the_studies_will_do_and_none_is_read_twice(tmp_path, m
     assert (run.submission, run.experiment, findings) == ("adamw", "a", [])
 
 
+def test_byte_order_marks_hide_nothing(tmp_path, reach):
+    """As an editor or a spreadsheet puts them before a file that it saves."""
+    folder = reach(10.0)
+    before, _ = read_runs(tmp_path)
+    for path in folder.iterdir():
+        path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    (run,), findings = read_runs(tmp_path)
+    assert findings == check_metrics([run]) == []
+    assert run.rows.keys() == before[0].rows.keys()
+    assert (run.target, run.status) == (before[0].target, before[0].status)
+    assert run.hyperparameters == before[0].hyperparameters
+    assert run_log.read_result(folder)["status"] == run.status
+    assert run_log.evaluations(folder)[1]["accumulated_submission_time"] == 10.0
+
+
+def test_times_below_0_never_meet_a_target_and_are_told(tmp_path, make_trial):
+    make_trial([(-1.0, 1, 0.95), (0.0, 2, 0.4), (3.0, 3, 0.95)])
+    (run,), _ = read_runs(tmp_path)
+    assert time_to_target(run.rows, run.target).time_s == 3.0
+    (finding,) = check_metrics([run])
+    assert finding.message == "has 1 of 3 times below 0: such a time never meets a target"
+
+
 def test_a_link_back_up_ends(tmp_path, miss):
     miss()
     (tmp_path / "runs" / "loop").symlink_to(tmp_path, target_is_directory=True)
@@ -60,8 +85,8 @@ def test_a_path_that_is_no_folder(tmp_path):
         # The torn number still reads as a number: 0.9 of 0.95.
         (lambda text: text[:-2], 1, "ends in a torn line, which is left out"),
         (lambda text: text + "4.5,3", 2, "ends in a torn line, which is left out"),
-        (lambda text: text + "4.5\n", 2, "1 lines do not have 3 fields and are left out"),
-        (lambda text: text.replace("0.4", "o.4"), 2, "has 1 values that are no numbers"),
+        (lambda text: text + "4.5\n", 2, "1 line does not have 3 fields and is left out"),
+        (lambda text: text.replace("0.4", "o.4"), 2, "has 1 value that is no number"),
         (lambda text: text.replace("0.4", '"0.4'), 2, None),
         (lambda text: text.replace("0.4", ""), 2, None),
         (lambda text: text.replace("\n", "\r\n"), 2, None),

@@ -1,10 +1,12 @@
 """One trial, the trials of a study, the studies of a submission."""
 
+import dataclasses
 import math
 
 import numpy as np
 import pytest
 
+from algoperf.machine import supervision
 from scoring.reading.runs import read_runs
 from scoring.reading.trials import Target
 from scoring.rules.rules import AS_PUBLISHED, BY_THE_RULES, median_over_studies
@@ -147,8 +149,28 @@ def test_median_over_odd_and_even_studies_with_missing_ones(tmp_path, reach, mis
 )
 def test_why_a_study_was_not_reached(tmp_path, miss, statuses, outcome):
     for trial, status in enumerate(statuses, start=1):
-        miss(trial=trial, status=status)
+        miss(trial=trial, status=status, pool={})  # AlgoPerf's folders record no settings
     assert results(tmp_path, [0])[0].outcome == outcome
+
+
+def test_a_trial_that_has_not_ended_leaves_its_study_undecided(tmp_path, miss, reach, make_trial):
+    miss(study=0, trial=1)
+    miss(study=0, trial=2, status=None)  # interrupted, it may still reach
+    miss(study=1, status=None)
+    running = miss(study=1, trial=2, status=None)
+    reach(8.0, study=2, status=None)  # what is reached is decided,
+    make_trial([(100.0, 1, 0.1)], study=3, status=None)  # and so is a budget that is used up
+    with supervision.locked(running):
+        found = results(tmp_path, range(4))
+        counted = [dataclasses.replace(run, unfinished=None) for run in read_runs(tmp_path)[0]]
+    outcomes = [(result.outcome, result.undecided) for result in found]
+    assert outcomes[:2] == [("interrupted", True), ("running", True)]
+    assert outcomes[2:] == [("reached", False), ("not reached", False)]
+    assert math.isnan(found[0].time_s)
+    assert math.isnan(found[1].step)
+    assert found[0].crossing.last_miss.time_s == 2.0
+    told = [result.outcome for result in study_results(counted, range(4), BY_THE_RULES)]
+    assert told == ["not reached", "ended early", "reached", "not reached"]
 
 
 def test_met_after_the_budget_is_told_as_budget(tmp_path, reach):
