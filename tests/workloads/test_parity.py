@@ -5,9 +5,12 @@ Each case is a workload and a scale, found by discovery, a named variant at mini
 one of ten drawn variants of each workload; `conftest.small_data` gives it rows without a download.
 """
 
+import contextlib
 import importlib
 import itertools
+from collections.abc import Iterator
 
+import jax
 import numpy as np
 import pytest
 import torch
@@ -65,18 +68,29 @@ CASES = [*cases(), *variant_cases()]
 
 
 @pytest.fixture(scope="module", params=CASES)
-def pair(request, load_small) -> Pair:
+def pair(request, load_small) -> Iterator[Pair]:
     definition, scale_name = request.param
     data = load_small(definition, scale_name)
     is_short = scale_name != "mini" or (definition.base or definition.name) in SAME_BLOCKS
-    return parity.bind(
-        definition,
-        definition.scales[scale_name],
-        "builtin",
-        data,
-        steps=FULL_STEPS if is_short else parity.STEPS,
-        batch_size=4 if scale_name == "mini" else 2,
-    )
+    with optimised() if scale_name != "mini" else contextlib.nullcontext():
+        yield parity.bind(
+            definition,
+            definition.scales[scale_name],
+            "builtin",
+            data,
+            steps=FULL_STEPS if is_short else parity.STEPS,
+            batch_size=4 if scale_name == "mini" else 2,
+        )
+
+
+@contextlib.contextmanager
+def optimised() -> Iterator[None]:
+    """Have XLA optimise: the steps of a large model take longer than its compilation."""
+    name = "jax_disable_most_optimizations"
+    before = getattr(jax.config, name)
+    jax.config.update(name, False)
+    yield
+    jax.config.update(name, before)
 
 
 def test_parameters_agree_in_number_name_type_and_shape(pair: Pair) -> None:

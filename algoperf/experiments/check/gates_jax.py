@@ -1,6 +1,6 @@
 """What the gates of a workload need of JAX."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -27,19 +27,23 @@ def types_by_name(bound: Any, values: Mapping[str, np.ndarray]) -> dict[str, spe
     return dict(zip(names, jax.tree.leaves(bound.model_params_types), strict=True))
 
 
-def loss_and_gradients(
+def losses_and_gradients(
     bound: Any,
     backend: Any,
     values: Mapping[str, np.ndarray],
     batch: Mapping[str, np.ndarray],
-    settings: shared.StepSettings,
-) -> tuple[float, dict[str, np.ndarray]]:
-    """Return a batch's training loss and its gradients by name, in JAX's layout."""
+    label_smoothings: Sequence[float],
+) -> list[tuple[float, dict[str, np.ndarray]]]:
+    """Return a batch's training loss, without dropout, and its gradients by name in JAX's layout,
+    for each label smoothing.
+    """
     rng, placed = backend.random_state((0, 0)), backend.place(batch)
     params, state = bound.state_from_neutral(values)
 
-    def loss_of(params: Any) -> Any:
+    def loss_of(params: Any, label_smoothing: Any) -> Any:
+        settings = shared.StepSettings(label_smoothing=label_smoothing, dropout_rate=0.0)
         return shared.training_loss(bound, params, placed, state, rng, settings)[0]
 
-    loss, gradients = compiled(jax.value_and_grad(loss_of))(params)
-    return float(loss), bound.to_neutral(gradients)
+    function = compiled(jax.value_and_grad(loss_of))  # once: the smoothing is an argument
+    results = [function(params, smoothing) for smoothing in label_smoothings]
+    return [(float(loss), bound.to_neutral(gradients)) for loss, gradients in results]

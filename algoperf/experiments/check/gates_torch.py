@@ -1,6 +1,6 @@
 """What the gates of a workload need of PyTorch."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -30,24 +30,31 @@ def types_by_name(bound: Any, values: Mapping[str, np.ndarray]) -> dict[str, spe
     }
 
 
-def loss_and_gradients(
+def losses_and_gradients(
     bound: Any,
     backend: Any,
     values: Mapping[str, np.ndarray],
     batch: Mapping[str, np.ndarray],
-    settings: shared.StepSettings,
-) -> tuple[float, dict[str, np.ndarray]]:
-    """Return a batch's training loss and its gradients by name, in JAX's layout."""
+    label_smoothings: Sequence[float],
+) -> list[tuple[float, dict[str, np.ndarray]]]:
+    """Return a batch's training loss, without dropout, and its gradients by name in JAX's layout,
+    for each label smoothing.
+    """
     module, _ = bound.state_from_neutral(values)
+    placed = backend.place(batch)
+    results = []
+    for label_smoothing in label_smoothings:
+        settings = shared.StepSettings(label_smoothing=label_smoothing, dropout_rate=0.0)
+        module.zero_grad()
+        loss, _ = shared.training_loss(bound, module, placed, None, None, settings)
+        loss.backward()
+        gradients = {
+            name: parameters.from_torch(name, tensor.grad.cpu().numpy())
+            for name, tensor in _tensors(bound).items()
+        }
+        results.append((loss.item(), gradients))
     module.zero_grad()
-    loss, _ = shared.training_loss(bound, module, backend.place(batch), None, None, settings)
-    loss.backward()
-    gradients = {
-        name: parameters.from_torch(name, tensor.grad.cpu().numpy())
-        for name, tensor in _tensors(bound).items()
-    }
-    module.zero_grad()
-    return loss.item(), gradients
+    return results
 
 
 def _tensors(bound: Any) -> dict[str, Any]:

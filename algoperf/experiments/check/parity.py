@@ -9,7 +9,6 @@ import numpy as np
 
 import reference_algorithms
 from algoperf import backends, spec
-from algoperf.backends import shared
 from algoperf.data.batches import TrainingQueue
 from algoperf.experiments.check import gates
 from algoperf.experiments.check.gates import NotApplicableError, Values, expect
@@ -221,14 +220,14 @@ def statistics(pair: Pair) -> None:
 def gradients(pair: Pair) -> None:
     """Loss and gradients agree, for weighted rows, with and without label smoothing."""
     batch = weighted(pair.batches[0])
-    for label_smoothing in (0.0,) if pair.is_variant else (0.0, 0.1):  # the loss is the base's
-        settings = shared.StepSettings(label_smoothing=label_smoothing, dropout_rate=0.0)
-        (loss, ours), (other_loss, theirs) = (
-            gates.framework_module(side.backend.name).loss_and_gradients(
-                side.workload, side.backend, pair.values, batch, settings
-            )
-            for side in (pair.jax, pair.torch)
+    label_smoothings = (0.0,) if pair.is_variant else (0.0, 0.1)  # the loss is the base's
+    in_jax, in_torch = (
+        gates.framework_module(side.backend.name).losses_and_gradients(
+            side.workload, side.backend, pair.values, batch, label_smoothings
         )
+        for side in (pair.jax, pair.torch)
+    )
+    for (loss, ours), (other_loss, theirs) in zip(in_jax, in_torch, strict=True):
         expect(
             abs(other_loss - loss) <= max(GRADIENTS_RTOL * abs(loss), 1e-12),
             f"the loss is {loss:.7g} in jax and {other_loss:.7g} in pytorch",
