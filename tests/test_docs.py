@@ -187,13 +187,13 @@ def test_the_readme_is_short_and_in_the_order_of_a_first_hour():
     ]
 
 
-def test_every_page_is_linked_from_the_readme_or_the_site():
+def test_every_page_is_in_the_navigation_of_the_site():
     navigation = read("mkdocs.yml").partition("\nnav:")[2]
-    listed = set(re.findall(r"^ +- (\w+\.md)", navigation, re.MULTILINE))
+    listed = re.findall(r"^ +- [^:\n]+: (\w+\.md)", navigation, re.MULTILINE)
     pages = {path.relative_to(DOCS).as_posix() for path in DOCS.glob("*.md")}
     hooks = load_hooks()
     made = {*hooks.FROM_ELSEWHERE.values(), hooks.COMMANDS}
-    assert listed == pages | made, "mkdocs.yml's nav lists each page of docs/ once"
+    assert sorted(listed) == sorted(pages | made), "list each page of docs/ under nav in mkdocs.yml"
 
 
 def test_the_api_page_has_every_public_name():
