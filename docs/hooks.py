@@ -11,6 +11,7 @@ import logging
 import os
 import posixpath
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -78,14 +79,15 @@ def commands_page() -> str:
 
 
 def _helps(words: list[str]) -> Iterator[tuple[list[str], str]]:
-    from algoperf.cli import main
-
     printed = io.StringIO()
     with (
+        mock.patch.object(sys, "path", [str(ROOT), *sys.path]),  # this checkout, installed or not
         mock.patch.dict(os.environ, COLUMNS=COLUMNS),
         contextlib.redirect_stdout(printed),
         contextlib.suppress(SystemExit),
     ):
+        from algoperf.cli import main
+
         main([*words, "--help"])
     text = printed.getvalue()
     yield words, text
