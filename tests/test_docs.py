@@ -210,6 +210,14 @@ def test_the_api_page_names_what_exists():
         assert hasattr(importlib.import_module(module), attribute), name
 
 
+def test_the_glossary_has_the_terms_of_the_commands():
+    terms = set(re.findall(r"^### (.*)$", read("docs/glossary.md"), re.MULTILINE))
+    assert terms >= {
+        *("Trial", "Study", "Ruleset", "Point", "Experiment", "Pool", "Campaign", "Suite"),
+        *("Variant", "Workload", "Submission", "Target", "Budget", "Step hint"),
+    }
+
+
 def load_hooks():
     spec = importlib.util.spec_from_file_location("hooks", DOCS / "hooks.py")
     module = importlib.util.module_from_spec(spec)
