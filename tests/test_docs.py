@@ -145,7 +145,7 @@ def test_unmarked_commands_run_as_they_stand(page, tmp_path):
             ended = subprocess.run(
                 ["bash", "-euo", "pipefail", "-c", command],
                 cwd=tmp_path, env=environment, capture_output=True, text=True, check=False,
-                timeout=120,
+                timeout=300,
             )  # fmt: skip
             assert ended.returncode == 0, (
                 f"{page}:{line}: `{command}` ended with {ended.returncode}:\n{ended.stderr}\n"
