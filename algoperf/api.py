@@ -233,8 +233,7 @@ def run(
             `{"torch_optimizer": function, "DEFAULTS": {"learning_rate": 1e-3}}`.
         name: The submission's name where functions are given.
         show: Whether notes and progress go to standard error.
-        observe: Called with (trial plan, event) of what happens; `event["event"]` is one of skip,
-            note, start, progress, evaluation, result.
+        observe: Called with (trial plan, event) as `study.run` says.
         **options: The fields of `RunRequest`, which are the options of the command.
 
     Returns:

@@ -53,7 +53,6 @@ def pins() -> dict[str, str]:
 
 
 def declared(*more: str) -> list[Requirement]:
-    """What a plain install, its frameworks, the extra test and more extras name."""
     config = setup_cfg()
     extras = config["options.extras_require"]
     texts = [
@@ -79,7 +78,7 @@ def test_constraints_pin_exact_public_versions():
         assert not is_cuda or line.startswith("nvidia-ml-py=="), line  # reads counters, 50 KB
 
 
-@pytest.mark.parametrize("requirement", declared("docs"), ids=str)
+@pytest.mark.parametrize("requirement", declared("algorithms", "docs"), ids=str)
 def test_constraints_pin_what_is_declared_at_an_allowed_version(requirement):
     assert requirement.specifier.contains(pins()[canonicalize_name(requirement.name)])
 
