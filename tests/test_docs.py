@@ -135,8 +135,8 @@ def test_unmarked_commands_run_as_they_stand(page, tmp_path):
     environment = {**os.environ, "PATH": f"{programs}:{os.environ['PATH']}", "COLUMNS": "100"}
     ran = 0
     for block in blocks(read(page)):
-        if block.language == "python" and (name := re.match(r"# (\w+\.py)\n", block.text)):
-            (tmp_path / name[1]).write_text(block.text)
+        if block.language == "python" and (named := re.match(r"# (\w+\.py)\n", block.text)):
+            (tmp_path / named[1]).write_text(block.text)
         if block.is_example:
             continue
         for line, command in block.commands:
