@@ -334,8 +334,8 @@ def check(
         framework: 'jax' or 'pytorch'; None for each that the submission serves.
         workloads: Names from `algoperf workloads`.
         seed: The seed of all runs.
-        name: The submission's name where functions are given,
-        out: and the folder below which their file is written.
+        name: The submission's name where functions are given.
+        out: The folder below which their file is written.
 
     Raises:
         UserError: There is no such submission, framework or workload.
@@ -425,9 +425,9 @@ def load_workload(
         scale: The size of model and data, a name among the workload's scales.
         data: 'builtin', 'hub' or a folder; None for the scale's own source.
         batch_size: Rows of a training batch; None for the workload's own.
-        seed: Of the run to be like, with its
-        study: (from 0) and
-        trial: (from 1).
+        seed: The seed of the run whose trial this is to be like.
+        study: The trial's study, from 0.
+        trial: Its number in the study, from 1.
 
     Returns:
         The workload of the contract, its training batches, and `evaluate(split, params)`.

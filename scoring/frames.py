@@ -46,7 +46,7 @@ def load_runs(*paths: str | Path) -> "pd.DataFrame":
         *paths: Folders of runs; the scorer searches them at any depth.
 
     Returns:
-        A frame with these columns: submission, experiment, framework, workload, base_workload (None
+        A frame with the columns submission, experiment, framework, workload, base_workload (None
         unless the workload is a held-out variant), changes (for a variant, the new value of each
         axis it changes), study, trial; metric, higher_is_better, target (None or NaN where none is
         recorded), budget_s (seconds); status (None where the trial was killed or AlgoPerf wrote the
@@ -127,7 +127,7 @@ def time_to_target(
         suite: A file with the held-out variants that count, as for `algoperf score --suite`.
 
     Returns:
-        A frame with these columns: pool, submission, workload, base_workload (None unless the
+        A frame with the columns pool, submission, workload, base_workload (None unless the
         workload is a held-out variant), study, outcome, time_s (seconds; inf where the target was
         missed, NaN where there is no readable trial or the study is undecided), steps (likewise),
         trial, evaluation (counted from 0). `.attrs["findings"]` lists the findings.

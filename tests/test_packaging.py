@@ -52,12 +52,12 @@ def pins() -> dict[str, str]:
     return {canonicalize_name(line.name): str(line.specifier).removeprefix("==") for line in lines}
 
 
-def declared() -> list[Requirement]:
+def declared(*more: str) -> list[Requirement]:
     config = setup_cfg()
     extras = config["options.extras_require"]
     texts = [
         config["options"]["install_requires"],
-        *(extras[key] for key in ("jax", "torch", "test")),
+        *(extras[key] for key in ("jax", "torch", "test", *more)),
     ]
     return [requirement for text in texts for requirement in requirement_lines(text)]
 
@@ -78,14 +78,17 @@ def test_constraints_pin_exact_public_versions():
         assert not is_cuda or line.startswith("nvidia-ml-py=="), line  # reads counters, 50 KB
 
 
-@pytest.mark.parametrize("requirement", declared(), ids=str)
+@pytest.mark.parametrize("requirement", declared("algorithms", "docs"), ids=str)
 def test_constraints_pin_what_is_declared_at_an_allowed_version(requirement):
     assert requirement.specifier.contains(pins()[canonicalize_name(requirement.name)])
 
 
-def test_constraints_pin_everything_that_the_declared_packages_need_in_turn():
+@pytest.mark.parametrize("extra", ["test", "docs"])
+def test_constraints_pin_everything_that_the_declared_packages_need_in_turn(extra):
+    if extra == "docs":  # CI has it; the README's command does not install it
+        pytest.importorskip("mkdocs")
     pinned = pins()
-    waiting = declared()
+    waiting = declared(extra)
     seen = set()
     while waiting:
         requirement = waiting.pop()
@@ -217,9 +220,12 @@ def test_stages_of_ci():
         f"tests/workloads/test_{name}.py" for name in ("parity", "conformance")
     ]
     assert all((ROOT / name).is_file() for name in names.split())
-    for stage in ("lint", "unit", "parity", "slow", "wheel"):
+    for stage in ("lint", "docs", "unit", "parity", "slow", "wheel"):
         assert re.search(rf"^{stage}\(\) {{", script, re.MULTILINE)
     shell = ["bash", ".ci/run", "lint", "units"]
     ended = subprocess.run(shell, cwd=ROOT, capture_output=True, text=True, check=False)
     assert (ended.returncode, ended.stdout) == (2, "")
-    assert ended.stderr == "unknown stage 'units'; the stages are lint, unit, parity, slow, wheel\n"
+    assert (
+        ended.stderr
+        == "unknown stage 'units'; the stages are lint, docs, unit, parity, slow, wheel\n"
+    )

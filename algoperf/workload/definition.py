@@ -20,9 +20,12 @@ SPLITS = ("train", "validation", "test")
 class Target:
     """What a run has to reach on the validation split, for one scale on one source of data.
 
-    `test` is the metric's value on the test split that AlgoPerf's older rule asks for. `baselines`
-    are trivial methods' values of the same metric on the same split, `ceiling` the best value
-    possible (known where the data is generated). `provenance` says how the number was found.
+    Attributes:
+        validation: The metric's value to reach.
+        provenance: How the number was found.
+        test: The value on the test split that AlgoPerf's older rule asks for.
+        ceiling: The best value possible, where that is known since the data is generated.
+        baselines: Trivial methods' values of the same metric on the same split.
     """
 
     validation: float
@@ -34,10 +37,13 @@ class Target:
 
 @dataclasses.dataclass(frozen=True)
 class Generation:
-    """How text is generated in evaluation.
+    """How text is generated in evaluation: greedily while training, by beam search at the end.
 
-    While training, `eval_rows` rows of a split (a fixed seeded subset) greedily; at the end of a
-    run, the whole split by beam search with `beams`. `max_new_tokens` bounds a row's length.
+    Attributes:
+        max_new_tokens: The most tokens of a generated row.
+        eval_rows: The rows of a split, a fixed seeded subset, that are generated while training.
+        beams: The beams of the search over the whole split at the end of a run.
+        length_penalty: The power of the length that a beam's score is divided by.
     """
 
     max_new_tokens: int
@@ -50,16 +56,28 @@ class Generation:
 class Scale:
     """One size of a workload: model and data settings, and what a run of it may cost.
 
-    `budget_s` and `eval_every_s` are seconds of submission time; `step_hint` is the number of steps
-    that a well-tuned baseline needs; `eval_train_rows` is how many training rows each evaluation
-    looks at. `buckets` are the (source, target) lengths that batches of text are cut to, ascending;
-    () leaves all rows at their full length. `generation` says how text is generated. `real` is the
-    same size for rows from the hub or a folder, where those are longer than the built-in ones.
-
-    What variants change: weights' first values are multiplied by `initial_scale`; `row_changes` are
-    those of `algoperf.data.row_changes`; `output_layer` is the model's, where it is not the
-    workload's; `trainable` says what trains (`algoperf.workload.trainable`), by one of the
-    `techniques` that make sense for the model, with its settings.
+    Attributes:
+        model: Arguments of the model's `build`.
+        data: Arguments of the data's `load`, beside the source.
+        default_source: The source of data where none is chosen.
+        batch_size: Rows of a training batch, where the submission does not say.
+        eval_batch_size: Rows of a batch in evaluation.
+        eval_train_rows: How many training rows each evaluation looks at.
+        step_hint: The number of steps that a well-tuned baseline needs.
+        budget_s: The budget in seconds of submission time.
+        eval_every_s: Seconds of submission time from one evaluation to the next.
+        dropout_rate: The model's default rate.
+        buckets: The (source, target) lengths that batches of text are cut to, ascending; () leaves
+            all rows at their full length.
+        generation: How text is generated; None where none is.
+        targets: What to reach, by source of data: 'builtin', 'hub', 'folder'.
+        real: The same size for rows from the hub or a folder, where those are longer than the
+            built-in ones.
+        initial_scale: What weights' first values are multiplied by; variants set it, and the rest.
+        row_changes: Those of `algoperf.data.row_changes`.
+        output_layer: The model's, where it is not the workload's.
+        techniques: The techniques that make sense for the model.
+        trainable: What trains: one of them, with its settings (`algoperf.workload.trainable`).
     """
 
     model: Mapping[str, Any]
@@ -93,8 +111,10 @@ class Scale:
 class Text:
     """What a generated row of tokens is read and judged by.
 
-    `decode` turns lists of token ids into texts; `sources` and `references` are the rows' texts by
-    split, in the order of the arrays.
+    Attributes:
+        decode: Turns lists of token ids into texts.
+        sources: The rows' source texts by split, in the order of the arrays.
+        references: The rows' reference texts, likewise.
     """
 
     decode: Callable[[Sequence[Sequence[int]]], list[str]]
@@ -161,8 +181,11 @@ class Data:
 
 @dataclasses.dataclass(frozen=True)
 class Variant:
-    """A named change of a workload: values by axis (`algoperf.workload.axes`), and its targets by
-    scale and source of data.
+    """A named change of a workload.
+
+    Attributes:
+        changes: Values by axis (`algoperf variants axes`).
+        targets: Its targets by scale and source of data.
     """
 
     changes: Mapping[str, Any]
@@ -187,18 +210,31 @@ class Outside:
 class WorkloadDefinition:
     """The facts of one workload; everything that differs between workloads is a field here.
 
-    `package` is the import path of its folder, which holds `data.py` with `load(source,
-    **scale.data)`, and `model_jax.py` and `model_torch.py` with `build(**model)`.
-    `initial_std(name, shape, model)` is the standard deviation of a weight's normal initial value,
-    for a parameter path and its shape in JAX's layout; biases start at 0 and norm scales at 1.
-    `metrics` names accumulators of `workloads.metrics` or of `own_metrics` (functions of the number
-    of rows; `algoperf.workload.metric`); `target_metric` is one of them, or 'loss'. `sources` are
-    of 'builtin', 'hub', 'folder'. A workload that generates text feeds the model (inputs, targets)
-    and judges what it generates; its metrics are those of texts, such as ROUGE. `pretrained`
-    are the formats of saved weights (`algoperf.workload.pretrained.FORMATS`) that its models start
-    from; they are saved in the first. `variants` are found as workloads, `<name>_<variant>`; such a
-    definition has its `base`'s name and its `changes`. `outside` is set, by what loads it, where
-    the workload is none of the tree.
+    Attributes:
+        name: The workload's name, that of its folder.
+        package: The import path of its folder, which holds `data.py` with `load(source,
+            **scale.data)`, and `model_jax.py` and `model_torch.py` with `build(**model)`.
+        summary: What is learnt from which data by which model, in a line.
+        loss_type: The training loss.
+        target_metric: One of `metrics`, or 'loss'.
+        higher_is_better: Whether more of that metric is better.
+        metrics: Names of accumulators of `workloads.metrics` or of `own_metrics`.
+        scales: Its sizes by name; 'mini' is the default everywhere.
+        sources: Where its rows may come from: of 'builtin', 'hub', 'folder'.
+        output_layer: The name of the module that is the model's output layer.
+        initial_std: Called with (name, shape, model): the standard deviation of a weight's normal
+            initial value, for a parameter path and its shape in JAX's layout. Biases start at 0 and
+            norm scales at 1.
+        own_metrics: Metrics of its own, by name: functions of the number of rows that return an
+            accumulator (`algoperf.workload.metric`).
+        generates_text: Whether it feeds the model (inputs, targets) and judges what it generates;
+            its metrics are then those of texts, such as ROUGE.
+        pretrained: The formats of saved weights (`algoperf.workload.pretrained.FORMATS`) that its
+            models start from; they are saved in the first.
+        variants: Named changes, which are found as workloads, `<name>_<variant>`.
+        base: The name of the workload that this one, a variant, changes; else None.
+        changes: What it changes of it, by axis.
+        outside: Set, by what loads it, where the workload is none of the tree.
     """
 
     name: str
