@@ -70,6 +70,7 @@ def test_over_workloads_resamples_credits():
     [
         ((2, 3, 1), "studies", "W0 has 1 study; 2 are needed"),
         ((2, 3, 1), "both", "W0 has 1 study; 2 are needed"),
+        ((2, 3, 0), "studies", "W0 has 0 studies; 2 are needed"),
         ((2, 2, 5), "workloads", "2 workloads; 3 are needed"),
         ((2, 2, 5), "both", "2 workloads; 3 are needed"),
         ((2, 1, 5), "both", "1 workload; 3 are needed"),
