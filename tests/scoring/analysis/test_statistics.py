@@ -70,7 +70,6 @@ def test_over_workloads_resamples_credits():
     [
         ((2, 3, 1), "studies", "W0 has 1 study; 2 are needed"),
         ((2, 3, 1), "both", "W0 has 1 study; 2 are needed"),
-        ((2, 3, 0), "studies", "W0 has 0 studies; 2 are needed"),
         ((2, 2, 5), "workloads", "2 workloads; 3 are needed"),
         ((2, 2, 5), "both", "2 workloads; 3 are needed"),
         ((2, 1, 5), "both", "1 workload; 3 are needed"),
@@ -92,6 +91,8 @@ def test_one_study_of_one_workload_is_not_estimable_though_others_have_three():
 
 
 def test_no_scored_workload_and_no_submission():
+    undecided = bootstrap(np.full((2, 3, 2), NAN), THREE, BY_THE_RULES)
+    assert undecided.not_estimable == "W0 has 0 studies; 2 are needed"
     assert bootstrap(np.ones((2, 1, 3)), make_layout(("W",), (), {}), BY_THE_RULES).not_estimable
     assert bootstrap(np.ones((0, 3, 3)), THREE, BY_THE_RULES).not_estimable == "no submission"
 
