@@ -60,6 +60,7 @@ def test_a_lock_ends_with_its_process(tmp_path):
         ((8, 17), "FLOCK  ADVISORY  WRITE 7 08:11:5 0 EOF", True),
         ((8, 17), "POSIX  ADVISORY  WRITE 7 08:11:5 0 EOF", False),
         ((8, 17), "FLOCK  ADVISORY  WRITE 7 08:11:15 0 EOF", False),
+        ((8, 17), "FLOCK  ADVISORY  WRITE 7 08:11:51 0 EOF", False),
         ((8, 17), "FLOCK  ADVISORY  WRITE 7 fe:00:5 0 EOF", False),
         ((0, 40), "FLOCK  ADVISORY  WRITE 7 00:1b:5 0 EOF", True),  # as btrfs has it
     ],
