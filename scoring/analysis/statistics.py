@@ -202,7 +202,8 @@ def why_not_estimable(times_SWN: Floats, layout: Layout, over: str) -> str:
         columns = [*(column for column in layout.base if column >= 0), *dict(layout.variants)]
         for column in columns:
             if studies_W[column] < MIN_STUDIES:
-                return f"{layout.workloads[column]} has {studies_W[column]} study; 2 are needed"
+                studies = "1 study" if studies_W[column] == 1 else "0 studies"
+                return f"{layout.workloads[column]} has {studies}; 2 are needed"
     if over != "studies" and len(layout.base) < MIN_WORKLOADS:
         workloads = "workload" if len(layout.base) == 1 else "workloads"
         return f"{len(layout.base)} {workloads}; {MIN_WORKLOADS} are needed"

@@ -127,3 +127,19 @@ def test_import_is_light():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_trial_that_has_not_ended_is_no_miss_in_frames_either(tmp_path, reach, miss):
+    reach(20.0, submission="a", study=0)
+    miss(submission="a", study=1, status=None)
+    for study in (0, 1):
+        reach(10.0, submission="b", study=study)
+    runs = scoring.load_runs(tmp_path / "runs")
+    assert runs["unfinished"].dropna().to_dict() == {1: "interrupted"}
+    times = scoring.time_to_target(runs)
+    assert sorted(times["outcome"]) == ["interrupted", *["reached"] * 3]
+    # The median of a is that of study 0, so its ratio is 2: (4 - 2) / 3. As a miss it were inf.
+    scores = scoring.score(times).set_index("submission")["score"]
+    assert scores.to_dict() == pytest.approx({"a": 2 / 3, "b": 1.0})
+    counted = scoring.time_to_target(runs.assign(unfinished=None))
+    assert scoring.score(counted).set_index("submission")["score"]["a"] == 0

@@ -184,6 +184,7 @@ def test_the_remark_names_the_share_of_references_without_a_word():
     assert "--rouge-tokenizer unicode" in told
     assert rouge.remark(["the cat sat on a mat in Łódź, Ω said naïvely", "...", "", "—"]) == ""
     assert rouge.remark(["one two", "तीन 2024"]) != ""  # a quarter is not seen
+    assert "2.0% of the reference texts" in rouge.remark(["one two"] * 49 + ["एक"])
 
 
 def test_a_workload_judged_by_the_other_tokenizer():

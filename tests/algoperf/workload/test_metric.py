@@ -96,7 +96,8 @@ def test_a_weighted_mean_has_the_bits_of_one_division_of_two_sums(shape):
 
 def test_which_metrics_there_are():
     assert set(metric.shared(of_texts=False)) == {"accuracy", "perplexity", "pseudo_perplexity"}
-    assert set(metric.shared(of_texts=True)) == {"rouge1", "rouge2", "rougeL", "rougeLsum"}
+    rouge = {"rouge1", "rouge2", "rougeL", "rougeLsum"}
+    assert set(metric.shared(of_texts=True)) == rouge | {f"{name}_unicode" for name in rouge}
 
 
 MISTAKES = {

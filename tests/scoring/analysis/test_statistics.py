@@ -91,6 +91,8 @@ def test_one_study_of_one_workload_is_not_estimable_though_others_have_three():
 
 
 def test_no_scored_workload_and_no_submission():
+    undecided = bootstrap(np.full((2, 3, 2), NAN), THREE, BY_THE_RULES)
+    assert undecided.not_estimable == "W0 has 0 studies; 2 are needed"
     assert bootstrap(np.ones((2, 1, 3)), make_layout(("W",), (), {}), BY_THE_RULES).not_estimable
     assert bootstrap(np.ones((0, 3, 3)), THREE, BY_THE_RULES).not_estimable == "no submission"
 
