@@ -132,12 +132,10 @@ def run(
                 trial,
             )
             run_log.check_same_configuration(folder, settings)
-            done = _lasting_result(folder, retry_failed)
+            done = lasting_result(folder, retry_failed)
             if done is None:
                 with supervision.locked(folder):
-                    done = _lasting_result(
-                        folder, retry_failed
-                    )  # another process may have ended it
+                    done = lasting_result(folder, retry_failed)  # another process may have ended it
                     if done is None:
                         with writing.into(folder):
                             (folder / run_log.RESULT).unlink(missing_ok=True)
@@ -153,8 +151,8 @@ def run(
     return results
 
 
-def _lasting_result(folder: Path, retry_failed: bool) -> dict[str, Any] | None:
-    """The result of a trial that is not to be run (again)."""
+def lasting_result(folder: Path, retry_failed: bool = False) -> dict[str, Any] | None:
+    """The result of a trial that is not to be run (again); None where it starts or goes on."""
     result = run_log.read_result(folder)
     if result is None or result["status"] != "failed":
         return result
