@@ -18,6 +18,7 @@ import reference_algorithms
 from algoperf.errors import UserError
 from algoperf.run_folder import run_log
 from algoperf.study.request import RunRequest
+from algoperf.study.study import lasting_result
 from algoperf.submission import loading
 from algoperf.workload import WorkloadDefinition, catalogue
 
@@ -111,8 +112,9 @@ class Job:
         return result is not None and result["status"] != "failed"
 
     def prepare(self, out: Path) -> None:
-        """Move the files that a failed run left aside."""
-        run_log.set_aside(self.folder(out))
+        """Move what a failed run left aside; one that was stopped or killed goes on from there."""
+        if lasting_result(self.folder(out)) is not None:
+            run_log.set_aside(self.folder(out))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -141,11 +141,11 @@ def _run(
             plan = dataclasses.replace(base, study=study, trial=trial)
             folder = trial_folder(plan, outline)
             run_log.check_same_configuration(folder, settings)
-            done = _lasting_result(folder, retry_failed)
+            done = lasting_result(folder, retry_failed)
             if done is None:
                 with supervision.locked(folder):
                     # Another process may have ended it.
-                    done = _lasting_result(folder, retry_failed)
+                    done = lasting_result(folder, retry_failed)
                     if done is None:
                         with writing.into(folder):
                             (folder / run_log.RESULT).unlink(missing_ok=True)
@@ -193,8 +193,8 @@ def _set_aside(
             observe(plan, {"event": "note", "text": text})
 
 
-def _lasting_result(folder: Path, retry_failed: bool) -> dict[str, Any] | None:
-    """The result of a trial that is not to be run (again)."""
+def lasting_result(folder: Path, retry_failed: bool = False) -> dict[str, Any] | None:
+    """The result of a trial that is not to be run (again); None where it starts or goes on."""
     result = run_log.read_result(folder)
     if result is None or result["status"] != "failed":
         return result

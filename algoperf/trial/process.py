@@ -156,7 +156,9 @@ def _run(line: str, ledger: Ledger, events: "Events", stops: stopping.Stops) -> 
     finally:
         if stop is not None:
             stop.set()
-    if trial.interrupted:
+    # A signal to every process of a job ends those that a submission had forked, too: an error that
+    # follows may be its doing. One that is not comes again when the trial goes on.
+    if trial.interrupted or (trial.status == "failed" and stops.are_asked):
         return INTERRUPTED
     ended = result.of(assembled)
     assembled.log.result(ended)

@@ -164,3 +164,22 @@ def test_a_leaderboard_of_a_suite_is_to_be_scored_by_it(runs, tmp_path, capsys):
     assert commands.main(["campaign", *words, "--out", out]) == 0
     told = capsys.readouterr().out.splitlines()[-1]
     assert told.endswith(f"score them with: algoperf score {out} --suite '{path}'")
+
+
+@pytest.mark.parametrize(
+    ("result", "starts_over"),
+    [
+        (None, False),  # It was stopped.
+        ({"status": "failed", "error": {"outside": True}}, False),  # It was killed.
+        ({"status": "failed", "error": {"outside": False}}, True),
+    ],
+)
+def test_a_run_that_was_stopped_goes_on_from_its_checkpoint(tmp_path, result, starts_over):
+    (job,) = campaign.jobs("digits", ["adamw"], ["jax"], 1, [1.0], 20, 10)
+    folder = job.folder(tmp_path)
+    (folder / "checkpoints").mkdir(parents=True)
+    if result is not None:
+        run_log.write_json(folder / run_log.RESULT, result)
+    job.prepare(tmp_path)
+    assert (folder / "checkpoints").exists() != starts_over
+    assert (folder / "interrupted_0/checkpoints").exists() == starts_over

@@ -12,6 +12,7 @@ import pytest
 
 from algoperf.cli import commands, run_arguments
 from algoperf.errors import UserError
+from algoperf.machine import stopping
 from algoperf.run_folder import run_log
 from algoperf.study import run_plan, study
 from algoperf.study.companions import Companions, need
@@ -159,7 +160,8 @@ sys.stdin.buffer.raw.readline()
 print(json.dumps({"event": "start", "budget_s": None}), flush=True)
 came = select.select([0], [], [], float(sys.argv[1]))[0]
 result = {"bytes": len(os.read(0, 9)) if came else 0}
-print(json.dumps({"event": "result", "result": result}), flush=True)
+told = {"event": "result", "result": result, "was_asked_to_stop": False}
+print(json.dumps(told), flush=True)
 """
 
 
@@ -173,7 +175,8 @@ def test_the_starter_answers_a_trial_that_waits(followed, patience_s, answers):
     plan = SimpleNamespace(followed=followed, to_json=lambda: "{}")
     watchdog = SimpleNamespace(limit=lambda budget_s: None)
     try:
-        assert study._watch(process, plan, lambda *_: None, watchdog) == {"bytes": answers}
+        told = study._watch(process, plan, lambda *_: None, watchdog, stopping.Stops())
+        assert told == {"bytes": answers}
     finally:
         process.communicate()
 

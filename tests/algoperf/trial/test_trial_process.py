@@ -1,6 +1,7 @@
 """What goes wrong in a trial ends that trial, is written down, and ends nothing else."""
 
 import csv
+import io
 import json
 import os
 import signal
@@ -8,13 +9,17 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from algoperf.cli import commands
-from algoperf.machine import resources
+from algoperf.machine import resources, stopping
 from algoperf.run_folder import run_log
 from algoperf.submission.blame import cause_of
+from algoperf.trial import assemble, process, result
+from algoperf.trial.clock import Ledger
+from algoperf.trial.plan import TrialPlan
 
 FAULTY = """
 import os, signal
@@ -437,3 +442,37 @@ def test_an_interrupted_trial_is_set_aside_and_run_again(killed, monkeypatch, ca
     assert run_log.read_flags(trial / "interrupted_0") == flags
     assert run_log.read_result(trial)["status"] == "complete"
     assert len(run_log.evaluations(trial)) == 1
+
+
+@pytest.mark.parametrize("is_asked", [False, True])
+def test_an_error_that_follows_a_signal_is_not_recorded(monkeypatch, is_asked):
+    """The signal may have ended a child of the submission's that the step waited for."""
+    written, stops = [], stopping.Stops()
+    trial = SimpleNamespace(
+        limits=SimpleNamespace(budget_s=None),
+        ledger=Ledger(),
+        state=SimpleNamespace(step=3),
+        last_loss=None,
+        interrupted=False,
+        status=None,
+    )
+    assembled = SimpleNamespace(
+        trial=trial,
+        flags={"target": {}},
+        log=SimpleNamespace(folder="folder", result=written.append),
+        checkpoints=SimpleNamespace(clear=lambda: None),
+    )
+
+    def fail(assembled):
+        assert not stops.are_asked
+        if is_asked:
+            stops.remember()
+        trial.status = "failed"
+
+    monkeypatch.setattr(assemble, "assemble", lambda *_: assembled)
+    monkeypatch.setattr(assemble, "run", fail)
+    monkeypatch.setattr(result, "of", lambda assembled: {"status": assembled.trial.status})
+    plan = TrialPlan(*["x"] * 8, study=0, trial=1, seed=0)
+    code = process._run(plan.to_json(), trial.ledger, process.Events(io.StringIO()), stops)
+    assert code == (75 if is_asked else 0)
+    assert written == ([] if is_asked else [{"status": "failed"}])
