@@ -260,6 +260,8 @@ def _run_trial(
         raise supervision.InterruptedRunError(str(folder))
     if result is None:
         result = run_log.read_result(folder)  # it died after it was written
+        if result is not None:
+            observe(plan, {"event": "result", "result": result})
     if result is None:
         error = supervision.cause_of_death(process.returncode, _rose(killed_before))
         if watchdog.cause is not None:
