@@ -180,6 +180,8 @@ class TestWhatASubmissionDoes:
         assert not result["error"].get("outside")
         has_died = not result["error"]["traceback"]
         when = f"after {'at least ' if has_died else ''}{steps} steps"
+        if has_died and not steps:
+            when = "before its first evaluation"
         assert f"failed {when}: {result['error']['cause']}\n" in study.first.stdout
 
     def test_is_said_without_a_traceback(self, study):
