@@ -255,9 +255,12 @@ def run(
     requests = _requests(workload, submission, out, name, options)
     plans = run_plan.make_all(requests, show_progress=show and console.is_terminal)
     total = sum(plan.chosen.count for plan in plans)
-    progress = Progress(
-        console, total, lambda result: say(outcome.of_trial(result, brief=total > 1))
-    )
+
+    def ended(result: dict[str, Any], skipped: bool) -> None:
+        if not skipped:
+            say(outcome.of_trial(result, brief=total > 1))
+
+    progress = Progress(console, total, ended)
 
     def tell(trial: TrialPlan, event: dict[str, Any]) -> None:
         if show:

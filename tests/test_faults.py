@@ -178,7 +178,11 @@ class TestWhatASubmissionDoes:
             return
         assert result["error"]["cause"].startswith(cause)
         assert not result["error"].get("outside")
-        assert f"failed after {steps} steps: {result['error']['cause']}\n" in study.first.stdout
+        has_died = not result["error"]["traceback"]
+        when = f"after {'at least ' if has_died else ''}{steps} steps"
+        if has_died and not steps:
+            when = "before its first evaluation"
+        assert f"failed {when}: {result['error']['cause']}\n" in study.first.stdout
 
     def test_is_said_without_a_traceback(self, study):
         assert study.first.returncode == study.second.returncode == 1
@@ -206,7 +210,7 @@ def test_an_endless_loop_is_ended_by_the_watchdog(tmp_path, capsys, monkeypatch)
     assert result["status"] == "failed"
     cause = "time-out: no end 1 s of wall time after the start, for a budget of 15 s"
     assert result["error"] == {"cause": cause, "outside": False, "traceback": ""}
-    assert f"failed after 0 steps: {cause}" in capsys.readouterr().out
+    assert f"failed before its first evaluation: {cause}" in capsys.readouterr().out
     assert commands.main(command) == 1
     assert "done before (failed), skipped" in capsys.readouterr().err
 
@@ -275,7 +279,7 @@ def test_an_oom_kill_is_told_from_another(tmp_path):
     cause = DIED + "was ended by SIGKILL; the system ran out of memory (OOM kill)"
     assert error == {"cause": cause, "outside": True, "oom_kill": True, "traceback": ""}
     assert ended.returncode == 1
-    assert f"failed after 0 steps: {cause}" in ended.stdout
+    assert f"failed before its first evaluation: {cause}" in ended.stdout
 
 
 def make_group(limit_bytes):

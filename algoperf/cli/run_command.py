@@ -42,14 +42,11 @@ def run(arguments: argparse.Namespace, command: str, console: "Console", notes: 
         note(text)
     total = sum(plan.chosen.count for plan in plans)
 
-    has_told = False
-
-    def ended(result: dict[str, Any]) -> None:
-        nonlocal has_told
-        has_told = True
+    def ended(result: dict[str, Any], skipped: bool) -> None:
         if arguments.json:
-            note(outcome.headline(result))
-        else:
+            if not skipped:
+                note(outcome.headline(result))
+        elif not (skipped and total > 1 and console.is_terminal):  # The table has it once more.
             show(outcome.of_trial(result, brief=total > 1))
         trace = (result["error"] or {}).get("traceback")
         if arguments.debug and trace:
@@ -76,8 +73,6 @@ def run(arguments: argparse.Namespace, command: str, console: "Console", notes: 
         finally:
             progress.close()
     everything = [result for each in results for result in each]
-    if len(everything) == 1 and not has_told:  # It was done before.
-        ended(everything[0])
     if arguments.json:
         console.print(json.dumps(summary.finite(everything), indent=2), soft_wrap=True)
     else:

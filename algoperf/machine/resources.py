@@ -21,6 +21,9 @@ JOINED: Mapping[str, Joined] = {
     "other_cpu_s": sum,
     "other_counted_s": sum,
 }
+COUNTED = "other_counted_s"  # For how long others' work was counted; it is not reported.
+# The figures of a report, each with a source.
+MEASURED = (*(name for name in JOINED if name != COUNTED), "mean_cores", "other_cores")
 PROCESS_MEMORY = "the most resident memory that the trial's process held, by the system"
 CPU = "user and system time of the trial's process and of its children, by the system"
 CORES = "cpu_s / the ledger's wall_s"
@@ -112,7 +115,7 @@ class Meter:
             "other_cpu_s": NO_OTHERS if now["other_cpu_s"] is None else OTHERS,
             "other_cores": OTHER_CORES,
         }
-        counted_s, others_s = totals.pop("other_counted_s"), totals["other_cpu_s"]
+        counted_s, others_s = totals.pop(COUNTED), totals["other_cpu_s"]
         for name, value in totals.items():
             if value is None and now[name] is not None:
                 sources[name] = EARLIER
@@ -159,9 +162,9 @@ def without_result(cpu_s: float) -> dict[str, Any]:
     Args:
         cpu_s: The processor time of that process in seconds. All other figures are None.
     """
-    names = (*(name for name in JOINED if name != "other_counted_s"), "mean_cores", "other_cores")
-    sources = {**dict.fromkeys(names, ENDED), "cpu_s": LAST}
-    return {**dict.fromkeys(names), "cpu_s": cpu_s, "sources": sources}
+    sources = {**dict.fromkeys(MEASURED, ENDED), "cpu_s": LAST}
+    cores = hardware.thread_count()
+    return {**dict.fromkeys(MEASURED), "cpu_s": cpu_s, "cores": cores, "sources": sources}
 
 
 def busy_text(report: Mapping[str, Any]) -> str:

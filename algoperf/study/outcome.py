@@ -137,9 +137,10 @@ def in_words(result: Result) -> str:
                 f"{result['steps_to_target']} steps"
             )
         case "failed":
-            # Of a process that died, the last evaluation's step is all that is known.
-            least = "" if result["ledger"].get("wall_s") else "at least "
-            return f"failed after {least}{steps} steps: {result['error']['cause']}"
+            when = f"after {steps} steps"
+            if not result["ledger"].get("wall_s"):  # It died, and its last evaluation is known.
+                when = f"after at least {steps} steps" if steps else "before its first evaluation"
+            return f"failed {when}: {result['error']['cause']}"
         case "budget":
             return (
                 f"did not reach {aim} in its budget of {result['budget_s']:g} s, {steps} steps"

@@ -24,14 +24,15 @@ class Progress:
     Args:
         console: Usually that of standard error, so that standard output stays clean.
         total: How many trials there are, so that each is named as one of so many.
-        ended: Called with the result of each trial that ends.
+        ended: Called with the result of each trial that ends, and of each that had ended before
+            and is skipped; and with whether it was skipped.
     """
 
     def __init__(
         self,
         console: "Console",
         total: int = 1,
-        ended: Callable[[dict[str, Any]], None] | None = None,
+        ended: Callable[[dict[str, Any], bool], None] | None = None,
     ) -> None:
         self._console = console
         self._say = printer(console)
@@ -51,6 +52,7 @@ class Progress:
             case "skip":
                 status = event["result"]["status"]
                 self._say(f"{where}: done before ({outcome.STATUS.get(status, status)}), skipped")
+                self._end(event["result"], skipped=True)
             case "note":
                 self._say(f"{where}: {event['text']}")
             case "start":
@@ -63,8 +65,11 @@ class Progress:
                 self._show(where, event)
             case "result":
                 self.close()
-                if self._ended is not None:
-                    self._ended(event["result"])
+                self._end(event["result"], skipped=False)
+
+    def _end(self, result: dict[str, Any], *, skipped: bool) -> None:
+        if self._ended is not None:
+            self._ended(result, skipped)
 
     def close(self) -> None:
         """Remove the line."""

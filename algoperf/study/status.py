@@ -3,6 +3,7 @@
 It may look while runs go on: a file that is half written counts as the damage of one trial.
 """
 
+import csv
 import dataclasses
 import math
 import os
@@ -133,7 +134,7 @@ def _read_trial(folder: Path) -> Trial:
     )
     try:
         return _described(trial)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, csv.Error) as error:
         return dataclasses.replace(trial, note=f"cannot be read ({type(error).__name__}: {error})")
 
 

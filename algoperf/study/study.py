@@ -281,6 +281,8 @@ def _run_trial(
     crash_points.reach("trial ended")
     if result is None:
         result = run_log.read_result(folder)  # it died after it was written
+        if result is not None:
+            observe(plan, {"event": "result", "result": result})
     if watchdog.cause is None and stopping.has_stopped(process.returncode, stops.are_asked):
         stops.remember()  # Whoever ended the trial wants no other to begin.
         if result is None:

@@ -2,6 +2,7 @@
 
 import pytest
 
+from algoperf.errors import UserError
 from algoperf.machine import hardware
 
 NAMES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NPROC")
@@ -24,3 +25,40 @@ def test_threads_that_a_user_pins_in_one_library_are_those_of_all(monkeypatch, g
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(hardware, "thread_count", lambda: 3)
     assert hardware.thread_environment() == dict.fromkeys(NAMES, threads)
+
+
+def test_threads_that_are_asked_for_win(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    assert hardware.thread_environment(4) == dict.fromkeys(NAMES, "4")
+
+
+@pytest.fixture
+def cores(monkeypatch):
+    """Three cores, 0 to 2, of which 1 is the least busy; what the process may use."""
+    allowed = [{0, 1, 2}]
+    monkeypatch.setattr(hardware.os, "sched_getaffinity", lambda process: allowed[-1])
+    monkeypatch.setattr(
+        hardware.os, "sched_setaffinity", lambda process, given: allowed.append(set(given))
+    )
+    monkeypatch.setattr(hardware.psutil, "cpu_percent", lambda seconds, percpu: [90.0, 10.0, 50.0])
+    return allowed
+
+
+def test_the_least_busy_cores_are_taken_and_given_back(cores):
+    with hardware.limited_to(2):
+        assert (cores[-1], hardware.thread_count()) == ({1, 2}, 2)
+    assert cores[-1] == {0, 1, 2}
+    with pytest.raises(KeyError), hardware.limited_to(1):
+        raise KeyError
+    assert cores[-1] == {0, 1, 2}
+    count = len(cores)
+    with hardware.limited_to(None):
+        assert len(cores) == count
+
+
+def test_more_threads_than_cores(cores, monkeypatch):
+    with pytest.raises(UserError, match="--threads 4: this process may use only 3 cores"):
+        hardware.check_threads(4)
+    monkeypatch.delattr(hardware.os, "sched_setaffinity")
+    with pytest.raises(UserError, match="gives a process no cores of its own"):
+        hardware.check_threads(1)

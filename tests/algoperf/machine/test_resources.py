@@ -259,7 +259,8 @@ def test_a_trial_that_left_no_result():
     report = resources.without_result(2.5)
     assert report["cpu_s"] == 2.5
     assert report["sources"]["cpu_s"] == resources.LAST
-    others = set(report) - {"cpu_s", "sources"}
+    assert report["cores"] == hardware.thread_count()
+    others = set(report) - {"cpu_s", "cores", "sources"}
     assert others == {
         *("peak_process_bytes", "peak_device_bytes", "device_energy_j", "mean_cores"),
         *("other_cpu_s", "other_cores"),

@@ -74,6 +74,10 @@ WHERE = "digits jax adamw study 0 trial 1: "
             "failed after at least 3 steps: killed",
         ),
         (
+            {"status": "failed", "steps": 0, "error": {"cause": "killed"}, "ledger": {}},
+            "failed before its first evaluation: killed",
+        ),
+        (
             {"status": "budget", "best": {"validation/accuracy": 0.961, "step": 480}},
             "did not reach target accuracy 0.97 in its budget of 15 s, 300 steps; best accuracy "
             "0.9610 at step 480",

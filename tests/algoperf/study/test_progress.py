@@ -105,7 +105,7 @@ def test_notes_and_skipped_trials_are_said_in_any_case(terminal):
 
 def test_trials_are_numbered_where_they_are_several_and_told_when_they_end():
     console, ended = Console(file=io.StringIO(), width=80), []
-    shown = Progress(console, 3, ended.append)
+    shown = Progress(console, 3, lambda *told: ended.append(told))
     third = dataclasses.replace(PLAN, trial=3)
     started = {**START, "point": {"rate": 0.123456, "decay": 0}, "point_source": "its DEFAULTS"}
     shown(PLAN, {"event": "skip", "result": {"status": "budget"}})
@@ -118,7 +118,7 @@ def test_trials_are_numbered_where_they_are_several_and_told_when_they_end():
         "digits jax study 1 trial 3 (2 of 3): its DEFAULTS",
         "  decay 0, rate 0.1235",
     ]
-    assert ended == [{"status": "reached"}]
+    assert ended == [({"status": "budget"}, True), ({"status": "reached"}, False)]
 
 
 def test_a_run_limited_in_steps_has_no_budget_left():

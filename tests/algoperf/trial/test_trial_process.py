@@ -185,7 +185,7 @@ def check(study, fault):
     assert json.loads((study.trial(fault) / "hparams.json").read_text()) == {"fault": fault}
     assert (study.trial(fault) / "submission/faulty.py").is_file()
     assert 0.1 < result["resources"]["cpu_s"] < 600  # it imports a framework at the least
-    assert set(result["resources"]) == {*resources.JOINED, "mean_cores", "sources"}
+    assert set(result["resources"]) == {*resources.MEASURED, "cores", "sources"}
     if cause is None:
         assert result["error"] is None
         return
@@ -318,7 +318,9 @@ def test_death_while_the_file_is_imported(tmp_path, capsys):
     assert run(tmp_path) == 1
     result = result_of(tmp_path)
     assert result["error"]["cause"] == "the trial's process ended with exit code 9 and no result"
-    assert "digits jax mine study 0 trial 1: failed after 0 steps" in capsys.readouterr().out
+    assert (
+        "digits jax mine study 0 trial 1: failed before its first eval" in capsys.readouterr().out
+    )
     write(tmp_path, "DEFAULTS = {}\ndef jax_optimizer(): ...\n")
     assert run(tmp_path) == 2  # its flags are there, so that other source is not taken for it
     assert "holds another submission named 'mine'" in capsys.readouterr().err
