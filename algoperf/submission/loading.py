@@ -344,7 +344,7 @@ def _run_main_file(outline: Outline, prepare: siblings.Prepare) -> ModuleType:
     above.submodule_search_locations = [str(outline.path.parent)]
     sys.modules[package] = importlib.util.module_from_spec(above)
     name = f"{package}.{outline.path.stem}"
-    loader = siblings.Loader(name, str(outline.path), prepare)
+    loader = siblings.Loader(name, str(outline.path), prepare, {})
     spec = importlib.util.spec_from_file_location(name, outline.path, loader=loader)
     assert spec is not None
     module = importlib.util.module_from_spec(spec)
