@@ -244,9 +244,16 @@ class _Watch:
         return check, f"{name} raised {cause_of(error)}{place_of(error, self._functions.is_own)}"
 
     def _values(self, batch: Any) -> dict[str, np.ndarray]:
+        """Copy a batch's arrays; none of what `data_selection` returned that is no batch, like the
+        queue itself, from which `update_params` then draws as many batches as it wants.
+        """
+        if not isinstance(batch, Mapping):
+            return {}
         return {name: np.array(self._backend.fetch(value)) for name, value in batch.items()}
 
     def _batch_problem(self, before: Mapping[str, np.ndarray], batch: Any) -> str | None:
+        if not isinstance(batch, Mapping):
+            return None
         for name in (*before, *batch):
             if name not in batch or name not in before:
                 return f"{'added' if name in batch else 'took'} batch[{name!r}]"
