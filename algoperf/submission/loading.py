@@ -28,7 +28,7 @@ from algoperf.submission import (
     stand_ins,
     submission_source,
 )
-from algoperf.submission.blame import last_frame
+from algoperf.submission.blame import cause_of, last_frame
 from algoperf.submission.older import Contract
 
 OPTIMIZER_FUNCTIONS = {"jax": "jax_optimizer", "pytorch": "torch_optimizer"}
@@ -317,9 +317,8 @@ def load(outline: Outline, framework: str) -> Submission:
     except Exception as error:
         last = last_frame(error, functools.partial(is_own, outline))
         where = str(outline.path) if last is None else f"{last.filename}:{last.lineno}"
-        text = str(error).partition("\n")[0]
         unmet = requirements.unmet_text(outline.path) if isinstance(error, ImportError) else ""
-        parts = filter(None, (f"{type(error).__name__}: {text}", unmet))
+        parts = filter(None, (cause_of(error), unmet))
         raise UserError(f"submission {where}: {'; '.join(parts)}") from error
     names = FULL_FORM if outline.is_full_form else (OPTIMIZER_FUNCTIONS[framework],)
     optional = tuple(
