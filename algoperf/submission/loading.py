@@ -314,7 +314,7 @@ def load(outline: Outline, framework: str) -> Submission:
     sys.meta_path.insert(0, beside)  # It stays there, since functions may import later.
     try:
         module = _run_main_file(outline, prepare)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         last = last_frame(error, functools.partial(is_own, outline))
         where = str(outline.path) if last is None else f"{last.filename}:{last.lineno}"
         unmet = requirements.unmet_text(outline.path) if isinstance(error, ImportError) else ""

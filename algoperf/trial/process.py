@@ -24,6 +24,7 @@ from algoperf.trial.clock import Ledger
 
 if TYPE_CHECKING:
     from algoperf.trial.loop import Trial
+    from algoperf.trial.plan import TrialPlan
 
 ORPHANED = 113  # The exit code of a process whose starter has ended.
 PATIENCE_S = 60.0  # The longest wait for an answer of the starter.
@@ -100,6 +101,7 @@ def main() -> int:
     # What a submission prints must not be taken for an event.
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     from algoperf.errors import UserError
+    from algoperf.trial.plan import TrialPlan
 
     try:
         return _run(line, Ledger(started_at_s=started_at_s), events, stop)
@@ -109,6 +111,30 @@ def main() -> int:
     except writing.UnwritableError as error:
         events.send("unwritable", text=str(error))
         return writing.UNWRITABLE
+    except BaseException as error:  # What a submission raises to leave, or breaks for all of us.
+        _send_crash(events, TrialPlan.from_json(line), error)
+        return 1
+
+
+def _send_crash(events: Events, plan: "TrialPlan", error: BaseException) -> None:
+    """Report the cause of an error that no trial recorded, in one line, and its traceback."""
+    from algoperf.submission import blame
+
+    folder = Path(plan.submission).parent
+    where = blame.place_of(error, lambda file: file.parent == folder)
+    events.send("crashed", cause=blame.cause_of(error) + where, traceback=traceback.format_exc())
+
+
+def _without_input() -> int:
+    """Return a new descriptor of what was standard input; that is empty from now on.
+
+    A submission that reads it must neither wait for the starter nor take its answers.
+    """
+    channel = os.dup(0)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    return channel
 
 
 def _run(line: str, ledger: Ledger, events: "Events", asked: threading.Event) -> int:
@@ -186,8 +212,9 @@ def _die_with_parent(answers: Answers) -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
     def wait_for_end() -> None:
-        while answered := os.read(0, 4096):
+        while answered := os.read(channel, 4096):
             answers.add(len(answered))
         os._exit(ORPHANED)
 
+    channel = _without_input()
     threading.Thread(target=wait_for_end, daemon=True, name="parent watch").start()

@@ -98,7 +98,7 @@ class _Watch:
             self._look_at_the_end(trial, scalars)
         except errors.UserError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             check = verdicts.EVALUATION if evaluate else verdicts.UPDATES
             self._found.problem = self._found.problem or (check, cause_of(error))
 
@@ -227,13 +227,13 @@ class _Watch:
                 return function()
             except spec.TrainingCompleteError:
                 raise
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 self._found.problem = self._problem(error, check, name)
                 raise
 
         return call
 
-    def _problem(self, error: Exception, check: str, name: str) -> tuple[str, str]:
+    def _problem(self, error: BaseException, check: str, name: str) -> tuple[str, str]:
         point = self._found.hyperparameters
         if isinstance(error, AttributeError) and point is not None and error.obj is point:
             has = ", ".join(self._case.point or ())
