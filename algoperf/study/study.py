@@ -252,6 +252,7 @@ def _watch(
             raise writing.UnwritableError(event["text"])
         if event["event"] == "crashed":
             watchdog.cause, watchdog.traceback = event["cause"], event["traceback"]
+            continue
         if event["event"] == "start":
             watchdog.limit(event["budget_s"])
         observe(plan, event)

@@ -73,7 +73,7 @@ def _extra_with(package: str) -> str | None:
     except metadata.PackageNotFoundError:  # It runs from its source.
         return None
     own = [each for each in wanted if canonicalize_name(each.name) == canonicalize_name(package)]
-    for extra in installed.get_all("Provides-Extra") or ():
+    for extra in map(str, installed.get_all("Provides-Extra") or ()):
         if extra != "test" and any(
             each.marker is not None and each.marker.evaluate({"extra": extra}) for each in own
         ):
