@@ -49,11 +49,14 @@ class Watchdog:
         end: Called to end the process.
 
     Attributes:
-        cause: Why the watchdog ended the process; None if it did not.
+        cause: Why the watchdog ended the process, or why the process says that it ends without a
+            result; else None.
+        traceback: The traceback of the error that the process says; else empty.
     """
 
     def __init__(self, end: Callable[[], None]) -> None:
-        self.cause: str | None = None  # It stays None unless the process was ended.
+        self.cause: str | None = None
+        self.traceback = ""
         self._end = end
         self._timer: threading.Timer | None = None
         self._start(SET_UP_LIMIT_S, "set-up")

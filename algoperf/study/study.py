@@ -291,6 +291,7 @@ def _run_trial(
         error = supervision.cause_of_death(process.returncode, _rose(killed_before))
         if watchdog.cause is not None:
             error = {"cause": watchdog.cause, "outside": False}
+            error["traceback"] = watchdog.traceback
         with writing.into(folder):
             cpu_s = processor_time.waited_for_s() - waited_for_s
             result = _died(plan, folder, settings, error, cpu_s)
@@ -342,6 +343,9 @@ def _watch(
             raise error
         if event["event"] == "unwritable":
             raise writing.UnwritableError(event["text"])
+        if event["event"] == "crashed":
+            watchdog.cause, watchdog.traceback = event["cause"], event["traceback"]
+            continue
         if event["event"] == "start":
             watchdog.limit(event["budget_s"])
         if failure is None:
@@ -410,7 +414,7 @@ def _died(
         "final": {name: value for name, value in last.items() if "/" in name},
         "ledger": {"submission_s": last.get("accumulated_submission_time")},
         "resources": resources.without_result(cpu_s),
-        "error": {**error, "traceback": ""},
+        "error": {"traceback": "", **error},
     }
     run_log.write_json(folder / run_log.RESULT, result)
     return result

@@ -4,19 +4,22 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
+from algoperf.submission import requirements
+
 
 def cause_of(error: BaseException) -> str:
     """Return the cause of an error in one line of at most some 300 characters.
 
     It is the error's type and the first line of its message. Lack of memory is named 'out of
-    memory', whichever framework reports it.
+    memory', whichever framework reports it, and of a missing package it is said how to get it.
     """
     first_line = (str(error).strip().splitlines() or [""])[0]
     text = ": ".join(filter(None, (type(error).__name__, first_line)))[:300]
     exhausted = ("out of memory", "resource_exhausted", "can't allocate memory")
     if isinstance(error, MemoryError) or any(sign in str(error).lower() for sign in exhausted):
         return f"out of memory ({text})"
-    return text
+    remedy = requirements.remedy(error) if isinstance(error, ImportError) else ""
+    return f"{text} ({remedy})" if remedy else text
 
 
 def last_frame(

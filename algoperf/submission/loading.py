@@ -28,7 +28,7 @@ from algoperf.submission import (
     stand_ins,
     submission_source,
 )
-from algoperf.submission.blame import last_frame
+from algoperf.submission.blame import cause_of, last_frame
 from algoperf.submission.older import Contract
 
 OPTIMIZER_FUNCTIONS = {"jax": "jax_optimizer", "pytorch": "torch_optimizer"}
@@ -314,12 +314,11 @@ def load(outline: Outline, framework: str) -> Submission:
     sys.meta_path.insert(0, beside)  # It stays there, since functions may import later.
     try:
         module = _run_main_file(outline, prepare)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         last = last_frame(error, functools.partial(is_own, outline))
         where = str(outline.path) if last is None else f"{last.filename}:{last.lineno}"
-        text = str(error).partition("\n")[0]
         unmet = requirements.unmet_text(outline.path) if isinstance(error, ImportError) else ""
-        parts = filter(None, (f"{type(error).__name__}: {text}", unmet))
+        parts = filter(None, (cause_of(error), unmet))
         raise UserError(f"submission {where}: {'; '.join(parts)}") from error
     names = FULL_FORM if outline.is_full_form else (OPTIMIZER_FUNCTIONS[framework],)
     optional = tuple(
@@ -344,7 +343,7 @@ def _run_main_file(outline: Outline, prepare: siblings.Prepare) -> ModuleType:
     above.submodule_search_locations = [str(outline.path.parent)]
     sys.modules[package] = importlib.util.module_from_spec(above)
     name = f"{package}.{outline.path.stem}"
-    loader = siblings.Loader(name, str(outline.path), prepare)
+    loader = siblings.Loader(name, str(outline.path), prepare, {})
     spec = importlib.util.spec_from_file_location(name, outline.path, loader=loader)
     assert spec is not None
     module = importlib.util.module_from_spec(spec)

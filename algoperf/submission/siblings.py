@@ -7,6 +7,9 @@ the repository it came from (`from submissions.self_tuning.mine.helper import ..
 The last way is resolved by location. What counts is the part of the name after the submission's
 own folder, or after a folder above it of the same name. Where the folder was renamed, it is the
 end of the name that is a file below the folder.
+
+A file that is imported by several of these names is one module, which has the first one's name.
+Published submissions mix the ways, and compare classes that the same file gave them.
 """
 
 import dataclasses
@@ -71,6 +74,7 @@ class Beside:
         self._prepare = prepare
         self._located: dict[str, Path] = {}
         self._prefixes: set[str] = set()
+        self._loaded: dict[str, ModuleType] = {}
         for name in imported:
             self._locate(name)
 
@@ -172,21 +176,36 @@ class Beside:
 
     def _own(self, spec: importlib.machinery.ModuleSpec) -> importlib.machinery.ModuleSpec:
         if isinstance(spec.loader, importlib.machinery.SourceFileLoader):
-            spec.loader = Loader(spec.loader.name, spec.loader.path, self._prepare)
+            name, path = spec.loader.name, spec.loader.path
+            spec.loader = Loader(name, path, self._prepare, self._loaded)
         return spec
 
 
 class Loader(importlib.machinery.SourceFileLoader):
-    """Loads a module of a submission, and calls `prepare` with it before it runs."""
+    """Loads a module of a submission, and calls `prepare` with it before it runs.
 
-    def __init__(self, name: str, path: str, prepare: Prepare) -> None:
+    Args:
+        name: The module's name.
+        path: Its file.
+        prepare: Called with the module before it runs.
+        loaded: The submission's modules that have run, by file.
+    """
+
+    def __init__(
+        self, name: str, path: str, prepare: Prepare, loaded: dict[str, ModuleType]
+    ) -> None:
         super().__init__(name, path)
         self._prepare = prepare
+        self._loaded = loaded
 
     def exec_module(self, module: Any) -> None:
-        """Prepare the module and run it."""
+        """Prepare the module and run it; if its file has run by another name, use that module."""
+        if self.path in self._loaded:
+            sys.modules[module.__name__] = self._loaded[self.path]  # The import returns this one.
+            return
         self._prepare(module)
         super().exec_module(module)
+        self._loaded.setdefault(self.path, module)
 
 
 def _is_installed(top: str) -> bool:

@@ -23,6 +23,7 @@ from algoperf.trial.clock import Ledger
 
 if TYPE_CHECKING:
     from algoperf.trial.loop import Trial
+    from algoperf.trial.plan import TrialPlan
 
 ORPHANED = 113  # The exit code of a process whose starter has ended.
 PATIENCE_S = 60.0  # The longest wait for an answer of the starter.
@@ -110,6 +111,7 @@ def _main(stops: stopping.Stops, started_at_s: float) -> int:
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     terminal.outlive(output=terminal.UNREAD, errors=terminal.UNREAD)
     from algoperf.errors import UserError
+    from algoperf.trial.plan import TrialPlan
 
     try:
         return _run(line, Ledger(started_at_s=started_at_s), events, stops)
@@ -119,6 +121,30 @@ def _main(stops: stopping.Stops, started_at_s: float) -> int:
     except writing.UnwritableError as error:
         events.send("unwritable", text=str(error))
         return writing.UNWRITABLE
+    except BaseException as error:  # What a submission raises to leave, or breaks for all of us.
+        _send_crash(events, TrialPlan.from_json(line), error)
+        return 1
+
+
+def _send_crash(events: Events, plan: "TrialPlan", error: BaseException) -> None:
+    """Report the cause of an error that no trial recorded, in one line, and its traceback."""
+    from algoperf.submission import blame
+
+    folder = Path(plan.submission).parent
+    where = blame.place_of(error, lambda file: file.parent == folder)
+    events.send("crashed", cause=blame.cause_of(error) + where, traceback=traceback.format_exc())
+
+
+def _without_input() -> int:
+    """Return a new descriptor of what was standard input; that is empty from now on.
+
+    A submission that reads it must neither wait for the starter nor take its answers.
+    """
+    channel = os.dup(0)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    return channel
 
 
 def _run(line: str, ledger: Ledger, events: "Events", stops: stopping.Stops) -> int:
@@ -201,8 +227,9 @@ def _die_with_parent(answers: Answers) -> None:
     supervision.die_with_starter()
 
     def wait_for_end() -> None:
-        while answered := os.read(0, 4096):
+        while answered := os.read(channel, 4096):
             answers.add(len(answered))
         os._exit(ORPHANED)
 
+    channel = _without_input()
     threading.Thread(target=wait_for_end, daemon=True, name="parent watch").start()

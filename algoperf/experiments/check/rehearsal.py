@@ -98,7 +98,7 @@ class _Watch:
             self._look_at_the_end(trial, scalars)
         except errors.UserError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             check = verdicts.EVALUATION if evaluate else verdicts.UPDATES
             self._found.problem = self._found.problem or (check, cause_of(error))
 
@@ -227,13 +227,13 @@ class _Watch:
                 return function()
             except spec.TrainingCompleteError:
                 raise
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 self._found.problem = self._problem(error, check, name)
                 raise
 
         return call
 
-    def _problem(self, error: Exception, check: str, name: str) -> tuple[str, str]:
+    def _problem(self, error: BaseException, check: str, name: str) -> tuple[str, str]:
         point = self._found.hyperparameters
         if isinstance(error, AttributeError) and point is not None and error.obj is point:
             has = ", ".join(self._case.point or ())
@@ -244,9 +244,16 @@ class _Watch:
         return check, f"{name} raised {cause_of(error)}{place_of(error, self._functions.is_own)}"
 
     def _values(self, batch: Any) -> dict[str, np.ndarray]:
+        """Copy a batch's arrays; none of what `data_selection` returned that is no batch, like the
+        queue itself, from which `update_params` then draws as many batches as it wants.
+        """
+        if not isinstance(batch, Mapping):
+            return {}
         return {name: np.array(self._backend.fetch(value)) for name, value in batch.items()}
 
     def _batch_problem(self, before: Mapping[str, np.ndarray], batch: Any) -> str | None:
+        if not isinstance(batch, Mapping):
+            return None
         for name in (*before, *batch):
             if name not in batch or name not in before:
                 return f"{'added' if name in batch else 'took'} batch[{name!r}]"

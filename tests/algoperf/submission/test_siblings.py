@@ -128,3 +128,24 @@ def test_installed_packages_keep_their_modules(team, name):
 def test_a_missing_helper_is_named(team):
     with pytest.raises(loading.UserError, match=r"submission\.py:1: ModuleNotFoundError: .*old"):
         updated(team, "from submissions.old.mine.missing import x", "x")
+
+
+@pytest.mark.parametrize("second", ["parts.kinds", "submissions.self_tuning.mine.parts.kinds"])
+def test_a_file_that_is_imported_by_two_names_is_one_module(team, second):
+    """So a class that a helper compares with is the one that the main file made."""
+    write(team / "parts" / "kinds.py", "class Kind: ...")
+    write(
+        team / "parts" / "rule.py", "import kinds\ndef fits(kind): return type(kind) is kinds.Kind"
+    )
+    imports = f"from parts.rule import fits\nfrom {second} import Kind"
+    fits, loaded = updated(team, imports, "fits(Kind())")
+    assert fits
+    assert loaded.module.Kind.__module__ == "kinds"
+
+
+def test_a_file_that_is_still_being_imported_has_a_module_for_each_name(team):
+    """As in plain Python: a module that is not whole lacks what the second import asks of it."""
+    write(team / "parts" / "kinds.py", "import rule\nx = rule.x")
+    write(team / "parts" / "rule.py", "x = 5\nimport kinds\ny = kinds.x")
+    value, _ = updated(team, "import parts.kinds, rule", "(parts.kinds.x, rule.y)")
+    assert value == (5, 5)

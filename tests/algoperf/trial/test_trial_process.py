@@ -72,6 +72,10 @@ def update_params(
                 os.kill(os.getpid(), signal.SIGKILL)
             case "interpreter exit":
                 raise SystemExit(3)
+            case "interrupt":
+                raise KeyboardInterrupt
+            case "input":
+                input()
             case "tuple":
                 return params
     return optimizer_state, params, model_state
@@ -134,7 +138,9 @@ FAULTS = {
     "exhausted": ("failed", 2, "out of memory (RuntimeError: RESOURCE_EXHAUSTED"),
     "exit": ("failed", 1, "the trial's process ended with exit code 7 and no result"),
     "killed": ("failed", 1, "the trial's process was ended by SIGKILL"),
-    "interpreter exit": ("failed", 1, "the trial's process ended with exit code 3 and no result"),
+    "interpreter exit": ("failed", 2, "SystemExit: 3 (faulty.py:"),
+    "interrupt": ("failed", 1, "KeyboardInterrupt (faulty.py:"),
+    "input": ("failed", 2, "EOFError: EOF when reading a line (faulty.py:"),
     "nan": ("diverged", 3, None),
     "donated": ("failed", 2, "RuntimeError: broken on purpose in donated"),
     "hidden": ("diverged", 3, None),
@@ -143,7 +149,8 @@ FAULTS = {
     "none": ("complete", 3, None),
 }
 IN_THE_DEFAULT_RUN = ("init_optimizer_state", "update_params", "prepare_for_eval", "shape")
-IN_THE_DEFAULT_RUN += ("exhausted", "exit", "killed", "nan", "none")
+IN_THE_DEFAULT_RUN += ("exhausted", "exit", "interpreter exit", "interrupt", "input", "killed")
+IN_THE_DEFAULT_RUN += ("nan", "none")
 
 
 class Study:
@@ -190,6 +197,8 @@ def check(study, fault):
         assert result["error"] is None
         return
     assert result["error"]["cause"].startswith(cause)
+    if "(faulty.py:" in cause:
+        assert 'faulty.py", line' in result["error"]["traceback"]
     if "on purpose" in cause:
         assert 'faulty.py", line' in result["error"]["traceback"]
         assert result["error"]["traceback"].rstrip().endswith(f"on purpose in {fault}")
@@ -207,7 +216,7 @@ def test_the_study_goes_on_and_says_so(study):
 
 
 def test_what_was_measured_before_the_end_is_kept(study):
-    for fault in ("exit", "killed", "update_params", "none"):
+    for fault in ("exit", "interrupt", "killed", "update_params", "none"):
         with (study.trial(fault) / "eval_measurements.csv").open(newline="") as file:
             rows = list(csv.DictReader(file))
         assert [row["global_step"] for row in rows][:1] == ["1"]
@@ -297,8 +306,9 @@ def run(folder, *words):
     return commands.main([*base, "--max-steps", "1", "--out", str(folder / "runs"), *words])
 
 
-def result_of(folder):
-    return run_log.read_result(folder / "runs/mini-builtin/mine/study_0/digits_jax/trial_1")
+def result_of(folder, framework="jax"):
+    study = folder / f"runs/mini-builtin/mine/study_0/digits_{framework}"
+    return run_log.read_result(study / "trial_1")
 
 
 def test_optimizer_that_cannot_be_made(tmp_path, capsys):
@@ -311,6 +321,22 @@ def test_optimizer_that_cannot_be_made(tmp_path, capsys):
     said = capsys.readouterr().out
     assert "the result.json of each has its error's traceback" in said
     assert "score them with" not in said
+
+
+def test_what_leaves_while_the_file_is_imported_is_named_with_its_line(tmp_path, capfd):
+    write(tmp_path, "import sys\nDEFAULTS = {}\ndef jax_optimizer(): ...\nsys.exit('bye')\n")
+    assert run(tmp_path) == 2
+    assert capfd.readouterr().err.endswith("mine.py:4: SystemExit: bye\n")
+    broken = "import torch\ntorch.set_default_dtype(torch.float64)\nDEFAULTS = {}\n"
+    write(
+        tmp_path, broken + "def torch_optimizer(params): return torch.optim.SGD(params.tensors())"
+    )
+    assert run(tmp_path, "--framework", "pytorch") == 1
+    error = result_of(tmp_path, "pytorch")["error"]
+    assert error["cause"].startswith("RuntimeError: ")
+    assert error["cause"].endswith("same dtype, but got Float and Double")
+    assert error["traceback"].startswith("Traceback")
+    assert "Traceback" not in capfd.readouterr().err
 
 
 def test_death_while_the_file_is_imported(tmp_path, capsys):
