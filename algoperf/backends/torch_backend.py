@@ -292,7 +292,7 @@ class TorchBackend:
             for name, value in tensors.items()
         }
 
-    def settle(self, state: Any) -> Any:
+    def settle(self, state: Any, beside: Any = None) -> Any:
         """Return the state."""
         return state
 

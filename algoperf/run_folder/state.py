@@ -204,7 +204,7 @@ class _Writer:
         return {
             "kind": "object",
             "type": type(value).__qualname__,
-            "state": self.node(value.state_dict(), at),
+            "state": self.node(_asking(value, "state_dict", at), at),
         }
 
     def _instance(self, value: Any, at: str) -> Structure:
@@ -244,10 +244,10 @@ class _Reader:
             return fresh
         if kind == "object":
             self._expect(hasattr(fresh, "load_state_dict"), node, fresh, at)
-            saved = self.value(node["state"], fresh.state_dict(), at)
-            fresh.load_state_dict(saved)
-            if kinds.is_kind(fresh, "torch.optim", "Optimizer"):
-                _keep_types(fresh, saved["state"])
+            saved = self.value(node["state"], _asking(fresh, "state_dict", at), at)
+            _asking(fresh, "load_state_dict", at, saved)
+            if callable(getattr(fresh, "step", None)):
+                _as_saved(_asking(fresh, "state_dict", at), saved)
             return fresh
         if kind == "random":
             self._expect(kinds.label(fresh) == node["type"], node, fresh, at)
@@ -347,22 +347,52 @@ class _Reader:
         return restored
 
 
-def _keep_types(optimizer: Any, saved: Any) -> None:
-    """Give an optimizer back the saved tensors whose type differs from their parameter's.
+def _asking(value: Any, method: str, at: str, *arguments: Any) -> Any:
+    """Call `state_dict` or `load_state_dict` of an object that may be the user's own.
 
-    `load_state_dict` casts every tensor to the type of its parameter.
+    Raises:
+        UserError: What it raised, and where in the tree it is.
+    """
+    try:
+        return getattr(value, method)(*arguments)
+    except UserError:
+        raise
+    except Exception as error:
+        text = str(error).partition("\n")[0]
+        raise UserError(
+            f"{at}: {method} of {kinds.article(value)} raised {type(error).__name__}: {text}"
+        ) from error
+
+
+def _as_saved(now: Any, saved: Any) -> Any:
+    """Return what an optimizer holds after `load_state_dict`, as it was saved.
+
+    PyTorch's `load_state_dict` casts every tensor to the type of its parameter, a string to the
+    text of a generator, and a deque to one without a bound. A `state_dict` holds the optimizer's
+    own dicts, however deep its layout has them, so they are mended there.
 
     Args:
-        optimizer: The PyTorch optimizer, after `load_state_dict`.
-        saved: The saved tensors by name, by the parameter's number.
+        now: The optimizer's `state_dict`, or a part of it.
+        saved: The state that it was given, or the same part of it.
     """
-    torch: Any = sys.modules["torch"]
-    parameters = [each for group in optimizer.param_groups for each in group["params"]]
-    for number, parameter in enumerate(parameters):
-        now = optimizer.state.get(parameter, {})
-        for name, value in saved.get(number, {}).items():
-            if isinstance(value, torch.Tensor) and value.dtype != now[name].dtype:
-                now[name] = value.to(now[name].device)
+    if kinds.is_kind(saved, "torch", "Tensor"):
+        is_cast = kinds.is_kind(now, "torch", "Tensor") and now.dtype != saved.dtype
+        return saved.to(now.device) if is_cast else now
+    if isinstance(saved, str) and isinstance(now, str):
+        return saved
+    if isinstance(saved, dict) and isinstance(now, dict):
+        for key in now.keys() & saved.keys():
+            mended = _as_saved(now[key], saved[key])
+            if mended is not now[key]:
+                now[key] = mended
+        return now
+    kind = type(saved)
+    if kind not in SEQUENCES.values() or type(now) is not kind or len(now) != len(saved):
+        return now
+    members = [_as_saved(*pair) for pair in zip(now, saved, strict=True)]
+    if kind is collections.deque:
+        return collections.deque(members, saved.maxlen)
+    return now if all(a is b for a, b in zip(members, now, strict=True)) else kind(members)
 
 
 def _jax_array(node: Structure, array: np.ndarray, fresh: Any) -> Any:
