@@ -28,6 +28,7 @@ from algoperf.trial.scalars import ScalarBuffer
 
 STEPS = 12
 SAVED_AT = 6
+EARLY_AT = 4  # the frameworks' rounding errors have not grown yet
 EVAL_EVERY_STEPS = 2
 BATCH_SIZE = 16
 
@@ -196,6 +197,7 @@ class _Watch:
             returned = self._calling(verdicts.INITIALISES, init_name)(lambda: init(**arguments))
             if not own and self._backend.name == "pytorch":
                 _check_torch_optimizer(returned, init_name)
+            self._found.notes = tuple(functions.notes())
             return returned
 
         def update_params(**arguments: Any) -> Any:
@@ -210,6 +212,8 @@ class _Watch:
                     lambda: self._check_parameters(returned[1], f"what {update_name} returned")
                 )
                 self._found.last = self._neutral(returned[1])
+                if len(self._found.updates) + 1 == EARLY_AT:
+                    self._found.early = self._found.last
                 self._found.updates.append(
                     {name: zlib.crc32(value.tobytes()) for name, value in self._found.last.items()}
                 )
@@ -278,9 +282,11 @@ def _check_torch_optimizer(returned: Mapping[str, Any], name: str) -> None:
         ("optimizer", ("step", "zero_grad", "param_groups", "state_dict", "load_state_dict")),
         ("scheduler", ("step", "state_dict", "load_state_dict")),
     ):
-        missing = [each for each in wanted if not hasattr(returned[part], each)]
-        if missing and not (part == "scheduler" and returned[part] is None):
-            kind = type(returned[part]).__qualname__
-            raise errors.UserError(
-                f"{name} returned the {part} {kind} without {', '.join(missing)}"
-            )
+        held = returned[part]
+        for member in held if isinstance(held, list) else [] if held is None else [held]:
+            missing = [each for each in wanted if not hasattr(member, each)]
+            if missing:
+                raise errors.UserError(
+                    f"{name} returned the {part} {type(member).__qualname__} without "
+                    f"{', '.join(missing)}"
+                )
