@@ -5,6 +5,7 @@ can be compared bit for bit without keeping their arrays.
 """
 
 import dataclasses
+import json
 import math
 import random
 import zlib
@@ -140,6 +141,7 @@ class _Watch:
         except errors.UserError as error:
             self._found.saved = str(error)
             return
+        structure = json.loads(json.dumps(structure))  # as a checkpoint's file has it
         self._found.saved = Saved(
             trial.state.step, self._queue.position(), arrays, structure, state_kinds.generators()
         )
