@@ -215,7 +215,9 @@ class _Writer:
         self._inside.add(id(value))
         attributes = [[name, self.node(each, f"{at}/{name}")] for name, each in vars(value).items()]
         self._inside.discard(id(value))
-        return {"kind": "instance", "type": type(value).__qualname__, "items": attributes}
+        kind = type(value)
+        named = {"type": kind.__qualname__, "module": kind.__module__}
+        return {"kind": "instance", **named, "items": attributes}
 
 
 class _Reader:
@@ -303,6 +305,8 @@ class _Reader:
             padded = [*old[: len(items)], *[ABSENT] * (len(items) - len(old))]
             values = self._all(items, list(zip(range(len(items)), padded, strict=True)), at)
             return SEQUENCES[kind](values, **({"maxlen": node["most"]} if kind == "deque" else {}))
+        if kind == "instance" and fresh is ABSENT:
+            fresh = _blank(node)
         self._expect(type(fresh).__qualname__ == node["type"], node, fresh, at)
         if kind == "named tuple":
             return type(fresh)(*self._all(items, list(zip(fresh._fields, fresh, strict=True)), at))
@@ -345,6 +349,18 @@ class _Reader:
         restored.clear()
         restored.update(values)
         return restored
+
+
+def _blank(node: Structure) -> Any:
+    """Return an object without attributes of the type that was saved, as optimizers make some late.
+
+    Returns:
+        `ABSENT` where no module that is loaded has the type: nothing is imported or called.
+    """
+    found: Any = sys.modules.get(node.get("module", ""))
+    for part in node["type"].split("."):
+        found = vars(found).get(part) if isinstance(found, type | types.ModuleType) else None
+    return object.__new__(found) if isinstance(found, type) else ABSENT
 
 
 def _asking(value: Any, method: str, at: str, *arguments: Any) -> Any:
