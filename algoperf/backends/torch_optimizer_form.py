@@ -88,6 +88,12 @@ class OptimizerForm:
             self._takes_closure = True
         self._trained = [value for value in model_params.parameters() if value.requires_grad]
         if self._computation.scales_loss:
+            for each in optimizers:
+                if not hasattr(each, "param_groups"):
+                    raise errors.UserError(
+                        f"{type(each).__name__} has no param_groups, whose gradients "
+                        "--precision fp16 scales back: use bf16 or float32"
+                    )
             state["scaler"] = torch.amp.GradScaler(self._trained[0].device.type)
         return state
 

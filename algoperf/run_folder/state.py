@@ -158,7 +158,7 @@ class _Writer:
         if type(value) is collections.deque:
             items = self._all(enumerate(value), at)
             return {"kind": kind, "most": value.maxlen, "items": items}
-        if type(value) in (list, tuple):
+        if type(value) in (list, tuple) or kinds.is_kind(value, "torch", "Size"):
             return {"kind": kind, "items": self._all(enumerate(value), at)}
         members = kinds.children(value)
         if members is not None:
@@ -300,6 +300,8 @@ class _Reader:
         kind, items = node["kind"], node["items"]
         if kind == "dict":
             return self._dict(node, fresh, at)
+        if kind == "Size":
+            return sys.modules["torch"].Size(item["value"] for item in items)
         if kind in SEQUENCES:
             old = list(fresh) if isinstance(fresh, list | tuple | collections.deque) else []
             padded = [*old[: len(items)], *[ABSENT] * (len(items) - len(old))]

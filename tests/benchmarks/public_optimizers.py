@@ -3,9 +3,9 @@ schedulefree.
 
 The optimizers come from the packages themselves: what takes the model's parameters (PyTorch) or
 returns a gradient transformation (optax). Each becomes a submission of one function, made from the
-names of its arguments alone, but for those in `RECIPES`, which do as the package's documentation
-says. `check` trains it on digits; among its checks is that a run restored from a saved state is bit
-for bit the one that was not disturbed.
+names of its arguments alone; those that are for matrices alone get these. `check` trains it on
+digits; among its checks is that a run restored from a saved state is bit for bit the one that was
+not disturbed.
 
 Rows are appended to `public_optimizers.csv` as they are made, and a row that is there is not made
 again. Run from the repository's root, one process at a time, and write the page with `--page`:
@@ -70,10 +70,16 @@ OPTAX_ARGUMENTS = {
 }
 WRAPPED = ("inner", "base_optimizer", "optimizer", "fast_optimizer", "tx", "args", "transforms")
 SCALED = ("step_size", "step_size_fn", "f", *WRAPPED)  # what has these brings its own rate
-TORCH_ARGUMENTS = {"params": "params.tensors()"}
-TORCH_BASES = ("optimizer", "base_optimizer")
-# As the documentation of the package says: a name -> (the call, what its lines before are).
-RECIPES: dict[str, str] = {}
+TORCH_ARGUMENTS = {
+    "params": "params.tensors()",
+    "num_iterations": "info.step_hint",
+    "num_data": "1024",
+}
+TORCH_BASES = ("optimizer", "base_optimizer", "base")
+MATRICES, OTHERS = (f"params.tensors(lambda p: {no}p.is_matrix)" for no in ("", "not "))
+FLAGGED = f"[{{'params': {MATRICES}, 'use_muon': True}}, {{'params': {OTHERS}, 'use_muon': False}}]"
+# For matrices alone, so beside another optimizer.
+FOR_MATRICES = {("torch.optim", "Muon"), ("pytorch_optimizer", "SpectralSphere")}
 
 
 def candidates():
@@ -112,12 +118,15 @@ def required(value):
 
 def torch_call(package, name, value):
     """The call that makes a PyTorch optimizer, and the argument that is none of ours, if any."""
-    if name in RECIPES:
-        return RECIPES[name], None
+    if (package, name) in FOR_MATRICES:
+        other = f"torch.optim.AdamW({OTHERS}, lr=rate)"
+        return f"{package}.{name}({MATRICES}, lr=rate), {other}", None
     parameters = inspect.signature(value).parameters
     given = []
     for argument in required(value):
-        if argument in TORCH_BASES:
+        if argument == "params" and "a `use_muon` flag" in (value.__doc__ or ""):
+            given.append(f"params={FLAGGED}")
+        elif argument in TORCH_BASES:
             # A class is made by the wrapper, an object wrapped.
             wants_class = "params" in parameters
             base = "torch.optim.SGD" if wants_class else "torch.optim.SGD(params.tensors(), rate)"
@@ -133,8 +142,6 @@ def torch_call(package, name, value):
 
 def optax_call(package, name, value):
     """The call that makes a gradient transformation, and the argument that is none of ours."""
-    if name in RECIPES:
-        return RECIPES[name], None
     parameters = inspect.signature(value).parameters
     given = []
     for argument in required(value):
@@ -172,9 +179,8 @@ def source_of(package, call):
         lines.append(f"return {call}")
     body = textwrap.indent("\n".join(lines), "    ")
     defaults = {"learning_rate": RATE} if reads else {}
-    return (
-        f"DEFAULTS = {defaults}\n\n\ndef {framework}_optimizer(params, hyperparameters):\n{body}\n"
-    )
+    function = f"def {framework}_optimizer(params, hyperparameters, info):\n{body}\n"
+    return f"DEFAULTS = {defaults}\n\n\n{function}"
 
 
 def result_of(reported):

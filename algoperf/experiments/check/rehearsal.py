@@ -281,7 +281,7 @@ def _shape(signature: Any) -> str:
 
 def _check_torch_optimizer(returned: Mapping[str, Any], name: str) -> None:
     for part, wanted in (
-        ("optimizer", ("step", "zero_grad", "param_groups", "state_dict", "load_state_dict")),
+        ("optimizer", ("step", "zero_grad", "state_dict", "load_state_dict")),
         ("scheduler", ("step", "state_dict", "load_state_dict")),
     ):
         held = returned[part]
