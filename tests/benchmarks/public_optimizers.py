@@ -272,9 +272,71 @@ def main():
         fill(arguments.names)
 
 
+REASONS = {
+    "does not support dense gradients": "it is for sparse gradients",
+    "does not require grad": "it needs `backward(create_graph=True)`: a full form",
+    "requires CUDA": "it needs CUDA",
+    "need to install": "it needs a package that is not installed",
+    "no parameter moved": "it is made to move nothing",
+}
+
+
+def why(words):
+    """Our reason for a refusal, where its words leave it open."""
+    return next((reason for part, reason in REASONS.items() if part in words), "")
+
+
 def page(rows):
     """The page that shows the rows."""
-    raise NotImplementedError
+    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in DISTRIBUTIONS)
+    packages = (*OPTAX_PACKAGES, *TORCH_PACKAGES)
+    results = ("passed", "refused", "not asked")
+    lines = [
+        "# Public optimizers that were tried",
+        "",
+        "`algoperf check` on `digits` (one seed, a CPU) of every public optimizer of "
+        f"{versions}: what takes the model's parameters, and what returns a gradient "
+        "transformation. Each was a submission of one function, made from the names of its "
+        "arguments; `scale_by_...` and other parts were chained with a learning rate, wrappers "
+        "were given plain descent. A row `passed` means that every check passed, so that among "
+        "others a run restored after six steps went on bit for bit as the one that was not "
+        "disturbed. `python tests/benchmarks/public_optimizers.py` makes the table, "
+        "`tests/benchmarks/public_optimizers.csv` holds it with the call of each, and `--page` "
+        "writes this page. No row ended in a traceback.",
+        "",
+        f"| package | {' | '.join(results)} |",
+        "|---|---|---|---|",
+    ]
+    for package in packages:
+        counts = [
+            sum((row["package"], row["result"]) == (package, result) for row in rows)
+            for result in results
+        ]
+        lines.append(f"| {package} | {' | '.join(map(str, counts))} |")
+    lines += ["", "## Refused", "", "| optimizer | check | its words | why |", "|---|---|---|---|"]
+    for row in rows:
+        if row["result"] == "refused":
+            words = row["words"].replace("|", "\\|")
+            name = f"{row['package']}.{row['optimizer']}"
+            lines.append(f"| {name} | `{row['check']}` | {words} | {why(words)} |")
+    lines += ["", "## Not asked", "", "They need an argument that the contract does not have.", ""]
+    lines += [
+        f"- {row['package']}.{row['optimizer']}: {row['words']}"
+        for row in rows
+        if row["result"] == "not asked"
+    ]
+    lines += ["", "## Passed", ""]
+    for package in packages:
+        names = [
+            row["optimizer"]
+            for row in rows
+            if (row["package"], row["result"]) == (package, "passed")
+        ]
+        lines += textwrap.wrap(f"**{package}**: {', '.join(names)}.", 120) + [""]
+    notes = [row for row in rows if row["result"] == "passed" and row["words"]]
+    lines += ["With a remark:", ""] if notes else []
+    lines += [f"- {row['package']}.{row['optimizer']}: {row['words']}" for row in notes]
+    return "\n".join(lines).rstrip() + "\n"
 
 
 if __name__ == "__main__":
