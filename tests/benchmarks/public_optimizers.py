@@ -332,7 +332,7 @@ def page(rows):
             for row in rows
             if (row["package"], row["result"]) == (package, "passed")
         ]
-        lines += textwrap.wrap(f"**{package}**: {', '.join(names)}.", 120) + [""]
+        lines += [*textwrap.wrap(f"**{package}**: {', '.join(names)}.", 120), ""]
     notes = [row for row in rows if row["result"] == "passed" and row["words"]]
     lines += ["With a remark:", ""] if notes else []
     lines += [f"- {row['package']}.{row['optimizer']}: {row['words']}" for row in notes]

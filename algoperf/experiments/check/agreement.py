@@ -8,6 +8,7 @@ import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -49,12 +50,12 @@ def write(path: Path, case: Case, base: Rehearsal) -> None:
             point=None if case.point is None else {**point, **without},
         )
         base = rehearse(case, steps=EARLY_AT)
-    if base.problem is None and base.early:
-        first, early = (
-            {f"{part}/{name}": value for name, value in values.items()}
-            for part, values in (("first", base.first), ("early", base.early))
-        )
-        np.savez(path, **first, **early)
+    if base.problem is not None or not base.early:
+        return
+    arrays: dict[str, Any] = {}
+    for part, values in (("first", base.first), ("early", base.early)):
+        arrays |= {f"{part}/{name}": value for name, value in values.items()}
+    np.savez(path, **arrays)
 
 
 def verdict(folder: Path, workload: str, frameworks: Sequence[str]) -> Verdict:
