@@ -1,6 +1,8 @@
 """An optimizer-form submission of JAX, as the functions of the full form."""
 
 import functools
+import inspect
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -137,13 +139,16 @@ class OptimizerForm:
         if self._settings.grad_clip is not None:
             clip = shared.clip_factor(norm, self._settings.grad_clip, jnp.minimum)
             gradients = jax.tree.map(lambda gradient: gradient * clip, gradients)
+        value_fn = functools.partial(self._value, workload, model_state, batch, rng)
+        extra = {
+            "value": loss,
+            "grad": gradients,
+            "value_fn": value_fn,
+            "obj_fn": value_fn,  # its name in optax.contrib.sophia
+            "grad_fn": lambda params, *_: jax.grad(value_fn)(params),  # of optax.contrib.sam
+        }
         updates, new_state = self._transformation.update(
-            gradients,
-            optimizer_state,
-            params,
-            value=loss,
-            grad=gradients,
-            value_fn=functools.partial(self._value, workload, model_state, batch, rng),
+            gradients, optimizer_state, params, **_accepted(self._transformation.update, extra)
         )
         new_params = optax.apply_updates(params, updates)
         if scale is None:
@@ -177,3 +182,10 @@ class OptimizerForm:
         if self._computation.scales_loss:
             optimizer_state, _ = optimizer_state
         return self._functions.eval_params(params, optimizer_state)
+
+
+def _accepted(update: Callable[..., Any], extra: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the extra arguments that an update takes: all where it takes any."""
+    parameters = inspect.signature(update).parameters
+    takes_any = any(each.kind is each.VAR_KEYWORD for each in parameters.values())
+    return {name: value for name, value in extra.items() if takes_any or name in parameters}

@@ -19,6 +19,7 @@ No framework is imported: a tree holds JAX or PyTorch values only where they are
 import collections
 import copy
 import dataclasses
+import enum
 import math
 import sys
 import types
@@ -93,7 +94,12 @@ class _Writer:
             if node is not None:
                 return node
         if kinds.is_static(value):
-            return {"kind": "static", "label": kinds.label(value)}
+            static = {"kind": "static", "label": kinds.label(value)}
+            if isinstance(value, enum.Enum):
+                kind = type(value)
+                static |= {"module": kind.__module__, "type": kind.__qualname__}
+                static["member"] = value.name
+            return static
         has_attributes = hasattr(value, "__dict__") and not isinstance(value, types.ModuleType)
         if has_attributes and not kinds.hides(value):
             return self._instance(value, at)
@@ -240,6 +246,8 @@ class _Reader:
         if kind == "float":
             return float(node["value"])
         if kind == "static":
+            if fresh is ABSENT and "member" in node:
+                fresh = getattr(_loaded_type(node), "__members__", {}).get(node["member"], ABSENT)
             self._expect(
                 fresh is not ABSENT and kinds.label(fresh) == node["label"], node, fresh, at
             )
@@ -359,10 +367,16 @@ def _blank(node: Structure) -> Any:
     Returns:
         `ABSENT` where no module that is loaded has the type: nothing is imported or called.
     """
+    found = _loaded_type(node)
+    return ABSENT if found is None else object.__new__(found)
+
+
+def _loaded_type(node: Structure) -> type | None:
+    """Return the type that a node names, if a module that is loaded has it."""
     found: Any = sys.modules.get(node.get("module", ""))
     for part in node["type"].split("."):
         found = vars(found).get(part) if isinstance(found, type | types.ModuleType) else None
-    return object.__new__(found) if isinstance(found, type) else ABSENT
+    return found if isinstance(found, type) else None
 
 
 def _asking(value: Any, method: str, at: str, *arguments: Any) -> Any:

@@ -48,7 +48,7 @@ OPTAX_ARGUMENTS = {
     "param_labels": "lambda params: jax.tree.map(lambda _: 'all', params)",
     "should_transform_fn": "lambda step, **_: step % 2 == 0",
     "mask": "lambda params: jax.tree.map(lambda leaf: leaf.ndim > 1, params)",
-    "freeze_mask": "lambda params: jax.tree.map(lambda leaf: leaf.ndim < 2, params)",
+    "freeze_mask": "params.tree(lambda p: len(p.shape) < 2)",
     "clipping": "0.1",
     "max_delta": "0.1",
     "max_norm": "1.0",
@@ -79,7 +79,11 @@ TORCH_BASES = ("optimizer", "base_optimizer", "base")
 MATRICES, OTHERS = (f"params.tensors(lambda p: {no}p.is_matrix)" for no in ("", "not "))
 FLAGGED = f"[{{'params': {MATRICES}, 'use_muon': True}}, {{'params': {OTHERS}, 'use_muon': False}}]"
 # For matrices alone, so beside another optimizer.
-FOR_MATRICES = {("torch.optim", "Muon"), ("pytorch_optimizer", "SpectralSphere")}
+FOR_MATRICES = {
+    ("torch.optim", "Muon"),
+    ("pytorch_optimizer", "SpectralSphere"),
+    ("optax.contrib", "scale_by_muon"),
+}
 
 
 def candidates():
@@ -155,6 +159,8 @@ def optax_call(package, name, value):
     if "learning_rate" in parameters:
         given.append("learning_rate=rate")
     call = f"{package}.{name}({', '.join(given)})"
+    if (package, name) in FOR_MATRICES:
+        call = f"optax.masked({call}, params.tree(lambda p: p.is_matrix))"
     if name == "named_chain":
         call = f"{package}.{name}(('sgd', optax.sgd(rate)))"
     if name.startswith("inject_"):
@@ -277,7 +283,11 @@ REASONS = {
     "does not require grad": "it needs `backward(create_graph=True)`: a full form",
     "requires CUDA": "it needs CUDA",
     "need to install": "it needs a package that is not installed",
-    "no parameter moved": "it is made to move nothing",
+    "no parameter moved": "it is made to move nothing, or steps by a `backward` of its own",
+    "no attribute 'fast'": "it wants parameters of its own type, `LookaheadParams`",
+    "per_example": "it needs the gradient of each example: a full form",
+    "are not finite": "it diverges: it divides by a moment of the steps before, 0 for a silent unit",
+    "process group": "it needs `torch.distributed` with several processes",
 }
 
 

@@ -167,6 +167,25 @@ def test_value_fn_is_the_loss_of_the_step(accumulate):
     assert probed["off"] < 1e-6
 
 
+def test_extra_arguments_go_to_those_that_take_them():
+    """contrib.sam names grad_fn alone; contrib.sophia wants the loss as obj_fn."""
+    seen = {}
+
+    def update(updates, state, params, *, grad_fn, obj_fn):
+        seen["value"] = obj_fn(params)
+        seen["gradients"] = grad_fn(params, 0)
+        return jax.tree.map(jnp.zeros_like, updates), {"value": seen["value"]}
+
+    only = optax.GradientTransformationExtraArgs(lambda params: {"value": jnp.zeros(())}, update)
+    form = form_of(backends.load("jax"), lambda params, hyperparameters: only)
+    params, batch, workload = drawn(1), {"targets": drawn(2)}, Bowl()
+    state = form.init_optimizer_state(workload, params, None)
+    expected = workload.mean_loss(batch["targets"], jax.tree.leaves(params), None, 0)
+    state, _, _ = form.update_params(workload, params, None, batch, state, 0, None)
+    np.testing.assert_allclose(state["value"], expected, rtol=1e-6)
+    assert jax.tree.structure(seen["gradients"]) == jax.tree.structure(drawn(1))
+
+
 @functools.cache
 def digits():
     return load_data(DIGITS, MINI, "builtin")

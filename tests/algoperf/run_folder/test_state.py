@@ -412,7 +412,8 @@ def test_an_object_that_raises_is_named():
 def test_an_object_that_is_made_late_comes_back():
     """As an optimizer's helper in the state of a parameter, which its first step makes."""
     late = Average()
-    late.total, late.more = torch.ones(2), {"n": 3, "shape": torch.ones(2, 5).shape}
+    late.total = torch.ones(2)
+    late.more = {"n": 3, "shape": torch.ones(2, 5).shape, "kind": Kind.TWO}
     restored = through_files({"helpers": {0: late}}, {"helpers": {}})["helpers"][0]
     assert type(restored) is Average
     assert restored.total.tolist() == [1, 1]
