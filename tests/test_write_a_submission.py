@@ -21,7 +21,7 @@ ALL_FRAMEWORKS = [
 
 
 def test_every_block_is_a_file_with_a_name():
-    assert len(FILES) == len(BLOCKS) == 9
+    assert len(FILES) == len(BLOCKS) == 10
     assert all(re.fullmatch(r"\w+\.py", name) for name in FILES)
 
 

@@ -56,10 +56,15 @@ class Backend(Protocol):
         """Put a batch of NumPy arrays on the device (JAX: sharded over the local devices)."""
         ...
 
-    def settle(self, state: Any) -> Any:
+    def settle(self, state: Any, beside: Any = None) -> Any:
         """Return an optimizer state with its arrays where a step would leave them, if they are
         nowhere in particular yet: a step that jit compiled for the one would be compiled once more
         for the other.
+
+        Args:
+            state: The optimizer state.
+            beside: The parameters and the model state. A step may donate them together with the
+                optimizer state, so JAX's arrays share no memory with them afterwards.
         """
         ...
 

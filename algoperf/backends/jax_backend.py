@@ -17,7 +17,7 @@ from jax.sharding import NamedSharding
 from algoperf import errors, jax_sharding_utils, spec
 from algoperf.backends import generation, jax_tuning, shared
 from algoperf.backends.computation import Computation
-from algoperf.backends.jax_computation import TYPES, cast, checkpointed_blocks
+from algoperf.backends.jax_computation import TYPES, cast, checkpointed_blocks, unshared
 from algoperf.backends.jax_decoding import JaxDecoder
 from algoperf.backends.jax_losses import OPS
 from algoperf.backends.jax_optimizer_form import OptimizerForm
@@ -293,9 +293,9 @@ class JaxBackend:
         placed: dict[str, jax.Array] = self._placed(dict(batch))
         return placed
 
-    def settle(self, state: Any) -> Any:
-        """Return the state with its uncommitted arrays copied to every device; as it is, where it
-        is no tree of JAX's.
+    def settle(self, state: Any, beside: Any = None) -> Any:
+        """Return the state with its uncommitted arrays copied to every device, and those that share
+        memory in memory of their own; as it is, where it is no tree of JAX's.
         """
 
         def placed(leaf: Any) -> Any:
@@ -303,7 +303,7 @@ class JaxBackend:
             return jax.device_put(leaf, self._replicated) if is_free else leaf
 
         try:
-            return jax.tree.map(placed, state)
+            return unshared(jax.tree.map(placed, state), beside)
         except (TypeError, ValueError):  # a dict whose keys have no order
             return state
 

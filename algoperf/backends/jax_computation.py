@@ -1,5 +1,5 @@
 """A run's precision, loss scaling and activation checkpointing (`algoperf.backends.computation`) in
-JAX.
+JAX, and buffers that a step may donate.
 """
 
 import contextlib
@@ -90,3 +90,27 @@ def all_finite(tree: Any) -> jax.Array:
 def choose(condition: jax.Array, then: Any, otherwise: Any) -> Any:
     """One of two trees."""
     return jax.tree.map(lambda a, b: jnp.where(condition, a, b), then, otherwise)
+
+
+def unshared(tree: Any, *others: Any) -> Any:
+    """The tree with a copy of each array whose memory another one of it or of `others` uses.
+
+    A step that donates all of them may be given each buffer once only. Optimizers often keep the
+    first parameters, or an average that starts as them.
+    """
+    taken = {pointer for leaf in jax.tree.leaves(others) for pointer in _pointers(leaf)}
+
+    def own(leaf: Any) -> Any:
+        pointers = _pointers(leaf)
+        copied = jnp.copy(leaf) if not taken.isdisjoint(pointers) else leaf
+        taken.update(pointers)
+        return copied
+
+    return jax.tree.map(own, tree)
+
+
+def _pointers(leaf: Any) -> set[int]:
+    """Where the memory of an array begins on each of its devices; nothing for other leaves."""
+    if not isinstance(leaf, jax.Array) or leaf.is_deleted():
+        return set()
+    return {shard.data.unsafe_buffer_pointer() for shard in leaf.addressable_shards}

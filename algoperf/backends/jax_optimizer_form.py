@@ -1,6 +1,8 @@
 """An optimizer-form submission of JAX, as the functions of the full form."""
 
 import functools
+import inspect
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -10,7 +12,13 @@ import optax
 from algoperf import errors, spec
 from algoperf.backends import shared
 from algoperf.backends.computation import Computation
-from algoperf.backends.jax_computation import LossScale, all_finite, choose, first_loss_scale
+from algoperf.backends.jax_computation import (
+    LossScale,
+    all_finite,
+    choose,
+    first_loss_scale,
+    unshared,
+)
 
 
 class OptimizerForm:
@@ -29,14 +37,17 @@ class OptimizerForm:
         self._functions = functions
         self._settings = settings
         self._computation = computation
+        self.notes: list[str] = []
 
-    def init_optimizer_state(self, workload: Any, model_params: Any, hyperparameters: Any) -> Any:
+    def init_optimizer_state(
+        self, workload: Any, model_params: Any, hyperparameters: Any, model_state: Any = None
+    ) -> Any:
         """Make the gradient transformation and return its state."""
         transformation = self._functions.make(workload.parameters, hyperparameters)
         if not isinstance(transformation, optax.GradientTransformation):
             raise errors.UserError(
-                f"jax_optimizer returned {type(transformation).__name__}, "
-                "not an optax.GradientTransformation"
+                f"jax_optimizer returned {shared.described(transformation)}, not an "
+                "optax.GradientTransformation; several are one by optax.chain or optax.partition"
             )
         self._transformation = optax.with_extra_args_support(transformation)
         self._step = jax.jit(functools.partial(self._update, workload), donate_argnums=(0, 1, 2))
@@ -45,7 +56,8 @@ class OptimizerForm:
             state = state, first_loss_scale()
         # Placed as the parameters are, else the first step would be compiled once more for its own
         # output.
-        return jax.device_put(state, workload.sharding)
+        state = jax.device_put(state, workload.sharding)
+        return unshared(state, model_params, model_state)
 
     def _gradients(
         self, workload: Any, params: Any, model_state: Any, batch: Any, rng: Any, scale: Any
@@ -75,11 +87,34 @@ class OptimizerForm:
             )
             return (loss + more, model_state, jax.tree.map(jnp.add, gradients, new)), None
 
-        stacked = jax.tree.map(
-            lambda *of_part: jnp.stack(of_part), *self._computation.micro_batches(batch)
-        )
         start = jnp.float32(0), model_state, jax.tree.map(jnp.zeros_like, params)
-        return jax.lax.scan(add, start, (jnp.arange(parts), stacked))[0]
+        return jax.lax.scan(add, start, (jnp.arange(parts), self._stacked(batch)))[0]
+
+    def _value(self, workload: Any, model_state: Any, batch: Any, rng: Any, params: Any) -> Any:
+        """Return the step's mean loss at other parameters: with the same rows and the same dropout.
+
+        Of micro-batches, one at a time is in memory, also where it is differentiated.
+        """
+        parts = self._computation.accumulate
+        whole = shared.Whole(parts, shared.weight_sum(batch))
+
+        def value(part: Any, rng: Any) -> Any:
+            return shared.training_loss(
+                workload, params, part, model_state, rng, self._settings, whole
+            )[0]
+
+        if parts == 1:
+            return value(batch, rng)
+
+        def add(total: Any, part: Any) -> tuple[Any, None]:
+            number, rows = part
+            return total + value(rows, jax.random.fold_in(rng, number)), None
+
+        stacked = self._stacked(batch)
+        return jax.lax.scan(jax.checkpoint(add), jnp.float32(0), (jnp.arange(parts), stacked))[0]
+
+    def _stacked(self, batch: Any) -> Any:
+        return jax.tree.map(lambda *rows: jnp.stack(rows), *self._computation.micro_batches(batch))
 
     def _update(
         self,
@@ -104,15 +139,16 @@ class OptimizerForm:
         if self._settings.grad_clip is not None:
             clip = shared.clip_factor(norm, self._settings.grad_clip, jnp.minimum)
             gradients = jax.tree.map(lambda gradient: gradient * clip, gradients)
+        value_fn = functools.partial(self._value, workload, model_state, batch, rng)
+        extra = {
+            "value": loss,
+            "grad": gradients,
+            "value_fn": value_fn,
+            "obj_fn": value_fn,  # its name in optax.contrib.sophia
+            "grad_fn": lambda params, *_: jax.grad(value_fn)(params),  # of optax.contrib.sam
+        }
         updates, new_state = self._transformation.update(
-            gradients,
-            optimizer_state,
-            params,
-            value=loss,
-            grad=gradients,
-            value_fn=lambda params: shared.training_loss(
-                workload, params, batch, model_state, rng, self._settings
-            )[0],
+            gradients, optimizer_state, params, **_accepted(self._transformation.update, extra)
         )
         new_params = optax.apply_updates(params, updates)
         if scale is None:
@@ -146,3 +182,10 @@ class OptimizerForm:
         if self._computation.scales_loss:
             optimizer_state, _ = optimizer_state
         return self._functions.eval_params(params, optimizer_state)
+
+
+def _accepted(update: Callable[..., Any], extra: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the extra arguments that an update takes: all where it takes any."""
+    parameters = inspect.signature(update).parameters
+    takes_any = any(each.kind is each.VAR_KEYWORD for each in parameters.values())
+    return {name: value for name, value in extra.items() if takes_any or name in parameters}

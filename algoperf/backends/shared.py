@@ -3,7 +3,7 @@
 import dataclasses
 import math
 import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -147,6 +147,7 @@ def training_loss(
     rng: Any,
     settings: StepSettings,
     whole: Whole = ALONE,
+    update_batch_norm: bool = True,
 ) -> tuple[Any, Any]:
     """Return (mean loss over the examples that count, new model state) of a forward pass in
     training mode.
@@ -154,7 +155,13 @@ def training_loss(
     Of a micro-batch, the loss is its share: those of all parts add up to the whole batch's mean.
     """
     logits, model_state = workload.model_fn(
-        params, batch, model_state, spec.ForwardPassMode.TRAIN, rng, True, settings.dropout_rate
+        params,
+        batch,
+        model_state,
+        spec.ForwardPassMode.TRAIN,
+        rng,
+        update_batch_norm,
+        settings.dropout_rate,
     )
     weights = batch.get("weights")
     if whole.parts == 1 or weights is None:
@@ -191,6 +198,20 @@ def checksum(arrays: Iterable[np.ndarray]) -> int:
 def is_finite(arrays: Iterable[np.ndarray]) -> bool:
     """Whether no value of the arrays is NaN or infinite."""
     return all(bool(np.isfinite(array).all()) for array in arrays)
+
+
+def described(value: Any) -> str:
+    """The type of what a submission returned, and of its members where it is a tuple or a list."""
+    name = type(value).__name__
+    if type(value) not in (tuple, list):
+        return name
+    return f"a {name} of {', '.join(type(each).__name__ for each in value) or 'nothing'}"
+
+
+def some(names: Sequence[str], total: int, shown: int = 4) -> str:
+    """The first of some parameters' names, and how many of all they are."""
+    rest = f" and {len(names) - shown} more" if len(names) > shown else ""
+    return f"{', '.join(names[:shown])}{rest} ({len(names)} of {total} parameters)"
 
 
 def clip_factor(norm: Any, limit: float, minimum: Callable[[Any, Any], Any]) -> Any:

@@ -292,7 +292,7 @@ class TorchBackend:
             for name, value in tensors.items()
         }
 
-    def settle(self, state: Any) -> Any:
+    def settle(self, state: Any, beside: Any = None) -> Any:
         """Return the state."""
         return state
 
@@ -347,7 +347,9 @@ class TorchBackend:
     def fetch(self, tree: Any) -> Any:
         """Return the tree (of dicts, lists and tuples) with NumPy arrays."""
         if isinstance(tree, torch.Tensor):
-            return tree.detach().cpu().numpy()
+            fetched = tree.detach().cpu()
+            # NumPy has no bfloat16.
+            return (fetched.float() if fetched.dtype is torch.bfloat16 else fetched).numpy()
         if isinstance(tree, Mapping):
             return {key: self.fetch(value) for key, value in tree.items()}
         if isinstance(tree, (list, tuple)):

@@ -1,13 +1,55 @@
 """An optimizer-form submission of PyTorch, as the functions of the full form."""
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
 from algoperf import errors, spec
-from algoperf.backends import shared, torch_batch_norm
+from algoperf.backends import shared, torch_batch_norm, torch_optimizers
 from algoperf.backends.computation import Computation
+
+
+class _Gradients:
+    """The gradients of one step, computed once, or as often as an optimizer's closure is called.
+
+    Each time the same rows are passed with the same dropout, so that a line search sees one
+    function. Batch norm's running statistics take them in the first time only.
+
+    Attributes:
+        first: The loss, the gradients' norm if it was asked for, and the model state of the first
+            pass; None before.
+    """
+
+    def __init__(
+        self,
+        compute: Callable[[bool], tuple[torch.Tensor, torch.Tensor | None, Any]],
+        repeats: bool,
+    ) -> None:
+        self.first: tuple[torch.Tensor, torch.Tensor | None, Any] | None = None
+        self._compute = compute
+        self._random = None
+        self._devices: list[int] = []
+        if repeats:
+            self._devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
+            self._random = (
+                torch.get_rng_state(),
+                [torch.cuda.get_rng_state(device) for device in self._devices],
+            )
+
+    def __call__(self) -> torch.Tensor:
+        """Compute them at the parameters as they are now; return the loss."""
+        with torch.enable_grad():
+            if self.first is None:
+                self.first = self._compute(True)
+                return self.first[0]
+            assert self._random is not None
+            with torch.random.fork_rng(self._devices):
+                torch.set_rng_state(self._random[0])
+                for device, state in zip(self._devices, self._random[1], strict=True):
+                    torch.cuda.set_rng_state(state, device)
+                return self._compute(False)[0]
 
 
 class OptimizerForm:
@@ -22,26 +64,61 @@ class OptimizerForm:
         self._functions = functions
         self._settings = settings
         self._computation = computation
+        self.notes: list[str] = []
 
     def init_optimizer_state(
         self, workload: Any, model_params: nn.Module, hyperparameters: Any
     ) -> dict[str, Any]:
-        """Make the optimizer and its scheduler (or None), and what scales the loss, if it is."""
-        returned = self._functions.make(workload.parameters, hyperparameters)
-        optimizer, scheduler = returned if isinstance(returned, tuple) else (returned, None)
-        if not callable(getattr(optimizer, "step", None)):
-            raise errors.UserError(
-                f"torch_optimizer returned {type(returned).__name__}, "
-                "not a torch.optim.Optimizer or (optimizer, scheduler)"
-            )
+        """Make the optimizers and their schedulers, and what scales the loss, if it is."""
+        parameters = workload.parameters
+        state = torch_optimizers.state_of(self._functions.make(parameters, hyperparameters))
+        optimizers = torch_optimizers.members(state["optimizer"])
+        without = torch_optimizers.unassigned(optimizers, parameters)
+        if without:
+            self.notes = [
+                f"torch_optimizer gives no optimizer {shared.some(without, len(parameters))}, "
+                "which will not train"
+            ]
+        # Whether `step` gets a closure; None until the first step shows it.
+        self._takes_closure: bool | None = None
+        needing = [each for each in optimizers if torch_optimizers.needs_closure(each)]
+        self._starts_with_gradients = not needing
+        if needing:
+            self._check_closure(needing[0], optimizers)
+            self._takes_closure = True
         self._trained = [value for value in model_params.parameters() if value.requires_grad]
-        state = {"optimizer": optimizer, "scheduler": scheduler}
         if self._computation.scales_loss:
+            for each in optimizers:
+                if not hasattr(each, "param_groups"):
+                    raise errors.UserError(
+                        f"{type(each).__name__} has no param_groups, whose gradients "
+                        "--precision fp16 scales back: use bf16 or float32"
+                    )
             state["scaler"] = torch.amp.GradScaler(self._trained[0].device.type)
         return state
 
+    def _check_closure(self, optimizer: Any, optimizers: Sequence[Any]) -> None:
+        kind = type(optimizer).__name__
+        if len(optimizers) > 1:
+            raise errors.UserError(
+                f"torch_optimizer returned {len(optimizers)} optimizers, and {kind} needs a "
+                "closure: return it as the only optimizer"
+            )
+        if self._computation.scales_loss:
+            raise errors.UserError(
+                f"{kind} needs a closure, which --precision fp16 cannot scale the loss of: use "
+                "bf16 or float32"
+            )
+
     def _backward(
-        self, workload: Any, params: nn.Module, model_state: Any, batch: Any, rng: Any, scaler: Any
+        self,
+        workload: Any,
+        params: nn.Module,
+        model_state: Any,
+        batch: Any,
+        rng: Any,
+        scaler: Any,
+        update_batch_norm: bool = True,
     ) -> tuple[torch.Tensor, Any]:
         """Add up the gradients of the batch; return (its mean loss, new model state)."""
         parts = self._computation.micro_batches(batch)
@@ -49,11 +126,29 @@ class OptimizerForm:
         total: Any = None
         for part in parts:
             loss, model_state = shared.training_loss(
-                workload, params, part, model_state, rng, self._settings, whole
+                workload, params, part, model_state, rng, self._settings, whole, update_batch_norm
             )
             (loss if scaler is None else scaler.scale(loss)).backward()
             total = loss.detach() if total is None else total + loss.detach()
         return total, model_state
+
+    def _drop_gradients(self, optimizer: Any) -> None:
+        """Drop all gradients, also those of parameters that no optimizer holds."""
+        optimizer.zero_grad()
+        for value in self._trained:
+            value.grad = None
+
+    def _clip(self, wanted: bool) -> torch.Tensor | None:
+        """Clip the gradients; return their norm before, if it is wanted or needed."""
+        if self._settings.grad_clip is None and not wanted:
+            return None
+        gradients = [value.grad for value in self._trained if value.grad is not None]
+        norm = nn.utils.get_total_norm(gradients)
+        if self._settings.grad_clip is not None:
+            torch._foreach_mul_(
+                gradients, shared.clip_factor(norm, self._settings.grad_clip, _minimum)
+            )
+        return norm
 
     def update_params(
         self,
@@ -66,34 +161,57 @@ class OptimizerForm:
         rng: Any,
     ) -> spec.UpdateReturn:
         """One step; its loss and gradient norm stay on the device until a drain."""
-        optimizer, scheduler = optimizer_state["optimizer"], optimizer_state["scheduler"]
+        optimizers = torch_optimizers.members(optimizer_state["optimizer"])
+        optimizer = optimizers[0] if len(optimizers) == 1 else torch_optimizers.Several(optimizers)
         scaler = optimizer_state.get("scaler")
-        optimizer.zero_grad(set_to_none=True)
         kept = torch_batch_norm.Kept(current_param_container) if scaler is not None else None
-        loss, model_state = self._backward(
-            workload, current_param_container, model_state, batch, rng, scaler
-        )
-        if scaler is not None:
-            scaler.unscale_(optimizer)
-        if self._settings.grad_clip is not None or self._functions.wants(global_step):
-            gradients = [value.grad for value in self._trained if value.grad is not None]
-            norm = nn.utils.get_total_norm(gradients)
-            if self._settings.grad_clip is not None:
-                torch._foreach_mul_(
-                    gradients, shared.clip_factor(norm, self._settings.grad_clip, _minimum)
-                )
-            scalars = {
-                "loss": loss,
-                "gradient_norm": norm,
-                "learning_rate": optimizer.param_groups[0]["lr"],
-            }
+
+        def compute(is_first: bool) -> tuple[torch.Tensor, torch.Tensor | None, Any]:
+            self._drop_gradients(optimizer)
+            loss, state = self._backward(
+                workload, current_param_container, model_state, batch, rng, scaler, is_first
+            )
+            if scaler is not None:
+                scaler.unscale_(optimizer)
+            return loss, self._clip(is_first and self._functions.wants(global_step)), state
+
+        gradients = _Gradients(compute, repeats=self._takes_closure is not False)
+        if self._starts_with_gradients:
+            gradients()
+        rate = torch_optimizers.learning_rate(optimizers)
+        is_updated = self._step(optimizer, scaler, gradients)
+        loss, norm = None, None
+        if gradients.first is not None:
+            loss, norm, model_state = gradients.first
+        if norm is not None:
+            scalars = {"loss": loss, "gradient_norm": norm, **rate}
             self._functions.record(workload, scalars, global_step)
-        is_updated = _step(optimizer, scaler)
-        if scheduler is not None and is_updated:
-            scheduler.step()
+        if is_updated:
+            for scheduler in torch_optimizers.members(optimizer_state["scheduler"]):
+                torch_optimizers.step_scheduler(scheduler, loss)
         if kept is not None and not is_updated:
             kept.put_back()  # a step that is left out leaves the running statistics, too
         return optimizer_state, current_param_container, model_state
+
+    def _step(self, optimizer: Any, scaler: Any, gradients: _Gradients) -> bool:
+        """Update the parameters, unless a scaled gradient was not finite; return whether."""
+        if self._takes_closure:
+            optimizer.step(gradients)
+            return True
+        try:
+            is_updated = _plain_step(optimizer, scaler)
+        except Exception as error:
+            # By this name pytorch_optimizer's SAM and others say, before they change anything, that
+            # they want a closure beside the gradients that are there.
+            if self._takes_closure is False or type(error).__name__ != "NoClosureError":
+                raise
+            several = isinstance(optimizer, torch_optimizers.Several)
+            self._check_closure(optimizer, optimizer.optimizers if several else [optimizer])
+            self._takes_closure = True
+            optimizer.step(gradients)
+            return True
+        self._takes_closure = False
+        return is_updated
 
     def eval_params(self, params: nn.Module, optimizer_state: dict[str, Any]) -> nn.Module:
         """Return the module to evaluate.
@@ -107,8 +225,7 @@ class OptimizerForm:
         return module
 
 
-def _step(optimizer: Any, scaler: torch.amp.GradScaler | None) -> bool:
-    """Update the parameters, unless a scaled gradient was not finite; return whether."""
+def _plain_step(optimizer: Any, scaler: torch.amp.GradScaler | None) -> bool:
     if scaler is None:
         optimizer.step()
         return True

@@ -19,6 +19,7 @@ No framework is imported: a tree holds JAX or PyTorch values only where they are
 import collections
 import copy
 import dataclasses
+import enum
 import math
 import sys
 import types
@@ -93,7 +94,12 @@ class _Writer:
             if node is not None:
                 return node
         if kinds.is_static(value):
-            return {"kind": "static", "label": kinds.label(value)}
+            static = {"kind": "static", "label": kinds.label(value)}
+            if isinstance(value, enum.Enum):
+                kind = type(value)
+                static |= {"module": kind.__module__, "type": kind.__qualname__}
+                static["member"] = value.name
+            return static
         has_attributes = hasattr(value, "__dict__") and not isinstance(value, types.ModuleType)
         if has_attributes and not kinds.hides(value):
             return self._instance(value, at)
@@ -158,7 +164,7 @@ class _Writer:
         if type(value) is collections.deque:
             items = self._all(enumerate(value), at)
             return {"kind": kind, "most": value.maxlen, "items": items}
-        if type(value) in (list, tuple):
+        if type(value) in (list, tuple) or kinds.is_kind(value, "torch", "Size"):
             return {"kind": kind, "items": self._all(enumerate(value), at)}
         members = kinds.children(value)
         if members is not None:
@@ -204,7 +210,7 @@ class _Writer:
         return {
             "kind": "object",
             "type": type(value).__qualname__,
-            "state": self.node(value.state_dict(), at),
+            "state": self.node(_asking(value, "state_dict", at), at),
         }
 
     def _instance(self, value: Any, at: str) -> Structure:
@@ -215,7 +221,9 @@ class _Writer:
         self._inside.add(id(value))
         attributes = [[name, self.node(each, f"{at}/{name}")] for name, each in vars(value).items()]
         self._inside.discard(id(value))
-        return {"kind": "instance", "type": type(value).__qualname__, "items": attributes}
+        kind = type(value)
+        named = {"type": kind.__qualname__, "module": kind.__module__}
+        return {"kind": "instance", **named, "items": attributes}
 
 
 class _Reader:
@@ -238,16 +246,18 @@ class _Reader:
         if kind == "float":
             return float(node["value"])
         if kind == "static":
+            if fresh is ABSENT and "member" in node:
+                fresh = getattr(_loaded_type(node), "__members__", {}).get(node["member"], ABSENT)
             self._expect(
                 fresh is not ABSENT and kinds.label(fresh) == node["label"], node, fresh, at
             )
             return fresh
         if kind == "object":
             self._expect(hasattr(fresh, "load_state_dict"), node, fresh, at)
-            saved = self.value(node["state"], fresh.state_dict(), at)
-            fresh.load_state_dict(saved)
-            if kinds.is_kind(fresh, "torch.optim", "Optimizer"):
-                _keep_types(fresh, saved["state"])
+            saved = self.value(node["state"], _asking(fresh, "state_dict", at), at)
+            _asking(fresh, "load_state_dict", at, saved)
+            if callable(getattr(fresh, "step", None)):
+                _as_saved(_asking(fresh, "state_dict", at), saved)
             return fresh
         if kind == "random":
             self._expect(kinds.label(fresh) == node["type"], node, fresh, at)
@@ -298,11 +308,15 @@ class _Reader:
         kind, items = node["kind"], node["items"]
         if kind == "dict":
             return self._dict(node, fresh, at)
+        if kind == "Size":
+            return sys.modules["torch"].Size(item["value"] for item in items)
         if kind in SEQUENCES:
             old = list(fresh) if isinstance(fresh, list | tuple | collections.deque) else []
             padded = [*old[: len(items)], *[ABSENT] * (len(items) - len(old))]
             values = self._all(items, list(zip(range(len(items)), padded, strict=True)), at)
             return SEQUENCES[kind](values, **({"maxlen": node["most"]} if kind == "deque" else {}))
+        if kind == "instance" and fresh is ABSENT:
+            fresh = _blank(node)
         self._expect(type(fresh).__qualname__ == node["type"], node, fresh, at)
         if kind == "named tuple":
             return type(fresh)(*self._all(items, list(zip(fresh._fields, fresh, strict=True)), at))
@@ -347,22 +361,70 @@ class _Reader:
         return restored
 
 
-def _keep_types(optimizer: Any, saved: Any) -> None:
-    """Give an optimizer back the saved tensors whose type differs from their parameter's.
+def _blank(node: Structure) -> Any:
+    """Return an object without attributes of the type that was saved, as optimizers make some late.
 
-    `load_state_dict` casts every tensor to the type of its parameter.
+    Returns:
+        `ABSENT` where no module that is loaded has the type: nothing is imported or called.
+    """
+    found = _loaded_type(node)
+    return ABSENT if found is None else object.__new__(found)
+
+
+def _loaded_type(node: Structure) -> type | None:
+    """Return the type that a node names, if a module that is loaded has it."""
+    found: Any = sys.modules.get(node.get("module", ""))
+    for part in node["type"].split("."):
+        found = vars(found).get(part) if isinstance(found, type | types.ModuleType) else None
+    return found if isinstance(found, type) else None
+
+
+def _asking(value: Any, method: str, at: str, *arguments: Any) -> Any:
+    """Call `state_dict` or `load_state_dict` of an object that may be the user's own.
+
+    Raises:
+        UserError: What it raised, and where in the tree it is.
+    """
+    try:
+        return getattr(value, method)(*arguments)
+    except UserError:
+        raise
+    except Exception as error:
+        text = str(error).partition("\n")[0]
+        raise UserError(
+            f"{at}: {method} of {kinds.article(value)} raised {type(error).__name__}: {text}"
+        ) from error
+
+
+def _as_saved(now: Any, saved: Any) -> Any:
+    """Return what an optimizer holds after `load_state_dict`, as it was saved.
+
+    PyTorch's `load_state_dict` casts every tensor to the type of its parameter, a string to the
+    text of a generator, and a deque to one without a bound. A `state_dict` holds the optimizer's
+    own dicts, however deep its layout has them, so they are mended there.
 
     Args:
-        optimizer: The PyTorch optimizer, after `load_state_dict`.
-        saved: The saved tensors by name, by the parameter's number.
+        now: The optimizer's `state_dict`, or a part of it.
+        saved: The state that it was given, or the same part of it.
     """
-    torch: Any = sys.modules["torch"]
-    parameters = [each for group in optimizer.param_groups for each in group["params"]]
-    for number, parameter in enumerate(parameters):
-        now = optimizer.state.get(parameter, {})
-        for name, value in saved.get(number, {}).items():
-            if isinstance(value, torch.Tensor) and value.dtype != now[name].dtype:
-                now[name] = value.to(now[name].device)
+    if kinds.is_kind(saved, "torch", "Tensor"):
+        is_cast = kinds.is_kind(now, "torch", "Tensor") and now.dtype != saved.dtype
+        return saved.to(now.device) if is_cast else now
+    if isinstance(saved, str) and isinstance(now, str):
+        return saved
+    if isinstance(saved, dict) and isinstance(now, dict):
+        for key in now.keys() & saved.keys():
+            mended = _as_saved(now[key], saved[key])
+            if mended is not now[key]:
+                now[key] = mended
+        return now
+    kind = type(saved)
+    if kind not in SEQUENCES.values() or type(now) is not kind or len(now) != len(saved):
+        return now
+    members = [_as_saved(*pair) for pair in zip(now, saved, strict=True)]
+    if kind is collections.deque:
+        return collections.deque(members, saved.maxlen)
+    return now if all(a is b for a, b in zip(members, now, strict=True)) else kind(members)
 
 
 def _jax_array(node: Structure, array: np.ndarray, fresh: Any) -> Any:

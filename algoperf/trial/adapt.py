@@ -51,7 +51,8 @@ def submission_functions(
         settle = older.settling(loaded.contract, backend.settle)
 
         def init_optimizer_state(**arguments: Any) -> Any:
-            return settle(given["init_optimizer_state"](**arguments))
+            beside = arguments.get("model_params"), arguments.get("model_state")
+            return settle(given["init_optimizer_state"](**arguments), beside)
 
         return Functions(
             init_optimizer_state,
@@ -105,6 +106,7 @@ def submission_functions(
         eval_params=None if own_eval_params is None else form.eval_params,
         selects_data="data_selection" in given,
         is_own=is_own,
+        notes=lambda: form.notes,
     )
 
 

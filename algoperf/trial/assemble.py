@@ -346,6 +346,8 @@ def build(
             untimed=guard.untimed,
             preemptions=folder.preemptions,
         )
+    for note in functions.notes():
+        _say(report, note)
     if functions.selects_data:
         guard.watch(_selection(train, queue, backend, trial).findings)
     if bound.workload.frozen_count:

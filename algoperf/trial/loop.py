@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import math
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Protocol
@@ -65,6 +65,7 @@ class Functions:
     logs_scalars: bool = True
     selects_data: bool = False  # by a function of its own
     is_own: Callable[[Path], bool] = lambda file: False  # whether a file is the submission's
+    notes: Callable[[], Sequence[str]] = lambda: ()  # what its initialisation has a user know
 
 
 class Keeper(Protocol):

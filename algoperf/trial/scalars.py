@@ -1,7 +1,15 @@
 """Keep training scalars from the step that computes them until they are written."""
 
+import functools
+import numbers
+import operator
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
+
+import numpy as np
+
+from algoperf.run_folder.state_kinds import is_kind
 
 
 class ScalarBuffer:
@@ -15,13 +23,19 @@ class ScalarBuffer:
         self._rows: list[tuple[int, Mapping[str, Any]]] = []
 
     def append_scalar_metrics(self, metrics: Mapping[str, Any], global_step: int, **_: Any) -> None:
-        """Keep the scalars of a step until `take` is called.
+        """Keep the scalars of a step until `take` is called, as they are now.
 
         Args:
-            metrics: The scalars by name, as numbers or as arrays on the device.
+            metrics: The scalars by name: numbers, or arrays of one value, which may be on the
+                device. Arrays are copied there, without waiting for it.
             global_step: The step.
+
+        Raises:
+            TypeError: A value is something else, or an array of a type of the submission's own:
+                what is read while the submission's clock stands still must not run its code.
         """
-        self._rows.append((global_step, dict(metrics)))
+        values = {str(name): _as_now(str(name), value) for name, value in metrics.items()}
+        self._rows.append((int(operator.index(global_step)), values))
 
     def take(self, fetch: Callable[[Any], Any]) -> list[tuple[int, dict[str, float]]]:
         """Return the rows that were kept, and forget them.
@@ -34,6 +48,42 @@ class ScalarBuffer:
         """
         rows, self._rows = self._rows, []
         return [
-            (step, {name: float(value) for name, value in fetch(metrics).items()})
+            (
+                step,
+                {name: float(np.asarray(value).item()) for name, value in fetch(metrics).items()},
+            )
             for step, metrics in rows
         ]
+
+
+def _as_now(name: str, value: Any) -> Any:
+    """Return a copy of an array of one value, or a number."""
+    kind = type(value)
+    copied: Any = None
+    if isinstance(value, numbers.Real | np.bool_):
+        return float(value)
+    if kind is np.ndarray:
+        copied = value.copy() if value.dtype.kind in "biuf" else None
+    elif is_kind(value, "torch", "Tensor"):
+        torch: Any = sys.modules["torch"]
+        if kind in (torch.Tensor, torch.nn.Parameter) and not value.is_complex():
+            copied = value.detach().clone()
+    elif is_kind(value, "jax", "Array") and kind is _jax_array_type():
+        is_number = sys.modules["jax"].numpy.isrealobj(value)
+        copied = value.copy() if is_number else None
+    if copied is None:
+        raise TypeError(
+            f"the logged {name!r} is a {kind.__qualname__}; expected a number, or a NumPy, JAX or "
+            "PyTorch array of one value"
+        )
+    size = int(np.prod(copied.shape))
+    if size != 1:
+        raise TypeError(f"the logged {name!r} has {size} values; expected one")
+    return copied
+
+
+@functools.cache
+def _jax_array_type() -> type:
+    """Return the type of JAX's own arrays; a value that jit traces is of another."""
+    jax: Any = sys.modules["jax"]
+    return type(jax.device_put(np.float32(0)))

@@ -62,9 +62,9 @@ class Rehearsal:
     """What happened.
 
     `problem` is the (check, reason) that ended it early, `saved` a reason where the state cannot be
-    saved. `first` and `last` are the parameters before the first update and after the last one,
-    `updates` their checksums after each. `evaluates` names what there is of prepare_for_eval and
-    eval_params.
+    saved. `first`, `early` and `last` are the parameters before the first update, after a few and
+    after the last one, `updates` their checksums after each. `notes` is what the initialisation has
+    a user know, `evaluates` names what there is of prepare_for_eval and eval_params.
     """
 
     updates: list[Checksums] = dataclasses.field(default_factory=list)
@@ -74,8 +74,10 @@ class Rehearsal:
     hyperparameters: Any = None
     losses: list[float] = dataclasses.field(default_factory=list)
     first: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    early: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
     last: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
     evaluates: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def load_anew(

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from algoperf import backends, errors, workload
-from algoperf.experiments.check import conformance, verdicts
+from algoperf.experiments.check import agreement, conformance, verdicts
 from algoperf.experiments.check.case import Case
 from algoperf.experiments.check.verdicts import Report, Verdict
 from algoperf.machine import supervision
@@ -144,7 +144,9 @@ def _check_workload(
         seed=asked["seed"],
         files=frozenset(loaded.source_files.values()),
     )
-    conformance.examine(case, points, _batch_size_note(each["name"], loaded), report)
+    folder = asked.get("updates")
+    updates = agreement.file(Path(folder), backend.name, each["name"]) if folder else None
+    conformance.examine(case, points, _batch_size_note(each["name"], loaded), report, updates)
 
 
 def _points(plan: TrialPlan, loaded: loading.Submission) -> conformance.Points:

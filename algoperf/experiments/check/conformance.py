@@ -3,12 +3,14 @@
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from algoperf import errors, spec
-from algoperf.experiments.check import verdicts
+from algoperf.backends import shared
+from algoperf.experiments.check import agreement, verdicts
 from algoperf.experiments.check.case import Case, Checksums, Rehearsal, Saved
 from algoperf.experiments.check.rehearsal import SAVED_AT, rehearse
 from algoperf.experiments.check.verdicts import Report
@@ -33,11 +35,23 @@ class Points:
     of_self_tuning: Point | str
 
 
-def examine(case: Case, points: Points, batch_size_note: str, report: Report) -> None:
-    """Make all checks of one workload."""
+def examine(
+    case: Case, points: Points, batch_size_note: str, report: Report, updates: Path | None = None
+) -> None:
+    """Make all checks of one workload.
+
+    Args:
+        case: What is rehearsed.
+        points: The hyperparameters of trials.
+        batch_size_note: What `get_batch_size` says of a name that it cannot know.
+        report: Takes the verdicts.
+        updates: A file for the first updates, for `agreement`; None writes none.
+    """
     base = rehearse(case, save=True)
     if not _judge_base(case, base, report):
         return
+    if updates is not None:
+        agreement.write(updates, case, base)
     if not _judge_repeats(case, base, batch_size_note, report):
         report.skipped(verdicts.SAVES, "two runs differ anyhow")
     else:
@@ -60,6 +74,7 @@ def _judge_base(case: Case, base: Rehearsal, report: Report) -> bool:
     report.ok(verdicts.PARAMETERS)
     report.judge(verdicts.BATCH, base.batch_problem)
     report.judge(verdicts.FINITE, _not_finite(base), f"loss {base.losses[-1]:.3g}")
+    report.judge(verdicts.MOVES, *_unmoved(base))
     report.judge(verdicts.HYPERPARAMETERS, *_unread(case, base))
     return True
 
@@ -78,6 +93,18 @@ def _not_finite(base: Rehearsal) -> str | None:
     if not all(math.isfinite(loss) for loss in base.losses):
         return f"the loss is {next(loss for loss in base.losses if not math.isfinite(loss))}"
     return None
+
+
+def _unmoved(base: Rehearsal) -> tuple[str | None, str]:
+    """The problem that nothing moved, if so, and a note of what did not."""
+    names = list(base.last)
+    unmoved = [name for name in names if np.array_equal(base.last[name], base.first[name])]
+    steps = len(base.updates)
+    if len(unmoved) == len(names):
+        return f"no parameter moved in {steps} steps; an update changes or returns parameters", ""
+    if not unmoved:
+        return None, ""
+    return None, "; ".join([f"not moved: {shared.some(unmoved, len(names))}", *base.notes])
 
 
 def _unread(case: Case, rehearsal: Rehearsal) -> tuple[str | None, str]:
@@ -124,19 +151,13 @@ def _evaluated(case: Case, base: Rehearsal) -> tuple[str | None, str]:
     if problem is None or rehearsal.problem is not None or "prepare_for_eval" not in base.evaluates:
         return problem and f"evaluations change training: {problem}", ""
     way, apart, size = (
-        _norm(base.last, base.first),
-        _norm(rehearsal.last, base.last),
-        _norm(base.last, {}),
+        agreement.distance(base.last, base.first),
+        agreement.distance(rehearsal.last, base.last),
+        agreement.distance(base.last, {}),
     )
     note = f"training after prepare_for_eval moves by {apart / max(way, 1e-30):.1e} of its way"
     within = apart <= OF_THE_WAY * way + OF_THE_PARAMETERS * size
     return None if within else f"{note}: {problem}", note
-
-
-def _norm(one: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray]) -> float:
-    """The Euclidean distance of two sets of parameters; one that is not there counts as 0."""
-    squares = (np.square(np.float64(one[name]) - other.get(name, 0.0)).sum() for name in one)
-    return math.sqrt(sum(squares))
 
 
 def _difference(

@@ -18,7 +18,7 @@ from algoperf import backends, workload
 from algoperf.data.formats import sources
 from algoperf.data.loading import load_data
 from algoperf.errors import UserError, choose
-from algoperf.experiments.check import verdicts, workload_child
+from algoperf.experiments.check import agreement, verdicts, workload_child
 from algoperf.experiments.check.verdicts import Report, Verdict
 from algoperf.machine import hardware, own_code, stopping, supervision
 from algoperf.submission import loading
@@ -70,8 +70,12 @@ def check(
             outside.check_model(definition, each)
     with tempfile.TemporaryDirectory() as scratch:
         prepared = [prepare(definition, Path(scratch)) for definition in definitions]
+        compared = Path(scratch) if len(served) > 1 else None
         for each in served:
-            run([request(path, each, prepared, seed)], Path(scratch), keep)
+            run([request(path, each, prepared, seed, compared)], Path(scratch), keep)
+        if compared is not None:
+            for definition in definitions:
+                keep(agreement.verdict(compared, definition.name, served))
     return results
 
 
@@ -139,10 +143,23 @@ def _skipped(definition: workload.WorkloadDefinition, framework: str | None) -> 
 
 
 def request(
-    path: Path, framework: str, prepared: Sequence[Mapping[str, Any]], seed: int = 0
+    path: Path,
+    framework: str,
+    prepared: Sequence[Mapping[str, Any]],
+    seed: int = 0,
+    updates: Path | None = None,
 ) -> dict[str, Any]:
-    """What a process is asked: a file, a framework, and workloads as `prepare` has them."""
+    """What a process is asked: a file, a framework, and workloads as `prepare` has them.
+
+    Args:
+        path: The submission's file.
+        framework: The framework.
+        prepared: The workloads.
+        seed: The seed of the trials.
+        updates: A folder for the first updates, to be compared with the other framework's.
+    """
     return {
+        "updates": None if updates is None else str(updates),
         "submission": str(path),
         "framework": framework,
         "workloads": list(prepared),

@@ -5,6 +5,7 @@ can be compared bit for bit without keeping their arrays.
 """
 
 import dataclasses
+import json
 import math
 import random
 import zlib
@@ -28,6 +29,7 @@ from algoperf.trial.scalars import ScalarBuffer
 
 STEPS = 12
 SAVED_AT = 6
+EARLY_AT = 4  # the frameworks' rounding errors have not grown yet
 EVAL_EVERY_STEPS = 2
 BATCH_SIZE = 16
 
@@ -139,6 +141,7 @@ class _Watch:
         except errors.UserError as error:
             self._found.saved = str(error)
             return
+        structure = json.loads(json.dumps(structure))  # as a checkpoint's file has it
         self._found.saved = Saved(
             trial.state.step, self._queue.position(), arrays, structure, state_kinds.generators()
         )
@@ -196,6 +199,7 @@ class _Watch:
             returned = self._calling(verdicts.INITIALISES, init_name)(lambda: init(**arguments))
             if not own and self._backend.name == "pytorch":
                 _check_torch_optimizer(returned, init_name)
+            self._found.notes = tuple(functions.notes())
             return returned
 
         def update_params(**arguments: Any) -> Any:
@@ -210,6 +214,8 @@ class _Watch:
                     lambda: self._check_parameters(returned[1], f"what {update_name} returned")
                 )
                 self._found.last = self._neutral(returned[1])
+                if len(self._found.updates) + 1 == EARLY_AT:
+                    self._found.early = self._found.last
                 self._found.updates.append(
                     {name: zlib.crc32(value.tobytes()) for name, value in self._found.last.items()}
                 )
@@ -282,12 +288,14 @@ def _shape(signature: Any) -> str:
 
 def _check_torch_optimizer(returned: Mapping[str, Any], name: str) -> None:
     for part, wanted in (
-        ("optimizer", ("step", "zero_grad", "param_groups", "state_dict", "load_state_dict")),
+        ("optimizer", ("step", "zero_grad", "state_dict", "load_state_dict")),
         ("scheduler", ("step", "state_dict", "load_state_dict")),
     ):
-        missing = [each for each in wanted if not hasattr(returned[part], each)]
-        if missing and not (part == "scheduler" and returned[part] is None):
-            kind = type(returned[part]).__qualname__
-            raise errors.UserError(
-                f"{name} returned the {part} {kind} without {', '.join(missing)}"
-            )
+        held = returned[part]
+        for member in held if isinstance(held, list) else [] if held is None else [held]:
+            missing = [each for each in wanted if not hasattr(member, each)]
+            if missing:
+                raise errors.UserError(
+                    f"{name} returned the {part} {type(member).__qualname__} without "
+                    f"{', '.join(missing)}"
+                )

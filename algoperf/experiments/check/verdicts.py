@@ -14,6 +14,7 @@ UPDATES = "updates"
 PARAMETERS = "parameters"
 BATCH = "batch"
 FINITE = "finite"
+MOVES = "moves"
 HYPERPARAMETERS = "hyperparameters"
 DETERMINISTIC = "deterministic"
 EVALUATION = "evaluation"
@@ -21,12 +22,15 @@ NAME = "name"
 SAVES = "saves"
 SEARCH_SPACE = "search space"
 SELF_TUNING = "self-tuning"
+# Of a submission on a workload, where it serves both frameworks:
+BOTH = "both"  # in place of a framework
+AGREES = "agrees"
 # Of a workload itself, before the gates of `workload_gates` and `parity`:
 BUILDS = "builds"
 
 OF_A_FRAMEWORK = (LOADS, FUNCTIONS, IMPORTS)
 OF_A_WORKLOAD = (
-    *(INITIALISES, UPDATES, PARAMETERS, BATCH, FINITE, HYPERPARAMETERS),
+    *(INITIALISES, UPDATES, PARAMETERS, BATCH, FINITE, MOVES, HYPERPARAMETERS),
     *(DETERMINISTIC, EVALUATION, NAME, SAVES, SEARCH_SPACE, SELF_TUNING),
 )
 

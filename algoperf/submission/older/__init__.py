@@ -66,7 +66,7 @@ def preparation(
     return lambda module: None
 
 
-def settling(contract: Contract, settle: Callable[[Any], Any]) -> Callable[[Any], Any]:
+def settling(contract: Contract, settle: Callable[..., Any]) -> Callable[..., Any]:
     """Return the function that places a submission's first optimizer state on the device.
 
     Args:

@@ -26,7 +26,7 @@ class DeviceAxis:
         """Return the tree with its arrays stacked, with one copy for each device."""
         return self.settle(jax_utils.replicate(tree, self._devices))
 
-    def settle(self, tree: Any) -> Any:
+    def settle(self, tree: Any, beside: Any = None) -> Any:
         """Return the tree with the sharding that a step under `pmap(axis_name="batch")` gives it.
         `replicate` gives stacked arrays another name for their axis, and the step would be compiled
         once for each of the two names.

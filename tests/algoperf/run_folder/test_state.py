@@ -340,6 +340,93 @@ def test_a_torch_optimizer_s_tensors_keep_their_types():
         assert torch.equal(found[name], value)
 
 
+class Wrapper:
+    """An optimizer around another one, with a `state_dict` of its own layout, as Lookahead's."""
+
+    def __init__(self, parameters):
+        self.inner = torch.optim.SGD(parameters, 0.1, momentum=0.9)
+        self.slow = [value.detach().clone() for value in parameters]
+
+    def step(self):
+        self.inner.step()
+        for value, slow in zip(self.inner.param_groups[0]["params"], self.slow, strict=True):
+            slow.lerp_(value.detach(), 0.5)
+            value.data.copy_(slow)
+            own = self.inner.state[value]
+            own["count"] = own.get("count", torch.tensor(2**40)) + 1
+            own["phase"] = "fast" if own["count"] % 2 else "slow"
+            own["recent"] = collections.deque([*own.get("recent", ()), slow.sum()], maxlen=2)
+
+    def state_dict(self):
+        return {"inner": self.inner.state_dict(), "slow": self.slow}
+
+    def load_state_dict(self, saved):
+        self.inner.load_state_dict(saved["inner"])
+        self.slow = saved["slow"]
+
+
+def test_a_torch_optimizer_with_a_layout_of_its_own_goes_on_bit_for_bit():
+    """Its `load_state_dict` is enough; what the inner one's would cast stays as it was saved."""
+
+    def make():
+        parameters = [torch.nn.Parameter(torch.full((3,), 1.0 + k)) for k in range(2)]
+        return {"p": parameters, "o": Wrapper(parameters)}
+
+    def steps(tree, count):
+        for _ in range(count):
+            for value in tree["p"]:
+                value.grad = torch.sin(value.detach())
+            tree["o"].step()
+        return tree
+
+    saved = steps(make(), 3)
+    restored = through_files(saved, make())
+    own = restored["o"].inner.state[restored["p"][0]]
+    assert (own["count"].dtype, int(own["count"])) == (torch.int64, 2**40 + 3)
+    assert (own["phase"], own["recent"].maxlen) == ("fast", 2)
+    for tree in (saved, restored):
+        steps(tree, 3)
+    for one, other in zip(saved["p"], restored["p"], strict=True):
+        assert one.detach().numpy().tobytes() == other.detach().numpy().tobytes()
+    assert restored["o"].inner.state[restored["p"][1]]["phase"] == "slow"
+
+
+class Refusing(Counter):
+    def load_state_dict(self, saved):
+        raise ValueError("another group\nof parameters")
+
+
+class Unwilling(Counter):
+    def state_dict(self):
+        raise RuntimeError("not in a step")
+
+
+def test_an_object_that_raises_is_named():
+    says = "state/c: load_state_dict of a Refusing raised ValueError: another group$"
+    with pytest.raises(UserError, match=says):
+        through_files({"c": Refusing(4)}, {"c": Refusing(0)})
+    with pytest.raises(UserError, match="state/c: state_dict of an Unwilling raised RuntimeError"):
+        state.to_arrays({"c": Unwilling(4)})
+
+
+def test_an_object_that_is_made_late_comes_back():
+    """As an optimizer's helper in the state of a parameter, which its first step makes."""
+    late = Average()
+    late.total = torch.ones(2)
+    late.more = {"n": 3, "shape": torch.ones(2, 5).shape, "kind": Kind.TWO}
+    restored = through_files({"helpers": {0: late}}, {"helpers": {}})["helpers"][0]
+    assert type(restored) is Average
+    assert restored.total.tolist() == [1, 1]
+    assert restored.more == late.more
+    assert type(restored.more["shape"]) is torch.Size
+
+    class Local(Average):
+        pass
+
+    with pytest.raises(UserError, match=r"Local, but is absent after initialisation"):
+        through_files({"a": Local()}, {})
+
+
 def test_objects_with_a_state_of_their_own():
     fresh = Counter(0)
     assert through_files({"c": Counter(4)}, {"c": fresh})["c"] is fresh

@@ -5,10 +5,11 @@ import json
 import tomllib
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from algoperf.cli import commands
-from algoperf.experiments.check import processes, verdicts
+from algoperf.experiments.check import agreement, processes, verdicts
 from algoperf.workload import catalogue
 
 FOLDER = Path(__file__).with_name("broken_submissions")
@@ -181,7 +182,7 @@ def test_command(tmp_path, capsys, monkeypatch):
     assert commands.main(["check", "momentum", *words]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "pytorch           loads           ok"
-    assert lines[-1] == "15 ok, 0 failed, 0 skipped"
+    assert lines[-1] == "16 ok, 0 failed, 0 skipped"
     broken = next(each for each in BREAKAGES if each.name == "nan").write(
         "pytorch", tmp_path / "folder"
     )
@@ -199,6 +200,75 @@ def test_command(tmp_path, capsys, monkeypatch):
             "reason": "hidden_0/kernel has values that are not finite after 12 steps",
         }
     ]
+
+
+TWO_MINDS = """
+DEFAULTS = {"learning_rate": 0.03}
+
+
+def jax_optimizer(hyperparameters):
+    import optax
+
+    return optax.sgd(hyperparameters.learning_rate)
+
+
+def torch_optimizer(params, hyperparameters):
+    import torch
+
+    matrices = params.tensors(lambda parameter: parameter.is_matrix or parameter.is_output)
+    return torch.optim.SGD(matrices, hyperparameters.learning_rate)
+"""
+
+
+def test_frameworks_that_do_different_things(tmp_path):
+    """Descent leaves out the hidden biases in one of the two."""
+    path = tmp_path / "mine.py"
+    path.write_text(TWO_MINDS)
+    found = {
+        (verdict.framework, verdict.check): verdict
+        for verdict in processes.check(str(path), names=["digits"])
+    }
+    failed = {key: each.reason for key, each in found.items() if each.status == "failed"}
+    assert list(failed) == [("both", "agrees")]
+    assert "most in hidden_" in failed["both", "agrees"]
+    assert failed["both", "agrees"].endswith("/bias (1.0e+00)")
+    assert found["jax", "moves"].reason == ""
+    assert found["pytorch", "moves"].reason == (
+        "not moved: hidden_0/bias, hidden_1/bias (2 of 6 parameters); torch_optimizer gives no "
+        "optimizer hidden_0/bias, hidden_1/bias (2 of 6 parameters), which will not train"
+    )
+
+
+def updates(folder, framework, early):
+    first = {"first/a": np.zeros(2, np.float32), "first/b": np.full(1, 3.0, np.float32)}
+    early = {f"early/{name}": np.array(value, np.float32) for name, value in early.items()}
+    np.savez(agreement.file(folder, framework, "digits"), **first, **early)
+
+
+@pytest.mark.parametrize(
+    ("other", "status", "says"),
+    [
+        # The longer update is (3, 4) and 0, so of length 5.
+        ([3.0, 4.0], "ok", "differ by 0.0e+00 of their size, most in a (0.0e+00)"),
+        ([3.0, 3.6], "ok", "differ by 8.0e-02 of their size, most in a (8.0e-02)"),
+        ([3.0, 3.4], "failed", "differ by 1.2e-01 of their size, most in a (1.2e-01)"),
+        ([0.0, 0.0], "failed", "differ by 1.0e+00 of their size, most in a (1.0e+00)"),
+    ],
+)
+def test_how_far_two_frameworks_differ(tmp_path, other, status, says):
+    updates(tmp_path, "jax", {"a": [3.0, 4.0], "b": [3.0]})
+    updates(tmp_path, "pytorch", {"a": other, "b": [3.0]})
+    found = agreement.verdict(tmp_path, "digits", ["jax", "pytorch"])
+    assert (found.framework, found.check, found.status) == ("both", "agrees", status)
+    assert found.reason == f"after 4 steps the updates {says}"
+
+
+def test_updates_within_rounding_agree_and_missing_ones_are_not_compared(tmp_path):
+    updates(tmp_path, "jax", {"a": [0.0, 0.0], "b": [3.000001]})
+    found = agreement.verdict(tmp_path, "digits", ["jax", "pytorch"])
+    assert (found.status, found.reason) == ("skipped", "needs 4 updates in pytorch")
+    updates(tmp_path, "pytorch", {"a": [0.0, 0.0], "b": [3.0]})
+    assert agreement.verdict(tmp_path, "digits", ["jax", "pytorch"]).status == "ok"
 
 
 def test_a_file_that_does_not_parse(tmp_path, capsys):
