@@ -260,7 +260,8 @@ def run(
         if not skipped:
             say(outcome.of_trial(result, brief=total > 1))
 
-    progress = Progress(console, total, ended)
+    several = len({plan.outline.path for plan in plans}) > 1
+    progress = Progress(console, total, ended, names_submissions=several)
 
     def tell(trial: TrialPlan, event: dict[str, Any]) -> None:
         if show:

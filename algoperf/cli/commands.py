@@ -8,6 +8,7 @@ import dataclasses
 import functools
 import json
 import shlex
+import shutil
 import sys
 import traceback
 from collections.abc import Sequence
@@ -300,11 +301,18 @@ def submissions_command(arguments: argparse.Namespace) -> int:
         return DONE
     width = max(len(row["name"]) for row in described)
     for row in described:
-        print(f"{row['name']:{width}} {', '.join(row['frameworks']):14} {row['summary']}")
+        line = f"{row['name']:{width}} {', '.join(row['frameworks']):14} {row['summary']}"
+        print(_clipped(line) if arguments.name is None else line)
     if arguments.name is not None:
         print(f"{described[0]['path']}; a copy to start from: ", end="")
         print(f"algoperf submissions {described[0]['name']} --copy")
     return DONE
+
+
+def _clipped(line: str) -> str:
+    """Return a line of a list, cut where the terminal ends; a file gets it whole."""
+    width = shutil.get_terminal_size().columns
+    return f"{line[: width - 1]}…" if sys.stdout.isatty() and len(line) > width else line
 
 
 def _copy_submission(arguments: argparse.Namespace) -> int:

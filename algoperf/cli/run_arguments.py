@@ -32,11 +32,10 @@ def declare(run: argparse.ArgumentParser) -> None:
     add(
         "--workload",
         required=True,
-        action="extend",
         type=words_or_path,
         metavar="NAME|FOLDER",
         help="a name from `algoperf workloads`, or the folder of a workload "
-        "(docs/own_workload.md); several with commas, or the option again",
+        "(docs/own_workload.md); several with commas",
     )
     add(
         "--suite",
@@ -46,10 +45,9 @@ def declare(run: argparse.ArgumentParser) -> None:
     add(
         "--submission",
         required=True,
-        action="extend",
         type=words_or_path,
         metavar="FILE|NAME",
-        help="a Python file, or a name from `algoperf submissions`; several as with --workload",
+        help="a Python file, or a name from `algoperf submissions`; several with commas",
     )
     add(
         "--name",
@@ -58,7 +56,6 @@ def declare(run: argparse.ArgumentParser) -> None:
     )
     add(
         "--framework",
-        action="extend",
         type=words,
         metavar="jax|pytorch",
         help="or both, with a comma (default: the one that the submission serves; jax if both)",

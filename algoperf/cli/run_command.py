@@ -52,7 +52,8 @@ def run(arguments: argparse.Namespace, command: str, console: "Console", notes: 
         if arguments.debug and trace:
             notes.print(trace.rstrip(), highlight=False, markup=False, soft_wrap=True)
 
-    progress = Progress(notes, total, ended)
+    several = len({plan.outline.path for plan in plans}) > 1
+    progress = Progress(notes, total, ended, names_submissions=several)
     results: list[list[dict[str, Any]]] = []
     code = DONE
     for plan in plans:
@@ -111,14 +112,20 @@ def _show_all(
     ]
     if len(ended) < 2:
         return
-    console.print()
-    for group in outcome.by_group(ended).values():
-        for each in outcome.table(group, console.width):
-            if isinstance(each, str):
-                show(each)
-            else:
-                console.print(each)
-        show(outcome.best_line(group))
+    groups = list(outcome.by_group(ended).values())
+    for group in groups:
+        if len(group) > 1:
+            console.print()
+            for each in outcome.table(group, console.width):
+                if isinstance(each, str):
+                    show(each)
+                else:
+                    console.print(each)
+            show(outcome.best_line(group))
+    alone = [group[0] for group in groups if len(group) == 1]
+    if alone:
+        console.print()
+        console.print(outcome.table_of_one_each(alone))
 
 
 def _where(results: Sequence[dict[str, Any]], plans: Sequence[run_plan.RunPlan]) -> str:

@@ -240,6 +240,42 @@ def table(ended: Sequence[Ended], width: int = WIDTH) -> "list[RenderableType]":
     return [shown, f"the same in all: {point_text(shared)}"] if shared else [shown]
 
 
+def table_of_one_each(ended: Sequence[Ended]) -> "Table":
+    """Return a table of trials of which no two have workload, framework and submission alike."""
+    from rich.table import Table
+
+    shown = Table(**_form())
+    for column in ("workload", "framework", "submission", "status"):
+        shown.add_column(column, overflow="fold")
+    for column in ("s to\ntarget", "steps"):
+        shown.add_column(column, justify="right")
+    shown.add_column("best")
+    for each in ended:
+        metric = (each.result.get("target") or {}).get("metric", "")
+        *numbers, value = _cells(each)
+        shown.add_row(*each.group, *numbers, value if value == "-" else f"{metric} {value}")
+    return shown
+
+
+def _form() -> dict[str, Any]:
+    """Return how tables are drawn: no frame, a rule below the heading, a column between two."""
+    from rich import box
+
+    return {"box": box.SIMPLE_HEAD, "show_edge": False, "pad_edge": False, "padding": 0}
+
+
+def _cells(ended: Ended) -> list[str]:
+    """Return status, seconds to the target, steps, and the best value of a trial."""
+    result, value = ended.result, best_value(ended.result)
+    time_s = result["time_to_target_s"]
+    return [
+        STATUS.get(result["status"], str(result["status"])),
+        "-" if time_s is None else f"{time_s:.2f}",
+        f"{result['steps']}",
+        "-" if value is None else f"{value:.4f}",
+    ]
+
+
 def _names(ended: Sequence[Ended]) -> tuple[list[str], list[str]]:
     """Return the names of the hyperparameters, and of those in which the points differ."""
     names = list(dict.fromkeys(name for each in ended for name in each.point))
@@ -249,7 +285,6 @@ def _names(ended: Sequence[Ended]) -> tuple[list[str], list[str]]:
 
 
 def _table(ended: Sequence[Ended], *, in_columns: bool) -> "Table":
-    from rich import box
     from rich.table import Table
 
     workload, framework, submission = ended[0].group
@@ -259,10 +294,7 @@ def _table(ended: Sequence[Ended], *, in_columns: bool) -> "Table":
     shown = Table(
         title=f"{submission} on {workload} in {framework}{where}",
         title_justify="left",
-        box=box.SIMPLE_HEAD,
-        show_edge=False,
-        pad_edge=False,
-        padding=0,
+        **_form(),
     )
     _, differing = _names(ended)
     columns = [*(["study"] if len(studies) > 1 else []), "trial", "status", "s to\ntarget", "steps"]
@@ -275,15 +307,8 @@ def _table(ended: Sequence[Ended], *, in_columns: bool) -> "Table":
     chosen = best(ended)
     for each in ended:
         result, point = each.result, {name: each.point.get(name) for name in differing}
-        time_s, value = result["time_to_target_s"], best_value(result)
         cells = [f"{result['study']}"] if len(studies) > 1 else []
-        cells += [
-            f"{'*' if each is chosen else ''}{result['trial']}",
-            STATUS.get(result["status"], str(result["status"])),
-            "-" if time_s is None else f"{time_s:.2f}",
-            f"{result['steps']}",
-            "-" if value is None else f"{value:.4f}",
-        ]
+        cells += [f"{'*' if each is chosen else ''}{result['trial']}", *_cells(each)]
         if in_columns:
             cells += [_number(value, 3) for value in point.values()]
         elif differing:

@@ -24,6 +24,7 @@ class Progress:
     Args:
         console: Usually that of standard error, so that standard output stays clean.
         total: How many trials there are, so that each is named as one of so many.
+        names_submissions: Whether each is named with its submission, where these are several.
         ended: Called with the result of each trial that ends, and of each that had ended before
             and is skipped; and with whether it was skipped.
     """
@@ -33,10 +34,13 @@ class Progress:
         console: "Console",
         total: int = 1,
         ended: Callable[[dict[str, Any], bool], None] | None = None,
+        *,
+        names_submissions: bool = False,
     ) -> None:
         self._console = console
         self._say = printer(console)
         self._total, self._ended = total, ended
+        self._names_submissions = names_submissions
         self._numbers: dict[tuple[str, str], int] = {}
         self._status: Any = None
         self._start: dict[str, Any] = {}
@@ -44,7 +48,8 @@ class Progress:
 
     def __call__(self, plan: TrialPlan, event: dict[str, Any]) -> None:
         """Show one event of a trial."""
-        where = f"{plan.workload} {plan.framework} study {plan.study} trial {plan.trial}"
+        name = f" {plan.name}" if self._names_submissions else ""
+        where = f"{plan.workload} {plan.framework}{name} study {plan.study} trial {plan.trial}"
         number = self._numbers.setdefault((where, plan.submission), len(self._numbers) + 1)
         if self._total > 1:
             where += f" ({number} of {self._total})"

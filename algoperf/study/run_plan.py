@@ -211,7 +211,7 @@ def make(request: RunRequest, command: str = "", show_progress: bool = False) ->
         until=request.until,
         show_progress=show_progress,
         command=command,
-        name=request.name,
+        name=outline.name,
         threads=request.threads,
         workload_folder=None if definition.reference == definition.name else definition.reference,
         workload_hash=None if definition.outside is None else definition.outside.source_hash,

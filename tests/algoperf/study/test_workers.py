@@ -3,6 +3,7 @@
 import contextlib
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -182,3 +183,16 @@ def test_one_run_that_is_asked_to_stop_stops_all(tmp_path, program):
     thread.join()
     assert (other.folder / "saved").exists()
     assert not waiting.folder.exists()
+
+
+@pytest.mark.parametrize(
+    ("output", "line"),
+    [
+        ("digits: reached\n  seconds: 1\n  busy machine\nruns are in x\n", "digits: reached"),
+        ("a table\nbest of 2 (*): trial 1\nruns are in x\n", "best of 2 (*): trial 1"),
+        ("only\n", "only"),
+        ("", ""),
+    ],
+)
+def test_the_note_of_a_run_is_its_trial_or_the_best(output, line):
+    assert local._said(subprocess.CompletedProcess([], 0, output, "")) == line
