@@ -18,7 +18,7 @@ from algoperf.experiments.check.rehearsal import EARLY_AT, rehearse
 from algoperf.experiments.check.verdicts import Verdict
 
 # How far the updates may differ, of their own size, and for rounding of the parameters' size.
-# SOAP's differ by 0.78: a matrix' null space has no basis of its own, so each framework has another.
+# SOAP's differ by 0.78: a matrix' null space has no basis of its own.
 OF_THE_UPDATE, OF_THE_PARAMETERS = 0.9, 1e-6
 OF_ROUNDING = 0.05  # signs of gradients near 0 come to 0.03
 # What moves that far in one framework, of all parameters' way, moves in the other one, too.
