@@ -139,7 +139,11 @@ class OptimizerForm:
         if self._settings.grad_clip is not None:
             clip = shared.clip_factor(norm, self._settings.grad_clip, jnp.minimum)
             gradients = jax.tree.map(lambda gradient: gradient * clip, gradients)
-        value_fn = functools.partial(self._value, workload, model_state, batch, rng)
+
+        def value_fn(params: Any, obj_fn: Any = None, grad_fn: Any = None) -> Any:
+            # Optax's line searches hand on to it whatever else they got, and count what it names.
+            return self._value(workload, model_state, batch, rng, params)
+
         extra = {
             "value": loss,
             "grad": gradients,

@@ -367,16 +367,16 @@ def _blank(node: Structure) -> Any:
     Returns:
         `ABSENT` where no module that is loaded has the type: nothing is imported or called.
     """
-    found = _loaded_type(node)
-    return ABSENT if found is None else object.__new__(found)
+    kind = _loaded_type(node)
+    return ABSENT if kind is None else object.__new__(kind)
 
 
 def _loaded_type(node: Structure) -> type | None:
     """Return the type that a node names, if a module that is loaded has it."""
-    found: Any = sys.modules.get(node.get("module", ""))
+    known: Any = sys.modules.get(node.get("module", ""))
     for part in node["type"].split("."):
-        found = vars(found).get(part) if isinstance(found, type | types.ModuleType) else None
-    return found if isinstance(found, type) else None
+        known = vars(known).get(part) if isinstance(known, type | types.ModuleType) else None
+    return known if isinstance(known, type) else None
 
 
 def _asking(value: Any, method: str, at: str, *arguments: Any) -> Any:

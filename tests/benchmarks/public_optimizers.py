@@ -286,7 +286,8 @@ REASONS = {
     "no parameter moved": "it is made to move nothing, or steps by a `backward` of its own",
     "no attribute 'fast'": "it wants parameters of its own type, `LookaheadParams`",
     "per_example": "it needs the gradient of each example: a full form",
-    "are not finite": "it diverges: it divides by a moment of the steps before, 0 for a silent unit",
+    "are not finite": "it divides by a moment of the steps before, 0 for silent units",
+    "different types at key path": "optax's default takes a bare array alone (see `findings/`)",
     "process group": "it needs `torch.distributed` with several processes",
 }
 
