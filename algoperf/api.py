@@ -29,7 +29,7 @@ from algoperf.experiments.compare import document
 from algoperf.experiments.compare import plots as compare_plots
 from algoperf.experiments.compare import request as compare_request
 from algoperf.machine.supervision import InterruptedRunError
-from algoperf.run_folder import run_log
+from algoperf.run_folder import run_log, writing
 from algoperf.study import run_plan, study
 from algoperf.study.executors import local
 from algoperf.study.progress import Progress
@@ -170,8 +170,9 @@ class CompareResult:
     def plot(self, folder: str | Path) -> list[Path]:
         """Write the plots of `algoperf compare` into a folder and return their files."""
         folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        return compare_plots.write(self.comparison, folder)
+        writing.make_folder("folder", folder)
+        with writing.asked("folder", folder):
+            return compare_plots.write(self.comparison, folder)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -347,6 +348,7 @@ def compare(
     failed = 0
     note = functools.partial(_print, show)
     if may_run:
+        writing.make_folder("out", plan.out)
         with _interruptible():
             failed = local.run(plan.runs, plan.out, request.workers, note, plan.threads)
     comparison = document.make(plan)

@@ -5,6 +5,7 @@ The functions here are argparse's types: each converts the text of an argument, 
 """
 
 import argparse
+import math
 from typing import NoReturn
 
 USER_MISTAKE = 2
@@ -45,8 +46,11 @@ def seed(text: str) -> int:
 
 
 def words(text: str) -> list[str]:
-    """Return the words of a comma-separated list; empty ones are left out."""
-    return [word for word in text.split(",") if word]
+    """Return the words of a comma-separated list of at least one; empty ones are left out."""
+    named = [word.strip() for word in text.split(",") if word.strip()]
+    if not named:
+        raise argparse.ArgumentTypeError(f"{text!r} names nothing; give some, with commas between")
+    return named
 
 
 def positives(text: str) -> list[int]:
@@ -55,11 +59,22 @@ def positives(text: str) -> list[int]:
 
 
 def numbers(text: str) -> list[float]:
-    """Return the numbers of a comma-separated list."""
+    """Return the finite numbers of a comma-separated list."""
     try:
-        return [float(word) for word in words(text)]
+        values = [float(word) for word in words(text)]
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not numbers with commas between") from None
+        values = [math.nan]
+    if not all(map(math.isfinite, values)):
+        raise argparse.ArgumentTypeError(f"{text!r} is not numbers with commas between")
+    return values
+
+
+def rates(text: str) -> list[float]:
+    """Return the numbers of a comma-separated list, each above 0."""
+    values = numbers(text)
+    if min(values) <= 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not numbers above 0 with commas between")
+    return values
 
 
 def add_rows(command: argparse.ArgumentParser) -> None:

@@ -1,11 +1,10 @@
 """`algoperf compare`: start the missing runs, read the ended ones, and show and write them."""
 
 import argparse
-import contextlib
 import dataclasses
 import json
 import shlex
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +13,7 @@ from algoperf.cli.argument_types import Parser
 from algoperf.errors import UserError
 from algoperf.experiments.compare import document, plots, request, tables
 from algoperf.experiments.compare.document import Comparison
-from algoperf.run_folder import run_log
+from algoperf.run_folder import run_log, writing
 from algoperf.study.executors import local
 
 if TYPE_CHECKING:
@@ -54,13 +53,12 @@ def run(
         for line in _listed(asked):
             console.print(line, soft_wrap=True)
         return DONE
-    with _writing(asked.out):
-        asked.out.mkdir(parents=True, exist_ok=True)
+    writing.make_folder("--out", asked.out)
     failed = 0
     if not arguments.no_run:
         failed = local.run(asked.runs, asked.out, arguments.workers, note, asked.threads)
     comparison = document.make(asked)
-    with _writing(asked.out):
+    with writing.asked("--out", asked.out):
         written = _write(comparison, command)
     if arguments.json:
         console.print(json.dumps(_plain(comparison, command), indent=2), soft_wrap=True)
@@ -124,15 +122,6 @@ def _listed(asked: request.ComparePlan) -> list[str]:
         lines.append(f"{state} {shlex.join(['algoperf', *each.command(asked.out)])}")
     to_run = sum(line.startswith("to run") for line in lines)
     return [*lines, f"{len(lines)} runs, {to_run} to run, {asked.threads} threads each"]
-
-
-@contextlib.contextmanager
-def _writing(out: Path) -> Iterator[None]:
-    """Turn an OSError in the block into a UserError, since the user can choose another folder."""
-    try:
-        yield
-    except OSError as error:
-        raise UserError(f"--out {out}: {error.strerror}; give another folder") from error
 
 
 def _plain(comparison: Comparison, command: str) -> object:

@@ -10,7 +10,7 @@ import importlib.machinery
 import importlib.util
 import inspect as introspection
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -166,6 +166,45 @@ def locate(given: str) -> tuple[Path, str]:
         raise UserError(f"unknown submission {given!r}; did you mean the file {bare}.py?")
     choose("submission", bare, reference_algorithms.names())
     return reference_algorithms.path(bare), f"reference algorithm {bare}"
+
+
+def inspect_all(option: str, given: Sequence[str]) -> list[Outline]:
+    """Return the outlines of several submissions, whose runs lie in folders of their names.
+
+    Args:
+        option: The option that names the submissions, for the message.
+        given: What `locate` takes, for each.
+
+    Raises:
+        UserError: There is none, one is not found or not whole, or two have the same name.
+    """
+    if not given:
+        raise UserError(f"{option} names nothing; give names, files or folders")
+    by_name: dict[str, Outline] = {}
+    for text in given:
+        outline = inspect(locate(text)[0])
+        other = by_name.setdefault(outline.name, outline)
+        if other.path == outline.path and other is not outline:
+            raise UserError(f"{option}: {outline.name} is named twice ({outline.path})")
+        if other is not outline:
+            raise UserError(
+                f"{option}: two submissions are named {outline.name}, {other.path} and "
+                f"{outline.path}; rename one"
+            )
+    return list(by_name.values())
+
+
+def reference(outline: Outline) -> str:
+    """Return the text by which `locate` finds a submission, from this folder.
+
+    It is the name of a reference algorithm, unless a file of that name comes before it; else the
+    submission's path.
+    """
+    try:
+        located, _ = locate(outline.name)
+    except UserError:
+        return str(outline.path)
+    return outline.name if located == outline.path else str(outline.path)
 
 
 def inspect(path: Path) -> Outline:

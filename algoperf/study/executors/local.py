@@ -21,6 +21,7 @@ from algoperf.machine.supervision import InterruptedRunError, answering
 
 CAN_PIN = hasattr(os, "sched_getaffinity")
 PROGRAM = (sys.executable, "-P", "-m", "algoperf")
+DONE, TRIAL_FAILED = 0, 1  # exit codes of a run whose trials all have results
 STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
@@ -159,12 +160,13 @@ class Processes:
 
 
 def _said(ended: "subprocess.CompletedProcess[str]") -> str:
-    """Return the line in which a run reports its last trial, or the last line if it failed.
+    """Return the line in which a run reports its last trial, or the last line without one.
 
-    A run that did not fail prints one more line after it.
+    A report's further lines are indented, and one more line comes after it.
     """
-    if ended.returncode == 0:
-        return ended.stdout.strip().split("\n")[-2:][0]
+    lines = [line for line in ended.stdout.splitlines() if line and not line.startswith(" ")]
+    if ended.returncode in (DONE, TRIAL_FAILED) and lines:
+        return lines[-2:][0]
     return (ended.stderr.strip() or ended.stdout.strip()).rpartition("\n")[2]
 
 

@@ -64,7 +64,7 @@ def test_names_of_techniques():
             "digits --techniques full,tanhh",
             "unknown technique of digits 'tanhh'; did you mean tanh?",
         ),
-        ("digits --techniques ,", "--techniques names nothing"),
+        ("digits --techniques ,", "--techniques: ',' names nothing"),
         ("digits --frameworks jax,tensorflow", "unknown framework 'tensorflow' (one of: jax,"),
         ("digits --batch-sizes 16,x", "--batch-sizes: 'x' is not a whole number of at least 1"),
         ("digits --batch-sizes 16,0", "--batch-sizes: '0' is not a whole number of at least 1"),
@@ -112,7 +112,7 @@ def test_a_folder_that_takes_no_files(tmp_path, capsys):
     words = "--out", str(tmp_path / "file"), "--frameworks", "jax,pytorch", "--no-run"
     assert commands.main([*COMPARE, *words]) == 2
     error = capsys.readouterr().err
-    assert error == f"algoperf: --out {words[1]}: File exists; give another folder\n"
+    assert error == f"algoperf: --out {words[1]}: a file, not a folder; give another folder\n"
 
 
 def test_another_machine_may_show_what_has_ended_but_not_go_on(tmp_path, capsys, ended, undrawn):
