@@ -345,14 +345,15 @@ def load(outline: Outline, framework: str) -> Submission:
     imported = sorted(submission_source.imported_names(outline.path))
     files = submission_source.source_files(outline.path)
     folders = sorted({file.parent for file in files.values()} - {outline.path.parent})
-    beside = siblings.Beside(outline.path.parent, imported, prepare, folders)
+    package = f"_submission_{outline.name}"
+    beside = siblings.Beside(outline.path, imported, prepare, folders, package)
     if framework == "pytorch" and any(name.startswith("torch.distributed") for name in imported):
         pytorch_utils.start_group_of_one()
     before = set(sys.modules)
     stand_ins.install()
     sys.meta_path.insert(0, beside)  # It stays there, since functions may import later.
     try:
-        module = _run_main_file(outline, prepare)
+        module = _run_main_file(outline, package, beside.prepare)
     except Exception as error:
         last = last_frame(error, functools.partial(is_own, outline))
         where = str(outline.path) if last is None else f"{last.filename}:{last.lineno}"
@@ -376,9 +377,8 @@ def load(outline: Outline, framework: str) -> Submission:
     return Submission(outline, module, functions, files, contract, logs)
 
 
-def _run_main_file(outline: Outline, prepare: siblings.Prepare) -> ModuleType:
+def _run_main_file(outline: Outline, package: str, prepare: siblings.Prepare) -> ModuleType:
     """Run the main file as a module of a package of its own, so that it can import relatively."""
-    package = f"_submission_{outline.name}"
     above = importlib.machinery.ModuleSpec(package, None, is_package=True)
     above.submodule_search_locations = [str(outline.path.parent)]
     sys.modules[package] = importlib.util.module_from_spec(above)

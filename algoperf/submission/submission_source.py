@@ -155,7 +155,7 @@ def source_files(path: Path) -> dict[str, Path]:
         The files by their key: the path relative to the submission's folder, or, for a file outside
         that folder, what `key` returns.
     """
-    beside = siblings.Beside(path.parent)
+    beside = siblings.Beside(path)
     files: dict[str, Path] = {}
     waiting = [(name, path.with_name(name)) for name in (path.name, requirements.FILE_NAME)]
     space = search_space.file_of(path)
