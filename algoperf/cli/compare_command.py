@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from algoperf.cli import run_arguments, summary
 from algoperf.cli.argument_types import Parser
+from algoperf.cli.compare_arguments import SUBMISSION
 from algoperf.errors import UserError
 from algoperf.experiments.compare import document, plots, request, tables
 from algoperf.experiments.compare.document import Comparison
@@ -74,7 +75,10 @@ def make_request(arguments: argparse.Namespace) -> request.CompareRequest:
     Raises:
         UserError: `--run-options` contains a mistake.
     """
-    words = ["--workload", arguments.workload, "--submission", arguments.submission]
+    if arguments.submission is not None and arguments.submissions is not None:
+        raise UserError("--submission with --submissions: give one of them")
+    submission = arguments.submission or SUBMISSION
+    words = ["--workload", arguments.workload, "--submission", submission]
     parser = Parser(prog="algoperf run")
     run_arguments.declare(parser)
     own = run_arguments.request(parser.parse_args([*words, *_run_options(arguments.run_options)]))
@@ -87,6 +91,8 @@ def make_request(arguments: argparse.Namespace) -> request.CompareRequest:
             pretrained=arguments.pretrained,
             skip_bad_rows=arguments.skip_bad_rows,
         ),
+        submissions=arguments.submissions,
+        learning_rates=arguments.learning_rates,
         techniques=arguments.techniques,
         frameworks=arguments.frameworks,
         batch_sizes=arguments.batch_sizes,
@@ -119,7 +125,7 @@ def _listed(asked: request.ComparePlan) -> list[str]:
     lines = []
     for each in asked.runs:
         state = "done  " if each.has_ended(asked.out) else "to run"
-        lines.append(f"{state} {shlex.join(['algoperf', *each.command(asked.out)])}")
+        lines.append(f"{state} {shlex.join(['algoperf', *each.words])}")
     to_run = sum(line.startswith("to run") for line in lines)
     return [*lines, f"{len(lines)} runs, {to_run} to run, {asked.threads} threads each"]
 

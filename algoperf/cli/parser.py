@@ -51,8 +51,8 @@ def parser(functions: Mapping[str, Command]) -> argparse.ArgumentParser:
         commands,
         "compare",
         functions["compare"],
-        "fine-tuning techniques, frameworks or batch sizes side by side: quality, time to target "
-        "and cost in one table and two plots (docs/compare.md)",
+        "submissions, learning rates, fine-tuning techniques, frameworks or batch sizes side by "
+        "side: quality, time to target and cost in one table, and plots (docs/compare.md)",
     )
     compare_arguments.declare(compare)
     return root

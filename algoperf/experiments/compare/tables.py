@@ -83,8 +83,9 @@ def heading(comparison: Comparison) -> list[str]:
     """Return the lines above the tables: what is compared, and on which machine it was measured."""
     plan, goal = comparison.plan, comparison.goal
     target = "no target" if goal.validation is None else f"target {goal.validation:g}"
+    named = f"; {plan.submissions[0]}" if len(plan.submissions) == 1 else ""
     lines = [
-        f"{plan.definition.name} at {plan.scale}, data: {plan.data}; validation "
+        f"{plan.definition.name} at {plan.scale}, data: {plan.data}{named}; validation "
         f"{goal.metric}, {target}; {plan.max_steps} steps, evaluated every "
         f"{plan.eval_every_steps}"
     ]
@@ -119,6 +120,10 @@ def legend(comparison: Comparison) -> list[str]:
         )
     if any(row.arm.batch_size is not None for row in comparison.rows):
         lines.append("all run as many steps: the larger the batch, the more rows are seen")
+    if any(row.arm.learning_rate is not None for row in comparison.rows):
+        lines.append(
+            "learning rate: the hyperparameter learning_rate; all others are the submission's own"
+        )
     return lines
 
 
@@ -143,9 +148,7 @@ def dimensions(comparison: Comparison) -> list[str]:
 
     These are the framework and those that the comparison names.
     """
-    arms = [row.arm for row in comparison.rows]
-    names = [name for name in ("technique", "batch_size") if getattr(arms[0], name) is not None]
-    return [*names, "framework"]
+    return [*comparison.rows[0].arm.setting, "framework"]
 
 
 def _table(
