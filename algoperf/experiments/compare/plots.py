@@ -31,6 +31,8 @@ Floats = NDArray[np.float64]
 PANEL_IN = (4.9, 3.6)
 BAND_ALPHA = 0.18
 CLOSEST_TICKS = 0.14  # of an axis: nearer, labels of learning rates would overlap
+SHIFT_IN = 0.045  # between bars that are side by side
+APART = 0.05  # of a panel's height: between marks that are one above the other
 BEYOND = 1e6  # the length of a bar without an end
 LIGHTEST = 0.88  # of the colour map, whose end is too light for a line
 VALIDATION_LOSS = "validation/loss"
@@ -337,8 +339,8 @@ def learning_rates(comparison: Comparison) -> "Figure":
     figure, places = _figure(comparison, len(panels), "learning rates")
     lines = _by_submission(comparison)
     for axes, (measure, title) in zip(places, panels.items(), strict=True):
-        for look, rows in lines.values():
-            _rate_line(axes, rows, measure, look)
+        for number, (look, rows) in enumerate(lines.values()):
+            _rate_line(axes, rows, measure, look, number - (len(lines) - 1) / 2)
         axes.set(xlabel="learning rate", ylabel=title)
         if measure in ("metric", "best"):
             _target(axes, comparison)
@@ -350,8 +352,7 @@ def learning_rates(comparison: Comparison) -> "Figure":
         style.tidy(axes)
     for number, (look, rows) in enumerate(lines.values()):
         broke = [row for row in rows if any(trial.broke for trial in row.trials.values())]
-        for axes in places[:2]:
-            _mark(axes, broke, look, "x", 0.04 + 0.05 * number)
+        _mark(places[0], broke, look, "x", 0.04 + APART * number)
     labels = {label: look for label, (look, _) in lines.items()}
     _legend(figure, comparison, labels)
     sentences = ["Lines are medians over the trials, bars their ranges."]
@@ -382,11 +383,27 @@ def _rate(row: Row) -> float:
     return row.arm.learning_rate
 
 
-def _rate_line(axes: "Axes", rows: Sequence[Row], measure: str, look: Mapping[str, Any]) -> None:
+def _rate_line(
+    axes: "Axes", rows: Sequence[Row], measure: str, look: Mapping[str, Any], shift: float
+) -> None:
+    """Draw a line through the medians of the rows, with bars for their ranges.
+
+    Args:
+        axes: The panel.
+        rows: The rows of one submission and framework, by learning rate.
+        measure: The name of the measure.
+        look: The line's look.
+        shift: By how many widths of a bar it is moved to the right, as bars would overlap.
+    """
+    from matplotlib.transforms import ScaledTranslation
+
     known = [(_rate(row), row.spreads[measure]) for row in rows]
     shown = [(rate, each) for rate, each in known if each and math.isfinite(each.median)]
     if not shown:
         return
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    aside = ScaledTranslation(shift * SHIFT_IN, 0.0, figure.dpi_scale_trans)
     # A range that reaches a missed target has no end; its bar goes out of the panel.
     high = [each.high - each.median if math.isfinite(each.high) else BEYOND for _, each in shown]
     axes.errorbar(
@@ -396,6 +413,7 @@ def _rate_line(axes: "Axes", rows: Sequence[Row], measure: str, look: Mapping[st
         fmt=look["marker"],
         markersize=5,
         elinewidth=1.0,
+        transform=axes.transData + aside,
         **{name: look[name] for name in ("color", "linestyle", "linewidth", "alpha")},
     )
 
@@ -408,10 +426,10 @@ def _mark_misses(
     ends = [end for each in spreads if each for end in (each.low, each.median, each.high)]
     finite = [end for end in ends if math.isfinite(end)]
     if finite:
-        axes.set_ylim(0.0, 1.15 * max(finite))
+        axes.set_ylim(0.0, max(finite) / (0.93 - APART * len(lines)))  # room for the marks
     for number, (look, rows) in enumerate(lines):
         missed = [row for row in rows if (each := row.spreads[measure]) and math.isinf(each.median)]
-        _mark(axes, missed, look, "^", 0.97 - 0.05 * number)
+        _mark(axes, missed, look, "^", 0.97 - APART * number)
 
 
 def _mark(
