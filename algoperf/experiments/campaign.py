@@ -15,6 +15,7 @@ from typing import Any
 
 import reference_algorithms
 from algoperf.run_folder import run_log
+from algoperf.study import run_plan
 from algoperf.study.request import RunRequest
 from algoperf.submission import loading
 from algoperf.submission.loading import Outline
@@ -82,19 +83,20 @@ class Job:
             eval_every_steps=self.eval_every_steps,
             experiment=self.experiment,
             out=out,
-            search_space=None if self.factor == 1 else str(self._write_point(out)),
             suite=self.suite,
         )
+        if self.factor != 1:
+            path = str(self._write_point(request))
+            request = dataclasses.replace(request, search_space=path)
         return ["run", *request.words()]
 
-    def _write_point(self, out: Path) -> Path:
-        outline = loading.inspect(loading.locate(self.source or self.submission)[0])
-        asked = outline, self.framework, self.seed
-        rate = self.factor * default_point.learning_rate(*asked)
-        point = {**default_point.default_point(*asked), default_point.RATE: rate}
+    def _write_point(self, request: RunRequest) -> Path:
+        plan = run_plan.make(request)
+        rate = self.factor * default_point.learning_rate(plan.trial)
+        point = {**default_point.default_point(plan.trial), default_point.RATE: rate}
         # A point in the full form may be drawn, which depends on the seed.
-        end = f"-seed-{self.seed}" if outline.is_full_form else ""
-        path = out / f"{self.submission}-rate-{self.factor:g}{end}.json"
+        end = f"-seed-{self.seed}" if plan.outline.is_full_form else ""
+        path = request.out / f"{self.submission}-rate-{self.factor:g}{end}.json"
         run_log.write_json(path, [point])
         return path
 

@@ -91,7 +91,7 @@ class Beside:
     ) -> None:
         self._folder = main.parent
         self._folders = folders
-        self._prepare_first = prepare
+        self._prepare = prepare
         self._package = package
         self._hidden = _hidden_modules(main)
         self._located: dict[str, Path] = {}
@@ -120,7 +120,7 @@ class Beside:
 
     def prepare(self, module: ModuleType) -> None:
         """Prepare a module of the submission, which has not run yet."""
-        self._prepare_first(module)
+        self._prepare(module)
         if self._hidden:
             usual = module.__dict__.get("__builtins__", vars(builtins))
             own_import = self._importing(usual["__import__"])
@@ -134,9 +134,9 @@ class Beside:
         ) -> Any:
             if level or not self._is_hidden(name):
                 return usual(name, globals, locals, fromlist, level)
-            module = importlib.import_module(f"{self._package}.{name}")
+            importlib.import_module(f"{self._package}.{name}")
             if fromlist:  # These may be modules, too.
-                return usual(module.__name__, globals, locals, fromlist, 0)
+                return usual(f"{self._package}.{name}", globals, locals, fromlist, 0)
             return sys.modules[f"{self._package}.{name.partition('.')[0]}"]
 
         return own_import

@@ -35,7 +35,7 @@ def tuning_point(plan: TrialPlan, loaded: loading.Submission) -> Mapping[str, An
     space = None
     if plan.search_space is not None:
         space = search_space.read(plan.search_space)
-    elif plan.tuning_ruleset == "external":
+    elif plan.tuning_ruleset == "external" or loaded.outline.is_full_form:
         space = search_space.beside(loaded.outline.path, getattr(module, "SEARCH_SPACE", None))
     defaults = getattr(module, "DEFAULTS", None)
     if plan.tuning_ruleset == "external" or (
@@ -49,33 +49,13 @@ def tuning_point(plan: TrialPlan, loaded: loading.Submission) -> Mapping[str, An
             )
         drawn = search_space.point(space, plan.seed, plan.study, plan.trial - 1)
         return drawn if loaded.outline.is_full_form else {**(defaults or {}), **drawn}
-    if loaded.outline.is_full_form and plan.tuning_ruleset == "self":
-        return None
-    return default_point(loaded, plan.seed, plan.study)
-
-
-def default_point(loaded: loading.Submission, seed: int, study: int) -> Mapping[str, Any] | None:
-    """Return the hyperparameters of a trial for which none are drawn.
-
-    They are the submission's DEFAULTS, or, for the full form without any, the first point of its
-    search space.
-
-    Args:
-        loaded: The submission.
-        seed: The seed of the run.
-        study: The study, from 0.
-
-    Returns:
-        The values by name; None for the full form that has none of these.
-    """
-    module = loaded.module
-    defaults = getattr(module, "DEFAULTS", None)
     if not loaded.outline.is_full_form:
         return dict(defaults or {})
+    if plan.tuning_ruleset == "self":
+        return None
     if isinstance(defaults, Mapping):
         return dict(defaults)
-    space = search_space.beside(loaded.outline.path, getattr(module, "SEARCH_SPACE", None))
-    return None if space is None else search_space.point(space, seed, study, 0)
+    return None if space is None else search_space.point(space, plan.seed, plan.study, 0)
 
 
 def choose_batch_size(

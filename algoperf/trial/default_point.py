@@ -1,33 +1,33 @@
 """Ask a submission for its default hyperparameters, in a process of its own that runs its file."""
 
+import dataclasses
 import functools
 import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from algoperf.errors import UserError, is_finite_number
 from algoperf.machine import own_code
 from algoperf.submission import loading, submission_source
-from algoperf.submission.loading import Outline
 from algoperf.submission.search_space import Point
 from algoperf.trial import choices
+from algoperf.trial.plan import TrialPlan
 
 RATE = "learning_rate"
 
 
-def default_point(outline: Outline, framework: str, seed: int) -> Point:
-    """Return the hyperparameters of a run that names neither a ruleset nor a search space.
+def default_point(plan: TrialPlan) -> Point:
+    """Return the hyperparameters that a trial has without a search space.
 
     Values that are neither numbers nor texts nor None, which no search space can hold, are left
     out in the optimizer form, where DEFAULTS fill them in.
 
     Args:
-        outline: The submission's outline.
-        framework: The framework of the run.
-        seed: The seed of the run, on which a drawn point depends.
+        plan: The trial's plan, which names no search space.
 
     Returns:
         The values by name; empty where the submission is given none.
@@ -35,36 +35,20 @@ def default_point(outline: Outline, framework: str, seed: int) -> Point:
     Raises:
         UserError: The submission's file cannot be run, or its hyperparameters cannot be written.
     """
-    text = str(outline.path)
-    return dict(_asked(text, framework, seed, submission_source.source_hash(outline.path)))
+    path = Path(plan.submission)
+    seed = plan.seed if loading.inspect(path).is_full_form else 0  # where the point may be drawn
+    asked = dataclasses.replace(plan, seed=seed, study=0, trial=1, experiment="", command="")
+    return dict(_answer(asked.to_json(), submission_source.source_hash(path)))
 
 
-def learning_rate(outline: Outline, framework: str, seed: int) -> float:
-    """Return the default learning rate.
-
-    Raises:
-        UserError: As for `default_point`, or there is no hyperparameter of that name.
-    """
-    rate = default_point(outline, framework, seed).get(RATE)
-    if not is_finite_number(rate):
-        where = "DEFAULTS or search space" if outline.is_full_form else "DEFAULTS"
-        raise UserError(
-            f"submission {outline.name} has no {RATE} in its {where}, so it cannot be run at "
-            f"other rates ({outline.path})"
-        )
-    return float(rate)
-
-
-def space_at(outline: Outline, framework: str, seed: int, rate: float) -> dict[str, Any]:
+def at_learning_rate(plan: TrialPlan, rate: float) -> dict[str, Any]:
     """Return a search space whose only point is the default one with another learning rate.
 
     Every trial of every study is at that point. In the optimizer form the space has the learning
     rate alone, since DEFAULTS fill in the rest.
 
     Args:
-        outline: The submission's outline.
-        framework: The framework of the run.
-        seed: The seed of the run.
+        plan: The plan of a trial without a search space.
         rate: The learning rate.
 
     Returns:
@@ -73,16 +57,37 @@ def space_at(outline: Outline, framework: str, seed: int, rate: float) -> dict[s
     Raises:
         UserError: As for `learning_rate`.
     """
-    learning_rate(outline, framework, seed)
-    others = default_point(outline, framework, seed) if outline.is_full_form else {}
+    learning_rate(plan)
+    is_full_form = loading.inspect(Path(plan.submission)).is_full_form
+    others = default_point(plan) if is_full_form else {}
     return {name: {"feasible_points": [value]} for name, value in {**others, RATE: rate}.items()}
 
 
+def learning_rate(plan: TrialPlan) -> float:
+    """Return the default learning rate.
+
+    Args:
+        plan: The plan of a trial without a search space.
+
+    Raises:
+        UserError: As for `default_point`, or there is no hyperparameter of that name.
+    """
+    rate = default_point(plan).get(RATE)
+    if not is_finite_number(rate):
+        outline = loading.inspect(Path(plan.submission))
+        where = "DEFAULTS or search space" if outline.is_full_form else "DEFAULTS"
+        raise UserError(
+            f"submission {outline.name} has no {RATE} in its {where}, so it cannot be run at "
+            f"other rates ({outline.path})"
+        )
+    return float(rate)
+
+
 @functools.lru_cache
-def _asked(path: str, framework: str, seed: int, _source_hash: str) -> Point:
+def _answer(plan: str, _source_hash: str) -> Point:
     ended = subprocess.run(
-        own_code.program("algoperf.trial.default_point", repr((path, framework, seed))),
-        stdin=subprocess.DEVNULL,
+        own_code.program("algoperf.trial.default_point"),
+        input=plan,
         capture_output=True,
         text=True,
         check=False,
@@ -90,6 +95,7 @@ def _asked(path: str, framework: str, seed: int, _source_hash: str) -> Point:
     answer = ended.stdout.rpartition("\n")[2]
     if not answer:
         last = ended.stderr.strip().rpartition("\n")[2]
+        path = TrialPlan.from_json(plan).submission
         raise UserError(
             f"submission {path}: the process that ran its file ended with code {ended.returncode} "
             f"({last})"
@@ -101,16 +107,13 @@ def _asked(path: str, framework: str, seed: int, _source_hash: str) -> Point:
     return point
 
 
-def main(asked: tuple[str, str, int]) -> int:
-    """Write the default point of a submission to standard output, as JSON.
-
-    Args:
-        asked: The submission's path, the framework, and the seed of the run.
-    """
+def main() -> int:
+    """Read a plan from standard input, and write its default point to standard output as JSON."""
+    plan = TrialPlan.from_json(sys.stdin.readline())
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what the submission prints is no answer
     try:
-        content: dict[str, Any] = {"point": _point(*asked)}
+        content: dict[str, Any] = {"point": _point(plan)}
     except UserError as error:
         content = {"error": str(error)}
     with answers:
@@ -118,16 +121,14 @@ def main(asked: tuple[str, str, int]) -> int:
     return 0
 
 
-def _point(path: str, framework: str, seed: int) -> dict[str, Any]:
-    outline = loading.inspect(Path(path))
-    if outline.self_tunes:
-        return {}
-    point = choices.default_point(loading.load(outline, framework), seed, 0) or {}
+def _point(plan: TrialPlan) -> Mapping[str, Any]:
+    loaded = loading.load(loading.inspect(Path(plan.submission)), plan.framework)
+    point = choices.tuning_point(plan, loaded) or {}
     odd = [name for name, value in point.items() if not _is_scalar(value)]
-    if odd and outline.is_full_form:
+    if odd and loaded.outline.is_full_form:
         raise UserError(
-            f"submission {outline.name}: {odd[0]} is no number or text, so that no search space "
-            f"can hold it ({path})"
+            f"submission {loaded.outline.name}: {odd[0]} is no number or text, so that no search "
+            f"space can hold it ({plan.submission})"
         )
     return {name: value for name, value in point.items() if name not in odd}
 

@@ -397,8 +397,7 @@ def _run(
     if arm.learning_rate is not None:
         rate = repr(arm.learning_rate).replace("+", "")
         experiment += f"-rate-{rate}"
-        asked = outline, plan.trial.framework, request.seed
-        space = default_point.space_at(*asked, arm.learning_rate)
+        space = default_point.at_learning_rate(plan.trial, arm.learning_rate)
     if experiment != plan.trial.experiment:
         request = dataclasses.replace(request, experiment=experiment)
         plan = run_plan.make(request)

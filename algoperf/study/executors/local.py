@@ -21,7 +21,6 @@ from algoperf.machine.supervision import InterruptedRunError, answering
 
 CAN_PIN = hasattr(os, "sched_getaffinity")
 PROGRAM = (sys.executable, "-P", "-m", "algoperf")
-DONE, TRIAL_FAILED = 0, 1  # exit codes of a run whose trials all have results
 STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
@@ -160,13 +159,14 @@ class Processes:
 
 
 def _said(ended: "subprocess.CompletedProcess[str]") -> str:
-    """Return the line in which a run reports its last trial, or the last line without one.
+    """Return the line in which a run reports its trial, or the best one of several.
 
-    A report's further lines are indented, and one more line comes after it.
+    Indented lines give details, and the last line says where the runs are. Of a run that failed it
+    is the last line.
     """
-    lines = [line for line in ended.stdout.splitlines() if line and not line.startswith(" ")]
-    if ended.returncode in (DONE, TRIAL_FAILED) and lines:
-        return lines[-2:][0]
+    if ended.returncode == 0:
+        *lines, last = ended.stdout.strip().split("\n")
+        return next((line for line in reversed(lines) if line[:1].strip()), last)
     return (ended.stderr.strip() or ended.stdout.strip()).rpartition("\n")[2]
 
 
