@@ -2,10 +2,13 @@
 
 import importlib.util
 import math
+import os
+import signal
 import sys
 
 import pytest
 
+import algoperf
 from algoperf.submission import loading, siblings, submission_source
 from algoperf.submission.siblings import Imports
 
@@ -219,3 +222,77 @@ def test_such_a_neighbour_and_a_name_that_numpy_removed(team):
 def test_a_missing_helper_is_named(team):
     with pytest.raises(loading.UserError, match=r"submission\.py:1: ModuleNotFoundError: .*old"):
         updated(team, "from submissions.old.mine.missing import x", "x")
+
+
+STEPPERS = """
+from typing import Any, NamedTuple
+
+
+class State(NamedTuple):
+    steps: Any
+
+
+def jax_steps(rate):
+    import jax
+    import optax
+
+    def update(gradients, state, params=None):
+        scaled = jax.tree.map(lambda each: -rate * each / (1 + 0.1 * state.steps), gradients)
+        return scaled, State(state.steps + 1)
+
+    return optax.GradientTransformation(lambda params: State(jax.numpy.zeros(())), update)
+
+
+def torch_steps(params, rate):
+    import torch
+
+    class Steps(torch.optim.SGD):
+        def step(self):
+            super().step()
+            for group in self.param_groups:
+                group["lr"] *= 0.9
+
+    return Steps(params, lr=rate)
+"""
+STEPPED = """
+import scoring
+from statistics import RATE
+
+DEFAULTS = {"rate": RATE}
+
+
+def jax_optimizer(hyperparameters):
+    return scoring.jax_steps(hyperparameters.rate)
+
+
+def torch_optimizer(params, hyperparameters):
+    import workloads
+
+    return workloads.torch_steps(params.tensors(), hyperparameters.rate)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("framework", ["jax", "pytorch"])
+def test_such_neighbours_are_checked_run_and_resumed(tmp_path, framework):
+    """The state in JAX is an instance of the neighbour's class."""
+    write(tmp_path / "scoring.py", STEPPERS)
+    write(tmp_path / "workloads.py", "from scoring import *")
+    write(tmp_path / "statistics.py", "RATE = 0.1")
+    path = write(tmp_path / "mine.py", STEPPED)
+    found = algoperf.check(path, framework=framework, workloads=["digits"])
+    assert found.passed, found.frame().to_string()
+
+    def stop(plan, event):
+        if event["event"] == "evaluation" and event["step"] == 10:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    length = {"framework": framework, "max_steps": 30, "eval_every_steps": 10}
+    (whole,) = algoperf.run("digits", path, out=tmp_path / "whole", **length)
+    with pytest.raises(KeyboardInterrupt):
+        algoperf.run("digits", path, out=tmp_path / "stopped", observe=stop, **length)
+    (resumed,) = algoperf.run("digits", path, out=tmp_path / "stopped", **length)
+    assert resumed.evaluations()["preemption_count"].max() == 1
+    assert resumed.details["parameters_crc32"] == whole.details["parameters_crc32"]
+    kept = {file.name for file in (whole.folder / "submission").iterdir()}
+    assert kept == {"mine.py", "scoring.py", "statistics.py", "workloads.py"}
