@@ -345,7 +345,7 @@ def learning_rates(comparison: Comparison) -> "Figure":
         if measure in ("metric", "best"):
             _target(axes, comparison)
             ends = [row.spreads[measure] for row in comparison.rows]
-            _show_the_better(axes, [[each.low, each.high] for each in ends if each], comparison)
+            _show_the_better(axes, [[each.median] for each in ends if each], comparison)
         else:
             _mark_misses(axes, list(lines.values()), measure)
         _rate_axis(axes, comparison)
@@ -436,6 +436,8 @@ def _mark(
     axes: "Axes", rows: Sequence[Row], look: Mapping[str, Any], marker: str, height: float
 ) -> None:
     """Put a marker at the learning rate of each row, at a share of the panel's height."""
+    if not rows:  # A line without points that is not clipped would take all the room there is.
+        return
     axes.plot(
         [_rate(row) for row in rows],
         [height] * len(rows),

@@ -389,6 +389,19 @@ def test_the_plot_of_learning_rates(rated, tmp_path):
     assert "each submission at the learning rate with its best last value" in text
 
 
+def test_panels_without_marks_have_their_room(tmp_path, asked, ended):
+    """Artists that are not clipped and have no points took all the room of the panels."""
+    for rate in (0.01, 0.1):
+        digest = search_space.parse({"learning_rate": {"feasible_points": [rate]}}, "").digest
+        flags = {"search_space": digest}
+        ended(tmp_path, experiment=f"mini-builtin-rate-{rate}", flags=flags)
+    found = document.make(asked(tmp_path, "--learning-rates", "0.01,0.1"))
+    with plots.style.context():
+        figure = plots.learning_rates(found)
+        plots.style.save(figure, tmp_path / "plot")
+    assert all(axes.get_position().height > 0.3 for axes in figure.axes)
+
+
 def test_looks_of_many_rows_differ(tmp_path, asked):
     words = "--submissions", "adamw,muon,lion,lamb,sam,soap,mars,adopt,nadamw"
     found = document.make(asked(tmp_path, *words, "--frameworks", "jax,pytorch"))
