@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from algoperf.experiments.compare import agreement, document
 from algoperf.experiments.compare.document import Comparison, Row, Spread
 from algoperf.experiments.compare.measures import CLOCK, STEP, Rows, Trial
+from algoperf.experiments.compare.request import setting_text
 from scoring.output import palette, plot_curves
 from scoring.output import plot_style as style
 from scoring.reading.trials import Target
@@ -30,6 +31,7 @@ Floats = NDArray[np.float64]
 
 PANEL_IN = (4.9, 3.6)
 BAND_ALPHA = 0.18
+FAR = 4.0  # times the usual losses: such ones are left out
 CLOSEST_TICKS = 0.14  # of an axis: nearer, labels of learning rates would overlap
 SHIFT_IN = 0.045  # between bars that are side by side
 APART = 0.05  # of a panel's height: between marks that are one above the other
@@ -214,6 +216,8 @@ def curves(comparison: Comparison) -> "Figure":
         if up == f"validation {metric}":
             _target(axes, comparison)
             _show_the_better(axes, [_values(trial) for trial in trials], comparison)
+        else:
+            _show_the_bulk(axes, [y for trial in trials for _, y in curve(trial).values()])
         axes.set(xlabel=across, ylabel=up)
         style.tidy(axes)
     if pairs:
@@ -249,6 +253,16 @@ def _show_the_better(
     finite = [each[np.isfinite(each)] for each in arrays]
     target = Target(goal.metric, goal.higher_is_better, goal.validation)
     axes.set_ylim(*plot_curves.limits(finite, target))
+
+
+def _show_the_bulk(axes: "Axes", losses: Sequence[float]) -> None:
+    """Leave losses out of the panel that are very much larger than nine tenths of them."""
+    finite = np.array([each for each in losses if math.isfinite(each)])
+    if len(finite):
+        usual = float(np.quantile(finite, 0.9, method="lower"))
+        if finite.max() > FAR * usual > 0:
+            margin = 0.06 * (usual - finite.min())
+            axes.set_ylim(finite.min() - margin, 1.3 * usual)
 
 
 def by_step(rows: Rows, column: str) -> dict[int, tuple[float, float]]:
@@ -427,6 +441,8 @@ def _mark_misses(
     finite = [end for end in ends if math.isfinite(end)]
     if finite:
         axes.set_ylim(0.0, max(finite) / (0.93 - APART * len(lines)))  # room for the marks
+    else:
+        axes.set_yticks([])
     for number, (look, rows) in enumerate(lines):
         missed = [row for row in rows if (each := row.spreads[measure]) and math.isinf(each.median)]
         _mark(axes, missed, look, "^", 0.97 - APART * number)
@@ -453,6 +469,8 @@ def _mark(
 
 def _rate_axis(axes: "Axes", comparison: Comparison) -> None:
     """Make the axis of learning rates logarithmic; where they are few, its ticks are the rates."""
+    from matplotlib.ticker import LogLocator
+
     rates = sorted({_rate(row) for row in comparison.rows})
     axes.set_xscale("log")
     low, high = rates[0], rates[-1]
@@ -460,8 +478,11 @@ def _rate_axis(axes: "Axes", comparison: Comparison) -> None:
     axes.set_xlim(low / margin, high * margin)
     gaps = [math.log(after / before) for before, after in itertools.pairwise(rates)]
     if min(gaps) >= math.log(high / low) * CLOSEST_TICKS:
-        axes.set_xticks(rates, [f"{rate:g}" for rate in rates])
-        axes.set_xticks([], minor=True)
+        axes.set_xticks(rates, list(map(setting_text, rates)))
+    else:
+        axes.xaxis.set_major_locator(LogLocator(numticks=6))
+        axes.xaxis.set_major_formatter("{x:g}")
+    axes.set_xticks([], minor=True)
 
 
 def _target(axes: "Axes", comparison: Comparison) -> None:

@@ -99,8 +99,18 @@ class Arm:
     def label(self) -> str:
         """The text that tells this row from the others."""
         words = {"batch_size": "batch ", "learning_rate": "rate "}
-        parts = [f"{words.get(name, '')}{value}" for name, value in self.setting.items()]
+        parts = [
+            f"{words.get(name, '')}{setting_text(value)}" for name, value in self.setting.items()
+        ]
         return " ".join([*parts, self.framework])
+
+
+def setting_text(value: object) -> str:
+    """Return the text of a setting's value; of a number the shortest that is exact."""
+    if not isinstance(value, float):
+        return str(value)
+    short = f"{value:g}"
+    return short if float(short) == value else repr(value)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from algoperf.experiments.compare import agreement, measures
 from algoperf.experiments.compare.document import Comparison, Row, Spread
+from algoperf.experiments.compare.request import setting_text
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -172,7 +173,7 @@ def _table(
 
 
 def _named(row: Row, names: Sequence[str]) -> list[str]:
-    return [str(getattr(row.arm, name)) for name in names]
+    return [setting_text(getattr(row.arm, name)) for name in names]
 
 
 def _agreement(comparison: Comparison) -> "Table":
@@ -195,7 +196,7 @@ def _agreement(comparison: Comparison) -> "Table":
         )
         cells = ["-" if each is None else f"{each:.1e}" for each in differences]
         pair = " and ".join(measured.frameworks) + ("" if measured.same_rows else " (other data)")
-        table.add_row(*(str(getattr(arm, name)) for name in names), pair, *cells)
+        table.add_row(*(setting_text(getattr(arm, name)) for name in names), pair, *cells)
     return table
 
 

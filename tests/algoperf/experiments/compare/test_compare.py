@@ -300,7 +300,7 @@ def test_rows_of_submissions_and_rates(rated, tmp_path):
         *([name, rate] for name in ("adamw", "muon") for rate in (0.01, 0.1, 1.0))
     ]
     assert [row.reached for row in rated.rows] == [1, 3, 0, 3, 0, 0]
-    assert rated.missing == ["adamw rate 1.0 jax trial 3"]
+    assert rated.missing == ["adamw rate 1 jax trial 3"]
     columns, values = document.cells(rated)
     first = dict(zip(columns, values[0], strict=True))
     assert (first["submission"], first["learning_rate"], first["technique"]) == (
@@ -410,3 +410,26 @@ def test_looks_of_many_rows_differ(tmp_path, asked):
     found = document.make(asked(tmp_path, "--learning-rates", "1,0.1,0.01"))
     red_green_blue = [look["color"][:3].sum() for look in plots.looks(found)]
     assert red_green_blue == sorted(red_green_blue, reverse=True)
+
+
+def test_a_loss_that_explodes_leaves_the_others_in_sight(tmp_path, asked, ended):
+    ended(tmp_path, losses=[2.0, 1.0, 0.5, *[0.4] * 30])
+    ended(tmp_path, framework="pytorch", losses=(2.0, 1e30), status="diverged")
+    found = document.make(asked(tmp_path, "--frameworks", "jax,pytorch"))
+    with plots.style.context():
+        figure = plots.curves(found)
+    # Of the 35 losses 31 are at most 0.5, and 32 at most 1.
+    low, high = figure.axes[0].get_ylim()
+    assert low < 0.4
+    assert high == pytest.approx(1.3 * 0.5)
+
+
+def test_rates_that_are_close_or_far_apart_have_few_labels(tmp_path, asked):
+    for rates in ("1e-4,1e-3,1e-2,1e10", "1e-3,1.1e-3,1.2e-3,1.3e-3,1.4e-3,1e-2"):
+        found = document.make(asked(tmp_path, "--learning-rates", rates))
+        with plots.style.context():
+            figure = plots.learning_rates(found)
+            figure.canvas.draw()
+        labels = [each.get_text() for each in figure.axes[0].get_xticklabels()]
+        assert len(labels) <= 8
+        assert not any("$" in label for label in labels)

@@ -108,6 +108,13 @@ def test_a_learning_rate_is_the_point_of_every_trial(asked, tmp_path, monkeypatc
     assert space.names == ("learning_rate",)  # DEFAULTS fill in the rest
 
 
+def test_numbers_are_shown_short_but_whole():
+    values = (1.0, 1e10, 0.003, 1e-5, 0.1 + 0.2, 1234567.5, 32, "mine")
+    assert list(map(request.setting_text, values)) == [
+        *("1", "1e+10", "0.003", "1e-05", "0.30000000000000004", "1234567.5", "32", "mine")
+    ]
+
+
 def test_the_full_form_has_its_whole_point_at_another_rate(asked, tmp_path):
     path = tmp_path / "full.py"
     path.write_text(
