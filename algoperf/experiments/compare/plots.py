@@ -498,7 +498,8 @@ def _figure(comparison: Comparison, count: int, what: str) -> tuple["Figure", li
     figure = style.new_figure(width_in, PANEL_IN[1] * lines + 0.7)
     places = list(figure.subplots(lines, columns, squeeze=False).flatten())
     plan = comparison.plan
-    title = f"{plan.definition.name}, {plan.scale}, {plan.data}: {what}"
+    named = f", {plan.submissions[0]}" if len(plan.submissions) == 1 else ""
+    title = f"{plan.definition.name}, {plan.scale}, {plan.data}{named}: {what}"
     figure.suptitle(style.plain(title, 8.0, style.TITLE_POINTS), fontsize=style.TITLE_POINTS)
     return figure, places
 
