@@ -46,8 +46,16 @@ def seed(text: str) -> int:
 
 
 def words(text: str) -> list[str]:
-    """Return the words of a comma-separated list of at least one; empty ones are left out."""
-    named = [word.strip() for word in text.split(",") if word.strip()]
+    """Return the words of a comma-separated list; empty ones are left out."""
+    return [word.strip() for word in text.split(",") if word.strip()]
+
+
+def some_words(text: str) -> list[str]:
+    """Return the words of a comma-separated list, of which there is at least one.
+
+    It is for options that mean all where they are not given.
+    """
+    named = words(text)
     if not named:
         raise argparse.ArgumentTypeError(f"{text!r} names nothing; give some, with commas between")
     return named
@@ -61,7 +69,7 @@ def positives(text: str) -> list[int]:
 def numbers(text: str) -> list[float]:
     """Return the finite numbers of a comma-separated list."""
     try:
-        values = [float(word) for word in words(text)]
+        values = [float(word) for word in some_words(text)]
     except ValueError:
         values = [math.nan]
     if not all(map(math.isfinite, values)):

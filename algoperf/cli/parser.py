@@ -9,7 +9,16 @@ from algoperf import __version__
 from algoperf.cli import compare_arguments as compare_arguments
 from algoperf.cli import run_arguments
 from algoperf.cli import variants_arguments as variant_arguments
-from algoperf.cli.argument_types import Parser, add_rows, numbers, positive, rates, seed, words
+from algoperf.cli.argument_types import (
+    Parser,
+    add_rows,
+    numbers,
+    positive,
+    rates,
+    seed,
+    some_words,
+    words,
+)
 
 Command = Callable[[argparse.Namespace], int]
 EPILOG = (
@@ -236,12 +245,12 @@ def _add_campaign(commands: Any, function: Command) -> None:
     )
     add(
         "--submissions",
-        type=words,
+        type=some_words,
         default=[],
         help="Python files, their folders, or names from `algoperf submissions`, with commas "
         "(default: all of these names)",
     )
-    add("--frameworks", type=words, default=["jax", "pytorch"], help="default: jax,pytorch")
+    add("--frameworks", type=some_words, default=["jax", "pytorch"], help="default: jax,pytorch")
     add("--seeds", type=positive, default=3, help="runs of each, seeds from 0 (default: 3)")
     add(
         "--learning-rate-factors",

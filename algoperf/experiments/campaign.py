@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import reference_algorithms
+from algoperf.errors import UserError
 from algoperf.run_folder import run_log
 from algoperf.study import run_plan
 from algoperf.study.request import RunRequest
@@ -291,6 +292,8 @@ def entries(
         suite: The file of the suite that has the workloads, or None.
     """
     workloads, frameworks = list(dict.fromkeys(workloads)), list(dict.fromkeys(frameworks))
+    if not workloads:
+        raise UserError("--workload names nothing; give names with commas between")
     outlines = _outlines(submissions, frameworks)
     external = ruleset == "external"
     definitions = [catalogue.find(name, suite) for name in workloads]

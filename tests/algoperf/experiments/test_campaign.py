@@ -213,6 +213,7 @@ def test_all_reference_algorithms_are_ours_whatever_lies_here(mine):
         ("--submissions mine", "unknown submission 'mine'; did you mean the file mine.py?"),
         ("--submissions mine.py --frameworks jax", "does not serve jax; it serves: pytorch"),
         ("--submissions ,", "names nothing"),
+        ("--workload , --tuning-ruleset external", "--workload names nothing"),
         ("--submissions algorithms", "a folder without a submission.py"),
         ("--submissions mine.py --frameworks ,", "names nothing"),
         ("--submissions mine.py --learning-rate-factors 1,-1", "not numbers above 0"),
