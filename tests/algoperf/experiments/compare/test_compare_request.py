@@ -142,6 +142,27 @@ def test_runs_of_another_rate_are_not_taken(asked, tmp_path, ended):
     assert [run.has_ended(tmp_path) for run in asked(tmp_path, *words).runs] == [True, False]
 
 
+def torch_optimizer(params, hyperparameters):
+    import torch
+
+    return torch.optim.SGD(params.tensors(), lr=hyperparameters.learning_rate)
+
+
+def test_functions_and_modules_and_names_side_by_side_from_python(tmp_path):
+    from reference_algorithms import muon
+
+    mine = {"torch_optimizer": torch_optimizer, "DEFAULTS": {"learning_rate": 0.1}}
+    asked = {"may_run": False, "out": tmp_path, "learning_rates": [0.1, 1]}
+    given = {"one": mine, "two": mine, "muon": muon, "adamw": "adamw"}
+    frame = algoperf.compare("digits", submissions=given, **asked).frame()
+    assert frame["submission"].tolist() == [name for name in given for _ in range(2)]
+    assert frame["learning_rate"].tolist() == [0.1, 1.0] * 4
+    assert set(frame["framework"]) == {"pytorch"}
+    other = {**mine, "DEFAULTS": {"learning_rate": 0.2}}
+    with pytest.raises(UserError, match=r"two submissions are named notebook, .*; rename one"):
+        algoperf.compare("digits", submissions=[mine, other], **asked)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
