@@ -21,6 +21,7 @@ def here(tmp_path, monkeypatch):
     """The current folder, with a file in it; work that is begun fails the test."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").write_text("mine")
+    (tmp_path / "file").chmod(0o755)
     (tmp_path / "folder").mkdir()
 
     def begun(*_, **__):
@@ -58,6 +59,8 @@ def test_a_file_where_a_folder_is_needed(words, given, here, capsys):
     assert error.startswith("algoperf: ")
     assert "file" in error
     assert "another" in error or "there already" in error or "cannot be written" in error
+    if "--salt" not in words and words[0] != "run":
+        assert "a file, not a folder" in error
     assert (here / "file").read_text() == "mine"
     assert sorted(path.name for path in here.iterdir()) == ["file", "folder"]
 
