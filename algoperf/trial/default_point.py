@@ -72,10 +72,13 @@ def learning_rate(plan: TrialPlan) -> float:
     Raises:
         UserError: As for `default_point`, or there is no hyperparameter of that name.
     """
-    rate = default_point(plan).get(RATE)
+    point = default_point(plan)
+    rate = point.get(RATE)
     if not is_finite_number(rate):
         outline = loading.inspect(Path(plan.submission))
         where = "DEFAULTS or search space" if outline.is_full_form else "DEFAULTS"
+        if RATE in point:
+            raise UserError(f"submission {outline.name}: its {RATE} is {rate!r}, not a number")
         raise UserError(
             f"submission {outline.name} has no {RATE} in its {where}, so it cannot be run at "
             f"other rates ({outline.path})"

@@ -405,7 +405,7 @@ def _run(
         experiment += f"-batch-{arm.batch_size}"
     space = None
     if arm.learning_rate is not None:
-        rate = repr(arm.learning_rate).replace("+", "")
+        rate = setting_text(arm.learning_rate).replace("+", "")
         experiment += f"-rate-{rate}"
         space = default_point.at_learning_rate(plan.trial, arm.learning_rate)
     if experiment != plan.trial.experiment:

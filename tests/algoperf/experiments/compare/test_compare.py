@@ -278,7 +278,7 @@ def rated(tmp_path, asked, ended):
             tmp_path,
             submission=submission,
             trial=trial,
-            experiment=f"mini-builtin-rate-{rate}",
+            experiment=f"mini-builtin-rate-{rate:g}",
             values=values,
             status=status,
             later_s=float(trial),

@@ -108,6 +108,24 @@ def test_a_learning_rate_is_the_point_of_every_trial(asked, tmp_path, monkeypatc
     assert space.names == ("learning_rate",)  # DEFAULTS fill in the rest
 
 
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("DEFAULTS = {'learning_rate': '1e-3'}", r"its learning_rate is '1e-3', not a number"),
+        ("DEFAULTS = {'rate': 1}", r"mine has no learning_rate in its DEFAULTS, so it cannot"),
+        ("DEFAULTS = {}\n1 / 0", r"mine\.py:3: ZeroDivisionError: division by zero"),
+        ("DEFAULTS = {}\nraise SystemExit(3)", r"ran its file ended with code 3"),
+        ("DEFAULTS = {}\nprint('{\"point\": 1}')", r"mine has no learning_rate in its DEF"),
+    ],
+)
+def test_submissions_whose_rate_is_not_known(asked, tmp_path, source, message):
+    path = tmp_path / "mine.py"
+    path.write_text(f"def torch_optimizer(params): ...\n{source}\n")
+    with pytest.raises(UserError, match=message) as raised:
+        asked(tmp_path, "--submission", str(path), "--learning-rates", "1,2")
+    assert "\n" not in str(raised.value)
+
+
 def test_numbers_are_shown_short_but_whole():
     values = (1.0, 1e10, 0.003, 1e-5, 0.1 + 0.2, 1234567.5, 32, "mine")
     assert list(map(request.setting_text, values)) == [
