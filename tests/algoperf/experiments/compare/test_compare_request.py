@@ -114,7 +114,7 @@ def test_a_learning_rate_is_the_point_of_every_trial(asked, tmp_path, monkeypatc
         ("DEFAULTS = {'learning_rate': '1e-3'}", r"its learning_rate is '1e-3', not a number"),
         ("DEFAULTS = {'rate': 1}", r"mine has no learning_rate in its DEFAULTS, so it cannot"),
         ("DEFAULTS = {}\n1 / 0", r"mine\.py:3: ZeroDivisionError: division by zero"),
-        ("DEFAULTS = {}\nraise SystemExit(3)", r"ran its file ended with code 3"),
+        ("DEFAULTS = {}\nimport os; os._exit(3)", r"ran its file ended with code 3"),
         ("DEFAULTS = {}\nprint('{\"point\": 1}')", r"mine has no learning_rate in its DEF"),
     ],
 )
