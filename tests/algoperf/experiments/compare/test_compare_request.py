@@ -167,11 +167,11 @@ def torch_optimizer(params, hyperparameters):
 
 
 def test_functions_and_modules_and_names_side_by_side_from_python(tmp_path):
-    from reference_algorithms import muon
+    from reference_algorithms import lion
 
     mine = {"torch_optimizer": torch_optimizer, "DEFAULTS": {"learning_rate": 0.1}}
     asked = {"may_run": False, "out": tmp_path, "learning_rates": [0.1, 1]}
-    given = {"one": mine, "two": mine, "muon": muon, "adamw": "adamw"}
+    given = {"one": mine, "two": mine, "lion": lion, "adamw": "adamw"}
     frame = algoperf.compare("digits", submissions=given, **asked).frame()
     assert frame["submission"].tolist() == [name for name in given for _ in range(2)]
     assert frame["learning_rate"].tolist() == [0.1, 1.0] * 4
