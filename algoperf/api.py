@@ -29,7 +29,7 @@ from algoperf.experiments.compare import document
 from algoperf.experiments.compare import plots as compare_plots
 from algoperf.experiments.compare import request as compare_request
 from algoperf.machine.supervision import InterruptedRunError
-from algoperf.run_folder import run_log
+from algoperf.run_folder import run_log, writing
 from algoperf.study import outcome, run_plan
 from algoperf.study.executors import local
 from algoperf.study.progress import Progress, printer
@@ -170,8 +170,9 @@ class CompareResult:
     def plot(self, folder: str | Path) -> list[Path]:
         """Write the plots of `algoperf compare` into a folder and return their files."""
         folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        return compare_plots.write(self.comparison, folder)
+        writing.make_folder("folder", folder)
+        with writing.asked("folder", folder):
+            return compare_plots.write(self.comparison, folder)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -235,7 +236,8 @@ def run(
         name: The submission's name in run folders and tables; None for its file's, or 'notebook'
             where functions are given.
         show: Whether notes, progress and what came of each trial go to standard error.
-        observe: Called with (trial plan, event) as `study.run` says.
+        observe: Called with the plan of a trial and an event: a dict whose "event" is skip, note,
+            start, progress, evaluation or result.
         **options: The other fields of `RunRequest`, which are the options of the command; of
             `framework` there may be several.
 
@@ -352,6 +354,7 @@ def compare(
     workload: str,
     submission: Given = "nadamw",
     *,
+    submissions: Sequence[Given] | Mapping[str, Given] | None = None,
     may_run: bool = True,
     show: bool = False,
     name: str = "notebook",
@@ -362,12 +365,14 @@ def compare(
     Args:
         workload: A name from `algoperf workloads`.
         submission: As of `run`.
+        submissions: Several in place of it, each as of `run`; of a mapping the keys name those
+            that are given as functions.
         may_run: Whether runs are started; without, what has ended is read.
         show: Whether each run that ends is told on standard error.
         name: The submission's name where functions are given.
         **options: The fields of `compare_request.CompareRequest` (techniques, frameworks,
-            batch_sizes, trials, max_steps, eval_every_steps, target, workers, threads, out), and
-            those of `RunRequest` that all runs share.
+            batch_sizes, learning_rates, trials, max_steps, eval_every_steps, target, workers,
+            threads, out), and those of `RunRequest` that all runs share.
 
     Raises:
         UserError: It cannot be compared.
@@ -376,10 +381,13 @@ def compare(
     options = _paths(options)
     own = {field.name for field in dataclasses.fields(compare_request.CompareRequest)}
     out = options.get("out") or Path("compare") / Path(workload).name
-    path = path_of(submission, out / "submissions", name)
+    folder = out / "submissions"
+    paths = None if submissions is None else _named_paths(submissions, folder, name)
+    path = path_of(submission, folder, name) if not paths else paths[0]
     shared = {key: value for key, value in options.items() if key not in own}
     request = compare_request.CompareRequest(
         run=_request(RunRequest, workload=workload, submission=path, **shared),
+        submissions=paths,
         may_run=may_run,
         **{key: value for key, value in options.items() if key in own},
     )
@@ -387,10 +395,22 @@ def compare(
     failed = 0
     note = functools.partial(_print, show)
     if may_run:
+        writing.make_folder("out", plan.out)
         with _interruptible():
             failed = local.run(plan.runs, plan.out, request.workers, note, plan.threads)
     comparison = document.make(plan)
     return CompareResult(comparison, tuple(comparison.notes), failed)
+
+
+def _named_paths(
+    submissions: Sequence[Given] | Mapping[str, Given], folder: Path, name: str
+) -> list[str]:
+    """Return the paths or names of several submissions."""
+    if isinstance(submissions, Mapping):
+        return [path_of(given, folder, key) for key, given in submissions.items()]
+    if isinstance(submissions, str) or not isinstance(submissions, Sequence):
+        raise UserError(f"submissions is {submissions!r}, expected a list or a mapping")
+    return [path_of(given, folder, name) for given in submissions]
 
 
 def score(*paths: str | Path, **options: Any) -> ScoreResult:

@@ -5,6 +5,7 @@ The functions here are argparse's types: each converts the text of an argument, 
 """
 
 import argparse
+import math
 from pathlib import Path
 from typing import NoReturn
 
@@ -47,7 +48,18 @@ def seed(text: str) -> int:
 
 def words(text: str) -> list[str]:
     """Return the words of a comma-separated list; empty ones are left out."""
-    return [word for word in text.split(",") if word]
+    return [word.strip() for word in text.split(",") if word.strip()]
+
+
+def some_words(text: str) -> list[str]:
+    """Return the words of a comma-separated list, of which there is at least one.
+
+    It is for options that mean all where they are not given.
+    """
+    named = words(text)
+    if not named:
+        raise argparse.ArgumentTypeError(f"{text!r} names nothing; give some, with commas between")
+    return named
 
 
 def words_or_path(text: str) -> list[str]:
@@ -61,11 +73,22 @@ def positives(text: str) -> list[int]:
 
 
 def numbers(text: str) -> list[float]:
-    """Return the numbers of a comma-separated list."""
+    """Return the finite numbers of a comma-separated list."""
     try:
-        return [float(word) for word in words(text)]
+        values = [float(word) for word in some_words(text)]
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not numbers with commas between") from None
+        values = [math.nan]
+    if not all(map(math.isfinite, values)):
+        raise argparse.ArgumentTypeError(f"{text!r} is not numbers with commas between")
+    return values
+
+
+def rates(text: str) -> list[float]:
+    """Return the numbers of a comma-separated list, each above 0."""
+    values = numbers(text)
+    if min(values) <= 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not numbers above 0 with commas between")
+    return values
 
 
 def add_rows(command: argparse.ArgumentParser) -> None:

@@ -90,9 +90,9 @@ def _carry_out(parsed: argparse.Namespace) -> int:
 
 def campaign_command(arguments: argparse.Namespace) -> int:
     """Run what is missing of a campaign, and print how many runs reached each target."""
-    import reference_algorithms
     from algoperf import backends
     from algoperf.experiments import campaign
+    from algoperf.run_folder import writing
     from algoperf.study.executors import local
     from algoperf.workload import catalogue
 
@@ -101,10 +101,10 @@ def campaign_command(arguments: argparse.Namespace) -> int:
     if arguments.tuning_ruleset is not None:
         return _leaderboard(arguments)
     definition = catalogue.find(arguments.workload, arguments.suite)
-    scale = definition.scales["mini"]
+    scale = definition.scales[choose(f"scale of {definition.name}", "mini", [*definition.scales])]
     todo = campaign.jobs(
         definition.name,
-        arguments.submissions or reference_algorithms.names(),
+        arguments.submissions,
         arguments.frameworks,
         arguments.seeds,
         arguments.learning_rate_factors,
@@ -114,9 +114,11 @@ def campaign_command(arguments: argparse.Namespace) -> int:
         arguments.suite,
         definition.reference,
     )
+    writing.make_folder("--out", arguments.out)
     failed = local.run(todo, arguments.out, arguments.workers, lambda text: print(text, flush=True))
     rows = campaign.curves(todo, arguments.out)
-    campaign.write_curves(rows, arguments.out / "curves.csv")
+    with writing.asked("--out", arguments.out):
+        campaign.write_curves(rows, arguments.out / "curves.csv")
     targets = arguments.targets or [target.validation for target in scale.targets.values()]
     print("\n".join(campaign.table(rows, targets, definition.higher_is_better)))
     return TRIAL_FAILED if failed else DONE
@@ -124,11 +126,13 @@ def campaign_command(arguments: argparse.Namespace) -> int:
 
 def _leaderboard(arguments: argparse.Namespace) -> int:
     """Run what is missing of a leaderboard's studies."""
+    from algoperf.cli.argument_types import words
     from algoperf.experiments import campaign
+    from algoperf.run_folder import writing
     from algoperf.study.executors import local
 
     todo = campaign.entries(
-        arguments.workload.split(","),
+        words(arguments.workload),
         arguments.submissions,
         arguments.frameworks,
         arguments.tuning_ruleset,
@@ -136,9 +140,10 @@ def _leaderboard(arguments: argparse.Namespace) -> int:
         arguments.seeds,
         arguments.suite,
     )
+    writing.make_folder("--out", arguments.out)
     failed = local.run(todo, arguments.out, arguments.workers, lambda text: print(text, flush=True))
-    words = ["algoperf", "score", str(arguments.out), *campaign.suite_words(arguments.suite)]
-    print(f"{len(todo)} studies in {arguments.out}; score them with: {shlex.join(words)}")
+    command = ["algoperf", "score", str(arguments.out), *campaign.suite_words(arguments.suite)]
+    print(f"{len(todo)} studies in {arguments.out}; score them with: {shlex.join(command)}")
     return TRIAL_FAILED if failed else DONE
 
 
@@ -169,8 +174,11 @@ def score_command(arguments: argparse.Namespace) -> int:
     """Score the runs below the given folders."""
     from rich.console import Console
 
+    from algoperf.run_folder import writing
     from scoring import report
 
+    if arguments.out is not None:
+        writing.check_folder("--out", arguments.out)
     options = report.Options(
         out=arguments.out,
         as_json=arguments.json,
@@ -207,6 +215,7 @@ def _data(arguments: argparse.Namespace, action: Sequence[str], definition: Any)
     from algoperf.data import select
     from algoperf.data.formats import sources
     from algoperf.data.report import export
+    from algoperf.run_folder import writing
 
     scale_name = choose(f"scale of {definition.name}", arguments.scale, list(definition.scales))
     scale = definition.scales[scale_name]
@@ -223,8 +232,10 @@ def _data(arguments: argparse.Namespace, action: Sequence[str], definition: Any)
     if arguments.json:
         raise UserError("--json is for facts; data export takes --format jsonl")
     form = arguments.format or "jsonl"
-    for path in export.write(definition, scale, source, form, arguments.out):
-        print(path)
+    writing.check_folder("--out", arguments.out)
+    with writing.asked("--out", arguments.out):
+        paths = export.write(definition, scale, source, form, arguments.out)
+    print(*paths, sep="\n")
     return DONE
 
 
@@ -239,12 +250,16 @@ def _print_facts(
     from rich.console import Console
 
     from algoperf.data.report import facts, facts_plot, facts_table
+    from algoperf.run_folder import writing
 
+    if arguments.out is not None:
+        writing.check_folder("--out", arguments.out)
     report, rows = facts.report(definition, scale_name, scale, kind, source)
     if arguments.out is not None:
-        arguments.out.mkdir(parents=True, exist_ok=True)
-        facts_plot.plot(report, rows, arguments.out / "lengths.png")
-        (arguments.out / "facts.json").write_text(json.dumps(report, indent=2) + "\n", "utf-8")
+        with writing.asked("--out", arguments.out):
+            arguments.out.mkdir(parents=True, exist_ok=True)
+            facts_plot.plot(report, rows, arguments.out / "lengths.png")
+            (arguments.out / "facts.json").write_text(json.dumps(report, indent=2) + "\n", "utf-8")
     if arguments.json:
         print(json.dumps(report, indent=2))
         return DONE

@@ -3,13 +3,29 @@
 import argparse
 from pathlib import Path
 
-from algoperf.cli.argument_types import add_rows, positive, positives, seed, words
+from algoperf.cli.argument_types import add_rows, positive, positives, rates, seed, words
+
+SUBMISSION = "nadamw"  # where none is given
 
 
 def declare(parser: argparse.ArgumentParser) -> None:
     """Add the arguments to the subcommand's parser."""
     add = parser.add_argument
     add("workload", metavar="WORKLOAD", help="a name from `algoperf workloads`, or a folder")
+    add(
+        "--submissions",
+        type=words,
+        metavar="NAMES",
+        help="Python files, their folders, or names from `algoperf submissions`, with commas, as "
+        "mine.py,adamw,muon; all in one framework that they share, unless --frameworks says which",
+    )
+    add(
+        "--learning-rates",
+        type=rates,
+        metavar="RATES",
+        help="values of the hyperparameter learning_rate, with commas, as 1e-3,3e-3,1e-2, for "
+        "--submission or each of --submissions",
+    )
     add(
         "--techniques",
         type=words,
@@ -28,7 +44,8 @@ def declare(parser: argparse.ArgumentParser) -> None:
         "--batch-sizes",
         type=positives,
         metavar="SIZES",
-        help="rows a step, with commas; not together with --techniques",
+        help="rows a step, with commas; of --techniques, --batch-sizes and --submissions with "
+        "--learning-rates only one may be given, and --frameworks with any",
     )
     add_rows(parser)
     add(
@@ -38,8 +55,8 @@ def declare(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--submission",
-        default="nadamw",
-        help="a Python file, or a name from `algoperf submissions` (default: %(default)s)",
+        help="a Python file, its folder, or a name from `algoperf submissions` (default: "
+        f"{SUBMISSION})",
     )
     add("--seed", type=seed, default=0, help="seed of everything, as of `algoperf run`")
     add(

@@ -1,20 +1,20 @@
 """`algoperf compare`: start the missing runs, read the ended ones, and show and write them."""
 
 import argparse
-import contextlib
 import dataclasses
 import json
 import shlex
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from algoperf.cli import run_arguments, summary
 from algoperf.cli.argument_types import Parser
+from algoperf.cli.compare_arguments import SUBMISSION
 from algoperf.errors import UserError
 from algoperf.experiments.compare import document, plots, request, tables
 from algoperf.experiments.compare.document import Comparison
-from algoperf.run_folder import run_log
+from algoperf.run_folder import run_log, writing
 from algoperf.study.executors import local
 
 if TYPE_CHECKING:
@@ -55,13 +55,12 @@ def run(
         for line in _listed(asked):
             console.print(line, soft_wrap=True)
         return DONE
-    with _writing(asked.out):
-        asked.out.mkdir(parents=True, exist_ok=True)
+    writing.make_folder("--out", asked.out)
     failed = 0
     if not arguments.no_run:
         failed = local.run(asked.runs, asked.out, arguments.workers, note, asked.threads)
     comparison = document.make(asked)
-    with _writing(asked.out):
+    with writing.asked("--out", asked.out):
         written = _write(comparison, command)
     if arguments.json:
         console.print(json.dumps(_plain(comparison, command), indent=2), soft_wrap=True)
@@ -77,7 +76,10 @@ def make_request(arguments: argparse.Namespace) -> request.CompareRequest:
     Raises:
         UserError: `--run-options` contains a mistake.
     """
-    words = ["--workload", arguments.workload, "--submission", arguments.submission]
+    if arguments.submission is not None and arguments.submissions is not None:
+        raise UserError("--submission with --submissions: give one of them")
+    submission = arguments.submission or SUBMISSION
+    words = ["--workload", arguments.workload, "--submission", submission]
     parser = Parser(prog="algoperf run")
     run_arguments.declare(parser)
     own = run_arguments.request(parser.parse_args([*words, *_run_options(arguments.run_options)]))
@@ -90,6 +92,8 @@ def make_request(arguments: argparse.Namespace) -> request.CompareRequest:
             pretrained=arguments.pretrained,
             skip_bad_rows=arguments.skip_bad_rows,
         ),
+        submissions=arguments.submissions,
+        learning_rates=arguments.learning_rates,
         techniques=arguments.techniques,
         frameworks=arguments.frameworks,
         batch_sizes=arguments.batch_sizes,
@@ -122,18 +126,9 @@ def _listed(asked: request.ComparePlan) -> list[str]:
     lines = []
     for each in asked.runs:
         state = "done  " if each.has_ended(asked.out) else "to run"
-        lines.append(f"{state} {shlex.join(['algoperf', *each.command(asked.out)])}")
+        lines.append(f"{state} {shlex.join(['algoperf', *each.words])}")
     to_run = sum(line.startswith("to run") for line in lines)
     return [*lines, f"{len(lines)} runs, {to_run} to run, {asked.threads} threads each"]
-
-
-@contextlib.contextmanager
-def _writing(out: Path) -> Iterator[None]:
-    """Turn an OSError in the block into a UserError, since the user can choose another folder."""
-    try:
-        yield
-    except OSError as error:
-        raise UserError(f"--out {out}: {error.strerror}; give another folder") from error
 
 
 def _plain(comparison: Comparison, command: str) -> object:

@@ -9,7 +9,16 @@ from algoperf import __version__
 from algoperf.cli import compare_arguments as compare_arguments
 from algoperf.cli import run_arguments
 from algoperf.cli import variants_arguments as variant_arguments
-from algoperf.cli.argument_types import Parser, add_rows, numbers, positive, seed, words
+from algoperf.cli.argument_types import (
+    Parser,
+    add_rows,
+    numbers,
+    positive,
+    rates,
+    seed,
+    some_words,
+    words,
+)
 from algoperf.study.request import DEFAULT_OUT
 
 Command = Callable[[argparse.Namespace], int]
@@ -52,8 +61,8 @@ def parser(functions: Mapping[str, Command]) -> argparse.ArgumentParser:
         commands,
         "compare",
         functions["compare"],
-        "fine-tuning techniques, frameworks or batch sizes side by side: quality, time to target "
-        "and cost in one table and two plots (docs/compare.md)",
+        "submissions, learning rates, fine-tuning techniques, frameworks or batch sizes side by "
+        "side: quality, time to target and cost in one table, and plots (docs/compare.md)",
     )
     compare_arguments.declare(compare)
     return root
@@ -283,15 +292,16 @@ def _add_campaign(commands: Any, function: Command) -> None:
     )
     add(
         "--submissions",
-        type=words,
+        type=some_words,
         default=[],
-        help="reference algorithms, with commas (default: all)",
+        help="Python files, their folders, or names from `algoperf submissions`, with commas "
+        "(default: all of these names)",
     )
-    add("--frameworks", type=words, default=["jax", "pytorch"], help="default: jax,pytorch")
+    add("--frameworks", type=some_words, default=["jax", "pytorch"], help="default: jax,pytorch")
     add("--seeds", type=positive, default=3, help="runs of each, seeds from 0 (default: 3)")
     add(
         "--learning-rate-factors",
-        type=numbers,
+        type=rates,
         default=[1.0],
         help="multiples of the default rate (default: 1)",
     )

@@ -5,7 +5,7 @@ import string
 from collections.abc import Callable
 from pathlib import Path
 
-from algoperf.cli.argument_types import positive, seed, words
+from algoperf.cli.argument_types import positive, seed, some_words
 
 ACTIONS = ("axes", "sample", "seal", "verify")
 
@@ -59,7 +59,7 @@ def declare(parser: argparse.ArgumentParser) -> None:
     )
     add("--seed", type=seed, required=True, help="the same seed gives the same draws everywhere")
     add("--per-workload", type=positive, required=True, help="variants of each workload")
-    add("--workloads", type=words, metavar="NAMES", help="with commas (default: all)")
+    add("--workloads", type=some_words, metavar="NAMES", help="with commas (default: all)")
     add(
         "--axes",
         type=span,

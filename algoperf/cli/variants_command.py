@@ -6,7 +6,7 @@ from pathlib import Path
 
 from algoperf.errors import UserError
 from algoperf.experiments.held_out import sample, seal
-from algoperf.run_folder import run_log
+from algoperf.run_folder import run_log, writing
 from algoperf.workload import axes, catalogue, registry
 
 Say = Callable[[str], None]
@@ -67,11 +67,13 @@ def _sample(arguments: argparse.Namespace, say: Say) -> None:
             say(line)
         return
     for option, path in (("--out", arguments.out), ("--curves", arguments.curves)):
-        if path is not None and not path.resolve().parent.is_dir():
-            raise UserError(f"{option} {path}: there is no folder {path.parent}")
+        if path is not None:
+            writing.check_file(option, path)
     sampler = sample.Sampler(request, arguments.runs, arguments.workers, say, arguments.curves)
+    writing.make_folder("--runs", arguments.runs)
     document = sampler.suite()
-    run_log.write_json(arguments.out, document)
+    with writing.asked("--out", arguments.out):
+        run_log.write_json(arguments.out, document)
     for line in sample.table(document):
         say(line)
     say(f"written: {arguments.out}; run it with: algoperf run --suite {arguments.out} ...")

@@ -7,7 +7,6 @@ so their figures do not depend on the machine. Runs for a leaderboard are scored
 
 import csv
 import dataclasses
-import importlib
 import itertools
 import json
 from collections.abc import Sequence
@@ -17,9 +16,12 @@ from typing import Any
 import reference_algorithms
 from algoperf.errors import UserError
 from algoperf.run_folder import run_log
+from algoperf.study import run_plan
 from algoperf.study.request import RunRequest
 from algoperf.study.study import lasting_result
 from algoperf.submission import loading
+from algoperf.submission.loading import Outline
+from algoperf.trial import default_point
 from algoperf.workload import WorkloadDefinition, catalogue
 
 COLUMNS = (
@@ -36,11 +38,11 @@ COLUMNS = (
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """One run for a target: a reference algorithm at its defaults, with another learning rate.
+    """One run for a target: a submission at its defaults, with another learning rate.
 
     Attributes:
         workload: The workload.
-        submission: The name of the reference algorithm.
+        submission: The name of the submission, as in the run folder.
         framework: The framework.
         seed: The seed of the run.
         factor: The factor by which the default learning rate is multiplied.
@@ -60,6 +62,7 @@ class Job:
     until: str = "end"
     suite: str | None = None
     reference: str | None = None  # what finds the workload, where that is not its name
+    source: str | None = None  # what finds the submission, where that is not its name
 
     @property
     def experiment(self) -> str:
@@ -74,7 +77,7 @@ class Job:
         """
         request = RunRequest(
             workload=self.reference or self.workload,
-            submission=self.submission,
+            submission=self.source or self.submission,
             framework=self.framework,
             seed=self.seed,
             until=self.until,
@@ -82,21 +85,20 @@ class Job:
             eval_every_steps=self.eval_every_steps,
             experiment=self.experiment,
             out=out,
-            search_space=None if self.factor == 1 else str(self._write_point(out)),
             suite=self.suite,
         )
+        if self.factor != 1:
+            path = str(self._write_point(request))
+            request = dataclasses.replace(request, search_space=path)
         return ["run", *request.words()]
 
-    def _write_point(self, out: Path) -> Path:
-        module = importlib.import_module(f"reference_algorithms.{self.submission}")
-        point = dict(module.DEFAULTS or {})
-        if "learning_rate" not in point:
-            raise UserError(
-                f"{self.submission} has no learning_rate in DEFAULTS that "
-                "--learning-rate-factors could multiply"
-            )
-        point["learning_rate"] *= self.factor
-        path = out / f"{self.submission}-rate-{self.factor:g}.json"
+    def _write_point(self, request: RunRequest) -> Path:
+        plan = run_plan.make(request)
+        rate = self.factor * default_point.learning_rate(plan.trial)
+        point = {**default_point.default_point(plan.trial), default_point.RATE: rate}
+        # A point in the full form may be drawn, which depends on the seed.
+        end = f"-seed-{self.seed}" if plan.outline.is_full_form else ""
+        path = request.out / f"{self.submission}-rate-{self.factor:g}{end}.json"
         run_log.write_json(path, [point])
         return path
 
@@ -119,11 +121,11 @@ class Job:
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """One study of a leaderboard: a reference algorithm on a workload under a tuning ruleset.
+    """One study of a leaderboard: a submission on a workload under a tuning ruleset.
 
     Attributes:
         workload: The workload.
-        submission: The name of the reference algorithm.
+        submission: The name of the submission, as in the run folder.
         framework: The framework.
         ruleset: 'external' or 'self'.
         trials: The number of trials of the study.
@@ -143,6 +145,7 @@ class Entry:
     suite: str | None = None
     target: float | None = None
     reference: str | None = None  # what finds the workload, where that is not its name
+    source: str | None = None  # what finds the submission, where that is not its name
 
     @property
     def experiment(self) -> str:
@@ -153,7 +156,7 @@ class Entry:
         """Return the arguments of `algoperf`, of which 'run' is the first."""
         request = RunRequest(
             workload=self.reference or self.workload,
-            submission=self.submission,
+            submission=self.source or self.submission,
             framework=self.framework,
             tuning_ruleset=self.ruleset,
             trials=self.trials,
@@ -216,17 +219,54 @@ def jobs(
 ) -> list[Job]:
     """Return a job for each combination, seed by seed.
 
-    In this order each combination has some results if the campaign ends early.
+    In this order each combination has some results if the campaign ends early. A submission has no
+    jobs in a framework that it does not support.
+
+    Args:
+        workload: The name of the workload.
+        submissions: Files, folders or names of submissions; if empty, all reference algorithms.
+        frameworks: The frameworks.
+        seeds: The number of seeds, from 0.
+        factors: The factors of the default learning rate.
+        steps: The length of each run in steps.
+        eval_every_steps: The steps between evaluations.
+        until: Where the runs stop.
+        suite: The file of the suite that has the workload, or None.
+        reference: What finds the workload, where that is not its name.
+
+    Raises:
+        UserError: One of the submissions is not found, or supports none of the frameworks.
     """
+    frameworks = list(dict.fromkeys(frameworks))
+    outlines = _outlines(submissions, frameworks)
     return [
         Job(
-            *(workload, name, framework, seed, factor, steps, eval_every_steps, until, suite),
-            reference,
+            *(workload, outline.name, framework, seed, factor, steps, eval_every_steps),
+            *(until, suite, reference, source_of(outline)),
         )
-        for seed, factor, name, framework in itertools.product(
-            range(seeds), factors, submissions, frameworks
+        for seed, factor, outline, framework in itertools.product(
+            range(seeds), dict.fromkeys(factors), outlines, frameworks
         )
+        if framework in outline.frameworks
     ]
+
+
+def _outlines(submissions: Sequence[str], frameworks: Sequence[str]) -> list[Outline]:
+    """Return the outlines of submissions; if none is named, of all reference algorithms."""
+    if not submissions:
+        names = reference_algorithms.names()
+        return [loading.inspect(reference_algorithms.path(name)) for name in names]
+    outlines = loading.inspect_all("--submissions", submissions)
+    for outline in outlines:
+        if not set(frameworks) & set(outline.frameworks):
+            loading.choose_framework(outline, frameworks[0])  # raises the message for it
+    return outlines
+
+
+def source_of(outline: Outline) -> str | None:
+    """Return what finds a submission, where that is not its name."""
+    reference = loading.reference(outline)
+    return None if reference == outline.name else reference
 
 
 def entries(
@@ -244,18 +284,19 @@ def entries(
 
     Args:
         workloads: The names of the workloads, or the paths of their folders.
-        submissions: The names of reference algorithms. If empty, all that the ruleset is meant for:
-            those with a search space, or under self-tuning those without.
+        submissions: Files, folders or names of submissions. If empty, all reference algorithms
+            that the ruleset is meant for: those with a search space, or under self-tuning those
+            without.
         frameworks: The frameworks; a submission that does not support one has no entry there.
         ruleset: 'external' or 'self'.
         trials: The number of trials of a study, under the external ruleset.
         studies: The number of studies.
         suite: The file of the suite that has the workloads, or None.
     """
-    outlines = [
-        loading.inspect(reference_algorithms.path(name))
-        for name in submissions or reference_algorithms.names()
-    ]
+    workloads, frameworks = list(dict.fromkeys(workloads)), list(dict.fromkeys(frameworks))
+    if not workloads:
+        raise UserError("--workload names nothing; give names with commas between")
+    outlines = _outlines(submissions, frameworks)
     external = ruleset == "external"
     definitions = [catalogue.find(name, suite) for name in workloads]
     return [
@@ -269,6 +310,7 @@ def entries(
             suite=suite,
             target=_target(definition),
             reference=definition.reference,
+            source=source_of(outline),
         )
         for study, definition, framework in itertools.product(
             range(studies), definitions, frameworks

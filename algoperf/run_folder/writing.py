@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
+from algoperf.errors import UserError
 from algoperf.run_folder import crash_points
 
 UNWRITABLE = 74  # The exit code of a process whose run folder cannot be written.
@@ -29,6 +30,72 @@ def into(folder: Path) -> Iterator[None]:
             f"{folder} cannot be written ({error.strerror or error}); what was written before is "
             "intact, and the same command goes on with it"
         ) from error
+
+
+def check_folder(option: str, folder: Path) -> None:
+    """Check, before any work is done for it, that a folder can be written or made.
+
+    Nothing is made yet.
+
+    Args:
+        option: The option that names the folder, for the message.
+        folder: The folder.
+
+    Raises:
+        UserError: It is a file, lies below one, or may not be written.
+    """
+    _check_parent(option, folder, folder, "folder")
+
+
+def make_folder(option: str, folder: Path) -> None:
+    """Make a folder, if it is not there, that can be written.
+
+    Raises:
+        UserError: As for `check_folder`.
+    """
+    check_folder(option, folder)
+    with asked(option, folder):
+        folder.mkdir(parents=True, exist_ok=True)
+
+
+def check_file(option: str, file: Path) -> None:
+    """Check, before any work is done for it, that a file can be written into a folder.
+
+    Args:
+        option: The option that names the file, for the message.
+        file: The file, which may be there already.
+
+    Raises:
+        UserError: It is a folder, its folder is missing, or may not be written.
+    """
+    if os.path.isdir(file):  # noqa: PTH112 - unlike Path's, it raises for no name at all
+        raise UserError(f"{option} {file}: a folder; give a file")
+    _check_parent(option, file, file.parent, "file")
+    if not file.parent.is_dir():
+        raise UserError(f"{option} {file}: there is no folder {file.parent}")
+    if file.exists() and not os.access(file, os.W_OK):
+        raise UserError(f"{option} {file}: it may not be written; give another file")
+
+
+def _check_parent(option: str, given: Path, folder: Path, wanted: str) -> None:
+    nearest = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
+    if not nearest.is_dir():
+        which = "a file" if nearest == given else f"{nearest} is a file"
+        which += ", not a folder"
+        raise UserError(f"{option} {given}: {which}; give another {wanted}")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise UserError(f"{option} {given}: {nearest} may not be written; give another {wanted}")
+
+
+@contextlib.contextmanager
+def asked(option: str, path: Path) -> Iterator[None]:
+    """Turn an OSError in the block into a UserError, since the user can choose another path."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or error
+        where = "" if error.filename in (None, str(path)) else f" ({error.filename})"
+        raise UserError(f"{option} {path}: {reason}{where}; give another") from error
 
 
 def append_rows(

@@ -178,12 +178,14 @@ def _text(name: str, value: Any) -> None:
         raise UserError(f"{name} is {value!r}, expected a text")
 
 
-def _whole(least: int) -> Callable[[str, Any], None]:
-    def check(name: str, value: Any) -> None:
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise UserError(f"{name} is {value!r}, expected a whole number of at least {least}")
+def check_whole(name: str, value: Any, least: int = 1) -> None:
+    """Raise UserError unless a value is a whole number of at least `least`."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise UserError(f"{name} is {value!r}, expected a whole number of at least {least}")
 
-    return check
+
+def _whole(least: int) -> Callable[[str, Any], None]:
+    return lambda name, value: check_whole(name, value, least)
 
 
 def _seconds(name: str, value: Any) -> None:

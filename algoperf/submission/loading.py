@@ -10,7 +10,7 @@ import importlib.machinery
 import importlib.util
 import inspect as introspection
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -168,6 +168,45 @@ def locate(given: str) -> tuple[Path, str]:
     return reference_algorithms.path(bare), f"reference algorithm {bare}"
 
 
+def inspect_all(option: str, given: Sequence[str]) -> list[Outline]:
+    """Return the outlines of several submissions, whose runs lie in folders of their names.
+
+    Args:
+        option: The option that names the submissions, for the message.
+        given: What `locate` takes, for each.
+
+    Raises:
+        UserError: There is none, one is not found or not whole, or two have the same name.
+    """
+    if not given:
+        raise UserError(f"{option} names nothing; give names, files or folders")
+    by_name: dict[str, Outline] = {}
+    for text in given:
+        outline = inspect(locate(text)[0])
+        other = by_name.setdefault(outline.name, outline)
+        if other.path == outline.path and other is not outline:
+            raise UserError(f"{option}: {outline.name} is named twice ({outline.path})")
+        if other is not outline:
+            raise UserError(
+                f"{option}: two submissions are named {outline.name}, {other.path} and "
+                f"{outline.path}; rename one"
+            )
+    return list(by_name.values())
+
+
+def reference(outline: Outline) -> str:
+    """Return the text by which `locate` finds a submission, from this folder.
+
+    It is the name of a reference algorithm, unless a file of that name comes before it; else the
+    submission's path.
+    """
+    try:
+        located, _ = locate(outline.name)
+    except UserError:
+        return str(outline.path)
+    return outline.name if located == outline.path else str(outline.path)
+
+
 def inspect(path: Path) -> Outline:
     """Return the outline of a submission's file, without running it.
 
@@ -306,14 +345,15 @@ def load(outline: Outline, framework: str) -> Submission:
     imported = sorted(submission_source.imported_names(outline.path))
     files = submission_source.source_files(outline.path)
     folders = sorted({file.parent for file in files.values()} - {outline.path.parent})
-    beside = siblings.Beside(outline.path.parent, imported, prepare, folders)
+    package = f"_submission_{outline.name}"
+    beside = siblings.Beside(outline.path, imported, prepare, folders, package)
     if framework == "pytorch" and any(name.startswith("torch.distributed") for name in imported):
         pytorch_utils.start_group_of_one()
     before = set(sys.modules)
     stand_ins.install()
     sys.meta_path.insert(0, beside)  # It stays there, since functions may import later.
     try:
-        module = _run_main_file(outline, prepare)
+        module = _run_main_file(outline, package, beside.prepare)
     except (Exception, SystemExit) as error:
         last = last_frame(error, functools.partial(is_own, outline))
         where = str(outline.path) if last is None else f"{last.filename}:{last.lineno}"
@@ -336,9 +376,8 @@ def load(outline: Outline, framework: str) -> Submission:
     return Submission(outline, module, functions, files, contract, logs)
 
 
-def _run_main_file(outline: Outline, prepare: siblings.Prepare) -> ModuleType:
+def _run_main_file(outline: Outline, package: str, prepare: siblings.Prepare) -> ModuleType:
     """Run the main file as a module of a package of its own, so that it can import relatively."""
-    package = f"_submission_{outline.name}"
     above = importlib.machinery.ModuleSpec(package, None, is_package=True)
     above.submodule_search_locations = [str(outline.path.parent)]
     sys.modules[package] = importlib.util.module_from_spec(above)

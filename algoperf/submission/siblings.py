@@ -4,6 +4,10 @@ A published submission imports its own files in three ways: as a module beside i
 `import optimizers.shampoo`), relatively (`from . import helper`), or by the path that it had in
 the repository it came from (`from submissions.self_tuning.mine.helper import ...`).
 
+A module beside it may have a name that the library itself imports in this process, such as
+`scoring` or `statistics`. The submission's own files then get the submission's module, and all
+others the usual one: each of its files runs with an `__import__` of its own (`Beside.prepare`).
+
 The last way is resolved by location. What counts is the part of the name after the submission's
 own folder, or after a folder above it of the same name. Where the folder was renamed, it is the
 end of the name that is a file below the folder.
@@ -12,7 +16,9 @@ A file that is imported by several of these names is one module, which has the f
 Published submissions mix the ways, and compare classes that the same file gave them.
 """
 
+import builtins
 import dataclasses
+import importlib
 import importlib.machinery
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -21,13 +27,28 @@ from types import ModuleType
 from typing import Any
 
 from algoperf.backends import FRAMEWORKS
+from algoperf.machine import own_code
 
-# A module beside a submission cannot have these names, since we may import them after it.
-RESERVED = sys.stdlib_module_names | {
-    *("algoperf", "reference_algorithms", "scoring", "workloads", "__main__"),
-    *(package for packages in FRAMEWORKS.values() for package in packages),
-    *("datasets", "numpy", "psutil", "scipy", "sklearn", "tensorboard", "tokenizers"),
-}
+# These names mean the same to a submission as to us, also where a module beside it has one: it may
+# be made of files that are named for the frameworks, and import the frameworks themselves.
+KEPT = frozenset(
+    {
+        *("__future__", "__main__", "numpy", *sys.builtin_module_names),
+        *(package for packages in FRAMEWORKS.values() for package in packages),
+    }
+)
+# These we may import at any time after the submission. A module beside it can have such a name, but
+# under that name nobody else sees it.
+RESERVED = (
+    sys.stdlib_module_names
+    | KEPT
+    | {
+        *("algoperf", "reference_algorithms", "scoring", "workloads"),
+        *("datasets", "psutil", "scipy", "sklearn", "tensorboard", "tokenizers"),
+    }
+)
+# Folders of these names are taken for clones of this library, or of AlgoPerf, that it may lie in.
+CLONED = frozenset({"algoperf", "reference_algorithms"})
 Prepare = Callable[[ModuleType], None]
 
 
@@ -49,29 +70,33 @@ class Imports:
 class Beside:
     """A finder for `sys.meta_path` that finds the modules of one submission.
 
-    Some names keep their usual meaning, because another module of that name would break the
-    library: those of the standard library, of this library's packages, and of packages that it
-    imports late. A folder without `__init__` is used only if no package of its name is installed,
-    and before a folder of that name elsewhere.
+    A folder without `__init__` is used only if no package of its name is installed, and before a
+    folder of that name elsewhere. A module with one of the names RESERVED is not found here, but
+    by the import statements of the submission's own files (`importlib.import_module` finds the
+    usual one).
 
     Args:
-        folder: The submission's folder.
+        main: The submission's main file.
         imported: The absolute names that the submission's files import.
         prepare: Called with each module of the submission before it runs.
         folders: The folders of its other files. A name is looked for there if it is neither in
-            `folder` nor installed.
+            the main file's folder nor installed.
+        package: The package as whose modules the submission's files can be imported.
     """
 
     def __init__(
         self,
-        folder: Path,
+        main: Path,
         imported: Sequence[str] = (),
         prepare: Prepare = lambda module: None,
         folders: Sequence[Path] = (),
+        package: str = "",
     ) -> None:
-        self._folder = folder
+        self._folder = main.parent
         self._folders = folders
         self._prepare = prepare
+        self._package = package
+        self._hidden = _hidden_modules(main)
         self._located: dict[str, Path] = {}
         self._prefixes: set[str] = set()
         self._loaded: dict[str, ModuleType] = {}
@@ -97,6 +122,35 @@ class Beside:
             return None if spec is None else self._own(spec)
         return None
 
+    def prepare(self, module: ModuleType) -> None:
+        """Prepare a module of the submission, which has not run yet."""
+        self._prepare(module)
+        if self._hidden:
+            usual = module.__dict__.get("__builtins__", vars(builtins))
+            own_import = self._importing(usual["__import__"])
+            module.__dict__["__builtins__"] = {**usual, "__import__": own_import}
+
+    def _importing(self, usual: Callable[..., Any]) -> Callable[..., Any]:
+        """Return an `__import__` that finds the hidden modules, and the others as usual."""
+
+        def own_import(
+            name: str, globals: Any = None, locals: Any = None, fromlist: Any = (), level: int = 0
+        ) -> Any:
+            if level or not self._is_hidden(name):
+                return usual(name, globals, locals, fromlist, level)
+            importlib.import_module(f"{self._package}.{name}")
+            if fromlist:  # These may be modules, too.
+                return usual(f"{self._package}.{name}", globals, locals, fromlist, 0)
+            return sys.modules[f"{self._package}.{name.partition('.')[0]}"]
+
+        return own_import
+
+    def _is_hidden(self, name: str) -> bool:
+        """Return whether a dotted name is a hidden module, or in a hidden package."""
+        top, dot, _ = name.partition(".")
+        location = self._hidden.get(top)
+        return location is not None and (not dot or location.is_dir())
+
     def places(self, imports: Imports, file: Path) -> Iterator[Path]:
         """Yield the submission's own files and folders that one of its files imports.
 
@@ -111,6 +165,8 @@ class Beside:
                 yield located
             elif top not in RESERVED:
                 yield from filter(None, [_module_at(self._folder / top)])
+            elif self._is_hidden(name):
+                yield self._hidden[top]
         for level, name in imports.relative:
             base = file.parents[level - 1]
             if base.is_relative_to(self._folder):
@@ -177,7 +233,7 @@ class Beside:
     def _own(self, spec: importlib.machinery.ModuleSpec) -> importlib.machinery.ModuleSpec:
         if isinstance(spec.loader, importlib.machinery.SourceFileLoader):
             name, path = spec.loader.name, spec.loader.path
-            spec.loader = Loader(name, path, self._prepare, self._loaded)
+            spec.loader = Loader(name, path, self.prepare, self._loaded)
         return spec
 
 
@@ -206,6 +262,26 @@ class Loader(importlib.machinery.SourceFileLoader):
         self._prepare(module)
         super().exec_module(module)
         self._loaded.setdefault(self.path, module)
+
+
+def _hidden_modules(main: Path) -> dict[str, Path]:
+    """Return the modules beside a main file that have RESERVED names, by these names.
+
+    They are files, and folders with `__init__`. The main file itself is none, nor are the packages
+    of this library, or of a clone of AlgoPerf, in whose root a submission may lie.
+    """
+    hidden = {}
+    for location in sorted(main.parent.iterdir()) if main.parent.is_dir() else ():
+        name = location.name.removesuffix(".py")
+        if name not in RESERVED - KEPT or location == main:
+            continue
+        is_package = (location / "__init__.py").is_file()
+        is_clone = name in CLONED or location == own_code.PACKAGE.parent / name
+        if is_package and not is_clone:
+            hidden[name] = location  # As in Python, a package comes before a file.
+        elif location.suffix == ".py" and location.is_file():
+            hidden.setdefault(name, location)
+    return hidden
 
 
 def _is_installed(top: str) -> bool:

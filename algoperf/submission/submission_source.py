@@ -48,14 +48,24 @@ def top_level_names(tree: ast.Module) -> set[str]:
 
 def literal(tree: ast.Module, name: str) -> Any:
     """Return the value of a top-level assignment `name = ...`, or None if it is not a literal."""
+    value = _assigned(tree, name)
+    try:
+        return None if value is None else ast.literal_eval(value)
+    except (ValueError, TypeError):
+        return None
+
+
+def _assigned(tree: ast.Module, name: str) -> ast.expr | None:
+    """Return what a name is assigned to at the top level, with or without an annotation."""
     for node in tree.body:
-        if isinstance(node, ast.Assign) and any(
-            isinstance(target, ast.Name) and target.id == name for target in node.targets
-        ):
-            try:
-                return ast.literal_eval(node.value)
-            except (ValueError, TypeError):
-                return None
+        targets: Sequence[ast.expr] = ()
+        if isinstance(node, ast.Assign):
+            targets = node.targets
+        elif isinstance(node, ast.AnnAssign):
+            targets = (node.target,)
+        if any(isinstance(target, ast.Name) and target.id == name for target in targets):
+            assert isinstance(node, ast.Assign | ast.AnnAssign)
+            return node.value
     return None
 
 
@@ -145,7 +155,7 @@ def source_files(path: Path) -> dict[str, Path]:
         The files by their key: the path relative to the submission's folder, or, for a file outside
         that folder, what `key` returns.
     """
-    beside = siblings.Beside(path.parent)
+    beside = siblings.Beside(path)
     files: dict[str, Path] = {}
     waiting = [(name, path.with_name(name)) for name in (path.name, requirements.FILE_NAME)]
     space = search_space.file_of(path)

@@ -18,6 +18,7 @@ from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
 from algoperf.errors import UserError
+from algoperf.run_folder import writing
 from algoperf.submission.loading import ARGUMENTS
 
 CONSTANTS = ("DEFAULTS", "SEARCH_SPACE")
@@ -53,8 +54,9 @@ def path_of(given: Given, folder: Path, name: str = "notebook") -> str:
     digest = hashlib.sha256(text.encode()).hexdigest()[:12]
     path = folder / digest / f"{name}.py"
     if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, "utf-8")
+        writing.make_folder("out", path.parent)
+        with writing.asked("out", path):
+            path.write_text(text, "utf-8")
     return str(path)
 
 

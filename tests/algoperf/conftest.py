@@ -275,10 +275,11 @@ def asked(parser):
 
 def write_ended(out, workload="digits", framework="jax", trial=1, values=REACHES, **told):
     """One trial folder; `told` goes into its result, but for `losses` (of training, every tenth
-    step), `flags`, `later_s` (added to the clock), `metric` and `experiment`.
+    step), `flags`, `later_s` (added to the clock), `metric`, `submission` and `experiment`.
     """
     experiment = told.pop("experiment", "mini-builtin")
-    folder = run_log.trial_folder(out, experiment, "nadamw", 0, workload, framework, trial)
+    submission = told.pop("submission", "nadamw")
+    folder = run_log.trial_folder(out, experiment, submission, 0, workload, framework, trial)
     folder.mkdir(parents=True)
     losses, later_s = told.pop("losses", (2.0, 1.0, 0.5)), told.pop("later_s", 0.0)
     metric = told.pop("metric", "accuracy")

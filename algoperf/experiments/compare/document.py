@@ -15,7 +15,7 @@ from typing import Any
 
 from algoperf.experiments.compare import agreement, measures
 from algoperf.experiments.compare.measures import Measure, Number, Trial
-from algoperf.experiments.compare.request import Arm, ComparePlan
+from algoperf.experiments.compare.request import SETTINGS, Arm, ComparePlan
 from algoperf.study import carbon
 from algoperf.trial.goal import Goal
 
@@ -105,9 +105,9 @@ class Comparison:
     @property
     def pairs(self) -> list[tuple[Row, Row]]:
         """The pairs of rows that differ only in their framework."""
-        by_setting: dict[Any, list[Row]] = {}
+        by_setting: dict[tuple[Any, ...], list[Row]] = {}
         for row in self.rows:
-            by_setting.setdefault((row.arm.technique, row.arm.batch_size), []).append(row)
+            by_setting.setdefault(tuple(row.arm.setting.items()), []).append(row)
         return [(rows[0], rows[1]) for rows in by_setting.values() if len(rows) == 2]
 
     @property
@@ -175,6 +175,43 @@ def make(plan: ComparePlan) -> Comparison:
     return Comparison(plan, rows, goal, missing)
 
 
+def at_best_rates(comparison: Comparison) -> Comparison:
+    """Return the comparison with each submission's best learning rate alone.
+
+    It is the rate with the best median of the last validation metric, over the trials in all
+    frameworks, where one that has no such value counts as worst; the first of several that are
+    equal. A comparison of one submission, or of one rate, is returned as it is.
+    """
+    submissions = {row.arm.submission for row in comparison.rows}
+    rates = {row.arm.learning_rate for row in comparison.rows}
+    if len(submissions) == 1 or len(rates) == 1:
+        return comparison
+    goal = comparison.goal
+    best: dict[str | None, tuple[float | None, float | None]] = {}
+    for submission, rate in dict.fromkeys(
+        (row.arm.submission, row.arm.learning_rate) for row in comparison.rows
+    ):
+        value = _median_last(comparison, submission, rate)
+        known = best.setdefault(submission, (rate, value))[1]
+        if value is not None and goal.is_better(value, known):
+            best[submission] = rate, value
+    rows = [row for row in comparison.rows if best[row.arm.submission][0] == row.arm.learning_rate]
+    return dataclasses.replace(comparison, rows=rows)
+
+
+def _median_last(
+    comparison: Comparison, submission: str | None, rate: float | None
+) -> float | None:
+    worst = -math.inf if comparison.goal.higher_is_better else math.inf
+    last = [
+        trial.measured(row.table)["metric"]
+        for row in comparison.rows
+        if (row.arm.submission, row.arm.learning_rate) == (submission, rate)
+        for trial in row.trials.values()
+    ]
+    return statistics.median(worst if each is None else each for each in last) if last else None
+
+
 def _machine(hardware: Mapping[str, Any]) -> str:
     names = Counter(hardware.get("accelerators", []))
     accelerators = [f"{count} x {name}" for name, count in names.items()]
@@ -225,6 +262,7 @@ def to_json(comparison: Comparison, command: str) -> dict[str, Any]:
         "workload": plan.definition.name,
         "scale": plan.scale,
         "data": plan.data,
+        "submissions": list(plan.submissions),
         "metric": comparison.goal.metric,
         "higher_is_better": comparison.goal.higher_is_better,
         "target": comparison.goal.validation,
@@ -244,7 +282,7 @@ def to_json(comparison: Comparison, command: str) -> dict[str, Any]:
             for row in comparison.rows
         ],
         "agreement": [
-            {"technique": arm.technique, "batch_size": arm.batch_size, **dataclasses.asdict(each)}
+            {**{name: getattr(arm, name) for name in SETTINGS}, **dataclasses.asdict(each)}
             for arm, each in comparison.agreements
         ],
         "missing": list(comparison.missing),
@@ -260,16 +298,15 @@ def cells(comparison: Comparison) -> tuple[list[str], list[list[Any]]]:
     missed is infinite.
     """
     names = [f"{name}{end}" for name in comparison.rows[0].table for end in ("", "_low", "_high")]
-    fixed = ["workload", "technique", "framework", "batch_size", "trials", "reached"]
+    fixed = [field.name for field in dataclasses.fields(Arm)]
     rows = []
     for row in comparison.rows:
-        arm = row.arm
-        values: list[Any] = [arm.workload, arm.technique, arm.framework, arm.batch_size]
+        values: list[Any] = [getattr(row.arm, name) for name in fixed]
         values += [len(row.trials), row.reached]
         for each in row.spreads.values():
             values += [None] * 3 if each is None else [each.median, each.low, each.high]
         rows.append(values)
-    return fixed + names, rows
+    return [*fixed, "trials", "reached", *names], rows
 
 
 def write_csv(comparison: Comparison, path: Path) -> None:

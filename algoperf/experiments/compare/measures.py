@@ -43,6 +43,11 @@ class Trial:
         return bool(self.result["status"] == "failed")
 
     @property
+    def broke(self) -> bool:
+        """Whether the trial failed or diverged, so that its curve ends before its time."""
+        return self.result["status"] in ("failed", "diverged")
+
+    @property
     def metric(self) -> str:
         """The column of the target metric."""
         return f"validation/{self.goal.metric}"

@@ -2,23 +2,30 @@
 
 import dataclasses
 import itertools
-from collections.abc import Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from algoperf import backends
 from algoperf.data.formats import sources
-from algoperf.errors import UserError, choose
+from algoperf.errors import UserError, choose, is_finite_number
 from algoperf.machine import hardware
-from algoperf.run_folder import run_log
+from algoperf.run_folder import run_log, writing
 from algoperf.study import run_plan, study
 from algoperf.study.executors import local
-from algoperf.study.request import RunRequest
+from algoperf.study.request import RunRequest, check_whole
+from algoperf.submission import loading, search_space
+from algoperf.submission.loading import Outline
+from algoperf.trial import default_point
 from algoperf.workload import Target, WorkloadDefinition, catalogue
 
 FULL = "full"  # The name for training all parameters of the workload itself.
 ALIASES = {"adapter": "adapters"}
 EVALUATIONS = 20  # The evaluations of a run, besides the one after its first step.
+SETTINGS = ("technique", "batch_size", "submission", "learning_rate")  # fields of an arm
+# A row differs from another by what one of these groups names, and by its framework.
+GROUPS = (("--techniques",), ("--batch-sizes",), ("--submissions", "--learning-rates"))
 T = TypeVar("T")
 
 
@@ -28,8 +35,10 @@ class CompareRequest:
 
     Attributes:
         run: The settings that all runs share: workload, submission, scale, data, seed and others.
-            Those that the comparison sets for each run (framework, batch size, length, folder) are
-            ignored.
+            Those that the comparison sets for each run (framework, batch size, length, folder, and
+            the submission where `submissions` are given) are ignored.
+        submissions: Files, folders or names of submissions.
+        learning_rates: Values in place of each submission's own learning rate.
         techniques: The techniques: FULL, or suffixes of the workload's variants.
         frameworks: 'jax', 'pytorch' or both.
         batch_sizes: The numbers of rows in a batch.
@@ -45,6 +54,8 @@ class CompareRequest:
     """
 
     run: RunRequest
+    submissions: Sequence[str] | None = None
+    learning_rates: Sequence[float] | None = None
     techniques: Sequence[str] | None = None
     frameworks: Sequence[str] | None = None
     batch_sizes: Sequence[int] | None = None
@@ -67,18 +78,39 @@ class Arm:
         framework: The framework.
         technique: The technique; None where the comparison names none.
         batch_size: The number of rows in a batch; None where the comparison names none.
+        submission: The submission's name; None where the comparison names none.
+        learning_rate: The learning rate; None where the comparison names none.
     """
 
     workload: str
     framework: str
     technique: str | None = None
     batch_size: int | None = None
+    submission: str | None = None
+    learning_rate: float | None = None
+
+    @property
+    def setting(self) -> Mapping[str, Any]:
+        """What tells this row from the others, but for the framework: the values by name."""
+        values = {name: getattr(self, name) for name in SETTINGS}
+        return {name: value for name, value in values.items() if value is not None}
 
     @property
     def label(self) -> str:
         """The text that tells this row from the others."""
-        batch = None if self.batch_size is None else f"batch {self.batch_size}"
-        return " ".join(filter(None, (self.technique, batch, self.framework)))
+        words = {"batch_size": "batch ", "learning_rate": "rate "}
+        parts = [
+            f"{words.get(name, '')}{setting_text(value)}" for name, value in self.setting.items()
+        ]
+        return " ".join([*parts, self.framework])
+
+
+def setting_text(value: object) -> str:
+    """Return the text of a setting's value; of a number the shortest that is exact."""
+    if not isinstance(value, float):
+        return str(value)
+    short = f"{value:g}"
+    return short if float(short) == value else repr(value)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,6 +123,8 @@ class Run:
         request: The request for the run.
         folder: The trial's run folder.
         experiment: The name of the experiment, which is part of the run folder's path.
+        space: The content of the search space's file that the request names, as JSON; None where
+            it names none.
     """
 
     arm: Arm
@@ -98,10 +132,22 @@ class Run:
     request: RunRequest
     folder: Path
     experiment: str
+    space: str | None = None
+
+    @property
+    def words(self) -> list[str]:
+        """The arguments of `algoperf`, of which 'run' is the first."""
+        return ["run", *self.request.words()]
 
     def command(self, out: Path) -> list[str]:
-        """Return the arguments of `algoperf`, of which 'run' is the first."""
-        return ["run", *self.request.words()]
+        """Return `words`, and write the search space that they name, if there is one."""
+        if self.space is not None:
+            path, content = Path(str(self.request.search_space)), json.loads(self.space)
+            if run_log.read_json(path) != content:
+                with writing.asked("--out", out):
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    run_log.write_json(path, content)
+        return self.words
 
     def has_ended(self, out: Path) -> bool:
         """Return whether the run has a result that is not a failure; a failed run is run again."""
@@ -128,6 +174,7 @@ class ComparePlan:
         arms: The rows in their order.
         runs: The runs in the order in which they are started: trial by trial, so that each row has
             some results if the comparison ends early.
+        submissions: The names of the submissions.
     """
 
     definition: WorkloadDefinition
@@ -140,6 +187,7 @@ class ComparePlan:
     threads: int
     arms: Sequence[Arm]
     runs: Sequence[Run]
+    submissions: Sequence[str]
 
 
 def make(request: CompareRequest) -> ComparePlan:
@@ -150,13 +198,34 @@ def make(request: CompareRequest) -> ComparePlan:
             were written with other settings.
     """
     shared = request.run
+    for name in ("trials", "workers", "threads"):
+        value = getattr(request, name)
+        if name != "threads" or value is not None:
+            check_whole(name, value)
+    if request.target is not None and not is_finite_number(request.target):
+        raise UserError(f"--target {request.target!r} is not a finite number")
     definition = catalogue.find(shared.workload)
     techniques = technique_names(definition, request.techniques)
     frameworks = _asked("--frameworks", request.frameworks)
     for name in frameworks or []:
         choose("framework", name, list(backends.FRAMEWORKS))
     batch_sizes = _asked("--batch-sizes", request.batch_sizes)
-    _check_combination(techniques, frameworks, batch_sizes)
+    rates = _learning_rates(request)
+    submissions = (
+        None if request.submissions is None else _listed("--submissions", request.submissions)
+    )
+    _check_combination(
+        {
+            "--techniques": techniques,
+            "--batch-sizes": batch_sizes,
+            "--submissions": submissions,
+            "--learning-rates": rates,
+            "--frameworks": frameworks,
+        }
+    )
+    outlines = loading.inspect_all("--submissions", submissions or [shared.submission])
+    if submissions is not None and frameworks is None:
+        frameworks = [_common_framework(outlines)]
     scale_name = choose(f"scale of {definition.name}", shared.scale, list(definition.scales))
     scale = definition.scales[scale_name]
     kind, _ = sources.resolve(definition, scale, shared.data)
@@ -173,11 +242,24 @@ def make(request: CompareRequest) -> ComparePlan:
         out=request.out or Path("compare") / definition.name,
     )
     runs = [
-        _run(shared, _workload(definition, technique), technique, framework, size, trial)
-        for trial, technique, size, framework in itertools.product(
+        _run(
+            dataclasses.replace(
+                shared,
+                workload=_workload(definition, technique),
+                submission=loading.reference(outline),
+                framework=framework,
+                batch_size=size,
+            ),
+            outline,
+            Arm("", "", technique, size, outline.name if submissions else None, rate),
+            trial,
+        )
+        for trial, technique, size, outline, rate, framework in itertools.product(
             range(1, request.trials + 1),
             _or_default(techniques),
             _or_default(batch_sizes),
+            outlines,
+            _or_default(rates),
             _or_default(frameworks),
         )
     ]
@@ -194,14 +276,51 @@ def make(request: CompareRequest) -> ComparePlan:
         threads=threads,
         arms=list(dict.fromkeys(run.arm for run, _ in runs)),
         runs=[run for run, _ in runs],
+        submissions=[outline.name for outline in outlines],
     )
 
 
-def _asked(option: str, given: Sequence[T] | None) -> list[T] | None:
+def _asked(option: str, given: Iterable[T] | None) -> list[T] | None:
     """Return the names in a list without repetitions; None where the option was not given."""
-    if given is not None and not given:
+    return None if given is None else list(dict.fromkeys(_listed(option, given)))
+
+
+def _listed(option: str, given: Iterable[T]) -> list[T]:
+    """Return what was given as a list; UserError where it is none, or empty."""
+    if isinstance(given, str) or not isinstance(given, Iterable):
+        raise UserError(f"{option} is {given!r}, expected a list")
+    listed = list(given)
+    if not listed:
         raise UserError(f"{option} names nothing; give names or numbers with commas between")
-    return None if given is None else list(dict.fromkeys(given))
+    return listed
+
+
+def _learning_rates(request: CompareRequest) -> list[float] | None:
+    """Return the learning rates that were asked for; None where the option was not given."""
+    if request.learning_rates is None:
+        return None
+    given = _listed("--learning-rates", request.learning_rates)
+    for index, rate in enumerate(given):
+        if not is_finite_number(rate) or rate <= 0:
+            raise UserError(f"--learning-rates: {rate!r} is not a finite number above 0")
+        if rate in given[:index]:
+            raise UserError(f"--learning-rates: {rate!r} is named twice")
+    for option in ("tuning_ruleset", "search_space"):
+        if getattr(request.run, option) is not None:
+            raise UserError(
+                f"--learning-rates with --{option.replace('_', '-')}: every run has a point of its "
+                "own already; leave it out"
+            )
+    return list(map(float, given))
+
+
+def _common_framework(outlines: Sequence[Outline]) -> str:
+    """Return the first framework that all submissions serve, so that their times compare."""
+    for framework in backends.FRAMEWORKS:
+        if all(framework in outline.frameworks for outline in outlines):
+            return framework
+    served = "; ".join(f"{each.name}: {', '.join(each.frameworks)}" for each in outlines)
+    raise UserError(f"--submissions: no framework is served by all of them ({served})")
 
 
 def _or_default(named: Sequence[T] | None) -> Sequence[T | None]:
@@ -239,19 +358,24 @@ def technique_names(
     return _asked("--techniques", names)
 
 
-def _check_combination(
-    techniques: list[str] | None, frameworks: list[str] | None, batch_sizes: list[int] | None
-) -> None:
-    if techniques is not None and batch_sizes is not None:
+def _check_combination(lists: Mapping[str, Sequence[object] | None]) -> None:
+    """Raise UserError where rows would differ for two reasons, or for none.
+
+    Args:
+        lists: What was given by option; None where it was not.
+    """
+    named = [option for group in GROUPS for option in group if lists[option] is not None]
+    for one, other in itertools.combinations(named, 2):
+        if not any(one in group and other in group for group in GROUPS):
+            raise UserError(
+                f"{one} with {other}: a step would cost and learn another amount in every row for "
+                "two reasons; give one of them, either may go with --frameworks"
+            )
+    if not any(each is not None and len(each) > 1 for each in lists.values()):
+        *others, last = sorted(lists)
         raise UserError(
-            "--techniques with --batch-sizes: a step would cost and learn another amount in every "
-            "row for two reasons; give one of them, either may go with --frameworks"
-        )
-    lists: list[Sequence[object] | None] = [techniques, frameworks, batch_sizes]
-    if not any(each is not None and len(each) > 1 for each in lists):
-        raise UserError(
-            "nothing to compare: give two or more names or sizes to --techniques, --frameworks or "
-            "--batch-sizes"
+            f"nothing to compare: give two or more names or numbers to {', '.join(others)} or "
+            f"{last}"
         )
 
 
@@ -263,46 +387,46 @@ def _workload(definition: WorkloadDefinition, technique: str | None) -> str:
 
 
 def _run(
-    shared: RunRequest,
-    reference: str,
-    technique: str | None,
-    framework: str | None,
-    batch_size: int | None,
-    trial: int,
-) -> tuple[Run, run_plan.RunPlan]:
-    """Return one run, and the plan that `algoperf run` will make for it."""
-    request = dataclasses.replace(
-        shared,
-        workload=reference,
-        framework=framework,
-        batch_size=batch_size,
-        trials=trial,
-        trial_range=f"{trial}:{trial}",
-    )
+    request: RunRequest, outline: Outline, arm: Arm, trial: int
+) -> tuple[Run, Mapping[str, Any]]:
+    """Return one run, and the settings that `algoperf run` will record in its folder.
+
+    Args:
+        request: What all trials of the row share.
+        outline: The submission.
+        arm: The row, without its workload and framework.
+        trial: The trial's number, from 1.
+    """
+    request = dataclasses.replace(request, trials=trial, trial_range=f"{trial}:{trial}")
     plan = run_plan.make(request)
-    if batch_size is not None:  # All runs in a folder must have the same batch size.
-        experiment = f"{plan.trial.experiment}-batch-{batch_size}"
+    # All runs in a folder must have the same batch size and learning rate.
+    experiment = plan.trial.experiment
+    if arm.batch_size is not None:
+        experiment += f"-batch-{arm.batch_size}"
+    space = None
+    if arm.learning_rate is not None:
+        rate = setting_text(arm.learning_rate).replace("+", "")
+        experiment += f"-rate-{rate}"
+        space = default_point.at_learning_rate(plan.trial, arm.learning_rate)
+    if experiment != plan.trial.experiment:
         request = dataclasses.replace(request, experiment=experiment)
         plan = run_plan.make(request)
-    trial_plan = plan.trial
-    name = trial_plan.workload
-    arm = Arm(name, trial_plan.framework, technique, batch_size)
+    settings = study.asked_settings(plan.trial, plan.outline)
+    if space is not None:
+        file = request.out / "learning-rates" / f"{outline.name}-{plan.trial.framework}-{rate}.json"
+        settings["search_space"] = search_space.parse(space, str(file)).digest
+        request = dataclasses.replace(request, search_space=str(file))
+    name, framework = plan.trial.workload, plan.trial.framework
     folder = run_log.trial_folder(
-        *(
-            shared.out,
-            trial_plan.experiment,
-            plan.outline.name,
-            0,
-            name,
-            trial_plan.framework,
-            trial,
-        )
+        *(request.out, experiment, outline.name, 0, name, framework, trial)
     )
-    return Run(arm, trial, request, folder, trial_plan.experiment), plan
+    arm = dataclasses.replace(arm, workload=name, framework=framework)
+    content = None if space is None else json.dumps(space)
+    return Run(arm, trial, request, folder, experiment, content), settings
 
 
 def _check_folders(
-    runs: Sequence[tuple[Run, run_plan.RunPlan]], threads: int, *, may_run: bool
+    runs: Sequence[tuple[Run, Mapping[str, Any]]], threads: int, *, may_run: bool
 ) -> None:
     """Raise UserError where a run folder holds results of other settings.
 
@@ -314,6 +438,5 @@ def _check_folders(
         machine = {"versions": hardware.versions(), "hardware": hardware.describe()}
         if local.CAN_PIN:
             machine["hardware"]["threads"] = threads
-    for run, plan in runs:
-        settings = {**study.asked_settings(plan.trial, plan.outline), **machine}
-        run_log.check_same_configuration(run.folder, settings)
+    for run, settings in runs:
+        run_log.check_same_configuration(run.folder, {**settings, **machine})

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from algoperf.experiments.compare import agreement, measures
 from algoperf.experiments.compare.document import Comparison, Row, Spread
+from algoperf.experiments.compare.request import setting_text
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -83,8 +84,9 @@ def heading(comparison: Comparison) -> list[str]:
     """Return the lines above the tables: what is compared, and on which machine it was measured."""
     plan, goal = comparison.plan, comparison.goal
     target = "no target" if goal.validation is None else f"target {goal.validation:g}"
+    named = f"; {plan.submissions[0]}" if len(plan.submissions) == 1 else ""
     lines = [
-        f"{plan.definition.name} at {plan.scale}, data: {plan.data}; validation "
+        f"{plan.definition.name} at {plan.scale}, data: {plan.data}{named}; validation "
         f"{goal.metric}, {target}; {plan.max_steps} steps, evaluated every "
         f"{plan.eval_every_steps}"
     ]
@@ -119,6 +121,10 @@ def legend(comparison: Comparison) -> list[str]:
         )
     if any(row.arm.batch_size is not None for row in comparison.rows):
         lines.append("all run as many steps: the larger the batch, the more rows are seen")
+    if any(row.arm.learning_rate is not None for row in comparison.rows):
+        lines.append(
+            "learning rate: the hyperparameter learning_rate; all others are the submission's own"
+        )
     return lines
 
 
@@ -143,9 +149,7 @@ def dimensions(comparison: Comparison) -> list[str]:
 
     These are the framework and those that the comparison names.
     """
-    arms = [row.arm for row in comparison.rows]
-    names = [name for name in ("technique", "batch_size") if getattr(arms[0], name) is not None]
-    return [*names, "framework"]
+    return [*comparison.rows[0].arm.setting, "framework"]
 
 
 def _table(
@@ -169,7 +173,7 @@ def _table(
 
 
 def _named(row: Row, names: Sequence[str]) -> list[str]:
-    return [str(getattr(row.arm, name)) for name in names]
+    return [setting_text(getattr(row.arm, name)) for name in names]
 
 
 def _agreement(comparison: Comparison) -> "Table":
@@ -192,7 +196,7 @@ def _agreement(comparison: Comparison) -> "Table":
         )
         cells = ["-" if each is None else f"{each:.1e}" for each in differences]
         pair = " and ".join(measured.frameworks) + ("" if measured.same_rows else " (other data)")
-        table.add_row(*(str(getattr(arm, name)) for name in names), pair, *cells)
+        table.add_row(*(setting_text(getattr(arm, name)) for name in names), pair, *cells)
     return table
 
 

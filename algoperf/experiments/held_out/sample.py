@@ -9,13 +9,16 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import reference_algorithms
 from algoperf.errors import UserError
+from algoperf.experiments import campaign
 from algoperf.experiments.campaign import Job
 from algoperf.experiments.held_out import draw, screening
 from algoperf.experiments.held_out.curves import CurveBook
 from algoperf.experiments.held_out.screening import Curve, Grid
 from algoperf.run_folder import run_log
 from algoperf.study.executors import local
+from algoperf.submission import loading
 from algoperf.workload import WorkloadDefinition, catalogue, suite
 from algoperf.workload.axes import Changes
 
@@ -101,6 +104,8 @@ class Sampler:
         self._book = CurveBook(curves)
         self._candidates = folder / f"candidates-{request.seed}.json"
         self._bases = {name: catalogue.find(name) for name in request.workloads}
+        baseline = loading.inspect(reference_algorithms.path(screening.BASELINE))
+        self._baseline = campaign.source_of(baseline)
         self._draws = {name: draws(request, base) for name, base in self._bases.items()}
 
     def suite(self) -> dict[str, Any]:
@@ -214,7 +219,11 @@ class Sampler:
     ) -> Job:
         hint = base.scales[SCALE].step_hint
         every = max(1, hint // EVALUATIONS)
-        return Job(name, screening.BASELINE, framework, seed, factor, hint, every, suite=path)
+        return Job(
+            *(name, screening.BASELINE, framework, seed, factor, hint, every),
+            suite=path,
+            source=self._baseline,
+        )
 
     def _changes(self, base: WorkloadDefinition, job: Job) -> Changes:
         return dict(self._draws[base.name]).get(job.workload, {})

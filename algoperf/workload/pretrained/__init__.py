@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from algoperf.errors import UserError
+from algoperf.run_folder import writing
 from algoperf.workload.definition import Scale, WorkloadDefinition
 from algoperf.workload.pretrained import files
 from algoperf.workload.pretrained.layout import Format
@@ -130,8 +131,7 @@ def check_target(folder: Path) -> None:
     Raises:
         UserError: It is a file, or holds anything but a saved model.
     """
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"--save-model {folder}: not a folder")
+    writing.check_folder("--save-model", folder)
     others = sorted({path.name for path in folder.glob("*")} - files.WRITTEN)
     if others:
         raise UserError(

@@ -52,7 +52,7 @@ def test_json_png_and_tables_of_digits(shown, tmp_path):
         (["digits", "--skip-bad-rows"], "digits refuses bad rows"),
         (["export", "digits"], "needs --out"),
         (["export", "digits", "--out", "full"], "full is not an empty folder"),
-        (["export", "digits", "--out", "full/file"], "is not an empty folder"),
+        (["export", "digits", "--out", "full/file"], "--out full/file: a file, not a folder"),
         (["export", "digits", "--json", "--out", "new"], "--json is for facts"),
     ],
 )

@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -45,8 +46,6 @@ def runs(monkeypatch):
 
 
 def _trial_folder(real):
-    from pathlib import Path
-
     return lambda out, *rest: real(Path(out), *rest)
 
 
@@ -125,8 +124,123 @@ def test_points_are_written_before_anything_runs(runs, tmp_path, monkeypatch):
 def test_an_algorithm_without_a_learning_rate_has_no_multiples(tmp_path):
     name = "schedule_free_self_tuning"
     (job,) = campaign.jobs("digits", [name], ["jax"], 1, [100.0], 5, 5)
-    with pytest.raises(UserError, match=rf"{name} has no learning_rate in DEFAULTS"):
+    with pytest.raises(UserError, match=rf"{name} has no learning_rate in its DEFAULTS"):
         job.command(tmp_path)
+
+
+MINE = """
+DEFAULTS: dict = {"learning_rate": 0.5, "betas": (0.9, 0.99)}
+def torch_optimizer(params, hyperparameters, info): ...
+"""
+
+
+@pytest.fixture
+def mine(tmp_path, monkeypatch):
+    """A folder with a submission's file, and with a folder of one that has a name of ours."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("mine.py", "algorithms/own/submission.py", "adamw/submission.py"):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(MINE)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [("mine.py", "mine"), ("algorithms/own", "own"), ("algorithms/own/submission.py", "own")],
+)
+def test_a_file_or_a_folder_has_a_row_by_its_name(mine, given, name, ended, monkeypatch, capsys):
+    """Its runs reach 0.96 at step 11 and 0.975 at step 21; JAX it does not serve."""
+    from algoperf.cli import commands
+
+    started = []
+
+    def run(self, command, cores):
+        option = dict(zip(command[-20::2], command[-19::2], strict=True))
+        started.append(option)
+        ended(
+            Path(option["--out"]), framework=option["--framework"], submission=name,
+            experiment=option["--experiment"], target={"metric": "accuracy"},
+        )  # fmt: skip
+        printed = "digits: reached\n  seconds: 3\nruns are in out\n"
+        return subprocess.CompletedProcess(command, 0, printed, "")
+
+    monkeypatch.setattr(local.Processes, "run", run)
+    words = ["campaign", "--workload", "digits", "--submissions", given, "--seeds", "2"]
+    words += ["--steps", "31", "--targets", "0.97", "--workers", "1"]
+    words += ["--learning-rate-factors", "0.5"]
+    for _ in range(2):
+        assert commands.main(words) == 0
+        printed = capsys.readouterr().out.splitlines()
+        assert printed[-1] == (f"target 0.97: {name} pytorch x0.5: 2 of 2 reached, steps [21, 21]")
+    path = mine / given if given.endswith(".py") else mine / given / "submission.py"
+    assert [each["--submission"] for each in started] == [str(path)] * 2
+    assert json.loads((mine / "campaign" / f"{name}-rate-0.5.json").read_text()) == [
+        {"learning_rate": 0.25}
+    ]
+    rows = (mine / "campaign" / "curves.csv").read_text().splitlines()
+    assert rows[3] == f"digits,{name},pytorch,0.5,0,complete,21,0.975"
+    assert len(rows) == 1 + 2 * 4
+
+
+def test_a_leaderboard_takes_files_too(mine):
+    (entry,) = campaign.entries(["digits"], ["mine.py"], ["jax", "pytorch"], "external", 2, 1)
+    assert (entry.submission, entry.framework) == ("mine", "pytorch")
+    words = entry.command(mine)
+    assert words[words.index("--submission") + 1] == str(mine / "mine.py")
+    folder = mine / "leaderboard-external" / "mine" / "study_0" / "digits_pytorch" / "trial_2"
+    assert entry.folder(mine, 2) == folder
+
+
+def test_all_reference_algorithms_are_ours_whatever_lies_here(mine):
+    import reference_algorithms
+
+    for todo in (
+        campaign.jobs("digits", [], ["jax"], 1, [1.0], 5, 5),
+        campaign.entries(["digits"], [], ["jax"], "external", 1, 1),
+    ):
+        sources = {each.submission: each.source for each in todo}
+        assert sources["adamw"] == str(reference_algorithms.path("adamw"))
+        assert sources["nadamw"] is None
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--submissions mine.py,algorithms/own,./mine.py", "mine is named twice"),
+        ("--submissions adamw,adamw/submission.py", "adamw is named twice"),
+        ("--submissions mine.py,other/mine.py", "two submissions are named mine"),
+        ("--submissions mine", "unknown submission 'mine'; did you mean the file mine.py?"),
+        ("--submissions mine.py --frameworks jax", "does not serve jax; it serves: pytorch"),
+        ("--submissions ,", "names nothing"),
+        ("--workload , --tuning-ruleset external", "--workload names nothing"),
+        ("--submissions algorithms", "a folder without a submission.py"),
+        ("--submissions mine.py --frameworks ,", "names nothing"),
+        ("--submissions mine.py --learning-rate-factors 1,-1", "not numbers above 0"),
+        ("--submissions mine.py --learning-rate-factors nan", "not numbers with commas"),
+        ("--submissions mine.py --targets inf", "not numbers with commas"),
+        (
+            "--submissions bare.py --learning-rate-factors 2",
+            "bare has no learning_rate in its DEFAULTS",
+        ),
+    ],
+)
+@pytest.mark.parametrize("ruleset", ["", " --tuning-ruleset external"])
+def test_submissions_that_cannot_be_run(mine, words, message, ruleset, capsys):
+    from algoperf.cli import commands
+
+    if "bare" in words and ruleset:
+        return  # a leaderboard has no factors
+    for name in ("other/mine.py", "bare.py"):
+        (mine / name).parent.mkdir(exist_ok=True)
+        (mine / name).write_text(MINE.replace("learning_rate", "rate"))
+    try:
+        code = commands.main(["campaign", "--workload", "digits", *f"{words}{ruleset}".split()])
+    except SystemExit as end:
+        code = end.code
+    error = capsys.readouterr().err
+    assert (code, error.count("\n")) == (2, 1)
+    assert message in error
 
 
 def test_steps_to_a_target_by_seed():

@@ -1,9 +1,14 @@
 """How a submission's own modules are found, by whatever name it imports them."""
 
+import importlib.util
+import math
+import os
+import signal
 import sys
 
 import pytest
 
+import algoperf
 from algoperf.submission import loading, siblings, submission_source
 from algoperf.submission.siblings import Imports
 
@@ -120,9 +125,98 @@ def test_another_folder_of_the_same_top_level_name_is_not_entered(team):
 def test_installed_packages_keep_their_modules(team, name):
     last = name.partition(".")[2]
     write(team / f"{last}.py", "raise ImportError('taken for an installed module')")
-    beside = siblings.Beside(team, [name])
+    beside = siblings.Beside(team / "submission.py", [name])
     assert list(beside.places(Imports(frozenset({name})), team / "submission.py")) == []
     assert beside.find_spec(name, ["elsewhere"]) is None
+
+
+HIDDEN = ("scoring", "workloads", "algoperf", "reference_algorithms", "statistics", "datasets")
+
+
+@pytest.mark.parametrize("name", HIDDEN)
+@pytest.mark.parametrize(
+    ("imports", "returned"),
+    [
+        ("import {name}", "{name}.x"),
+        ("from {name} import x", "x"),
+        ("import {name} as helper", "helper.x"),
+        ("from {name} import *", "x"),
+        ("def late():\n    import {name}\n    return {name}.x", "late()"),
+        ("import through", "through.helper.x"),
+    ],
+)
+def test_a_neighbour_of_a_name_that_we_import_wins_for_the_submission_alone(
+    team, name, imports, returned
+):
+    before = sys.modules.get(name)
+    write(team / f"{name}.py", "x = 7")
+    write(team / "through.py", f"import {name} as helper")
+    value, loaded = updated(team, imports.format(name=name), returned.format(name=name))
+    assert value == 7
+    assert set(loaded.source_files) >= {"submission.py", f"{name}.py"}
+    assert sys.modules.get(name) is before
+    assert importlib.util.find_spec(name).origin != str(team / f"{name}.py")
+
+
+@pytest.mark.parametrize("name", ["scoring", "workloads", "statistics", "datasets"])
+def test_a_package_beside_it_of_such_a_name(team, name):
+    write(team / name / "__init__.py", "from .deep import y")
+    write(team / name / "deep.py", f"import {name}.deeper as deeper; y = deeper.y")
+    write(team / name / "deeper.py", "y = 3")
+    imports = f"import {name}.deep\nfrom {name} import deeper"
+    value, loaded = updated(team, imports, f"{name}.deep.y + {name}.y + deeper.y")
+    assert value == 9
+    names = {f"{name}/__init__.py", f"{name}/deep.py", f"{name}/deeper.py"}
+    assert set(loaded.source_files) == {"submission.py", *names}
+    assert not hasattr(sys.modules.get(name), "y")
+
+
+def test_such_a_neighbour_changes_the_hash(team):
+    path = write(team / "submission.py", "import scoring" + FULL.format(returned="1"))
+    before = submission_source.source_hash(path)
+    write(team / "scoring.py", "x = 1")
+    after = submission_source.source_hash(path)
+    write(team / "scoring.py", "x = 2")
+    assert len({before, after, submission_source.source_hash(path)}) == 3
+
+
+def test_what_such_a_neighbour_does_not_hide(team):
+    """The contract's modules, the frameworks, and what Python itself is built of."""
+    names = frozenset({"algoperf.spec", "numpy", "jax", "torch", "sys", "builtins", "datasets"})
+    for name in names:
+        write(team / f"{name.partition('.')[0]}.py", "x = 7")
+    (team / "datasets.py").unlink()
+    write(team / "datasets" / "rows.jsonl", "{}")  # a folder of data
+    path = team / "submission.py"
+    assert list(siblings.Beside(path).places(Imports(names), path)) == []
+    value, loaded = updated(team, "import sys, algoperf.spec", "(sys, algoperf.spec)")
+    assert value == (sys, sys.modules["algoperf.spec"])
+    assert set(loaded.source_files) == {"submission.py"}
+
+
+@pytest.mark.parametrize("name", ["algoperf", "scoring"])
+def test_a_main_file_of_such_a_name_does_not_import_itself(team, name):
+    source = f"import {name}\nfrom algoperf import spec" + FULL.format(returned=f"{name}")
+    loaded = loading.load(loading.inspect(write(team / f"{name}.py", source)), "jax")
+    assert loaded.outline.name == name
+    assert loaded.functions["update_params"]() is sys.modules[name]
+
+
+def test_a_submission_in_the_root_of_a_clone_imports_ours(team):
+    for name in ("algoperf", "reference_algorithms"):
+        write(team / name / "__init__.py", "raise ImportError('of the clone')")
+    imports = "import algoperf, reference_algorithms\nfrom algoperf import spec"
+    value, loaded = updated(team, imports, "(algoperf, reference_algorithms)")
+    assert value == (sys.modules["algoperf"], sys.modules["reference_algorithms"])
+    assert set(loaded.source_files) == {"submission.py"}
+
+
+def test_such_a_neighbour_and_a_name_that_numpy_removed(team):
+    write(team / "scoring.py", "import numpy as np\nx = np.trapz([1, 1], [0, 7])")
+    source = "import numpy\nfrom scoring import x" + FULL.format(returned="(x, numpy.Inf)")
+    path = write(team / "submission.py", source)
+    loaded = loading.load(loading.inspect(path), "pytorch")
+    assert loaded.functions["update_params"]() == (7, math.inf)
 
 
 def test_a_missing_helper_is_named(team):
@@ -149,3 +243,77 @@ def test_a_file_that_is_still_being_imported_has_a_module_for_each_name(team):
     write(team / "parts" / "rule.py", "x = 5\nimport kinds\ny = kinds.x")
     value, _ = updated(team, "import parts.kinds, rule", "(parts.kinds.x, rule.y)")
     assert value == (5, 5)
+
+
+STEPPERS = """
+from typing import Any, NamedTuple
+
+
+class State(NamedTuple):
+    steps: Any
+
+
+def jax_steps(rate):
+    import jax
+    import optax
+
+    def update(gradients, state, params=None):
+        scaled = jax.tree.map(lambda each: -rate * each / (1 + 0.1 * state.steps), gradients)
+        return scaled, State(state.steps + 1)
+
+    return optax.GradientTransformation(lambda params: State(jax.numpy.zeros(())), update)
+
+
+def torch_steps(params, rate):
+    import torch
+
+    class Steps(torch.optim.SGD):
+        def step(self):
+            super().step()
+            for group in self.param_groups:
+                group["lr"] *= 0.9
+
+    return Steps(params, lr=rate)
+"""
+STEPPED = """
+import scoring
+from statistics import RATE
+
+DEFAULTS = {"rate": RATE}
+
+
+def jax_optimizer(hyperparameters):
+    return scoring.jax_steps(hyperparameters.rate)
+
+
+def torch_optimizer(params, hyperparameters):
+    import workloads
+
+    return workloads.torch_steps(params.tensors(), hyperparameters.rate)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("framework", ["jax", "pytorch"])
+def test_such_neighbours_are_checked_run_and_resumed(tmp_path, framework):
+    """The state in JAX is an instance of the neighbour's class."""
+    write(tmp_path / "scoring.py", STEPPERS)
+    write(tmp_path / "workloads.py", "from scoring import *")
+    write(tmp_path / "statistics.py", "RATE = 0.1")
+    path = write(tmp_path / "mine.py", STEPPED)
+    found = algoperf.check(path, framework=framework, workloads=["digits"])
+    assert found.passed, found.frame().to_string()
+
+    def stop(plan, event):
+        if event["event"] == "evaluation" and event["step"] == 10:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    length = {"framework": framework, "max_steps": 30, "eval_every_steps": 10}
+    (whole,) = algoperf.run("digits", path, out=tmp_path / "whole", **length)
+    with pytest.raises(KeyboardInterrupt):
+        algoperf.run("digits", path, out=tmp_path / "stopped", observe=stop, **length)
+    (resumed,) = algoperf.run("digits", path, out=tmp_path / "stopped", **length)
+    assert resumed.evaluations()["preemption_count"].max() == 1
+    assert resumed.details["parameters_crc32"] == whole.details["parameters_crc32"]
+    kept = {file.name for file in (whole.folder / "submission").iterdir()}
+    assert kept == {"mine.py", "scoring.py", "statistics.py", "workloads.py"}

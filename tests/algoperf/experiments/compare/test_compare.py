@@ -7,8 +7,10 @@ import math
 import pytest
 
 from algoperf.cli import commands
-from algoperf.experiments.compare import agreement, document, plots
+from algoperf.experiments.compare import agreement, document, plots, tables
+from algoperf.submission import search_space
 
+REACHES = (0.1, 0.96, 0.975, 0.95)
 MISSES = (0.1, 0.5, 0.965, 0.96)
 COMPARE = ("compare", "digits", "--no-run", "--max-steps", "31", "--eval-every-steps", "10")
 
@@ -257,3 +259,178 @@ def test_a_curve_of_one_point_is_seen(tmp_path, asked, ended):
     point, line = figure.axes[0].lines
     assert (point.get_marker(), line.get_marker()) == ("o", "none")
     assert line.get_xydata().tolist() == [[0.0, 2.0], [10.0, 1.0], [20.0, 0.5]]
+
+
+RATES = "--learning-rates", "0.01,0.1,1.0", "--submissions", "adamw,muon", "--trials", "3"
+LOW = (0.1, 0.2, 0.3, 0.4)
+
+
+@pytest.fixture
+def rated(tmp_path, asked, ended):
+    """Two submissions at three rates: adamw's best is 0.1, muon's is 0.01; muon's runs at 1.0
+    have all diverged, and one of adamw's. At 0.01 one of three of adamw's reaches the target, and
+    two of muon's.
+    """
+
+    def write(submission, rate, trial, values, status="complete"):
+        space = {"learning_rate": {"feasible_points": [rate]}}
+        ended(
+            tmp_path,
+            submission=submission,
+            trial=trial,
+            experiment=f"mini-builtin-rate-{rate:g}",
+            values=values,
+            status=status,
+            later_s=float(trial),
+            flags={"search_space": search_space.parse(space, "").digest},
+        )
+
+    for trial in (1, 2, 3):
+        write("adamw", 0.01, trial, REACHES if trial == 1 else LOW)
+        write("adamw", 0.1, trial, REACHES)
+        write("muon", 0.01, trial, LOW if trial == 3 else REACHES)
+        write("muon", 0.1, trial, LOW)
+        write("muon", 1.0, trial, (0.1, math.nan, math.nan, math.nan), "diverged")
+    write("adamw", 1.0, 1, MISSES)
+    write("adamw", 1.0, 2, (0.1, 0.2, math.nan, math.nan), "diverged")
+    return document.make(asked(tmp_path, *RATES))
+
+
+def test_rows_of_submissions_and_rates(rated, tmp_path):
+    assert [list(row.arm.setting.values()) for row in rated.rows] == [
+        *([name, rate] for name in ("adamw", "muon") for rate in (0.01, 0.1, 1.0))
+    ]
+    assert [row.reached for row in rated.rows] == [1, 3, 0, 2, 0, 0]
+    assert rated.missing == ["adamw rate 1 jax trial 3"]
+    columns, values = document.cells(rated)
+    first = dict(zip(columns, values[0], strict=True))
+    assert (first["submission"], first["learning_rate"], first["technique"]) == (
+        *("adamw", 0.01, None),
+    )
+    assert (first["metric"], first["metric_high"], first["steps_to_target"]) == (
+        *(0.4, 0.95, math.inf),
+    )
+    found = document.to_json(rated, "algoperf compare")
+    assert found["submissions"] == ["adamw", "muon"]
+    assert (found["rows"][4]["submission"], found["rows"][4]["learning_rate"]) == ("muon", 0.1)
+    headings = [column.header for column in next(tables.tables(rated)).columns]
+    assert headings[:4] == ["submission", "learning rate", "framework", "accuracy"]
+    assert "learning rate: the hyperparameter learning_rate; all" in tables.legend(rated)[3]
+
+
+def test_the_best_rate_of_each_submission(rated):
+    """Of the last accuracies, 0.95 is the median of adamw at 0.1 and of muon at 0.01. At 1.0 the
+    last of adamw's two is 0.96 in one and none in the other, which counts as worst.
+    """
+    best = document.at_best_rates(rated)
+    assert [list(row.arm.setting.values()) for row in best.rows] == [["adamw", 0.1], ["muon", 0.01]]
+    one = document.dataclasses.replace(rated, rows=rated.rows[:3])
+    assert document.at_best_rates(one) is one
+
+
+def test_bands_over_seeds():
+    """At each step of those that are there and finite: the median, the least and the most."""
+    curves = (
+        {1: (1.0, 3.0), 2: (2.0, 5.0)},
+        {1: (1.5, 1.0), 2: (9.0, math.nan)},
+        {1: (4.0, 2.0), 2: (3.0, 9.0), 3: (5.0, 4.0)},
+    )
+    assert [column.tolist() for column in plots.band(curves)] == [
+        [1.5, 2.5, 5.0],
+        [2.0, 7.0, 4.0],
+        [1.0, 5.0, 4.0],
+        [3.0, 9.0, 4.0],
+    ]
+
+
+def test_a_row_of_several_seeds_is_a_line_with_a_band(tmp_path, asked, ended):
+    for trial, values in enumerate((REACHES, MISSES, LOW), 1):
+        ended(tmp_path, trial=trial, values=values, later_s=float(trial))
+    ended(tmp_path, framework="pytorch", values=(0.1, 0.3, math.nan, math.nan), status="diverged")
+    found = document.make(asked(tmp_path, "--frameworks", "jax,pytorch", "--trials", "3"))
+    with plots.style.context():
+        figure = plots.curves(found)
+    by_time = figure.axes[2]
+    line, single, end = by_time.lines[:3]
+    assert line.get_xdata().tolist() == [4.0, 4.5, 5.5, 5.8]  # of the second of three
+    assert line.get_ydata().tolist() == [0.1, 0.5, 0.965, 0.95]
+    (band,) = by_time.collections
+    edges = {tuple(point) for point in band.get_paths()[0].vertices.round(3).tolist()}
+    assert {(4.5, 0.2), (4.5, 0.96), (5.8, 0.4), (5.8, 0.96)} <= edges
+    assert single.get_xydata().tolist() == [[2.0, 0.1], [2.5, 0.3]]
+    assert (end.get_marker(), end.get_xydata().tolist()) == ("x", [[2.5, 0.3]])
+    assert "bands reach from least to most" in figure.texts[-1].get_text() + str(
+        figure._supxlabel.get_text()
+    )
+
+
+def test_the_plot_of_learning_rates(rated, tmp_path):
+    with plots.style.context():
+        figure = plots.learning_rates(rated)
+    last, _, steps, time = figure.axes
+    assert [axes.get_xscale() for axes in figure.axes] == ["log"] * 4
+    assert last.get_xticks().tolist() == [0.01, 0.1, 1.0]
+    adamw, muon = (container.lines[0] for container in last.containers)
+    assert adamw.get_xydata().tolist() == [[0.01, 0.4], [0.1, 0.95], [1.0, 0.96]]
+    assert muon.get_xydata().tolist() == [[0.01, 0.95], [0.1, 0.4]]
+    bar = last.containers[0].lines[2][0].get_segments()[0].tolist()
+    assert bar == [[0.01, pytest.approx(0.4)], [0.01, pytest.approx(0.95)]]
+    crosses = [line for line in last.lines if line.get_marker() == "x"]
+    assert [list(line.get_xdata()) for line in crosses] == [[1.0], [1.0]]
+    adamw, muon = (container.lines[0] for container in steps.containers)
+    assert adamw.get_xydata().tolist() == [[0.1, 21.0]]
+    assert muon.get_xydata().tolist() == [[0.01, 21.0]]
+    missed = [list(line.get_xdata()) for line in time.lines if line.get_marker() == "^"]
+    assert missed == [[0.01, 1.0], [0.1, 1.0]]
+    written = {path.name for path in plots.write(rated, tmp_path)}
+    assert {"curves.png", "quality_cost.png", "learning_rates.png"} <= written
+    text = (tmp_path / "curves.svg").read_text()
+    assert "adamw rate 0.1 jax" in text
+    assert "muon rate 0.1 jax" not in text
+    assert "each submission at the learning rate with its best last value" in text
+
+
+def test_panels_without_marks_have_their_room(tmp_path, asked, ended):
+    """Artists that are not clipped and have no points took all the room of the panels."""
+    for rate in (0.01, 0.1):
+        digest = search_space.parse({"learning_rate": {"feasible_points": [rate]}}, "").digest
+        flags = {"search_space": digest}
+        ended(tmp_path, experiment=f"mini-builtin-rate-{rate}", flags=flags)
+    found = document.make(asked(tmp_path, "--learning-rates", "0.01,0.1"))
+    with plots.style.context():
+        figure = plots.learning_rates(found)
+        plots.style.save(figure, tmp_path / "plot")
+    assert all(axes.get_position().height > 0.3 for axes in figure.axes)
+
+
+def test_looks_of_many_rows_differ(tmp_path, asked):
+    words = "--submissions", "adamw,muon,lion,lamb,sam,soap,mars,adopt,nadamw"
+    found = document.make(asked(tmp_path, *words, "--frameworks", "jax,pytorch"))
+    looks = [(look["color"], str(look["linestyle"])) for look in plots.looks(found)]
+    assert len(set(looks)) == 18
+    found = document.make(asked(tmp_path, "--learning-rates", "1,0.1,0.01"))
+    red_green_blue = [look["color"][:3].sum() for look in plots.looks(found)]
+    assert red_green_blue == sorted(red_green_blue, reverse=True)
+
+
+def test_a_loss_that_explodes_leaves_the_others_in_sight(tmp_path, asked, ended):
+    ended(tmp_path, losses=[2.0, 1.0, 0.5, *[0.4] * 30])
+    ended(tmp_path, framework="pytorch", losses=(2.0, 1e30), status="diverged")
+    found = document.make(asked(tmp_path, "--frameworks", "jax,pytorch"))
+    with plots.style.context():
+        figure = plots.curves(found)
+    # Of the 35 losses 31 are at most 0.5, and 32 at most 1.
+    low, high = figure.axes[0].get_ylim()
+    assert low < 0.4
+    assert high == pytest.approx(1.3 * 0.5)
+
+
+def test_rates_that_are_close_or_far_apart_have_few_labels(tmp_path, asked):
+    for rates in ("1e-4,1e-3,1e-2,1e10", "1e-3,1.1e-3,1.2e-3,1.3e-3,1.4e-3,1e-2"):
+        found = document.make(asked(tmp_path, "--learning-rates", rates))
+        with plots.style.context():
+            figure = plots.learning_rates(found)
+            figure.canvas.draw()
+        labels = [each.get_text() for each in figure.axes[0].get_xticklabels()]
+        assert len(labels) <= 8
+        assert not any("$" in label for label in labels)

@@ -9,11 +9,14 @@ from pathlib import Path
 
 import pytest
 
+import algoperf
 from algoperf.cli import commands
 from algoperf.errors import UserError
 from algoperf.experiments.compare import request
 from algoperf.machine import hardware
+from algoperf.run_folder import run_log
 from algoperf.study.executors import local
+from algoperf.submission import search_space
 
 GOAL = {"metric": "accuracy", "higher_is_better": True, "validation": 0.97, "test": None}
 COMPARE = ("compare", "digits", "--max-steps", "31", "--eval-every-steps", "10")
@@ -48,6 +51,160 @@ def test_lengths_and_sizes(asked, tmp_path):
     assert (found.max_steps, found.eval_every_steps) == (600, 30)  # the step hint; a twentieth
 
 
+MINE = """
+from reference_algorithms import adamw
+DEFAULTS = {**adamw.DEFAULTS, "betas": (0.9, 0.99)}
+def torch_optimizer(params, hyperparameters, info): ...
+"""
+
+
+def test_several_submissions_are_run_in_the_framework_that_all_serve(asked, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text(MINE)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "submission.py").write_text(MINE.replace("torch", "jax"))
+    found = asked(tmp_path, "--submissions", "mine.py,adamw", "--trials", "2")
+    assert [(run.arm.label, run.trial) for run in found.runs] == [
+        (label, trial) for trial in (1, 2) for label in ("mine pytorch", "adamw pytorch")
+    ]
+    folder = tmp_path / "mini-builtin" / "mine" / "study_0" / "digits_pytorch" / "trial_1"
+    assert found.runs[0].folder == folder
+    assert "--search-space" not in found.runs[0].words
+    found = asked(tmp_path, "--submissions", "muon,adamw", "--frameworks", "pytorch,jax")
+    assert [arm.label for arm in found.arms] == [
+        *("muon pytorch", "muon jax", "adamw pytorch", "adamw jax")
+    ]
+    with pytest.raises(UserError, match=r"no framework .* \(mine: pytorch; other: jax\)"):
+        asked(tmp_path, "--submissions", "mine.py,other")
+    with pytest.raises(UserError, match=r"mine\.py does not serve jax; it serves: pytorch"):
+        asked(tmp_path, "--submissions", "mine.py,adamw", "--frameworks", "jax")
+
+
+def test_a_learning_rate_is_the_point_of_every_trial(asked, tmp_path, monkeypatch):
+    """A space of one value each, from which the trial of any study draws that value."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text(MINE)
+    words = "--submissions", "mine.py,adamw", "--learning-rates", "0.003,1e20", "--trials", "2"
+    found = asked(tmp_path, *words)
+    assert [run.arm.label for run in found.runs[:4]] == [
+        *("mine rate 0.003 pytorch", "mine rate 1e+20 pytorch"),
+        *("adamw rate 0.003 pytorch", "adamw rate 1e+20 pytorch"),
+    ]
+    assert [run.experiment for run in found.runs[:2]] == [
+        *("mini-builtin-rate-0.003", "mini-builtin-rate-1e20")
+    ]
+    first, again = found.runs[0], found.runs[4]
+    assert not (tmp_path / "learning-rates").exists()
+    option = dict(itertools.pairwise(again.command(tmp_path)))
+    assert first.space == again.space
+    assert option["--trials"] == "2"
+    file = option["--search-space"]
+    assert file == str(tmp_path / "learning-rates" / "mine-pytorch-0.003.json")
+    space = search_space.read(file)
+    assert space.size is None
+    assert {search_space.point(space, 0, 0, trial)["learning_rate"] for trial in range(3)} == {
+        0.003
+    }
+    assert space.names == ("learning_rate",)  # DEFAULTS fill in the rest
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("DEFAULTS = {'learning_rate': '1e-3'}", r"its learning_rate is '1e-3', not a number"),
+        ("DEFAULTS = {'rate': 1}", r"mine has no learning_rate in its DEFAULTS, so it cannot"),
+        ("DEFAULTS = {}\n1 / 0", r"mine\.py:3: ZeroDivisionError: division by zero"),
+        ("DEFAULTS = {}\nimport os; os._exit(3)", r"ran its file ended with code 3"),
+        ("DEFAULTS = {}\nprint('{\"point\": 1}')", r"mine has no learning_rate in its DEF"),
+    ],
+)
+def test_submissions_whose_rate_is_not_known(asked, tmp_path, source, message):
+    path = tmp_path / "mine.py"
+    path.write_text(f"def torch_optimizer(params): ...\n{source}\n")
+    with pytest.raises(UserError, match=message) as raised:
+        asked(tmp_path, "--submission", str(path), "--learning-rates", "1,2")
+    assert "\n" not in str(raised.value)
+
+
+def test_numbers_are_shown_short_but_whole():
+    values = (1.0, 1e10, 0.003, 1e-5, 0.1 + 0.2, 1234567.5, 32, "mine")
+    assert list(map(request.setting_text, values)) == [
+        *("1", "1e+10", "0.003", "1e-05", "0.30000000000000004", "1234567.5", "32", "mine")
+    ]
+
+
+def test_the_full_form_has_its_whole_point_at_another_rate(asked, tmp_path):
+    path = tmp_path / "full.py"
+    path.write_text(
+        "import torch\nDEFAULTS = dict(learning_rate=0.1, beta=0.9)\n"
+        "SEARCH_SPACE = {'learning_rate': {'feasible_points': [1]}}\n"
+        "def init_optimizer_state(workload): ...\ndef update_params(batch): ...\n"
+    )
+    found = asked(tmp_path, "--submission", str(path), "--learning-rates", "1,2")
+    assert json.loads(found.runs[1].space) == {
+        "learning_rate": {"feasible_points": [2.0]},
+        "beta": {"feasible_points": [0.9]},
+    }
+
+
+def test_runs_of_another_rate_are_not_taken(asked, tmp_path, ended):
+    words = "--learning-rates", "0.003,0.01"
+    digest = search_space.parse({"learning_rate": {"feasible_points": [0.01]}}, "").digest
+    rate = "mini-builtin-rate-0.003"
+    folder = ended(tmp_path, experiment=rate, flags={"search_space": digest})
+    with pytest.raises(UserError, match=r"holds another configuration \(search_space: "):
+        asked(tmp_path, *words)
+    right = search_space.parse({"learning_rate": {"feasible_points": [0.003]}}, "").digest
+    flags = run_log.read_json(folder / "flags_0.json") | {"search_space": right}
+    run_log.write_json(folder / "flags_0.json", flags)
+    assert [run.has_ended(tmp_path) for run in asked(tmp_path, *words).runs] == [True, False]
+
+
+def torch_optimizer(params, hyperparameters):
+    import torch
+
+    return torch.optim.SGD(params.tensors(), lr=hyperparameters.learning_rate)
+
+
+def test_functions_and_modules_and_names_side_by_side_from_python(tmp_path):
+    from reference_algorithms import lion
+
+    mine = {"torch_optimizer": torch_optimizer, "DEFAULTS": {"learning_rate": 0.1}}
+    asked = {"may_run": False, "out": tmp_path, "learning_rates": [0.1, 1]}
+    given = {"one": mine, "two": mine, "lion": lion, "adamw": "adamw"}
+    frame = algoperf.compare("digits", submissions=given, **asked).frame()
+    assert frame["submission"].tolist() == [name for name in given for _ in range(2)]
+    assert frame["learning_rate"].tolist() == [0.1, 1.0] * 4
+    assert set(frame["framework"]) == {"pytorch"}
+    other = {**mine, "DEFAULTS": {"learning_rate": 0.2}}
+    with pytest.raises(UserError, match=r"two submissions are named notebook, .*; rename one"):
+        algoperf.compare("digits", submissions=[mine, other], **asked)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"submissions": "mine.py"}, "submissions is 'mine.py', expected a list"),
+        ({"submissions": []}, "--submissions names nothing"),
+        ({"submissions": ["adamw", len]}, "a submission has no 'len'; it has: jax_opt"),
+        ({"learning_rates": 0.1}, "--learning-rates is 0.1, expected a list"),
+        ({"learning_rates": "0.1,1"}, "--learning-rates is '0.1,1', expected a list"),
+        ({"learning_rates": [0.1, "1"]}, "--learning-rates: '1' is not a finite number"),
+        ({"learning_rates": [0.1, True]}, "--learning-rates: True is not a finite number"),
+        ({"learning_rates": [0.1, -1]}, "--learning-rates: -1 is not a finite number above 0"),
+        ({"learning_rates": [1, 2], "search_space": "x"}, "--learning-rates with --search-space"),
+        ({"techniques": "full"}, "--techniques is 'full', expected a list"),
+        ({"frameworks": ["jax", "pytorch"], "trials": 0}, "trials is 0, expected a whole"),
+        ({"frameworks": ["jax", "pytorch"], "workers": 0}, "workers is 0, expected a whole"),
+        ({"frameworks": ["jax", "pytorch"], "threads": 1.5}, "threads is 1.5, expected a"),
+    ],
+)
+def test_mistakes_from_python(options, message, tmp_path):
+    with pytest.raises(UserError) as raised:
+        algoperf.compare("digits", out=tmp_path, **options)
+    assert str(raised.value).startswith(message)
+
+
 def test_names_of_techniques():
     variants = {"adapters": None, "lora": None, "prompt": None}
     news = types.SimpleNamespace(name="news", base=None, variants=variants)
@@ -73,6 +230,31 @@ def test_names_of_techniques():
         ("digits --techniques tanh --frameworks jax", "nothing to compare: give two or more"),
         ("digits --techniques full,tanh --batch-sizes 16", "--techniques with --batch-sizes"),
         ("digits_tanh --techniques full,noisy", "--techniques: digits_tanh is a variant itself"),
+        ("digits --batch-sizes 16,32 --trials 0", "'0' is not a whole number of at least 1"),
+        ("digits --batch-sizes 16,32 --target nan", "--target nan is not a finite number"),
+        ("digits --submissions ,", "--submissions names nothing"),
+        ("digits --submissions adamw", "nothing to compare: give two or more"),
+        ("digits --submissions adamw,adamw", "--submissions: adamw is named twice"),
+        ("digits --submissions adamw,a/no.py", "submission a/no.py: no such file"),
+        ("digits --submissions adamw,adamv", "unknown submission 'adamv'; did you mean adamw"),
+        ("digits --submissions adamw,muon --submission lion", "--submission with --submissions"),
+        ("digits --submissions adamw,muon --techniques full", "--techniques with --submissions"),
+        ("digits --submissions adamw,muon --batch-sizes 8", "--batch-sizes with --submissions"),
+        ("digits --learning-rates 1e-3", "nothing to compare: give two or more"),
+        ("digits --learning-rates 1e-3,0.001", "--learning-rates: 0.001 is named twice"),
+        ("digits --learning-rates 1e-3,nan", "'1e-3,nan' is not numbers with commas"),
+        ("digits --learning-rates 1e-3,1e999", "'1e-3,1e999' is not numbers with commas"),
+        ("digits --learning-rates 1e-3,0", "'1e-3,0' is not numbers above 0"),
+        ("digits --learning-rates=-1,1", "'-1,1' is not numbers above 0"),
+        ("digits --learning-rates 1e-3;1", "is not numbers with commas between"),
+        (
+            "digits --learning-rates 1e-3,1 --run-options=--tuning-ruleset=external",
+            "--learning-rates with --tuning-ruleset: every run has a point of its own already",
+        ),
+        (
+            "digits --submissions adamw,schedule_free_self_tuning --learning-rates 1e-3",
+            "submission schedule_free_self_tuning has no learning_rate in its DEFAULTS",
+        ),
         ("digits --batch-sizes 16,32 --submission adamww", "unknown submission 'adamww'"),
         ("digits --batch-sizes 16,32 --run-options=--seed=4", "--seed=4 cannot be given for all"),
         ("digits --batch-sizes 16,32 --run-options=--nope", "unrecognized arguments: --nope"),
@@ -112,7 +294,7 @@ def test_a_folder_that_takes_no_files(tmp_path, capsys):
     words = "--out", str(tmp_path / "file"), "--frameworks", "jax,pytorch", "--no-run"
     assert commands.main([*COMPARE, *words]) == 2
     error = capsys.readouterr().err
-    assert error == f"algoperf: --out {words[1]}: File exists; give another folder\n"
+    assert error == f"algoperf: --out {words[1]}: a file, not a folder; give another folder\n"
 
 
 def test_another_machine_may_show_what_has_ended_but_not_go_on(tmp_path, capsys, ended, undrawn):

@@ -204,3 +204,14 @@ def test_a_range_of_axes_that_is_none(text, capsys):
         commands.main(["variants", "sample", "--seed", "7", "--per-workload", "1", "--axes", text])
     assert left.value.code == 2
     assert "is not a number of axes like 2 or 1..3" in capsys.readouterr().err
+
+
+def test_the_baseline_is_ours_whatever_lies_here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "nadamw").mkdir()
+    (tmp_path / "nadamw" / "submission.py").write_text("DEFAULTS = {}\ndef jax_optimizer(): ...\n")
+    own = sampler(tmp_path)
+    job = own._job(catalogue.find("digits"), "digits", "jax", 0, 1.0, None)
+    words = job.command(tmp_path)
+    path = words[words.index("--submission") + 1]
+    assert path.endswith("reference_algorithms/nadamw.py")
