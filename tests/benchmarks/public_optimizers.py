@@ -69,7 +69,8 @@ OPTAX_ARGUMENTS = {
     "f": "lambda updates, params=None: jax.tree.map(lambda leaf: -rate * leaf, updates)",
 }
 WRAPPED = ("inner", "base_optimizer", "optimizer", "fast_optimizer", "tx", "args", "transforms")
-SCALED = ("step_size", "step_size_fn", "f", *WRAPPED)  # what has these brings its own rate
+# What has one of these brings its own rate.
+SCALED = ("step_size", "step_size_fn", "f", "max_learning_rate", *WRAPPED)
 TORCH_ARGUMENTS = {
     "params": "params.tensors()",
     "num_iterations": "info.step_hint",

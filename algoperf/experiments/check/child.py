@@ -7,6 +7,7 @@ whatever a submission prints, and however it ends the process, the verdicts stan
 import dataclasses
 import functools
 import json
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ from algoperf.experiments.check.case import Case
 from algoperf.experiments.check.verdicts import Report, Verdict
 from algoperf.machine import supervision
 from algoperf.submission import loading, search_space
+from algoperf.submission.blame import cause_of
 from algoperf.trial import choices
 from algoperf.trial.plan import TrialPlan
 from algoperf.workload import catalogue
@@ -30,6 +32,8 @@ Emit = Callable[[Verdict], None]
 def main(*files: str) -> None:
     """Check what each request's file says, `files` being pairs of request and verdicts."""
     answer(files, check_framework)
+    sys.stdout.flush()
+    os._exit(0)  # A submission's threads, and what it registered for the exit, may never end.
 
 
 def answer(files: Sequence[str], check: Callable[[Mapping[str, Any], Emit], None]) -> None:
@@ -58,6 +62,20 @@ def check_framework(asked: Mapping[str, Any], emit: Emit) -> None:
     reports = [
         Report(framework, each["name"], verdicts.OF_A_WORKLOAD, emit) for each in asked["workloads"]
     ]
+    try:
+        _examine(asked, report, reports)
+    except BaseException as error:  # What a submission raises to leave, or breaks for all of us.
+        is_loaded = verdicts.LOADS not in report.waiting
+        in_order = [*reports, report] if is_loaded else [report, *reports]
+        first, *others = [each for each in in_order if each.waiting]
+        first.fail_next(cause_of(error))
+        for each in others:
+            each.skip_rest(cause_of(error))
+
+
+def _examine(asked: Mapping[str, Any], report: Report, reports: Sequence[Report]) -> None:
+    """Make the checks of one framework, of which `report` is, and of its workloads."""
+    framework = asked["framework"]
     backend = backends.load(framework)
     others = set(_foreign_modules(framework))
     loaded = _load(Path(asked["submission"]), framework, report)

@@ -100,7 +100,7 @@ class _Watch:
             self._look_at_the_end(trial, scalars)
         except errors.UserError:
             raise
-        except (Exception, SystemExit) as error:
+        except BaseException as error:  # SystemExit and its like among them
             check = verdicts.EVALUATION if evaluate else verdicts.UPDATES
             self._found.problem = self._found.problem or (check, cause_of(error))
 
@@ -233,7 +233,7 @@ class _Watch:
                 return function()
             except spec.TrainingCompleteError:
                 raise
-            except (Exception, SystemExit) as error:
+            except BaseException as error:  # SystemExit and its like among them
                 self._found.problem = self._problem(error, check, name)
                 raise
 

@@ -80,6 +80,16 @@ class Report:
         else:
             self.failed(check, problem)
 
+    def fail_next(self, reason: str) -> None:
+        """The first check without a verdict fails, and the others are skipped."""
+        self.failed(self._waiting[0], reason)
+        self.skip_rest(reason)
+
+    @property
+    def waiting(self) -> tuple[str, ...]:
+        """The checks without a verdict, in their order."""
+        return tuple(self._waiting)
+
     def skip_rest(self, reason: str) -> None:
         """Skip what has no verdict yet."""
         for check in list(self._waiting):

@@ -176,6 +176,32 @@ def test_the_process_ends_in_a_check(tmp_path):
     assert {verdict.reason for verdict in found[2:]} == {"the process ended with exit code 7"}
 
 
+def test_what_a_submission_raises_to_leave_and_what_it_leaves_behind(tmp_path, capfd):
+    """The check that it was at fails with the cause; a thread that never ends is not waited for."""
+    forever = "__import__('threading').Thread(target=__import__('threading').Event().wait).start()"
+    sources = {
+        "leaves": ("    scale = 1.0\n", "    raise KeyboardInterrupt('own')\n"),
+        "while it is loaded": ("CALLS = []", "raise GeneratorExit('own')"),
+        "stays": ("CALLS = []", f"CALLS = []\n{forever}"),
+    }
+    checked = Checked(tmp_path)
+    paths = {
+        name: Breakage(name, "pytorch", *change).write("pytorch", tmp_path / name)
+        for name, change in sources.items()
+    }
+    found = checked.run("pytorch", list(paths.values()))
+    failed = {
+        name: [(each.check, each.reason) for each in found[path] if each.status == "failed"]
+        for name, path in paths.items()
+    }
+    assert failed == {
+        "leaves": [("updates", "update_params raised KeyboardInterrupt: own (mine.py:36)")],
+        "while it is loaded": [("loads", "GeneratorExit: own")],
+        "stays": [],
+    }
+    assert "Traceback" not in capfd.readouterr().err
+
+
 def test_command(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     words = ["--framework", "pytorch", "--workloads", "digits"]
