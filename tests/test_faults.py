@@ -59,7 +59,8 @@ def forks(step):
                 sys.exit(5)
         time.sleep(600)
     if step < 4:
-        os.waitpid(child, 0)
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        assert step != 3 or code == 5, code
     else:
         (HERE / f"child_{step}").write_text(str(child))
 

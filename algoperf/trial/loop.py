@@ -202,10 +202,10 @@ class Trial:
                         self._prepare_for_eval()
             except errors.UserError:
                 raise
-            except (Exception, SystemExit) as error:
-                self._fail_by(
-                    error
-                )  # Whatever a submission raises ends its trial, and is recorded.
+            except (
+                Exception
+            ) as error:  # whatever a submission raises ends its trial, and is recorded
+                self._fail_by(error)
             # A step that failed may have used its parameters up: there is nothing to compare.
             failed = self.status is not None
             watch = contextlib.nullcontext() if failed else self._untimed(self._trained)
@@ -214,7 +214,7 @@ class Trial:
             if self.interrupted:
                 return
 
-    def _fail_by(self, error: BaseException) -> None:
+    def _fail_by(self, error: Exception) -> None:
         where = place_of(error, self._functions.is_own)
         self.fail(f"{cause_of(error)}{where}", traceback.format_exc())
 

@@ -64,6 +64,11 @@ class Events:
         self._process_id = os.getpid()
         self.answered: frozenset[str] = frozenset()  # The events that wait for an answer.
 
+    @property
+    def are_heard(self) -> bool:
+        """Whether this is the trial's process, and not one that the submission forked."""
+        return os.getpid() == self._process_id
+
     def send(self, event: str, **values: Any) -> None:
         """Send an event, and wait for the answer if it is one of those that are answered.
 
@@ -71,7 +76,7 @@ class Events:
             event: The event's name.
             values: What the event says, as JSON values.
         """
-        if os.getpid() != self._process_id:
+        if not self.are_heard:
             return
         # The starter has ended, so this process will, too.
         with contextlib.suppress(BrokenPipeError):
@@ -122,6 +127,8 @@ def _main(stops: stopping.Stops, started_at_s: float) -> int:
         events.send("unwritable", text=str(error))
         return writing.UNWRITABLE
     except BaseException as error:  # What a submission raises to leave, or breaks for all of us.
+        if not events.are_heard:
+            raise  # A process that it forked leaves as it wants to.
         _send_crash(events, TrialPlan.from_json(line), error)
         return 1
 

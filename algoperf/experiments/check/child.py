@@ -62,9 +62,12 @@ def check_framework(asked: Mapping[str, Any], emit: Emit) -> None:
     reports = [
         Report(framework, each["name"], verdicts.OF_A_WORKLOAD, emit) for each in asked["workloads"]
     ]
+    process_id = os.getpid()
     try:
         _examine(asked, report, reports)
     except BaseException as error:  # What a submission raises to leave, or breaks for all of us.
+        if os.getpid() != process_id:
+            raise  # A process that it forked leaves as it wants to.
         is_loaded = verdicts.LOADS not in report.waiting
         in_order = [*reports, report] if is_loaded else [report, *reports]
         first, *others = [each for each in in_order if each.waiting]

@@ -7,6 +7,7 @@ can be compared bit for bit without keeping their arrays.
 import dataclasses
 import json
 import math
+import os
 import random
 import zlib
 from collections.abc import Callable, Mapping
@@ -61,6 +62,7 @@ class _Watch:
 
     def __init__(self, case: Case, rehearsal: Rehearsal, name: str | None) -> None:
         self._case, self._found = case, rehearsal
+        self._process_id = os.getpid()
         self._backend = case.backend
         random.seed(case.seed)  # as a trial's process does
         loaded = case.load()
@@ -101,6 +103,8 @@ class _Watch:
         except errors.UserError:
             raise
         except BaseException as error:  # SystemExit and its like among them
+            if os.getpid() != self._process_id:
+                raise  # A process that the submission forked leaves as it wants to.
             check = verdicts.EVALUATION if evaluate else verdicts.UPDATES
             self._found.problem = self._found.problem or (check, cause_of(error))
 

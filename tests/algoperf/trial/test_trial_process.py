@@ -138,7 +138,7 @@ FAULTS = {
     "exhausted": ("failed", 2, "out of memory (RuntimeError: RESOURCE_EXHAUSTED"),
     "exit": ("failed", 1, "the trial's process ended with exit code 7 and no result"),
     "killed": ("failed", 1, "the trial's process was ended by SIGKILL"),
-    "interpreter exit": ("failed", 2, "SystemExit: 3 (faulty.py:"),
+    "interpreter exit": ("failed", 1, "SystemExit: 3 (faulty.py:"),
     "interrupt": ("failed", 1, "KeyboardInterrupt (faulty.py:"),
     "input": ("failed", 2, "EOFError: EOF when reading a line (faulty.py:"),
     "nan": ("diverged", 3, None),
