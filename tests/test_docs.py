@@ -228,7 +228,7 @@ def load_hooks():
 def test_the_page_of_commands_has_each_with_its_options():
     text = load_hooks().commands_page()
     headings = re.findall(r"^##+ (.*)$", text, re.MULTILINE)
-    assert headings[:3] == ["algoperf", "algoperf run", "algoperf score"]
+    assert headings[:3] == ["algoperf", "algoperf run", "algoperf status"]
     assert "algoperf variants seal" in headings
     assert "--eval-every-steps" in text
     assert len(headings) == len(set(headings)) == text.count("usage: algoperf")

@@ -16,8 +16,9 @@ import psutil
 import pytest
 
 from algoperf.machine import own_code, resources, stopping
-from algoperf.run_folder import run_log, standing
+from algoperf.run_folder import run_log
 from algoperf.run_folder.checkpoint import Checkpoints
+from algoperf.study import status
 
 ROOT = Path(__file__).resolve().parents[1]
 SUBMISSIONS = {"jax": str(ROOT / "submissions" / "template_full.py"), "pytorch": "adamw"}
@@ -216,7 +217,8 @@ def test_stopped_by_signals(tmp_path, framework):
     assert process.returncode == 75, complaints
     assert "is saved, and the same command goes on with it" in complaints
     assert not (folder_of(tmp_path / "runs") / "result.json").exists()
-    assert standing.standing(folder_of(tmp_path / "runs")) == "interrupted"
+    (trial,) = status.read(tmp_path / "runs")
+    assert trial.state == status.INTERRUPTED
     code, _, complaints = run(*again)
     assert code == 0, complaints
     assert 4 <= int(re.search(r"goes on from step (\d+)", complaints)[1]) < 60
@@ -266,7 +268,8 @@ def test_a_lost_terminal(tmp_path):
         assert process.wait(100) == 75
     finally:
         process.kill()
-    assert standing.standing(folder_of(tmp_path / "runs")) == "interrupted"
+    (trial,) = status.read(tmp_path / "runs")
+    assert trial.state == status.INTERRUPTED
     assert list(folder_of(tmp_path / "runs").glob("checkpoints/*.safetensors"))
 
 

@@ -1,6 +1,5 @@
 """The signals that ask a process to stop are remembered, and none of them is lost."""
 
-import os
 import signal
 import subprocess
 import sys
@@ -133,16 +132,24 @@ def test_in_another_thread_nothing_is_answered():
     assert seen == [signal.SIG_DFL]
 
 
+FORKS = """
+import os, signal
+from algoperf.machine.stopping import Stops
+
+with Stops() as stops:
+    child = os.fork()
+    if child == 0:
+        os.kill(os.getpid(), signal.SIGTERM)
+        os._exit(1)
+    _, status = os.waitpid(child, 0)
+assert os.waitstatus_to_exitcode(status) == -signal.SIGTERM
+assert not stops.are_asked
+"""
+
+
 def test_a_fork_answers_for_itself_alone():
-    """As what multiprocessing starts and then terminates."""
-    with Stops() as stops:
-        child = os.fork()
-        if child == 0:
-            os.kill(os.getpid(), signal.SIGTERM)
-            os._exit(1)
-        _, status = os.waitpid(child, 0)
-    assert os.waitstatus_to_exitcode(status) == -signal.SIGTERM
-    assert not stops.are_asked
+    """As what multiprocessing starts and then terminates; a process with JAX must not fork."""
+    subprocess.run([sys.executable, "-c", FORKS], check=True)
 
 
 def test_a_process_that_starts_loses_no_signal():

@@ -477,7 +477,7 @@ def test_an_error_that_follows_a_signal_is_not_recorded(monkeypatch, is_asked):
     """The signal may have ended a child of the submission's that the step waited for."""
     written, stops = [], stopping.Stops()
     trial = SimpleNamespace(
-        limits=SimpleNamespace(budget_s=None),
+        limits=SimpleNamespace(budget_s=None, max_steps=None),
         ledger=Ledger(),
         state=SimpleNamespace(step=3),
         last_loss=None,
@@ -487,6 +487,8 @@ def test_an_error_that_follows_a_signal_is_not_recorded(monkeypatch, is_asked):
     assembled = SimpleNamespace(
         trial=trial,
         flags={"target": {}},
+        point=None,
+        point_source="its DEFAULTS",
         log=SimpleNamespace(folder="folder", result=written.append),
         checkpoints=SimpleNamespace(clear=lambda: None),
     )
