@@ -8,11 +8,14 @@ without any of this. Whoever sets one of these variables beforehand keeps it.
 
 import importlib.util
 import os
+import signal
 import sys
 import tempfile
 from pathlib import Path
 
 import pytest
+
+from algoperf.machine import stopping
 
 CACHE = "JAX_COMPILATION_CACHE_DIR"
 SETTINGS = {
@@ -32,10 +35,16 @@ for name, value in SETTINGS.items():
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """A folder of compiled programs for each of xdist's workers.
+    """A folder of compiled programs for each of xdist's workers, and no signal that is ignored.
 
     JAX does not write an entry at once, so workers that shared a folder could read half of one.
+    What `nohup` or '&' of a script starts ignores SIGHUP or SIGINT, and so would what a test starts
+    to send it these signals.
     """
+    for number in stopping.SIGNALS:
+        if signal.getsignal(number) is signal.SIG_IGN:
+            is_interrupt = number == signal.SIGINT
+            signal.signal(number, signal.default_int_handler if is_interrupt else signal.SIG_DFL)
     if os.environ.get("PYTEST_XDIST_WORKER"):
         os.environ[CACHE] = str(Path(os.environ[CACHE]) / os.environ["PYTEST_XDIST_WORKER"])
     elif CACHE not in os.environ:
