@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from algoperf import errors
-from scoring.analysis.pooled_model import fit, t_quantile
+from scoring.analysis.pooled_model import COMPETITIONS, STEADY, fit
 from scoring.analysis.statistics import bootstrap, percentiles, pooled_medians, resampled_medians
 from scoring.rules.rules import AS_PUBLISHED, BY_THE_RULES, make_layout, scores
 
