@@ -40,6 +40,8 @@ COMPETITIONS = 20  # Competitions per draw of the parameters; their mean is the 
 STEADY = 4  # Of these, how many are drawn a second time without the spread of times.
 SCALE_SPAN, SCALES = 12.0, 240  # The grid of the common log variance, around the pooled one.
 MEANS, CORRELATIONS = 40, 25  # The sizes of the grids of the misses' prior.
+# Times of a cell that agree to ten digits tell of a coarse clock and nothing of the common scale.
+LEAST_SQUARES = 1e-20
 LONGEST_LOG = 700.0  # A logarithm of a time that is still finite.
 
 
@@ -110,17 +112,17 @@ class StudyModel:
         """Draw the standard deviation of each cell's log time, array (P, S, W)."""
         freedom_SW = np.maximum(self.timed_SW - 1, 0)
         shape = (count, *freedom_SW.shape)
-        pooled = self.squares_SW.sum() / max(1, freedom_SW.sum())
-        if pooled == 0:
+        told_SW = (freedom_SW > 0) & (self.squares_SW > LEAST_SQUARES)
+        if not told_SW.any():
             return np.zeros(shape)
+        counts, squares = freedom_SW[told_SW], self.squares_SW[told_SW]
+        pooled = squares.sum() / counts.sum()
         width = 2 * SCALE_SPAN / SCALES
         log_scales = np.log(pooled) - SCALE_SPAN + width * (np.arange(SCALES) + 0.5)
         prior = PRIOR_STUDIES * np.exp(log_scales)[:, None]
-        counts = freedom_SW[freedom_SW > 0]
         # The density of a cell's squares given the scale, with the cell's variance integrated out.
-        log_density = PRIOR_STUDIES / 2 * np.log(prior) - (counts + PRIOR_STUDIES) / 2 * np.log(
-            prior + self.squares_SW[freedom_SW > 0]
-        )
+        log_density = PRIOR_STUDIES / 2 * np.log(prior)
+        log_density = log_density - (counts + PRIOR_STUDIES) / 2 * np.log(prior + squares)
         picked = generator.choice(SCALES, count, p=_shares(log_density.sum(axis=-1)))
         within = generator.uniform(-width / 2, width / 2, count)
         scale_P11 = np.exp(log_scales[picked] + within)[:, None, None]
