@@ -149,7 +149,9 @@ class StudyModel:
             same = betaln(miss_MC + misses, hit_MC + hits) - betaln(miss_MC, hit_MC)
             log_density += cells * same
         picked = generator.choice(log_density.size, count, p=_shares(log_density.ravel()))
-        miss_P11, hit_P11 = (of.ravel()[picked][:, None, None] for of in (miss_MC, hit_MC))
+        miss_P11, hit_P11 = (
+            part_MC.ravel()[picked][:, None, None] for part_MC in (miss_MC, hit_MC)
+        )
         drawn = generator.beta(miss_P11 + self.misses_SW, hit_P11 + studies_SW - self.misses_SW)
         return np.where(self.hopeless_SW, 1.0, drawn)
 
