@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from algoperf import errors
-from scoring.analysis.speedup import choose_reference, speedups
+from scoring.analysis.speedup import _ends, choose_reference, speedups
 
 
 @pytest.fixture
@@ -96,6 +96,14 @@ def test_no_interval_where_most_competitions_compare_nothing(reach, miss, boards
     found = speedups(boards()[0]["mini-builtin"], "a")
     assert np.isnan(found.mean_S).all()
     assert np.isnan(found.interval).all()
+
+
+def test_ends_are_of_the_known_draws_unless_too_many_are_not_known():
+    columns = np.tile(np.linspace(0, 1, 101)[:, None], (1, 2))
+    columns[-4:, 0] = columns[-6:, 1] = np.nan  # 4 and 6 % of the draws
+    ends = _ends(columns)
+    np.testing.assert_allclose(ends[0], [0.025 * 0.96, 0.975 * 0.96])
+    assert np.isnan(ends[1]).all()
 
 
 def test_choice_of_the_reference():

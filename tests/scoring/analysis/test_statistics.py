@@ -274,7 +274,11 @@ def test_the_pooled_interval_is_centred_at_the_score_though_draws_are_perturbed_
     expected = scores(typical, seven, BY_THE_RULES)
     np.testing.assert_allclose(one.expected_PS.mean(axis=0), expected, atol=0.004)
     assert (one.scores_RS.mean(axis=0) < expected - 0.02).all()
+    # The interval is of the expectation, and narrower than where fresh competitions lie.
+    widths = [np.ptp(percentiles(drawn), axis=1) for drawn in (one.expected_PS, one.scores_RS)]
+    assert (widths[0] < 0.85 * widths[1]).all()
     low, high = one.score_interval.T
+    np.testing.assert_allclose(low, percentiles(one.expected_PS)[:, 0], rtol=1e-12)
     assert ((low < one.scores_S) & (one.scores_S < high)).all()
 
 
