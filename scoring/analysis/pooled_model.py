@@ -127,7 +127,8 @@ class StudyModel:
         within = generator.uniform(-width / 2, width / 2, count)
         scale_P11 = np.exp(log_scales[picked] + within)[:, None, None]
         squares_PSW = PRIOR_STUDIES * scale_P11 + self.squares_SW
-        return np.sqrt(squares_PSW / generator.chisquare(PRIOR_STUDIES + freedom_SW, shape))
+        variance_PSW = squares_PSW / generator.chisquare(PRIOR_STUDIES + freedom_SW, shape)
+        return np.asarray(np.sqrt(variance_PSW), np.float64)
 
     def draw_miss_probabilities(self, count: int, generator: Generator) -> Floats:
         """Draw the probability that a study of each cell misses, array (P, S, W)."""

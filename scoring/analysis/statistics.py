@@ -223,7 +223,8 @@ def expectations(
         Array (P, C, S) of values of fresh competitions; and array (P, S) of expectations, NaN where
         no competition has a value.
     """
-    drawn, steady = [], []
+    drawn: list[Floats] = []
+    steady: list[Floats] = []
     for count in _chunks(-(-resamples // COMPETITIONS), model.studies_SWN.size * COMPETITIONS):
         for times, into in zip(model.draw(count, generator), (drawn, steady), strict=True):
             into.append(statistic(scoring_rules.median_over_studies(times)))
