@@ -86,7 +86,7 @@ def _ranking_columns(summary: Summary) -> dict[str, list["Text | str"]]:
         "score": [f"{row.score:.4f}" for row in rows],
         "95 %": [between(ends, ".3f") for ends in studies.score_interval.tolist()],
         "rank": [between(ends, ".0f") for ends in studies.rank_interval.tolist()],
-        "P(1st)": ["-" if math.isnan(p) else f"{p:.2f}" for p in studies.p_first.tolist()],
+        "P(1st)": ["?" if math.isnan(p) else f"{p:.2f}" for p in studies.p_first.tolist()],
     }
     if board.benchmark.variant_of:
         columns["base score"] = [f"{row.base_score:.4f}" for row in rows]
@@ -134,7 +134,10 @@ def _notes(summary: Summary) -> Iterable[str]:
     """Yield the notes below the ranking, which explain its numbers and its flags."""
     studies, speedups, board = summary.studies, summary.speedups, summary.board
     if studies.not_estimable:
-        yield f"95 %, rank, P(1st): not estimable ({studies.not_estimable})."
+        yield (
+            "95 %, rank, P(1st), interval of the speed-up: not estimable "
+            f"({studies.not_estimable})."
+        )
     else:
         count = board.times_SWN.shape[-1]
         yield (

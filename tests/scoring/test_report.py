@@ -288,9 +288,27 @@ def test_one_study_is_not_estimable(tmp_path, reach):
     text = run([tmp_path])
     assert "not estimable (digits has 1 study; 2 are needed)" in text
     row = next(line for line in text.splitlines() if line.split()[:2] == ["1", "a"])
-    assert row.split()[:5] == ["1", "a", "1.0000", "?", "?"]
+    assert row.split()[:6] == ["1", "a", "1.0000", "?", "?", "?"]
     run([tmp_path / "runs"], tmp_path / "out")
-    assert read_csv(tmp_path / "out" / "scores.csv")[0]["score_low"] == ""
+    row = read_csv(tmp_path / "out" / "scores.csv")[0]
+    assert row["score_low"] == row["p_first"] == row["speedup_high"] == ""
+    assert row["not_estimable"] == "digits has 1 study; 2 are needed"
+
+
+def test_two_studies_of_one_workload_are_not_estimable(tmp_path, reach):
+    for submission, first in {"a": 10.0, "b": 20.0}.items():
+        for study in (0, 1):
+            reach(first + study, submission=submission, study=study)
+    why = (
+        "all submissions and workloads have 4 studies together; 9 are needed, as fewer may hide "
+        "that 30% would miss the target"
+    )
+    assert f"interval of the speed-up: not estimable ({why})." in " ".join(run([tmp_path]).split())
+    (pool,) = json.loads(run([tmp_path / "runs"], as_json=True))["pools"]
+    for entry in pool["submissions"]:
+        names = "score_low score_high rank_low rank_high p_first speedup_low speedup_high"
+        assert [entry[name] for name in names.split()] == [None] * 7
+        assert entry["not_estimable"] == why
 
 
 def test_rules(tmp_path, competition):

@@ -71,6 +71,7 @@ def _row(analysis: Analysis, index: int) -> dict[str, Any]:
         "p_first": texts.probability(float(of_studies.p_first[index])),
         "reached": f"{row.workloads_reached}/{len(board.targets)}",
         "speedup": texts.factor(float(speedups.mean_S[index])),
+        "has_speedup": not math.isnan(float(speedups.mean_S[index])),
         "is_reference": row.entry.label == speedups.reference,
         "speedup_interval": texts.interval(speedups.interval[index].tolist(), 2),
         "speedup_note": speedups.note(index),
