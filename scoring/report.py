@@ -15,7 +15,7 @@ from scoring.benchmarks.benchmark import RULESETS, find_benchmark
 from scoring.benchmarks.suites import read_suite
 from scoring.output import export, tables
 from scoring.reading.runs import LAYOUT, find_submissions, read_runs
-from scoring.reading.trials import Finding, TrialRun
+from scoring.reading.trials import Finding, TrialRun, grouped
 from scoring.rules.rules import BY_THE_RULES, find_rules
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ class Options:
         resamples: The number of competitions that a bootstrap draws.
         count_unfinished: Whether trials that are running or interrupted count as they are, as if
             they had ended.
+        exclude_contended: Whether trials whose clock counted others' work are left out.
         strict: Whether a finding of damage makes the command fail.
         command: The command line that the page names as its origin.
     """
@@ -60,6 +61,7 @@ class Options:
     resamples: int = RESAMPLES
     count_unfinished: bool = False
     strict: bool = False
+    exclude_contended: bool = False
     command: str = "algoperf score"
 
 
@@ -173,6 +175,9 @@ def make_boards(
         given = ", ".join(str(path) for path in paths)
         raise errors.UserError(f"no trials in {given}; expected {LAYOUT} at any depth below it")
     runs = exclude(runs, options.exclude)
+    if options.exclude_contended:
+        runs, left_out = without_contended(runs)
+        findings += left_out
     if options.count_unfinished:
         runs = [dataclasses.replace(run, unfinished=None) for run in runs]
     scored, notes = build_leaderboards(
@@ -215,6 +220,29 @@ def exclude(runs: Sequence[TrialRun], names: Sequence[str]) -> list[TrialRun]:
     if not kept:
         raise errors.UserError("every submission is excluded: nothing is left to score")
     return kept
+
+
+def without_contended(runs: Sequence[TrialRun]) -> tuple[list[TrialRun], list[Finding]]:
+    """Return all runs except those whose clock counted others' work, and what was left out.
+
+    Raises:
+        UserError: No run is left.
+    """
+    kept = [run for run in runs if not run.contended]
+    if not kept:
+        raise errors.UserError("every trial is contended: nothing is left to score")
+    findings = [
+        Finding(
+            group[0].submission_folder,
+            f"contended: {len(group)} of its trials left out ({group[0].workload})",
+            damage=False,
+        )
+        for group in grouped(
+            (run for run in runs if run.contended),
+            lambda run: (run.submission_folder, run.workload, run.framework),
+        )
+    ]
+    return kept, findings
 
 
 def _show(

@@ -79,6 +79,8 @@ class TrialRun:
             ended, and in folders of AlgoPerf.
         busy_share: The share of the cores that other processes used while the trial ran; 0 where
             that is not recorded.
+        contended: Whether the run says that others took more of its clock than may be overlooked;
+            None where it does not say.
         data_fingerprint: A digest of the data the trial was trained on, where it is recorded.
         hyperparameters: The contents of hparams.json.
         flags: What the run saw the submission do that it should not do. A flag is not a verdict
@@ -108,6 +110,7 @@ class TrialRun:
     workload_hash: str | None = None
     unfinished: str | None = None
     busy_share: float = 0.0
+    contended: bool | None = None
 
     @property
     def submission_folder(self) -> Path:
@@ -116,8 +119,11 @@ class TrialRun:
 
     @property
     def is_on_busy_machine(self) -> bool:
-        """Whether other processes used so much of the cores that it may show in the times."""
-        return self.busy_share >= BUSY_SHARE
+        """Whether other processes used so much of the cores that it may show in the times.
+
+        Where the trial says whether it waited for them, that is told in place of this.
+        """
+        return self.contended is None and self.busy_share >= BUSY_SHARE
 
 
 def grouped(
