@@ -15,7 +15,7 @@ from scoring.benchmarks.benchmark import RULESETS, find_benchmark
 from scoring.benchmarks.suites import read_suite
 from scoring.output import export, tables
 from scoring.reading.runs import LAYOUT, find_submissions, read_runs
-from scoring.reading.trials import Finding, TrialRun, grouped
+from scoring.reading.trials import CONTENDED, Finding, TrialRun, grouped
 from scoring.rules.rules import BY_THE_RULES, find_rules
 
 if TYPE_CHECKING:
@@ -175,11 +175,11 @@ def make_boards(
         given = ", ".join(str(path) for path in paths)
         raise errors.UserError(f"no trials in {given}; expected {LAYOUT} at any depth below it")
     runs = exclude(runs, options.exclude)
+    if options.count_unfinished:
+        runs = [dataclasses.replace(run, unfinished=None) for run in runs]
     if options.exclude_contended:
         runs, left_out = without_contended(runs)
         findings += left_out
-    if options.count_unfinished:
-        runs = [dataclasses.replace(run, unfinished=None) for run in runs]
     scored, notes = build_leaderboards(
         runs,
         rules,
@@ -223,25 +223,32 @@ def exclude(runs: Sequence[TrialRun], names: Sequence[str]) -> list[TrialRun]:
 
 
 def without_contended(runs: Sequence[TrialRun]) -> tuple[list[TrialRun], list[Finding]]:
-    """Return all runs except those whose clock counted others' work, and what was left out.
+    """Return the runs, those whose clock counted others' work as if they still had to be run.
+
+    So a study that such a trial decides is neither reached nor missed. One that diverged or failed
+    did so at any speed, and counts.
+
+    Returns:
+        The runs, and a finding for each submission and workload that lost some.
 
     Raises:
         UserError: No run is left.
     """
-    kept = [run for run in runs if not run.contended]
-    if not kept:
+
+    def is_left_out(run: TrialRun) -> bool:
+        return run.contended is True and run.status not in ("diverged", "failed")
+
+    if all(map(is_left_out, runs)):
         raise errors.UserError("every trial is contended: nothing is left to score")
-    findings = [
-        Finding(
-            group[0].submission_folder,
-            f"contended: {len(group)} of its trials left out ({group[0].workload})",
-            damage=False,
-        )
-        for group in grouped(
-            (run for run in runs if run.contended),
-            lambda run: (run.submission_folder, run.workload, run.framework),
-        )
-    ]
+    findings = []
+    for group in grouped(
+        filter(is_left_out, runs), lambda run: (run.submission_folder, run.workload, run.framework)
+    ):
+        trials = "1 trial" if len(group) == 1 else f"{len(group)} trials"
+        message = f"{trials} of {group[0].workload} contended: left out"
+        findings.append(Finding(group[0].submission_folder, message, damage=False))
+    left_out = {"rows": {}, "unfinished": CONTENDED, "contended": None}
+    kept = [dataclasses.replace(run, **left_out) if is_left_out(run) else run for run in runs]
     return kept, findings
 
 

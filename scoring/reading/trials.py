@@ -10,6 +10,7 @@ from scoring.reading.evaluations import Rows
 Changes = Mapping[str, str | float | bool]
 BUSY_SHARE = 0.1  # Of the cores that a trial may use.
 RUNNING, INTERRUPTED = "running", "interrupted"
+CONTENDED = "contended"  # In place of these for a trial that is left out, and is to be run again.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +77,8 @@ class TrialRun:
         workload_hash: A digest of the source of a workload from outside of the library; else None.
         unfinished: 'running' where a process works on the trial, 'interrupted' where this library
             wrote the folder, the trial has no result and no process works on it; None where it has
-            ended, and in folders of AlgoPerf.
+            ended, and in folders of AlgoPerf. 'contended' where the reader of a score leaves it
+            out, since others' work delayed it.
         busy_share: The share of the cores that other processes used while the trial ran; 0 where
             that is not recorded.
         contended: Whether the run says that others took more of its clock than may be overlooked;
