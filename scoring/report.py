@@ -247,8 +247,12 @@ def without_contended(runs: Sequence[TrialRun]) -> tuple[list[TrialRun], list[Fi
         trials = "1 trial" if len(group) == 1 else f"{len(group)} trials"
         message = f"{trials} of {group[0].workload} contended: left out"
         findings.append(Finding(group[0].submission_folder, message, damage=False))
-    left_out = {"rows": {}, "unfinished": CONTENDED, "contended": None}
-    kept = [dataclasses.replace(run, **left_out) if is_left_out(run) else run for run in runs]
+    kept = [
+        dataclasses.replace(run, rows={}, unfinished=CONTENDED, contended=None)
+        if is_left_out(run)
+        else run
+        for run in runs
+    ]
     return kept, findings
 
 

@@ -128,9 +128,8 @@ def stopped_s(late_s: float, switches: int, delay_s: float) -> float:
         switches: How often it gave its core up meanwhile.
         delay_s: How many seconds of that it waited for a core.
     """
-    if late_s <= LATE_S or switches > STOPPED_SWITCHES:
-        return 0.0
-    return max(0.0, late_s - delay_s)
+    rest_s = late_s - delay_s
+    return 0.0 if rest_s <= LATE_S or switches > STOPPED_SWITCHES else rest_s
 
 
 class Load:

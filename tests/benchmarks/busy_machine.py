@@ -5,9 +5,9 @@
 Each policy is a process of its own that holds a loaded workload and trains it for blocks of steps
 when it is asked, one process at a time. A round asks each of them for one block alone and one
 beside as many busy loops as there are cores, in alternating order. Printed for each policy: the
-median seconds of a block alone; the median ratio over the first policy's block of the same round,
-alone (what the policy costs) and with its quartiles; the same of a block beside the loops over its
-own alone; and the share of its time that each block alone lost to others, as the harness counts it.
+median and the least seconds of a block alone; the median ratio over the first policy's block of
+the same round, alone (what the policy costs), with its quartiles; the same of a block beside the
+loops over its own alone; and the share of its time that a block alone lost to others.
 Where that is more than a few percent the machine was not quiet, and the numbers mean little.
 """
 
@@ -33,6 +33,15 @@ POLICIES = {
     "pinned": {"OMP_PROC_BIND": "true"},
     "blocktime 0": {"KMP_BLOCKTIME": "0"},
 }
+
+# It ends with whoever started it, however that one ends.
+LOOP = """
+import os
+starter = os.getppid()
+while os.getppid() == starter:
+    for _ in range(100_000):
+        pass
+"""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -118,7 +127,7 @@ def _ask(child: "subprocess.Popen[str]") -> tuple[float, float]:
 
 @contextlib.contextmanager
 def _busy_loops(count: int) -> Iterator[None]:
-    words = [sys.executable, "-c", "while True: pass"]
+    words = [sys.executable, "-c", LOOP]
     loops = [subprocess.Popen(words) for _ in range(count)]
     try:
         yield
@@ -139,8 +148,9 @@ def _show(
         first = [each[0] for each in blocks[names[0], False]]
         lost = statistics.median(share for _, share in blocks[name, False])
         print(
-            f"{name:12} alone {statistics.median(alone):6.2f} s, x{_spread(alone, first)} of "
-            f"{names[0]!r}; beside loops x{_spread(busy, alone)}; lost alone {lost:.0%}",
+            f"{name:12} alone {statistics.median(alone):6.2f} s (least {min(alone):.2f}), "
+            f"x{_spread(alone, first)} of {names[0]!r}; beside loops x{_spread(busy, alone)}; "
+            f"lost alone {lost:.0%}",
             flush=True,
         )
 

@@ -149,6 +149,7 @@ def test_waiting_is_summed_over_threads_also_those_that_ended(tmp_path):
         (4.0, 2, 0.0, 4.0),
         (4.0, 800, 0.0, 0.0),  # it waited for Python's lock
         (4.0, 2, 3.5, 0.5),  # and for a core
+        (4.0, 2, 3.9, 0.0),
         (4.0, 2, 5.0, 0.0),
         (0.2, 2, 0.0, 0.0),
     ],
