@@ -41,6 +41,7 @@ class RunPlan:
             self.request.retry_failed,
             self.companions,
             self.request.overwrite,
+            self.request.rerun_contended,
         )
 
     def save_best(self, results: Sequence[Mapping[str, Any]]) -> str:

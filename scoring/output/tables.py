@@ -106,11 +106,12 @@ def _width(table: "Table") -> int:
 
 
 def _marked(entry: Entry) -> "Text":
-    """Return an entry's label, with a mark if any of its trials was flagged."""
+    """Return an entry's label, with a mark if any of its trials was flagged or contended."""
     from rich.text import Text
 
-    mark = (" FLAGGED", "bold red") if entry.flags else ""
-    return Text.assemble(entry.label, mark)
+    flagged = (" FLAGGED", "bold red") if entry.flags else ""
+    contended = (" CONTENDED", "yellow") if entry.contended_trials else ""
+    return Text.assemble(entry.label, flagged, contended)
 
 
 def between(ends: Sequence[float], form: str) -> str:
@@ -162,6 +163,16 @@ def _notes(summary: Summary) -> Iterable[str]:
             f"FLAGGED: {trials} trial{'' if trials == 1 else 's'} saw the submission do what it "
             "should not; the findings say what, docs/trust.md what it means."
         )
+    contended = sum(row.entry.contended_trials for row in board.rows)
+    if contended:
+        yield (
+            f"CONTENDED: {contended} trial{'' if contended == 1 else 's'} waited for work beside "
+            "them, so their times are too long (docs/resources.md); --exclude-contended leaves "
+            "them out, algoperf run --rerun-contended repeats them."
+        )
+    by_steps = board.order_by_steps
+    if by_steps:
+        yield f"By steps the order is another: {', '.join(by_steps)}."
     if censored:
         yield (f"A miss counts as the budget: {'; '.join(censored)}.")
 

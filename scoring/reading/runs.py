@@ -208,6 +208,7 @@ def _read_trial(path: Path, findings: list[Finding]) -> dict[str, Any]:
         pool = {}
     status, fingerprint = result.get("status"), flags.get("data_fingerprint")
     source = flags.get("workload_hash")
+    contended = result.get("contended")
     base = flags.get("base_workload")
     if base is not None and not isinstance(base, str):
         findings.append(Finding(path, "base_workload in flags is no text: no held-out variant"))
@@ -226,6 +227,7 @@ def _read_trial(path: Path, findings: list[Finding]) -> dict[str, Any]:
         "workload_hash": source if isinstance(source, str) else None,
         "unfinished": unfinished,
         "busy_share": _busy_share(result.get("resources")),
+        "contended": contended if isinstance(contended, bool) else None,
     }
 
 

@@ -418,3 +418,62 @@ def test_many_findings_are_grouped(tmp_path, reach):
 def test_the_page_says_how_it_was_made(tmp_path, competition):
     run([tmp_path / "runs"], tmp_path / "out", command="algoperf score runs --out out")
     assert "algoperf score runs --out out" in (tmp_path / "out" / "report.html").read_text()
+
+
+def contended_runs(reach):
+    """Two studies each; one of b's was beside other work, which doubled its time."""
+    for study in range(2):
+        reach(10.0, 100, submission="a", study=study, result={"contended": False})
+    reach(8.0, 80, submission="b", result={"contended": False})
+    reach(16.0, 80, submission="b", study=1, result={"contended": True})
+
+
+def test_contended_trials_are_marked_and_left_out_on_request(tmp_path, reach):
+    contended_runs(reach)
+    told = run([tmp_path], width=200)
+    assert "b CONTENDED " in told
+    assert "a CONTENDED" not in told
+    assert "CONTENDED: 1 trial waited for work beside them" in told
+    assert "b on digits: CONTENDED in study_1/trial_1: others had its cores" in told
+    whole = json.loads(run([tmp_path], as_json=True))["pools"][0]["submissions"]
+    assert {row["submission"]: row["contended_trials"] for row in whole} == {"a": 0, "b": 1}
+    times = {row["submission"]: row["workloads"]["digits"]["median_time_s"] for row in whole}
+    assert times == {"a": 10.0, "b": 12.0}
+    out = run([tmp_path], out=tmp_path / "out", exclude_contended=True, width=200)
+    assert "CONTENDED" not in out
+    assert "b: 1 trial of digits contended: left out" in out
+    left = json.loads(run([tmp_path], as_json=True, exclude_contended=True))["pools"][0]
+    times = {
+        row["submission"]: row["workloads"]["digits"]["median_time_s"]
+        for row in left["submissions"]
+    }
+    assert times == {"a": 10.0, "b": 8.0}
+    options = {"exclude_contended": True, "count_unfinished": True}
+    assert json.loads(run([tmp_path], as_json=True, **options))["pools"] == [left]
+    marks = {
+        row["submission"]: row["contended_trials"] for row in read_csv(tmp_path / "out/scores.csv")
+    }
+    assert marks == {"a": "0", "b": "0"}
+
+
+def test_the_page_marks_contended_trials(tmp_path, reach):
+    contended_runs(reach)
+    run([tmp_path], out=tmp_path / "out")
+    page = (tmp_path / "out/report.html").read_text()
+    assert page.count("contended in 1 of 2 trials") == 1
+    assert "1 trial that waited for work beside them" in page
+
+
+def test_nothing_is_left_where_every_trial_is_contended(tmp_path, reach):
+    reach(10.0, result={"contended": True})
+    with pytest.raises(errors.UserError, match="every trial is contended"):
+        run([tmp_path], exclude_contended=True)
+
+
+def test_the_order_by_steps_is_said_where_it_is_another(tmp_path, reach):
+    for study in range(2):
+        reach(10.0, 100, submission="a", study=study)
+        reach(12.0, 60, submission="b", study=study)
+        reach(40.0, 900, submission="c", study=study)
+    assert "By steps the order is another: b, a, c." in run([tmp_path], width=200)
+    assert "By steps" not in run([tmp_path], width=200, exclude=("a",))

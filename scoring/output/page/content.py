@@ -64,6 +64,7 @@ def _row(analysis: Analysis, index: int) -> dict[str, Any]:
         "rank": row.rank,
         "label": row.entry.label,
         "flagged": _flagged(row),
+        "contended": _contended(row),
         "score": texts.score(row.score),
         "interval": texts.interval(ends),
         "bar": charts.interval_bar(row.score, ends, index),
@@ -118,6 +119,14 @@ def _flagged(row: Row) -> dict[str, Any] | None:
         "told": f"flagged in {entry.flagged_trials} of {trials}",
         "what": [texts.foreign(text) for text in entry.flags],
     }
+
+
+def _contended(row: Row) -> str:
+    """Return the mark of a submission that others' work delayed; empty if none did."""
+    entry = row.entry
+    if not entry.contended_trials:
+        return ""
+    return f"contended in {entry.contended_trials} of {texts.plural(len(entry.runs), 'trial')}"
 
 
 def _workload(board: Leaderboard, name: str) -> dict[str, Any]:
