@@ -242,12 +242,17 @@ def _accompanied(
     stops: stopping.Stops,
 ) -> dict[str, Any]:
     """Run a trial with what goes along."""
+    ended: dict[str, Any] | None = None
 
     def say(text: str) -> None:
         observe(plan, {"event": "note", "text": text})
 
     def observe_all(plan: TrialPlan, event: dict[str, Any]) -> None:
-        observe(plan, event)
+        nonlocal ended
+        if event["event"] == "result":
+            ended = event  # It is told once the companions have added to the result.
+        else:
+            observe(plan, event)
         companions.event(event, say)
 
     result = None
@@ -256,6 +261,8 @@ def _accompanied(
         result = _run_trial(plan, folder, settings, observe_all, stops)
     finally:
         companions.end(result, folder, say)
+    if ended is not None:
+        observe(plan, ended)
     return result
 
 
