@@ -26,9 +26,10 @@ def stop(*_):
     (folder / "saved").write_text("")
     sys.exit(75)
 signal.signal(signal.SIGTERM, stop)
-held = signal.pthread_sigmask(signal.SIG_SETMASK, [])
+held = signal.pthread_sigmask(signal.SIG_BLOCK, [])
 folder.mkdir()
 (folder / "held").write_text(" ".join(str(int(number)) for number in held))
+signal.pthread_sigmask(signal.SIG_SETMASK, [])
 time.sleep(60)
 """
 
