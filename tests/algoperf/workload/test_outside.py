@@ -226,8 +226,8 @@ def test_it_runs_goes_on_elsewhere_and_is_scored_without_its_folder(copy, tmp_pa
     assert "holds another configuration (workload_hash" in capsys.readouterr().err
     shutil.rmtree(moved)
     assert commands.main(["score", str(out)]) == 0
-    # A busy machine puts a mark behind the name.
-    assert re.search(r"spirals +adamw \(jax\)", capsys.readouterr().out)
+    # In a pool each: the tests' cache of compiled programs is a setting that moves JAX's clock.
+    assert len(re.findall("spirals +adamw", capsys.readouterr().out)) == 2
 
 
 def test_a_model_that_is_missing_is_named_where_a_run_needs_it(copy, tmp_path, capsys):
