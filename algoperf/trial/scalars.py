@@ -34,8 +34,20 @@ class ScalarBuffer:
             TypeError: A value is something else, or an array of a type of the submission's own:
                 what is read while the submission's clock stands still must not run its code.
         """
+        self.append_own({}, metrics, global_step)
+
+    def append_own(
+        self, own: Mapping[str, Any], metrics: Mapping[str, Any], global_step: int
+    ) -> None:
+        """Keep a step's scalars, of which this library computed some and nobody else holds them.
+
+        Args:
+            own: Arrays of the library's own, which are not copied.
+            metrics: As for `append_scalar_metrics`, which raises the same.
+            global_step: The step.
+        """
         values = {str(name): _as_now(str(name), value) for name, value in metrics.items()}
-        self._rows.append((int(operator.index(global_step)), values))
+        self._rows.append((int(operator.index(global_step)), {**own, **values}))
 
     def take(self, fetch: Callable[[Any], Any]) -> list[tuple[int, dict[str, float]]]:
         """Return the rows that were kept, and forget them.

@@ -96,3 +96,11 @@ def test_numbers_of_another_type_are_read_at_once():
     rows = buffer.take(lambda tree: tree)
     assert rows == [(1, {"x": 2.0, "y": 0.5, "z": 1.0})]
     assert {type(value) for value in rows[0][1].values()} == {float}
+
+
+def test_the_librarys_own_scalars_come_first_and_are_not_copied():
+    """A copy of each would cost a step of a small workload in JAX 20 microseconds."""
+    buffer, loss, rate = ScalarBuffer(), np.array(1.0), np.array(0.5)
+    buffer.append_own({"loss": loss}, {"learning_rate": rate}, 3)
+    loss[...], rate[...] = 2.0, 9.0
+    assert buffer.take(lambda values: values) == [(3, {"loss": 2.0, "learning_rate": 0.5})]
