@@ -55,13 +55,9 @@ class OptimizerFunctions:
                 else {"learning_rate": self.learning_rate(global_step)}
             )
             known = {name: value for name, value in rate.items() if value is not None}
-            logger = workload.metrics_logger
-            if hasattr(logger, "append_own"):  # Another one than a trial's may have no such method.
-                own = {name: scalars[name] for name in ("loss", "gradient_norm")}
-                rest = {name: value for name, value in scalars.items() if name not in own}
-                logger.append_own(own, {**rest, **known}, global_step)
-            else:
-                logger.append_scalar_metrics({**scalars, **known}, global_step)
+            workload.metrics_logger.append_scalar_metrics(
+                {**scalars, **known}, global_step, own=("loss", "gradient_norm")
+            )
 
 
 def model_settings(
