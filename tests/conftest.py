@@ -34,6 +34,20 @@ for name, value in SETTINGS.items():
     os.environ.setdefault(name, value)
 
 
+def usual_handler(number):
+    """How Python starts in a terminal."""
+    return signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
+
+
+@pytest.fixture
+def usual_handlers():
+    """Each signal that asks to stop has its usual handler, and its present one after the test."""
+    before = {each: signal.signal(each, usual_handler(each)) for each in stopping.SIGNALS}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """A folder of compiled programs for each of xdist's workers, and no signal that is ignored.
 
@@ -43,8 +57,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """
     for number in stopping.SIGNALS:
         if signal.getsignal(number) is signal.SIG_IGN:
-            is_interrupt = number == signal.SIGINT
-            signal.signal(number, signal.default_int_handler if is_interrupt else signal.SIG_DFL)
+            signal.signal(number, usual_handler(number))
     if os.environ.get("PYTEST_XDIST_WORKER"):
         os.environ[CACHE] = str(Path(os.environ[CACHE]) / os.environ["PYTEST_XDIST_WORKER"])
     elif CACHE not in os.environ:

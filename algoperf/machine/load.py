@@ -6,6 +6,7 @@ stopped. All is read before the clock starts and after it has stopped, never on 
 """
 
 import contextlib
+import functools
 import resource
 import threading
 import time
@@ -142,7 +143,7 @@ class Load:
     def __init__(self, read: Callable[[], Mapping[str, Count]]) -> None:
         self._read = read
         self._segments: list[dict[str, Any]] = []
-        self._open = _zero()
+        self._closed, self._open = _zero(), _zero()  # The sum of the segments, and the next one.
 
     @contextlib.contextmanager
     def timed(self, clock_s: Callable[[], float]) -> Iterator[None]:
@@ -167,7 +168,7 @@ class Load:
             step: The step that was evaluated.
         """
         self._segments.append({"step": step, **self._open})
-        self._open = _zero()
+        self._closed, self._open = _sum(self._closed, self._open), _zero()
 
     def totals(self) -> dict[str, Any]:
         """Return what `go_on` continues from: the segments so far, and the one that is open."""
@@ -178,6 +179,7 @@ class Load:
         if totals:
             self._segments = [dict(each) for each in totals["segments"]]
             self._open = dict(totals["open"])
+            self._closed = functools.reduce(_sum, self._segments, _zero())
 
     def report(self) -> dict[str, Any]:
         """Return the counts for the result.
@@ -187,9 +189,7 @@ class Load:
             'segments', each with the 'step' at which it ended; and 'sources', which says where a
             count is from, or why it is None.
         """
-        whole = _zero()
-        for segment in (*self._segments, self._open):
-            whole = _sum(whole, {name: segment.get(name) for name in SOURCES})
+        whole = _sum(self._closed, self._open)
         lost_s, share = lost(whole)
         sources = {
             name: NOT_COUNTED if whole[name] is None else source for name, source in SOURCES.items()

@@ -61,7 +61,9 @@ def of_trial(result: Result, *, brief: bool = False) -> str:
     """
     lines = [headline(result)] if brief else [headline(result) + _miss(result), *_details(result)]
     used = result.get("resources", {})
-    lines += [f"  {text}" for text in filter(None, [load.text(result)])]
+    contended = load.text(result)
+    if contended:
+        lines.append(f"  {contended}")
     if "carbon" in used:
         lines.append(f"  {carbon.line(used['carbon'])}")
     if result["status"] != "diverged":

@@ -78,11 +78,11 @@ def choose_slice(
     return Slice(studies, int(first), int(last))
 
 
-def check_name(experiment: str) -> str:
-    """Return the experiment's name if it can be a folder's, below --out."""
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", experiment):
-        raise UserError(f"--experiment {experiment!r}: expected letters, digits, '.', '_' and '-'")
-    return experiment
+def check_name(option: str, name: str) -> str:
+    """Return a name that an option gives, if it can be a folder's, below --out."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+        raise UserError(f"{option} {name!r}: expected letters, digits, '.', '_' and '-'")
+    return name
 
 
 def check_search_space(outline: loading.Outline, ruleset: str, given: str | None) -> int | None:

@@ -62,7 +62,7 @@ def truth_of(rng, shape, miss, *, same, clumped):
     if clumped and miss:
         miss_SW = rng.beta(2 * miss, 2 * (1 - miss), shape)
     every = (level_SW, spread_SW, miss_SW)
-    return tuple(np.broadcast_to(of[:1], shape) for of in every) if same else every
+    return tuple(np.broadcast_to(each_SW[:1], shape) for each_SW in every) if same else every
 
 
 def one_board(rng, layout, shape, miss, studies, options, *, same):
@@ -90,12 +90,12 @@ def one_board(rng, layout, shape, miss, studies, options, *, same):
     }
     if not same:
         budgets_B, unknown_SB = np.full(shape[1], BUDGET), np.zeros(shape, bool)
-        of = (layout, 0, budgets_B, unknown_SB)
-        ends = log_interval(times_SWN, *of, seed=seed)[1:]
-        logs_RS = log_means(median_over_studies(fresh), *of)[:, 1:]
+        settings = (layout, 0, budgets_B, unknown_SB)
+        ends = log_interval(times_SWN, *settings, seed=seed)[1:]
+        logs_RS = log_means(median_over_studies(fresh), *settings)[:, 1:]
         # A board whose real competition compares nothing shows no speed-up at all.
         known = ~np.isnan(ends[:, 0]) & ~np.isnan(
-            log_means(median_over_studies(times_SWN), *of)[1:]
+            log_means(median_over_studies(times_SWN), *settings)[1:]
         )
         held, width = _held(ends[known], np.nanmean(logs_RS[:, known], axis=0))
         found |= {"speedup_held": held, "speedup_width": width, "speedups": int(known.sum())}

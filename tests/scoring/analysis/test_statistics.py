@@ -245,8 +245,9 @@ def test_pooled_draws_have_the_studies_of_the_competition():
     times = np.array([[[9.0, NAN, NAN], [5.0, INF, 5.5]]])
     drawn, steady = fit(times).draw(5, np.random.default_rng(0))
     assert drawn.shape == (5, COMPETITIONS, 1, 2, 3)
-    for of in (drawn, steady):
-        np.testing.assert_array_equal(np.isnan(of), np.isnan(times) | np.zeros(of.shape, bool))
+    for every in (drawn, steady):
+        expected = np.isnan(times) | np.zeros(every.shape, bool)
+        np.testing.assert_array_equal(np.isnan(every), expected)
     # The steady competitions have the misses of the first ones, and typical times.
     np.testing.assert_array_equal(np.isinf(steady), np.isinf(drawn[:, :STEADY]))
     reached = np.isfinite(steady[..., 1, :])
