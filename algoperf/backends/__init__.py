@@ -17,6 +17,8 @@ if TYPE_CHECKING:  # `algoperf --help` reads names of this package, and waits fo
 
 FRAMEWORKS = {"jax": ("jax", "flax", "optax"), "pytorch": ("torch",)}
 MODULES = {"jax": "jax_backend", "pytorch": "torch_backend"}
+# What a framework imports when its first optimizer is made, which takes a second.
+IMPORTED_LATE = {"jax": (), "pytorch": ("torch._dynamo",)}
 
 
 class Backend(Protocol):
@@ -180,9 +182,9 @@ def check_installed(framework: str) -> None:
         )
 
 
-def module_of(framework: str) -> str:
-    """Return the name of the module behind a framework."""
-    return f"algoperf.backends.{MODULES[framework]}"
+def modules_of(framework: str) -> tuple[str, ...]:
+    """Return the names of all modules that a trial imports for a framework, ours first."""
+    return (f"algoperf.backends.{MODULES[framework]}", *IMPORTED_LATE[framework])
 
 
 def load(
@@ -190,6 +192,6 @@ def load(
 ) -> Backend:
     """Import the framework and return its backend, which computes as asked."""
     check_installed(framework)
-    module = importlib.import_module(module_of(framework))
+    module = importlib.import_module(modules_of(framework)[0])
     backend: Backend = module.make(compile_model=compile_model, computation=computation)
     return backend

@@ -5,6 +5,7 @@
 import contextlib
 import dataclasses
 import functools
+import importlib
 import os
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -227,8 +228,18 @@ def look_up(plan: TrialPlan) -> Subject:
     return Subject(definition, scale)
 
 
-def load_instruments(plan: TrialPlan, subject: Subject) -> Instruments:
-    """Load the framework and all that measures, and begin to watch it."""
+def load_instruments(plan: TrialPlan, subject: Subject, *, trains: bool = True) -> Instruments:
+    """Load the framework and all that measures, and begin to watch it.
+
+    Args:
+        plan: The trial's plan.
+        subject: What is trained.
+        trains: Whether the submission trains in this process: what the framework imports late is
+            then imported now, so that it is on nobody's clock.
+    """
+    if trains:
+        for name in backends.modules_of(plan.framework):
+            importlib.import_module(name)
     backend = backends.load(
         plan.framework, compile_model=plan.compile, computation=plan.computation
     )

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 Now = Callable[[], float]
 # What the initialisation of a submission's state may take beside compiling without being charged:
 # seconds, and seconds for each of the model's numbers, as filling some arrays of their size takes.
-FREE_INITIALISATION_S, FREE_S_PER_NUMBER = 0.25, 16e-9
+FREE_INITIALISATION_S, FREE_S_PER_NUMBER = 0.1, 16e-9
 PARTS = ("submission", "evaluation", "logging", "checkpoint", "set_up", "recompilation")
 
 

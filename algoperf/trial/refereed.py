@@ -70,14 +70,14 @@ class Bench:
 
     def __init__(self, plan: TrialPlan) -> None:
         self.context = multiprocessing.get_context("forkserver")
-        modules = ["algoperf.trial.trainer", backends.module_of(plan.framework)]
-        self.context.set_forkserver_preload(modules)
+        modules = ("algoperf.trial.trainer", *backends.modules_of(plan.framework))
+        self.context.set_forkserver_preload(list(modules))
         with stopping.held_back():  # A signal to all processes of a job must not end the server.
             forkserver.ensure_running()
         if plan.framework == "jax":  # The trainer has the accelerator's memory, by its own setting.
             os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
         self.subject = assemble.look_up(plan)
-        self.instruments = assemble.load_instruments(plan, self.subject)
+        self.instruments = assemble.load_instruments(plan, self.subject, trains=False)
         data = assemble.load_data(plan, self.subject.definition, self.subject.scale)
         self.shared_rows: handover.SharedRows | None = None
         train = data.splits["train"]
