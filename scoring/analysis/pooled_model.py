@@ -70,12 +70,15 @@ class StudyModel:
         return times
 
 
-def fit(times_SWN: Floats) -> StudyModel:
+def fit(times_SWN: Floats, log_errors_SWN: Floats | None = None) -> StudyModel:
     """Fit the model of studies to a competition.
 
     Args:
         times_SWN: Array (S submissions, W workloads, N studies) of times in seconds; inf is a
             missed study, NaN is no study.
+        log_errors_SWN: The standard deviation of the error of each log time; None is no error. The
+            variance of a cell is at least the mean of their squares: studies that were evaluated
+            far apart may look more alike than they are.
     """
     present_SWN = ~np.isnan(times_SWN)
     hits_SW = np.isfinite(times_SWN).sum(axis=-1)
@@ -87,6 +90,9 @@ def fit(times_SWN: Floats) -> StudyModel:
     freedom_SW = np.maximum(timed_SW - 1, 0)
     pooled = squares_SW.sum() / max(1, freedom_SW.sum())
     variance_SW = (squares_SW + PRIOR_STUDIES * pooled) / (freedom_SW + PRIOR_STUDIES)
+    if log_errors_SWN is not None:
+        squared_SWN = np.where(timed_SWN, log_errors_SWN**2, 0.0)
+        variance_SW = np.maximum(variance_SW, squared_SWN.sum(axis=-1) / np.maximum(timed_SW, 1))
     log_time_SW, known_SW = _fill(mean_SW, timed_SW > 0)
     p_miss_SW = _miss_probabilities(present_SWN.sum(axis=-1), hits_SW)
     p_miss_SW = np.where(known_SW | (hits_SW > 0), p_miss_SW, 1.0)

@@ -113,7 +113,7 @@ def speedups(board: Leaderboard, reference: str, *, seed: int = 0) -> Speedups:
     mean_S = _mean(logs_SB)
     interval = np.full((len(mean_S), 2), np.nan)
     if not why_not_estimable(board.times_SWN, board.layout, "studies"):
-        model = fit(board.times_SWN)
+        model = fit(board.times_SWN, board.log_errors_SWN)
         drawn_RSW = pooled_medians(model, RESAMPLES, np.random.default_rng(seed))
         drawn_RSB = scoring_rules.base_columns(drawn_RSW, board.layout)
         drawn_logs_RSB = _log_ratios(drawn_RSB, drawn_RSB[:, index, None], budgets_B)

@@ -134,6 +134,7 @@ def bootstrap(
     method: str = "pooled",
     resamples: int = RESAMPLES,
     seed: int = 0,
+    log_errors_SWN: Floats | None = None,
 ) -> Bootstrap:
     """Resample a competition many times and score each resample.
 
@@ -148,6 +149,8 @@ def bootstrap(
             fit, so the method is always 'percentile'.
         resamples: The number of competitions to draw.
         seed: The seed of the random draws.
+        log_errors_SWN: What the distance between evaluations leaves open in each time (see
+            `scoring.analysis.pooled_model.fit`); it widens the pooled intervals.
 
     Raises:
         UserError: `over` or `method` is unknown.
@@ -163,7 +166,7 @@ def bootstrap(
     credits_SB = scoring_rules.credits(ratios_SB, rules)
     point_S = scoring_rules.mean_credit(ratios_SB, rules)
     reason = why_not_estimable(times_SWN, layout, over)
-    model = fit(times_SWN)
+    model = fit(times_SWN, log_errors_SWN)
     quantile = t_quantile(model.freedom)
     if reason:
         return Bootstrap(over, method, point_S, np.empty((0, len(point_S))), quantile, reason)

@@ -8,7 +8,7 @@ import pytest
 from algoperf import errors
 from scoring.analysis.pooled_model import fit, t_quantile
 from scoring.analysis.statistics import bootstrap, percentiles, pooled_medians, resampled_medians
-from scoring.rules.rules import AS_PUBLISHED, BY_THE_RULES, make_layout, scores
+from scoring.rules.rules import AS_PUBLISHED, BY_THE_RULES, INTERPOLATED, make_layout, scores
 
 INF, NAN = np.inf, np.nan
 ONE = make_layout(("W",), ("W",), {})
@@ -224,3 +224,17 @@ def test_ties_share_the_probability_of_being_first():
     times = np.array([[[2.0] * 2] * 3, [[2.0] * 2] * 3, [[INF] * 2] * 3])
     one = bootstrap(times, THREE, BY_THE_RULES, method="percentile", resamples=50)
     np.testing.assert_array_equal(one.p_first, [0.5, 0.5, 0])
+
+
+def test_a_wide_bracket_widens_the_interval():
+    """Studies that look alike, evaluated far apart, are not known to be alike."""
+    times = np.array([[[10.0, 10.0, 10.0]], [[15.0, 15.0, 15.0]]])
+    layout = make_layout(("W0",), ("W0",), {})
+    sharp = bootstrap(times, layout, INTERPOLATED, resamples=2_000)
+    vague = bootstrap(
+        times, layout, INTERPOLATED, resamples=2_000, log_errors_SWN=np.full(times.shape, 0.1)
+    )
+    assert np.ptp(sharp.score_interval[1]) < 1e-9
+    # The score of the second is (4 - r) / 3, r = 1.5 with a log deviation of 0.1 times sqrt(2) and
+    # 0.67 of it for a median of three: 1.5 * 0.0947 / 3 = 0.047, and t (4 degrees) is 2.776.
+    assert np.ptp(vague.score_interval[1]) == pytest.approx(2 * 2.776 * 0.047, rel=0.15)
