@@ -214,12 +214,25 @@ def configure(
         )
     goal = choices.goal(plan, subject.definition, subject.scale)
     fingerprint = bound.data.fingerprint
+    by_period = run_log.begun_without(_run_folder(plan, loaded), "eval_share")
+    limits = choices.limits(plan, subject.scale, begun_by_period=by_period)
     flags = run_log.with_hashes(
-        choices.flags(plan, loaded, fingerprint, batch_size, goal, subject.scale)
+        choices.flags(plan, loaded, fingerprint, batch_size, goal, subject.scale, limits)
         | pretrained.flags(bound.workload.pretrained)
     )
-    limits = choices.limits(plan, subject.scale)
     return Configuration(point, batch_size, limits, goal, flags)
+
+
+def _run_folder(plan: TrialPlan, loaded: loading.Submission) -> Path:
+    return run_log.trial_folder(
+        plan.out_folder,
+        plan.experiment,
+        loaded.outline.name,
+        plan.study,
+        plan.workload,
+        plan.framework,
+        plan.trial,
+    )
 
 
 def open_folder(
@@ -237,15 +250,7 @@ def open_folder(
     it was.
     """
     flags, point = configuration.flags, configuration.point
-    folder = run_log.trial_folder(
-        plan.out_folder,
-        plan.experiment,
-        loaded.outline.name,
-        plan.study,
-        plan.workload,
-        plan.framework,
-        plan.trial,
-    )
+    folder = _run_folder(plan, loaded)
     drawn = {"batch_size"} if plan.batch_size is None and "batch_size" in (point or {}) else set()
     run_log.check_same_configuration(folder, {key: flags[key] for key in flags.keys() - drawn})
     log = run_log.TrialLog(folder, subject.definition.measured, workload.SPLITS)

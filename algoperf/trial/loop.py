@@ -233,11 +233,13 @@ class Trial:
         if self.status is not None:
             return
         if evaluates:
+            before_s = self.ledger.evaluation.elapsed_s
             with self.ledger.evaluation.running():
                 metrics = self._measure()
                 has_finite_params = self._has_finite_params()
             with self.ledger.logging.running():
-                self._record(metrics, has_finite_params)
+                last_s = self.ledger.evaluation.elapsed_s - before_s
+                self._record(metrics, has_finite_params, last_s)
         if self._keeper is not None and self.status is None:
             with self.ledger.checkpoint.running():
                 self._keeper.save(self)
@@ -368,8 +370,9 @@ class Trial:
             evaluated is trained or self._backend.is_finite(evaluated)
         )
 
-    def _record(self, metrics: dict[str, float], has_finite_params: bool) -> None:
+    def _record(self, metrics: dict[str, float], has_finite_params: bool, last_s: float) -> None:
         elapsed_s = self.ledger.submission.elapsed_s
+        evaluation_s = self.ledger.evaluation.elapsed_s
         values = {name: metrics[name] for name in ("train/loss", "validation/loss")}
         values["parameters"] = 0.0 if has_finite_params else math.nan
         finite = [
@@ -379,9 +382,7 @@ class Trial:
         self.evaluations.append((self.state.step, elapsed_s, metrics))
         self._eval_results.append((self.state.step, metrics))
         self._log.evaluation(times(self.ledger, self.state.step, self.preemptions), metrics)
-        self._due_s = (
-            math.floor(elapsed_s / self.limits.eval_every_s) + 1
-        ) * self.limits.eval_every_s
+        self._due_s = self.limits.next_due_s(elapsed_s, evaluation_s, last_s)
         if self.goal.is_met(metrics):
             self.status = "reached"
         elif not all(finite) and not self.limits.keep_going:
