@@ -6,6 +6,7 @@ from typing import Any
 from algoperf.trial import seeds
 from algoperf.trial.assemble import Assembled
 from algoperf.trial.loop import Trial
+from algoperf.workload.crossing import share_of_way
 
 EXAMPLES = 3  # The number of generated texts that the result shows.
 
@@ -38,6 +39,7 @@ def of(assembled: Assembled) -> dict[str, Any]:
         "time_to_target_s": evaluations[-1][1] if reached else None,
         "steps_to_target": evaluations[-1][0] if reached else None,
         "last_miss": {"step": misses[-1][0], "time_s": misses[-1][1]} if misses else None,
+        "interpolated": _interpolated(trial) if reached and misses else None,
         "best": _best(trial),
         "final": evaluations[-1][2] if evaluations else {},
         "ledger": totals,
@@ -68,6 +70,25 @@ def _checksum(assembled: Assembled) -> int | None:
         if trial.status == "failed"
         else assembled.backend.checksum(trial.state.params, trial.state.model_state)
     )
+
+
+def _interpolated(trial: Trial) -> dict[str, float] | None:
+    """Return where the target was met between the last two evaluations, as a score counts it.
+
+    It is None where nothing lies between: the target itself was hit, or the miss measured nothing.
+    """
+    goal, column = trial.goal, f"validation/{trial.goal.metric}"
+    (miss_step, miss_s, miss), (hit_step, hit_s, hit) = trial.evaluations[-2:]
+    assert goal.validation is not None
+    share = share_of_way(
+        miss[column], hit[column], goal.validation, higher_is_better=goal.higher_is_better
+    )
+    if goal.until != "validation" or not share < 1:
+        return None
+    return {
+        "step": miss_step + share * (hit_step - miss_step),
+        "time_s": miss_s + share * (hit_s - miss_s),
+    }
 
 
 def _best(trial: Trial) -> dict[str, float]:
