@@ -22,7 +22,7 @@ from scoring.benchmarks.benchmark import find_benchmark
 from scoring.benchmarks.suites import read_suite
 from scoring.reading.evaluations import STEP_COLUMN, TIME_COLUMN
 from scoring.reading.runs import read_runs
-from scoring.reading.trials import INTERRUPTED, RUNNING, Target, TrialRun
+from scoring.reading.trials import CONTENDED, INTERRUPTED, RUNNING, Target, TrialRun
 from scoring.rules import rules as scoring_rules
 from scoring.rules.rules import BY_THE_RULES, Layout, find_rules
 from scoring.rules.time_to_target import is_readable
@@ -345,7 +345,7 @@ def _arrays(
         variant_of = {name: base for name, base in base_of.items() if base is not None}
         labels, workloads = sorted(set(part["submission"])), sorted(base_of)
         rows_of: dict[tuple[str, str], list[float]] = {}
-        decided = part[~part["outcome"].isin((RUNNING, INTERRUPTED))]
+        decided = part[~part["outcome"].isin((RUNNING, INTERRUPTED, CONTENDED))]
         for label, workload, time_s in zip(
             decided["submission"], decided["workload"], decided["time_s"], strict=True
         ):

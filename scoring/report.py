@@ -15,7 +15,7 @@ from scoring.benchmarks.benchmark import RULESETS, find_benchmark
 from scoring.benchmarks.suites import read_suite
 from scoring.output import export, tables
 from scoring.reading.runs import LAYOUT, find_submissions, read_runs
-from scoring.reading.trials import Finding, TrialRun
+from scoring.reading.trials import CONTENDED, Finding, TrialRun, grouped
 from scoring.rules.rules import find_rules
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ class Options:
         resamples: The number of competitions that a bootstrap draws.
         count_unfinished: Whether trials that are running or interrupted count as they are, as if
             they had ended.
+        exclude_contended: Whether trials whose clock counted others' work are left out.
         strict: Whether a finding of damage makes the command fail.
         command: The command line that the page names as its origin.
     """
@@ -61,6 +62,7 @@ class Options:
     resamples: int = RESAMPLES
     count_unfinished: bool = False
     strict: bool = False
+    exclude_contended: bool = False
     command: str = "algoperf score"
 
 
@@ -176,6 +178,9 @@ def make_boards(
     runs = exclude(runs, options.exclude)
     if options.count_unfinished:
         runs = [dataclasses.replace(run, unfinished=None) for run in runs]
+    if options.exclude_contended:
+        runs, left_out = without_contended(runs)
+        findings += left_out
     scored, notes = build_leaderboards(
         runs,
         rules,
@@ -216,6 +221,40 @@ def exclude(runs: Sequence[TrialRun], names: Sequence[str]) -> list[TrialRun]:
     if not kept:
         raise errors.UserError("every submission is excluded: nothing is left to score")
     return kept
+
+
+def without_contended(runs: Sequence[TrialRun]) -> tuple[list[TrialRun], list[Finding]]:
+    """Return the runs, those whose clock counted others' work as if they still had to be run.
+
+    So a study that such a trial decides is neither reached nor missed. One that diverged or failed
+    did so at any speed, and counts.
+
+    Returns:
+        The runs, and a finding for each submission and workload that lost some.
+
+    Raises:
+        UserError: No run is left.
+    """
+
+    def is_left_out(run: TrialRun) -> bool:
+        return run.contended is True and run.status not in ("diverged", "failed")
+
+    if all(map(is_left_out, runs)):
+        raise errors.UserError("every trial is contended: nothing is left to score")
+    findings = []
+    for group in grouped(
+        filter(is_left_out, runs), lambda run: (run.submission_folder, run.workload, run.framework)
+    ):
+        trials = "1 trial" if len(group) == 1 else f"{len(group)} trials"
+        message = f"{trials} of {group[0].workload} contended: left out"
+        findings.append(Finding(group[0].submission_folder, message, damage=False))
+    kept = [
+        dataclasses.replace(run, rows={}, unfinished=CONTENDED, contended=None)
+        if is_left_out(run)
+        else run
+        for run in runs
+    ]
+    return kept, findings
 
 
 def _show(

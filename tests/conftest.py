@@ -8,11 +8,14 @@ without any of this. Whoever sets one of these variables beforehand keeps it.
 
 import importlib.util
 import os
+import signal
 import sys
 import tempfile
 from pathlib import Path
 
 import pytest
+
+from algoperf.machine import stopping
 
 CACHE = "JAX_COMPILATION_CACHE_DIR"
 SETTINGS = {
@@ -31,17 +34,39 @@ for name, value in SETTINGS.items():
     os.environ.setdefault(name, value)
 
 
+def usual_handler(number):
+    """How Python starts in a terminal."""
+    return signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
+
+
+@pytest.fixture
+def usual_handlers():
+    """Each signal that asks to stop has its usual handler, and its present one after the test."""
+    before = {each: signal.signal(each, usual_handler(each)) for each in stopping.SIGNALS}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 def pytest_configure(config: pytest.Config) -> None:
-    """A folder of compiled programs for each of xdist's workers.
+    """A folder of compiled programs for each of xdist's workers, and no signal that is ignored.
 
     JAX does not write an entry at once, so workers that shared a folder could read half of one.
+    What `nohup` or '&' of a script starts ignores SIGHUP or SIGINT, and so would what a test starts
+    to send it these signals.
     """
+    for number in stopping.SIGNALS:
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, usual_handler(number))
     if os.environ.get("PYTEST_XDIST_WORKER"):
         os.environ[CACHE] = str(Path(os.environ[CACHE]) / os.environ["PYTEST_XDIST_WORKER"])
     elif CACHE not in os.environ:
         folder = tempfile.TemporaryDirectory(prefix="algoperf-compiled-")
         os.environ[CACHE] = folder.name
         config.add_cleanup(folder.cleanup)
+    # A cache that holds nothing is recorded as cold, and sets the first trial apart from the next.
+    Path(os.environ[CACHE]).mkdir(parents=True, exist_ok=True)
+    (Path(os.environ[CACHE]) / "warm").touch()
 
 
 @pytest.fixture(scope="module")

@@ -133,6 +133,10 @@ class Backend(Protocol):
         """Return an optimizer-form submission as the functions of the full form."""
         ...
 
+    def threads(self) -> int:
+        """Return with how many threads the framework computes one operation on the processor."""
+        ...
+
     def peak_device_memory_bytes(self) -> int | None:
         """Return the most device memory that this process held; None without an accelerator."""
         ...

@@ -5,6 +5,7 @@ devices.
 import contextlib
 import functools
 import math
+import os
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -21,6 +22,7 @@ from algoperf.backends.jax_computation import TYPES, cast, checkpointed_blocks, 
 from algoperf.backends.jax_decoding import JaxDecoder
 from algoperf.backends.jax_losses import OPS
 from algoperf.backends.jax_optimizer_form import OptimizerForm
+from algoperf.machine import environment, hardware
 from algoperf.workload import Data, Scale, WorkloadDefinition, parameters, trainable
 
 FROZEN = "frozen"
@@ -371,6 +373,10 @@ class JaxBackend:
     ) -> OptimizerForm:
         """Return the submission as the functions of the full form."""
         return OptimizerForm(functions, settings, self._computation)
+
+    def threads(self) -> int:
+        """Return the size of XLA's pool for one operation, which JAX itself does not tell."""
+        return environment.xla_threads(os.environ, hardware.thread_count())
 
     def peak_device_memory_bytes(self) -> int | None:
         """Return the largest peak over the local devices; None where JAX does not count it (the

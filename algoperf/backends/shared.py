@@ -55,7 +55,9 @@ class OptimizerFunctions:
                 else {"learning_rate": self.learning_rate(global_step)}
             )
             known = {name: value for name, value in rate.items() if value is not None}
-            workload.metrics_logger.append_scalar_metrics({**scalars, **known}, global_step)
+            workload.metrics_logger.append_scalar_metrics(
+                {**scalars, **known}, global_step, own=("loss", "gradient_norm")
+            )
 
 
 def model_settings(

@@ -369,6 +369,10 @@ class TorchBackend:
         """Return the submission as the functions of the full form."""
         return OptimizerForm(functions, settings, self._computation)
 
+    def threads(self) -> int:
+        """Return the number of threads that PyTorch computes one operation with."""
+        return torch.get_num_threads()
+
     def peak_device_memory_bytes(self) -> int | None:
         """Return the most CUDA memory that the allocator held; None on the CPU."""
         return torch.cuda.max_memory_allocated(self._device) if self._cuda else None

@@ -113,6 +113,7 @@ def campaign_command(arguments: argparse.Namespace) -> int:
         arguments.until,
         arguments.suite,
         definition.reference,
+        rerun_contended=arguments.rerun_contended,
     )
     writing.make_folder("--out", arguments.out)
     failed = local.run(todo, arguments.out, arguments.workers, lambda text: print(text, flush=True))
@@ -139,6 +140,7 @@ def _leaderboard(arguments: argparse.Namespace) -> int:
         arguments.trials,
         arguments.seeds,
         arguments.suite,
+        rerun_contended=arguments.rerun_contended,
     )
     writing.make_folder("--out", arguments.out)
     failed = local.run(todo, arguments.out, arguments.workers, lambda text: print(text, flush=True))
@@ -193,6 +195,7 @@ def score_command(arguments: argparse.Namespace) -> int:
         resamples=arguments.resamples,
         count_unfinished=arguments.count_unfinished,
         strict=arguments.strict,
+        exclude_contended=arguments.exclude_contended,
         command=shlex.join(["algoperf", *sys.argv[1:]]),
     )
     return report.score_command(arguments.paths, Console(), options)

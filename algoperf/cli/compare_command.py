@@ -28,7 +28,7 @@ OWN_OPTIONS = frozenset(
         *("workload", "submission", "framework", "scale", "data", "pretrained", "batch-size"),
         *("seed", "studies", "trials", "trial-range", "max-steps", "eval-every-steps", "until"),
         *("experiment", "out", "json", "skip-bad-rows", "suite", "save-model", "rouge-tokenizer"),
-        *("threads", "overwrite", "name", "save-best"),
+        *("threads", "overwrite", "rerun-contended", "name", "save-best"),
     )
 )
 

@@ -199,6 +199,12 @@ def _add_score(commands: Any, function: Command) -> None:
         help="count trials that are running or interrupted as if they had ended (default: a study "
         "that such a trial may still decide is left out of medians)",
     )
+    add(
+        "--exclude-contended",
+        action="store_true",
+        help="leave out trials that lost over 5 %% of their clock to other processes or to a stop "
+        "(default: they count, and are marked; docs/resources.md)",
+    )
     add("--out", type=Path, metavar="DIR", help="write CSV files, plots and report.html there")
     add("--json", action="store_true", help="print JSON instead of tables")
     add("--strict", action="store_true", help="exit with 1 where logs are damaged or incomplete")
@@ -320,6 +326,12 @@ def _add_campaign(commands: Any, function: Command) -> None:
         type=numbers,
         default=[],
         help="values to count reached runs for (default: the workload's)",
+    )
+    add(
+        "--rerun-contended",
+        action="store_true",
+        help="also repeat the trials that lost over 5 %% of their clock to other processes or to a "
+        "stop; what was measured is kept, in replaced_<n>",
     )
     add("--workers", type=positive, default=2, help="one-thread processes at a time (default: 2)")
     add(

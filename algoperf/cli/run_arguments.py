@@ -177,6 +177,12 @@ def declare(run: argparse.ArgumentParser) -> None:
         "... inside the trial's folder",
     )
     add(
+        "--rerun-contended",
+        action="store_true",
+        help="run anew the trials that lost over 5 %% of their clock to other processes or to a "
+        "stop; what was measured is kept as by --overwrite",
+    )
+    add(
         "--save-best",
         type=Path,
         metavar="FILE",

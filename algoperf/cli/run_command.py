@@ -48,7 +48,7 @@ def run(arguments: argparse.Namespace, command: str, console: "Console", notes: 
                 note(outcome.headline(result))
         elif not (skipped and total > 1 and console.is_terminal):  # The table has it once more.
             show(outcome.of_trial(result, brief=total > 1))
-        trace = (result["error"] or {}).get("traceback")
+        trace = (result.get("error") or {}).get("traceback")
         if arguments.debug and trace:
             notes.print(trace.rstrip(), highlight=False, markup=False, soft_wrap=True)
 
@@ -137,6 +137,6 @@ def _where(results: Sequence[dict[str, Any]], plans: Sequence[run_plan.RunPlan])
         if all(plan.request.max_steps is not None for plan in plans):
             return f"runs are in {listed}; {score} ranks no runs that --max-steps limits"
         return f"runs are in {listed}; score them with: {score}"
-    if any((result["error"] or {}).get("traceback") for result in results):
+    if any((result.get("error") or {}).get("traceback") for result in results):
         return f"runs are in {listed}; the result.json of each has its error's traceback"
     return f"runs are in {listed}"

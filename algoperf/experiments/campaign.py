@@ -63,6 +63,7 @@ class Job:
     suite: str | None = None
     reference: str | None = None  # what finds the workload, where that is not its name
     source: str | None = None  # what finds the submission, where that is not its name
+    rerun_contended: bool = False  # whether a result that others' work delayed is repeated
 
     @property
     def experiment(self) -> str:
@@ -86,6 +87,7 @@ class Job:
             experiment=self.experiment,
             out=out,
             suite=self.suite,
+            rerun_contended=self.rerun_contended,
         )
         if self.factor != 1:
             path = str(self._write_point(request))
@@ -109,12 +111,20 @@ class Job:
         )
 
     def has_ended(self, out: Path) -> bool:
-        """Return whether the run has a result that is not a failure; a failed run is run again."""
-        result = run_log.read_result(self.folder(out))
-        return result is not None and result["status"] != "failed"
+        """Return whether the run has a result that stays.
+
+        A failed run is run again, and one that others' work delayed if that is asked.
+        """
+        folder = self.folder(out)
+        result = run_log.read_result(folder)
+        if result is None or result["status"] == "failed":
+            return False
+        return not (self.rerun_contended and run_log.is_contended(folder))
 
     def prepare(self, out: Path) -> None:
         """Move what a failed run left aside; one that was stopped or killed goes on from there."""
+        if self.rerun_contended and run_log.is_contended(self.folder(out)):
+            return  # `algoperf run` itself moves that.
         if lasting_result(self.folder(out)) is not None:
             run_log.set_aside(self.folder(out))
 
@@ -146,6 +156,7 @@ class Entry:
     target: float | None = None
     reference: str | None = None  # what finds the workload, where that is not its name
     source: str | None = None  # what finds the submission, where that is not its name
+    rerun_contended: bool = False  # whether a result that others' work delayed is repeated
 
     @property
     def experiment(self) -> str:
@@ -165,6 +176,7 @@ class Entry:
             experiment=self.experiment,
             out=out,
             suite=self.suite,
+            rerun_contended=self.rerun_contended,
         )
         return ["run", *request.words()]
 
@@ -190,7 +202,9 @@ class Entry:
 
         Where a result is for another target, this returns False, and `algoperf run` reports it.
         """
-        folders = (self.folder(out, trial) for trial in range(1, self.trials + 1))
+        folders = [self.folder(out, trial) for trial in range(1, self.trials + 1)]
+        if self.rerun_contended and any(map(run_log.is_contended, folders)):
+            return False
         return all(self._is_result(run_log.read_result(folder)) for folder in folders)
 
     def _is_result(self, result: dict[str, Any] | None) -> bool:
@@ -216,6 +230,7 @@ def jobs(
     until: str = "end",
     suite: str | None = None,
     reference: str | None = None,
+    rerun_contended: bool = False,
 ) -> list[Job]:
     """Return a job for each combination, seed by seed.
 
@@ -233,6 +248,7 @@ def jobs(
         until: Where the runs stop.
         suite: The file of the suite that has the workload, or None.
         reference: What finds the workload, where that is not its name.
+        rerun_contended: Whether results that others' work delayed are repeated.
 
     Raises:
         UserError: One of the submissions is not found, or supports none of the frameworks.
@@ -242,7 +258,7 @@ def jobs(
     return [
         Job(
             *(workload, outline.name, framework, seed, factor, steps, eval_every_steps),
-            *(until, suite, reference, source_of(outline)),
+            *(until, suite, reference, source_of(outline), rerun_contended),
         )
         for seed, factor, outline, framework in itertools.product(
             range(seeds), dict.fromkeys(factors), outlines, frameworks
@@ -277,6 +293,7 @@ def entries(
     trials: int,
     studies: int,
     suite: str | None = None,
+    rerun_contended: bool = False,
 ) -> list[Entry]:
     """Return the entries of a leaderboard, study by study and workload by workload.
 
@@ -292,6 +309,7 @@ def entries(
         trials: The number of trials of a study, under the external ruleset.
         studies: The number of studies.
         suite: The file of the suite that has the workloads, or None.
+        rerun_contended: Whether trials that others' work delayed are repeated.
     """
     workloads, frameworks = list(dict.fromkeys(workloads)), list(dict.fromkeys(frameworks))
     if not workloads:
@@ -311,6 +329,7 @@ def entries(
             target=_target(definition),
             reference=definition.reference,
             source=source_of(outline),
+            rerun_contended=rerun_contended,
         )
         for study, definition, framework in itertools.product(
             range(studies), definitions, frameworks

@@ -91,6 +91,22 @@ def busy_s() -> float | None:
         return None
 
 
+def schedstat_ns(task: Path) -> tuple[int, int] | None:
+    """Return how long a thread has run and has waited for a core, in nanoseconds.
+
+    Args:
+        task: The folder in which Linux describes the thread.
+
+    Returns:
+        None where the thread has ended, or the system does not tell.
+    """
+    try:
+        run_ns, delay_ns, *_ = map(int, (task / "schedstat").read_text().split())
+    except (OSError, ValueError):
+        return None
+    return run_ns, delay_ns
+
+
 def _core_busy_s(times: Any) -> float:
     named = times._asdict()
     resting = ("idle", "iowait", "guest", "guest_nice")  # A guest's time is in 'user', too.
@@ -130,10 +146,9 @@ def _thread_s(native_id: int) -> float:
 
     Linux gives it in nanoseconds. On other systems psutil gives it in ticks of about 10 ms.
     """
-    try:
-        return int(Path(f"/proc/self/task/{native_id}/schedstat").read_text().split()[0]) / 1e9
-    except (OSError, ValueError, IndexError):
-        pass
+    counted = schedstat_ns(Path(f"/proc/self/task/{native_id}"))
+    if counted is not None:
+        return counted[0] / 1e9
     with contextlib.suppress(psutil.Error):
         for thread in psutil.Process().threads():
             if thread.id == native_id:

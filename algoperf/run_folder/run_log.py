@@ -43,7 +43,10 @@ TIMES = (
 SCALAR_COLUMNS = ("global_step", "loss", "gradient_norm", "learning_rate")
 # Settings that differ between trials of one folder, or that say nothing about what is measured.
 PER_TRIAL = frozenset(
-    {"study", "trial", "submission_path", "workload_folder", "config_hash", "pool"}
+    {
+        *("study", "trial", "submission_path", "workload_folder", "config_hash", "pool"),
+        "compilation_cache",  # A trial finds warm what the one before it left.
+    }
 )
 # Settings that two results must share before they are pooled in one table.
 POOLED = (
@@ -60,6 +63,9 @@ POOLED = (
     "rouge_tokenizer",
     "versions",
     "hardware",
+    "environment",
+    "framework_threads",
+    "compilation_cache",
 )
 
 
@@ -115,6 +121,11 @@ def with_hashes(flags: Mapping[str, Any]) -> dict[str, Any]:
 def read_result(folder: Path) -> dict[str, Any] | None:
     """Return the result of a trial, or None if the trial has not ended."""
     return read_json(folder / RESULT)
+
+
+def is_contended(folder: Path) -> bool:
+    """Return whether a trial has ended with a result that says that others delayed it."""
+    return (read_result(folder) or {}).get("contended") is True
 
 
 def read_flags(folder: Path) -> dict[str, Any] | None:

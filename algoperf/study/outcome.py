@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from algoperf.machine import resources
+from algoperf.machine import load
 from algoperf.run_folder import run_log
 from algoperf.study import carbon
 from algoperf.trial.clock import PARTS
@@ -61,7 +61,9 @@ def of_trial(result: Result, *, brief: bool = False) -> str:
     """
     lines = [headline(result)] if brief else [headline(result) + _miss(result), *_details(result)]
     used = result.get("resources", {})
-    lines += [f"  {text}" for text in filter(None, [resources.busy_text(used)])]
+    contended = load.text(result)
+    if contended:
+        lines.append(f"  {contended}")
     if "carbon" in used:
         lines.append(f"  {carbon.line(used['carbon'])}")
     if result["status"] != "diverged":

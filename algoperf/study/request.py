@@ -65,6 +65,7 @@ class RunRequest:
             that the process may use.
         overwrite: Run anew what has been run; what was measured is kept, in `replaced_<n>` inside
             the trial's folder.
+        rerun_contended: Run anew, as `overwrite` does, the trials whose clock counted others' work.
         name: The submission's name in run folders and tables; None for its file's.
         save_best: A new Python file: a copy of the submission with the best trial's point as its
             DEFAULTS.
@@ -111,6 +112,7 @@ class RunRequest:
     suite: str | None = None
     threads: int | None = None
     overwrite: bool = False
+    rerun_contended: bool = False
     name: str | None = None
     save_best: Path | None = None
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 import os
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -41,6 +40,7 @@ class RunPlan:
             self.request.retry_failed,
             self.companions,
             self.request.overwrite,
+            self.request.rerun_contended,
         )
 
     def save_best(self, results: Sequence[Mapping[str, Any]]) -> str:
@@ -140,7 +140,7 @@ def make(request: RunRequest, command: str = "", show_progress: bool = False) ->
     path, origin = loading.locate(request.submission)
     outline = loading.inspect(path)
     if request.name is not None:
-        outline = dataclasses.replace(outline, name=_name(request.name))
+        outline = dataclasses.replace(outline, name=study.check_name("--name", request.name))
     if request.threads is not None:
         hardware.check_threads(request.threads)
     framework = loading.choose_framework(outline, request.framework)
@@ -180,7 +180,8 @@ def make(request: RunRequest, command: str = "", show_progress: bool = False) ->
         submission=str(path),
         out=str(request.out.resolve()),
         experiment=study.check_name(
-            request.experiment or default_experiment(scale_name, kind, request.precision)
+            "--experiment",
+            request.experiment or default_experiment(scale_name, kind, request.precision),
         ),
         study=0,
         trial=1,
@@ -224,13 +225,6 @@ def make(request: RunRequest, command: str = "", show_progress: bool = False) ->
         )
     trial.computation.check_form(is_full_form=outline.is_full_form)
     return RunPlan(trial, outline, chosen, tuple(notes), _companions(request), request)
-
-
-def _name(given: str) -> str:
-    """Return the name of a submission if it can be a folder's."""
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", given):
-        raise UserError(f"--name {given!r}: expected letters, digits, '.', '_' and '-'")
-    return given
 
 
 def _check_save_best(target: Path, outline: loading.Outline, ruleset: str) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 from algoperf.errors import UserError
 from algoperf.machine import (
+    environment,
     hardware,
     memory,
     own_code,
@@ -77,11 +78,11 @@ def choose_slice(
     return Slice(studies, int(first), int(last))
 
 
-def check_name(experiment: str) -> str:
-    """Return the experiment's name if it can be a folder's, below --out."""
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", experiment):
-        raise UserError(f"--experiment {experiment!r}: expected letters, digits, '.', '_' and '-'")
-    return experiment
+def check_name(option: str, name: str) -> str:
+    """Return a name that an option gives, if it can be a folder's, below --out."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+        raise UserError(f"{option} {name!r}: expected letters, digits, '.', '_' and '-'")
+    return name
 
 
 def check_search_space(outline: loading.Outline, ruleset: str, given: str | None) -> int | None:
@@ -107,18 +108,24 @@ def run(
     retry_failed: bool = False,
     companions: Companions | None = None,
     overwrite: bool = False,
+    rerun_contended: bool = False,
 ) -> list[dict[str, Any]]:
     """Run the trials that have no result yet, and those that an outside cause ended, with
-    `retry_failed` all that failed, with `overwrite` all of them; return every trial's result. What
-    is run anew is kept in its folder, in `replaced_<n>`.
+    `retry_failed` all that failed, with `overwrite` all of them, with `rerun_contended` those whose
+    clock counted others' work; return every trial's result. What is run anew is kept in its folder,
+    in `replaced_<n>`.
 
     `observe(plan, event)` is told what happens, `event["event"]` being one of skip, note, start,
     progress, evaluation, result. `companions` go along with each trial. Raises UserError for a
     mistake that only the trial's process can see, `supervision.InterruptedRunError` where the run
     was asked to stop, and `writing.UnwritableError` where a run folder takes no more.
     """
+    base = dataclasses.replace(base, environment=environment.of_this_process())
     with hardware.limited_to(base.threads):
-        return _run(base, outline, chosen, observe, retry_failed, companions, overwrite)
+        settings = _known_settings(base, outline)
+        if overwrite or rerun_contended:
+            _set_aside(base, outline, chosen, settings, observe, only_contended=not overwrite)
+        return _run(base, outline, chosen, observe, retry_failed, companions, settings)
 
 
 def _run(
@@ -128,11 +135,8 @@ def _run(
     observe: Observe,
     retry_failed: bool,
     companions: Companions | None,
-    overwrite: bool,
+    settings: dict[str, Any],
 ) -> list[dict[str, Any]]:
-    settings = _known_settings(base, outline)
-    if overwrite:
-        _set_aside(base, outline, chosen, settings, observe)
     companions = companions or Companions()
     base = dataclasses.replace(base, followed=bool(companions))
     results = []
@@ -175,10 +179,14 @@ def _set_aside(
     chosen: Slice,
     settings: dict[str, Any],
     observe: Observe,
+    *,
+    only_contended: bool,
 ) -> None:
     """Move what the chosen trials measured aside, all before the first one is run anew."""
     plans = [dataclasses.replace(base, study=study, trial=trial) for study, trial in chosen]
     folders = {trial_folder(plan, outline): plan for plan in plans}
+    if only_contended:
+        folders = {folder: plan for folder, plan in folders.items() if run_log.is_contended(folder)}
     for folder in folders:
         run_log.check_same_configuration(folder, settings, folders)
     for folder, plan in folders.items():
@@ -189,6 +197,7 @@ def _set_aside(
             aside = run_log.set_aside(folder, "replaced")
         if aside is not None:
             what = "no result yet" if result is None else f"it was {result['status']}"
+            what += ", contended" if only_contended else ""
             text = f"is run anew; what was measured ({what}) is kept in {aside}"
             observe(plan, {"event": "note", "text": text})
 
@@ -206,8 +215,7 @@ def _known_settings(plan: TrialPlan, outline: loading.Outline) -> dict[str, Any]
     """The part of a trial's flags that needs neither the data nor the submission's code."""
     return {
         **asked_settings(plan, outline),
-        "versions": hardware.versions(),
-        "hardware": hardware.describe(),
+        **choices.machine_settings(plan),
     }
 
 
@@ -234,12 +242,17 @@ def _accompanied(
     stops: stopping.Stops,
 ) -> dict[str, Any]:
     """Run a trial with what goes along."""
+    ended: dict[str, Any] | None = None
 
     def say(text: str) -> None:
         observe(plan, {"event": "note", "text": text})
 
     def observe_all(plan: TrialPlan, event: dict[str, Any]) -> None:
-        observe(plan, event)
+        nonlocal ended
+        if event["event"] == "result":
+            ended = event  # It is told once the companions have added to the result.
+        else:
+            observe(plan, event)
         companions.event(event, say)
 
     result = None
@@ -248,6 +261,8 @@ def _accompanied(
         result = _run_trial(plan, folder, settings, observe_all, stops)
     finally:
         companions.end(result, folder, say)
+    if ended is not None:
+        observe(plan, ended)
     return result
 
 

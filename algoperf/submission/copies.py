@@ -1,7 +1,6 @@
 """Copies of a submission's file: to start from one, or with another point as its DEFAULTS."""
 
 import ast
-import os
 import shutil
 import tokenize
 from collections.abc import Mapping
@@ -10,6 +9,7 @@ from typing import Any
 
 import reference_algorithms
 from algoperf.errors import UserError, choose
+from algoperf.run_folder import writing
 from algoperf.submission import search_space, submission_source
 
 DEFAULTS = "DEFAULTS"
@@ -61,11 +61,7 @@ def check_new(option: str, target: Path, suffix: str = ".py") -> None:
         raise UserError(f"{option} {target}: expected a file that ends in {suffix}")
     if target.exists() or target.is_symlink():
         raise UserError(f"{option} {target}: exists and is not overwritten; give another name")
-    folder = target.parent
-    if not folder.is_dir():
-        raise UserError(f"{option} {target}: there is no folder {folder}")
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise UserError(f"{option} {target}: the folder {folder} is not writable")
+    writing.check_file(option, target)
 
 
 def check_copies_alone(option: str, source: Path, target: Path) -> None:

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import functools
+import os
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -12,7 +13,7 @@ from algoperf import backends, errors, spec, workload
 from algoperf.data import batches, provenance, select
 from algoperf.data.loading import load_data as load_rows
 from algoperf.data.tokenizers import PAD_ID
-from algoperf.machine import memory, resources
+from algoperf.machine import environment, load, memory, resources
 from algoperf.machine.nvml import EnergyCounter
 from algoperf.run_folder import run_log, writing
 from algoperf.run_folder.checkpoint import Checkpoints
@@ -45,6 +46,8 @@ class Assembled:
     checkpoints: Checkpoints
     guard: trust.Guard
     meter: resources.Meter
+    clock_load: load.Load
+    gauges: load.Gauges  # what the load is read from, while the trial runs
     parameters: Mapping[str, float]
     trained: Callable[[], pretrained.Trained]  # after the trial's end
     point: Mapping[str, Any] | None  # the hyperparameters,
@@ -68,11 +71,17 @@ class Subject:
 
 @dataclasses.dataclass(frozen=True)
 class Instruments:
-    """What computes and what measures, loaded before anything of the submission."""
+    """What computes and what measures, loaded before anything of the submission.
+
+    Attributes:
+        cache: Whether programs were compiled for it before: see `environment.compilation_cache`.
+    """
 
     backend: backends.Backend
     meter: resources.Meter
     guard: trust.Guard
+    threads: int
+    cache: str | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,12 +118,14 @@ class Folder:
     """The trial's run folder, with what an earlier process of the trial left in it.
 
     Attributes:
+        flags: The whole configuration, with what the trial's first process had.
         saved: The newest checkpoint that fits, None where the trial starts.
         preemptions: How many processes worked on the trial before, 0 where it starts.
         parameters: How many numbers train, and how many there are.
     """
 
     log: run_log.TrialLog
+    flags: dict[str, Any]
     checkpoints: Checkpoints
     saved: preservation.Saved | None
     preemptions: int
@@ -145,7 +156,7 @@ def assemble(
         loaded = dataclasses.replace(loaded, outline=named)
     point = choices.tuning_point(plan, loaded)
     bound = bind(plan, subject, instruments.backend)
-    configuration = configure(plan, subject, loaded, point, bound, report)
+    configuration = configure(plan, subject, loaded, point, bound, instruments, report)
     folder = open_folder(plan, subject, loaded, bound, configuration, instruments, report)
     return build(
         plan, subject, loaded, bound, configuration, folder, instruments,
@@ -176,7 +187,8 @@ def load_instruments(plan: TrialPlan, subject: Subject) -> Instruments:
         checksum=lambda trained: backend.checksum(*trained),
         packages=[subject.definition.package],
     )
-    return Instruments(backend, meter, guard)
+    cache = environment.compilation_cache(plan.framework, os.environ)
+    return Instruments(backend, meter, guard, backend.threads(), cache)
 
 
 def bind(plan: TrialPlan, subject: Subject, backend: backends.Backend) -> Bound:
@@ -200,6 +212,7 @@ def configure(
     loaded: loading.Submission,
     point: Mapping[str, Any] | None,
     bound: Bound,
+    instruments: Instruments,
     report: Report,
 ) -> Configuration:
     """Decide batch size, limits and goal, and say what the whole configuration is."""
@@ -217,7 +230,16 @@ def configure(
     by_period = run_log.begun_without(_run_folder(plan, loaded), "eval_share")
     limits = choices.limits(plan, subject.scale, begun_by_period=by_period)
     flags = run_log.with_hashes(
-        choices.flags(plan, loaded, fingerprint, batch_size, goal, subject.scale, limits)
+        choices.flags(
+            plan,
+            loaded,
+            fingerprint,
+            batch_size,
+            goal,
+            subject.scale,
+            limits,
+            threads=instruments.threads,
+        )
         | pretrained.flags(bound.workload.pretrained)
     )
     return Configuration(point, batch_size, limits, goal, flags)
@@ -258,6 +280,11 @@ def open_folder(
     saved = preservation.find(checkpoints, log) if plan.checkpoints else None
     for name in checkpoints.damaged:
         _say(report, f"checkpoint {name} is damaged and not used")
+    cache = instruments.cache
+    if saved is not None:  # Its own first process may have filled the cache.
+        cache = (run_log.read_flags(folder) or {}).get("compilation_cache")
+    if cache is not None:
+        flags = run_log.with_hashes({**flags, "compilation_cache": cache})
     aside = run_log.set_aside(folder) if saved is None else None
     if aside is not None:
         _say(report, f"an earlier run of this trial was interrupted; what it left is in {aside}")
@@ -278,6 +305,7 @@ def open_folder(
     log.copy_source(loaded.source_files)
     return Folder(
         log,
+        flags,
         checkpoints,
         saved,
         preemptions=0 if saved is None else begun_before,
@@ -308,6 +336,8 @@ def build(
     seed = seeds.trial_seed(plan.seed, plan.study, plan.trial)
     queue = batches.TrainingQueue(train, batch_size, seed, view.place, buckets=buckets)
     functions = adapt.submission_functions(loaded, backend, bound.workload, hyperparameters)
+    gauges = load.Gauges()
+    clock_load = load.Load(gauges.read)
     keeper = preservation.Preservation(
         folder.checkpoints if plan.checkpoints else None,
         folder.log,
@@ -316,8 +346,18 @@ def build(
         asked_to_stop,
         functools.partial(_say, report),
         meter=instruments.meter,
+        load=clock_load,
     )
     looks_at_test_last = plan.until != "test"
+    warned: list[str] = []
+
+    def evaluated(metrics: dict[str, float]) -> None:
+        clock_load.close(trial.state.step)
+        text = load.text({"load": clock_load.report()})
+        if text and not warned:  # Whoever watches can still stop what is beside the trial.
+            warned.append(text)
+            _say(report, text)
+        report("evaluation", metrics)
 
     def measure(split: str, params: Any, model_state: Any) -> dict[str, float]:
         # Asked at an evaluation, so after a step: schedules read hyperparameters late.
@@ -346,9 +386,10 @@ def build(
             log=folder.log,
             seed=seed,
             hyperparameters=hyperparameters,
-            report=functools.partial(report, "evaluation"),
+            report=evaluated,
             keeper=keeper,
             untimed=guard.untimed,
+            timed=lambda: clock_load.timed(lambda: ledger.submission.elapsed_s),
             preemptions=folder.preemptions,
         )
     for note in functions.notes():
@@ -376,13 +417,15 @@ def build(
         trial=trial,
         backend=backend,
         log=folder.log,
-        flags=configuration.flags,
+        flags=folder.flags,
         batch_size=batch_size,
         evaluator=evaluator,
         buckets=buckets,
         checkpoints=folder.checkpoints,
         guard=guard,
         meter=instruments.meter,
+        clock_load=clock_load,
+        gauges=gauges,
         parameters=folder.parameters,
         trained=trained,
         point=point,
@@ -457,7 +500,7 @@ def run(assembled: Assembled) -> None:
     """Run the trial to its end; what no submission's function raised (an evaluation's error) fails
     it as well.
     """
-    with _discarding(assembled.log, assembled.trial.preemptions or None):
+    with _discarding(assembled.log, assembled.trial.preemptions or None), assembled.gauges:
         try:
             assembled.trial.run()
         except (errors.UserError, writing.UnwritableError):

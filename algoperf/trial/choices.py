@@ -190,6 +190,8 @@ def flags(
     goal: Goal,
     scale: workload.Scale,
     limits: Limits,
+    *,
+    threads: int | None = None,
 ) -> dict[str, Any]:
     """Return the whole configuration of a trial, as `flags_<n>.json` holds it.
 
@@ -201,6 +203,8 @@ def flags(
         goal: The target.
         scale: The scale of the workload.
         limits: When the trial evaluates.
+        threads: With how many threads the framework computes; recorded where they are not as many
+            as the cores that the trial may use. None where that is not known.
     """
     space = None if plan.search_space is None else search_space.read(plan.search_space).digest
     return {
@@ -217,9 +221,15 @@ def flags(
         "budget_s": _budget_s(plan, scale),
         "step_hint": scale.step_hint,
         **({} if limits.eval_share is None else {"eval_share": limits.eval_share}),
-        "versions": hardware.versions(),
-        "hardware": hardware.describe(),
+        **machine_settings(plan),
+        **({} if threads in (None, hardware.thread_count()) else {"framework_threads": threads}),
     }
+
+
+def machine_settings(plan: TrialPlan) -> dict[str, Any]:
+    """Return the part of a trial's flags that says what it runs on."""
+    variables = {"environment": dict(plan.environment)} if plan.environment else {}
+    return {"versions": hardware.versions(), "hardware": hardware.describe(), **variables}
 
 
 def meta(

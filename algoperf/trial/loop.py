@@ -106,7 +106,8 @@ class Trial:
     `evaluation(times, metrics)`; `report(metrics)` is told of each evaluation. `keeper` saves the
     trial after evaluations and when it says so; a trial that is asked to stop is saved and left
     `interrupted`, without a status. `untimed(trained)` watches what is done off the clock;
-    `trained()` is (parameters, model state). `preemptions` is how many processes worked on the
+    `trained()` is (parameters, model state). `timed()` is entered before each stretch in which the
+    submission's clock runs, and left after it. `preemptions` is how many processes worked on the
     trial before this one.
     """
 
@@ -127,6 +128,7 @@ class Trial:
         report: Callable[[dict[str, float]], None] = lambda metrics: None,
         keeper: Keeper | None = None,
         untimed: Untimed = lambda trained: contextlib.nullcontext(),
+        timed: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext,
         preemptions: int = 0,
     ) -> None:
         self.goal = goal
@@ -149,6 +151,7 @@ class Trial:
         self._report = report
         self._keeper = keeper
         self._untimed = untimed
+        self._timed = timed
         self.last_batch: Any = None  # of a submission that selects data
         self.interrupted = False
         self.preemptions = preemptions
@@ -196,7 +199,7 @@ class Trial:
         while self.status is None:
             evaluates = True
             try:
-                with self.ledger.submission.running(self._drain):
+                with self._timed(), self.ledger.submission.running(self._drain):
                     evaluates = self.advance()
                     if evaluates:
                         self._prepare_for_eval()

@@ -59,6 +59,8 @@ class TrialPlan:
     command: str = ""
     name: str | None = None  # the submission's in the run folder; None for its file's
     threads: int | None = None  # how many cores the trial may use; None for all
+    # The variables that move the clock, where they are set (`algoperf.machine.environment`).
+    environment: Mapping[str, str] = dataclasses.field(default_factory=dict)
     planned: Sequence[Mapping[str, Any]] = ()  # what the same command runs, for `algoperf status`
 
     @property

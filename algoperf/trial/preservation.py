@@ -7,6 +7,7 @@ from typing import Any
 
 from algoperf import errors
 from algoperf.backends import Backend
+from algoperf.machine.load import Load
 from algoperf.machine.resources import Meter
 from algoperf.run_folder import state, state_kinds
 from algoperf.run_folder.checkpoint import Arrays, Checkpoints
@@ -62,6 +63,7 @@ class Preservation:
         say: Called with a line for the user.
         now: Returns the wall clock's time in seconds.
         meter: Measures what the trial uses; its totals are saved, too.
+        load: Counts what others took of its clock; its totals as well.
     """
 
     def __init__(
@@ -74,6 +76,7 @@ class Preservation:
         say: Say,
         now: Callable[[], float] = time.perf_counter,
         meter: Meter | None = None,
+        load: Load | None = None,
     ) -> None:
         self._checkpoints = checkpoints
         self._log, self._backend = log, backend
@@ -81,6 +84,7 @@ class Preservation:
         self._saved_at_s = now()
         self._asked, self._say = asked, say
         self._meter = Meter() if meter is None else meter
+        self._load = Load(dict) if load is None else load
         self._complained = False
         self._has_stepped = False  # Whether it made a step since it was last saved.
         self._compiled_s = 0.0  # Charged to the submission, in this process and earlier ones.
@@ -134,6 +138,7 @@ class Preservation:
                 "files": self._log.sizes(),
                 "compiled_s": self._compiled_s,
                 "resources": self._meter.totals(),
+                "load": self._load.totals(),
             }
             self._checkpoints.write(trial.state.step, arrays, document)
         except errors.UserError as error:
@@ -167,6 +172,7 @@ class Preservation:
         trial.go_on(State(**tree, step=document["position"]["step"]), document["position"])
         self._compiled_s = self._forgivable_s = document["compiled_s"]
         self._meter.go_on(document.get("resources", {}))
+        self._load.go_on(document.get("load", {}))
         self._log.go_back(document["files"])
 
 

@@ -3,6 +3,7 @@
 import itertools
 from typing import Any
 
+from algoperf.machine import load
 from algoperf.trial import seeds
 from algoperf.trial.assemble import Assembled
 from algoperf.trial.loop import Trial
@@ -25,6 +26,7 @@ def of(assembled: Assembled) -> dict[str, Any]:
     trained_s = trial.ledger.submission.elapsed_s - (trial.ledger.first_step_s or 0.0)
     steps = trial.state.step
     resources = assembled.meter.report(totals["wall_s"] or 0.0)
+    clock_load = assembled.clock_load.report()
     buckets, written = assembled.buckets, assembled.evaluator.written
     return {
         **{
@@ -54,6 +56,8 @@ def of(assembled: Assembled) -> dict[str, Any]:
         "not_finite": trial.not_finite.seen,
         **{name: resources[name] for name in ("peak_process_bytes", "peak_device_bytes")},
         "resources": resources,
+        "load": clock_load,
+        "contended": load.is_contended(clock_load),
         "error": trial.error,
         "flags": assembled.guard.flags,
     }

@@ -4,7 +4,7 @@ import functools
 import numbers
 import operator
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -22,19 +22,29 @@ class ScalarBuffer:
     def __init__(self) -> None:
         self._rows: list[tuple[int, Mapping[str, Any]]] = []
 
-    def append_scalar_metrics(self, metrics: Mapping[str, Any], global_step: int, **_: Any) -> None:
+    def append_scalar_metrics(
+        self,
+        metrics: Mapping[str, Any],
+        global_step: int,
+        own: Collection[str] = (),
+        **_: Any,
+    ) -> None:
         """Keep the scalars of a step until `take` is called, as they are now.
 
         Args:
             metrics: The scalars by name: numbers, or arrays of one value, which may be on the
                 device. Arrays are copied there, without waiting for it.
             global_step: The step.
+            own: Names of arrays that nobody else holds, so that they need no copy.
 
         Raises:
             TypeError: A value is something else, or an array of a type of the submission's own:
                 what is read while the submission's clock stands still must not run its code.
         """
-        values = {str(name): _as_now(str(name), value) for name, value in metrics.items()}
+        values = {
+            str(name): _as_now(str(name), value, copies=name not in own)
+            for name, value in metrics.items()
+        }
         self._rows.append((int(operator.index(global_step)), values))
 
     def take(self, fetch: Callable[[Any], Any]) -> list[tuple[int, dict[str, float]]]:
@@ -56,30 +66,30 @@ class ScalarBuffer:
         ]
 
 
-def _as_now(name: str, value: Any) -> Any:
-    """Return a copy of an array of one value, or a number."""
+def _as_now(name: str, value: Any, copies: bool) -> Any:
+    """Return a number, or an array of one value; a copy of it, if asked for."""
     kind = type(value)
-    copied: Any = None
+    copy: Callable[[], Any] | None = None
     if isinstance(value, numbers.Real | np.bool_):
         return float(value)
     if kind is np.ndarray:
-        copied = value.copy() if value.dtype.kind in "biuf" else None
+        copy = value.copy if value.dtype.kind in "biuf" else None
     elif is_kind(value, "torch", "Tensor"):
         torch: Any = sys.modules["torch"]
         if kind in (torch.Tensor, torch.nn.Parameter) and not value.is_complex():
-            copied = value.detach().clone()
+            value = value.detach()
+            copy = value.clone
     elif is_kind(value, "jax", "Array") and kind is _jax_array_type():
-        is_number = sys.modules["jax"].numpy.isrealobj(value)
-        copied = value.copy() if is_number else None
-    if copied is None:
+        copy = value.copy if sys.modules["jax"].numpy.isrealobj(value) else None
+    if copy is None:
         raise TypeError(
             f"the logged {name!r} is a {kind.__qualname__}; expected a number, or a NumPy, JAX or "
             "PyTorch array of one value"
         )
-    size = int(np.prod(copied.shape))
+    size = int(np.prod(value.shape))
     if size != 1:
         raise TypeError(f"the logged {name!r} has {size} values; expected one")
-    return copied
+    return copy() if copies else value
 
 
 @functools.cache

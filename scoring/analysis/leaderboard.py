@@ -5,6 +5,7 @@ N studies.
 """
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 
@@ -153,6 +154,23 @@ class Leaderboard:
     def labels(self) -> list[str]:
         """The labels of the entries, best first."""
         return [row.entry.label for row in self.rows]
+
+    @property
+    def order_by_steps(self) -> list[str]:
+        """The labels by the score in steps, best first; empty where time gives the same order.
+
+        Steps are the same on any machine, whatever else it does.
+        """
+        rows = [row for row in self.rows if not math.isnan(row.steps_score)]
+        agree = all(
+            first.score == second.score or first.steps_score >= second.steps_score
+            for first, second in itertools.combinations(rows, 2)
+        )
+        return (
+            []
+            if agree
+            else [row.entry.label for row in sorted(rows, key=lambda row: -row.steps_score)]
+        )
 
     @property
     def title(self) -> str:

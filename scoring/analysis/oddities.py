@@ -15,10 +15,10 @@ SPREAD = 2.0  # Step times of an entry on a workload are odd from this multiple 
 def find_oddities(entries: Iterable[Entry]) -> list[Finding]:
     """Return findings about everything unusual in the runs of each entry; none is of damage.
 
-    They are about runs that were flagged; submission times that go back; targets that were met
-    after exactly 0 seconds; trials that ended early without a result; step times that differ
-    between trials; trials that tie, so that the order of folders would decide; and studies with
-    different numbers of trials.
+    They are about runs that were flagged, or delayed by others' work; submission times that go
+    back; targets that were met after exactly 0 seconds; trials that ended early without a result;
+    step times that differ between trials; trials that tie, so that the order of folders would
+    decide; and studies with different numbers of trials.
     """
     findings = []
     for entry in entries:
@@ -26,6 +26,7 @@ def find_oddities(entries: Iterable[Entry]) -> list[Finding]:
             readable = [run for run in runs if is_readable(run)]
             for message in (
                 *_flagged(runs),
+                *_contended(runs),
                 *_clocks(readable),
                 *_instant(readable),
                 *_early(readable),
@@ -48,6 +49,17 @@ def _flagged(runs: Iterable[TrialRun]) -> list[str]:
         for text in run.flags:
             names.setdefault(text, []).append(_name(run))
     return [f"FLAGGED in {', '.join(trials)}: {text}" for text, trials in names.items()]
+
+
+def _contended(runs: Iterable[TrialRun]) -> list[str]:
+    """Return a message about trials whose clock counted others' work."""
+    names = [_name(run) for run in runs if run.contended]
+    if not names:
+        return []
+    return [
+        f"CONTENDED in {', '.join(names)}: others had its cores for over 5 % of the clock; "
+        "--exclude-contended leaves such trials out"
+    ]
 
 
 def _clocks(runs: Iterable[TrialRun]) -> list[str]:

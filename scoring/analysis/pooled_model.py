@@ -2,14 +2,29 @@
 
 A cell is one submission on one workload. A study misses its target with a probability of the cell's
 own; otherwise the logarithm of its time is normal around the cell's mean. Three to five studies
-determine neither well, so cells lend strength to each other: the probabilities are beta-binomial,
-with a prior fitted to all cells by the method of moments, and the variances are shrunk towards the
-pooled variance, which weighs as much as PRIOR_STUDIES degrees of freedom. Where nearly every cell
-always or never misses, as in real leaderboards, the fitted prior leaves the cells apart. A time of
-exactly 0 seconds has no logarithm: a study that reaches its target takes 0 seconds with the share
-that it did in its cell, and only positive times are fitted.
+determine neither well, so cells lend strength to each other, and what remains unknown is drawn too:
+fresh competitions come from parameters drawn from their posterior, not from the fit alone.
 
-Legend: R resamples, S submissions, W workloads, N studies.
+Spreads: the variances of cells have a scaled inverse chi-squared distribution with
+PRIOR_STUDIES degrees of freedom around a common scale, whose logarithm has a flat prior (Gelman et
+al., Bayesian Data Analysis, 3rd ed. 2013, section 3.2 for one variance; Smyth, Linear models and
+empirical Bayes methods for assessing differential expression in microarray experiments,
+Statistical Applications in Genetics and Molecular Biology 3(1), 2004, section 6, for many). The
+mean of a cell with n times is then normal around theirs with n-th of the variance. A time that was
+read between two evaluations has an error of its own. Its studies share it where their evaluations
+come at the same steps, so that they seem more alike than they are: no variance drawn for a cell is
+below the mean square of the errors in it.
+
+Misses: the probabilities of cells are beta with a common mean (Jeffreys' prior) and a correlation
+between studies of a cell (a flat prior), each on a grid, and what the cell itself showed updates
+them. Where no study missed, none is drawn; MIN_STUDIES_IN_ALL in `scoring.analysis.statistics` says
+what that takes. Where nearly every cell always or never misses, as in real leaderboards, the
+correlation is near one and leaves the cells apart.
+
+A time of exactly 0 seconds has no logarithm: a study that reaches its target takes 0 seconds with
+the share that it did in its cell, and only positive times are fitted.
+
+Legend: P draws of parameters, C competitions of each, S submissions, W workloads, N studies.
 """
 
 import dataclasses
@@ -20,54 +35,132 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
-PRIOR_STUDIES = 4.0
-# These bounds on the intra-class correlation of misses keep the prior finite.
-CORRELATION = (0.02, 0.98)
+# An inverse chi-squared variance of 2 degrees of freedom has a logarithm of standard deviation
+# sqrt(trigamma(1)) = 1.28. In AlgoPerf's logs the 90th percentile of the cells' standard deviations
+# is 19 / 8 of the median: 2 ln(19 / 8) / 1.2816 = 1.35 (Smyth 2004 matches them the same way).
+PRIOR_STUDIES = 2.0
+COMPETITIONS = 20  # Competitions per draw of the parameters; their mean is the expected score.
+STEADY = 4  # Of these, how many are drawn a second time without the spread of times.
+SCALE_SPAN, SCALES = 12.0, 240  # The grid of the common log variance, around the pooled one.
+MEANS, CORRELATIONS = 40, 25  # The sizes of the grids of the misses' prior.
+# Times of a cell that agree to ten digits tell of a coarse clock and nothing of the common scale.
+LEAST_SQUARES = 1e-20
+LONGEST_LOG = 700.0  # A logarithm of a time that is still finite.
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class StudyModel:
-    """The fitted distribution of each cell's time to target.
+    """What a competition tells of the distribution of each cell's time to target.
 
     Attributes:
         log_time_SW: Array (S submissions, W workloads): mean of the logarithm of the time in
             seconds.
-        spread_SW: Array (S, W): standard deviation of the logarithm of the time.
-        p_miss_SW: Array (S, W): the probability that a study misses its target.
+        timed_SW: Array (S, W): the number of studies that reached the target in a positive time.
+        squares_SW: Array (S, W): the sum of squared deviations of the log times from their mean.
+        least_variance_SW: Array (S, W): the mean square of the errors that the log times have, as
+            each lies between two evaluations.
+        misses_SW: Array (S, W): the number of studies that missed.
         p_zero_SW: Array (S, W): the probability that a study which reaches its target takes exactly
             0 seconds.
+        hopeless_SW: Array (S, W): the cells that always miss, as nothing tells of their time.
         studies_SWN: Array (S, W, N studies): which studies a fresh competition has.
-        freedom: The degrees of freedom of the pooled variance.
     """
 
     log_time_SW: Floats
-    spread_SW: Floats
-    p_miss_SW: Floats
+    timed_SW: NDArray[np.int64]
+    squares_SW: Floats
+    least_variance_SW: Floats
+    misses_SW: NDArray[np.int64]
     p_zero_SW: Floats
+    hopeless_SW: NDArray[np.bool_]
     studies_SWN: NDArray[np.bool_]
-    freedom: int
 
-    def draw(self, resamples: int, generator: Generator) -> Floats:
-        """Draw the times of fresh competitions.
+    @property
+    def freedom(self) -> int:
+        """The degrees of freedom of the pooled variance."""
+        return int(np.maximum(self.timed_SW - 1, 0).sum())
+
+    def draw(self, count: int, generator: Generator) -> tuple[Floats, Floats]:
+        """Draw parameters from their posterior, and competitions from each.
 
         Args:
-            resamples: The number R of competitions.
+            count: The number P of draws of the parameters.
             generator: The source of random numbers.
 
         Returns:
-            Array (R, S, W, N) of times in seconds; inf is a missed study, NaN is no study.
+            Times in seconds of all competitions, array (P, C, S, W, N), where inf is a missed study
+            and NaN is no study; and of the first STEADY of them, with the same misses, had every
+            study that reaches its target taken the time that is typical of its cell in the real
+            competition.
         """
-        shape = (resamples, *self.studies_SWN.shape)
+        spread_PSW = self.draw_spreads(count, generator)
+        noise_PSW = generator.standard_normal(spread_PSW.shape)
+        mean_PSW = self.log_time_SW + spread_PSW / np.sqrt(np.maximum(self.timed_SW, 1)) * noise_PSW
+        shape = (count, COMPETITIONS, *self.studies_SWN.shape)
         times = generator.standard_normal(shape)
-        times *= self.spread_SW[..., None]
-        times += self.log_time_SW[..., None]
+        times *= spread_PSW[:, None, ..., None]
+        times += mean_PSW[:, None, ..., None]
+        np.clip(times, -LONGEST_LOG, LONGEST_LOG, out=times)
         np.exp(times, out=times)
-        # Zeros are drawn only where there are any, so that other draws stay the same.
+        steady = np.broadcast_to(
+            np.exp(self.log_time_SW)[..., None], (count, STEADY, *shape[2:])
+        ).copy()
+        # Zeros and misses are drawn only where there are any.
         if self.p_zero_SW.any():
-            times[generator.random(shape) < self.p_zero_SW[..., None]] = 0.0
-        times[generator.random(shape) < self.p_miss_SW[..., None]] = np.inf
-        times[:, ~self.studies_SWN] = np.nan
-        return times
+            _put(0.0, generator.random(shape) < self.p_zero_SW[..., None], times, steady)
+        if self.misses_SW.any() or self.hopeless_SW.any():
+            p_miss_PSW = self.draw_miss_probabilities(count, generator)
+            _put(np.inf, generator.random(shape) < p_miss_PSW[:, None, ..., None], times, steady)
+        _put(np.nan, np.broadcast_to(~self.studies_SWN, shape), times, steady)
+        return times, steady
+
+    def draw_spreads(self, count: int, generator: Generator) -> Floats:
+        """Draw the standard deviation of each cell's log time, array (P, S, W)."""
+        freedom_SW = np.maximum(self.timed_SW - 1, 0)
+        shape = (count, *freedom_SW.shape)
+        told_SW = (freedom_SW > 0) & (self.squares_SW > LEAST_SQUARES)
+        if not told_SW.any():
+            return np.broadcast_to(np.sqrt(self.least_variance_SW), shape)
+        counts, squares = freedom_SW[told_SW], self.squares_SW[told_SW]
+        pooled = squares.sum() / counts.sum()
+        width = 2 * SCALE_SPAN / SCALES
+        log_scales = np.log(pooled) - SCALE_SPAN + width * (np.arange(SCALES) + 0.5)
+        prior = PRIOR_STUDIES * np.exp(log_scales)[:, None]
+        # The density of a cell's squares given the scale, with the cell's variance integrated out.
+        log_density = PRIOR_STUDIES / 2 * np.log(prior)
+        log_density = log_density - (counts + PRIOR_STUDIES) / 2 * np.log(prior + squares)
+        picked = generator.choice(SCALES, count, p=_shares(log_density.sum(axis=-1)))
+        within = generator.uniform(-width / 2, width / 2, count)
+        scale_P11 = np.exp(log_scales[picked] + within)[:, None, None]
+        squares_PSW = PRIOR_STUDIES * scale_P11 + self.squares_SW
+        variance_PSW = squares_PSW / generator.chisquare(PRIOR_STUDIES + freedom_SW, shape)
+        return np.asarray(np.sqrt(np.maximum(variance_PSW, self.least_variance_SW)), np.float64)
+
+    def draw_miss_probabilities(self, count: int, generator: Generator) -> Floats:
+        """Draw the probability that a study of each cell misses, array (P, S, W)."""
+        from scipy.special import betaln
+
+        studies_SW = self.studies_SWN.sum(axis=-1)
+        shape = (count, *studies_SW.shape)
+        if not self.misses_SW.any():
+            return np.broadcast_to(np.where(self.hopeless_SW, 1.0, 0.0), shape)
+        mean_M1 = ((np.arange(MEANS) + 0.5) / MEANS)[:, None]
+        correlation_C = (np.arange(CORRELATIONS) + 0.5) / CORRELATIONS
+        strength_C = (1 - correlation_C) / correlation_C
+        miss_MC, hit_MC = mean_M1 * strength_C, (1 - mean_M1) * strength_C
+        log_density = -0.5 * np.log(mean_M1 * (1 - mean_M1)) + np.zeros(miss_MC.shape)
+        pairs = np.stack([self.misses_SW, studies_SW - self.misses_SW], axis=-1).reshape(-1, 2)
+        for (misses, hits), cells in zip(
+            *np.unique(pairs, axis=0, return_counts=True), strict=True
+        ):
+            same = betaln(miss_MC + misses, hit_MC + hits) - betaln(miss_MC, hit_MC)
+            log_density += cells * same
+        picked = generator.choice(log_density.size, count, p=_shares(log_density.ravel()))
+        miss_P11, hit_P11 = (
+            part_MC.ravel()[picked][:, None, None] for part_MC in (miss_MC, hit_MC)
+        )
+        drawn = generator.beta(miss_P11 + self.misses_SW, hit_P11 + studies_SW - self.misses_SW)
+        return np.where(self.hopeless_SW, 1.0, drawn)
 
 
 def fit(times_SWN: Floats, log_errors_SWN: Floats | None = None) -> StudyModel:
@@ -76,9 +169,8 @@ def fit(times_SWN: Floats, log_errors_SWN: Floats | None = None) -> StudyModel:
     Args:
         times_SWN: Array (S submissions, W workloads, N studies) of times in seconds; inf is a
             missed study, NaN is no study.
-        log_errors_SWN: The standard deviation of the error of each log time; None is no error. The
-            variance of a cell is at least the mean of their squares: studies that were evaluated
-            far apart may look more alike than they are.
+        log_errors_SWN: Array (S, W, N): the standard deviation of the error in the logarithm of
+            each time, as the time lies between two evaluations. None is no error.
     """
     present_SWN = ~np.isnan(times_SWN)
     hits_SW = np.isfinite(times_SWN).sum(axis=-1)
@@ -87,30 +179,35 @@ def fit(times_SWN: Floats, log_errors_SWN: Floats | None = None) -> StudyModel:
     log_SWN = np.log(np.where(timed_SWN, times_SWN, 1.0))
     mean_SW = log_SWN.sum(axis=-1) / np.maximum(timed_SW, 1)
     squares_SW = np.where(timed_SWN, (log_SWN - mean_SW[..., None]) ** 2, 0.0).sum(axis=-1)
-    freedom_SW = np.maximum(timed_SW - 1, 0)
-    pooled = squares_SW.sum() / max(1, freedom_SW.sum())
-    variance_SW = (squares_SW + PRIOR_STUDIES * pooled) / (freedom_SW + PRIOR_STUDIES)
-    if log_errors_SWN is not None:
-        squared_SWN = np.where(timed_SWN, log_errors_SWN**2, 0.0)
-        variance_SW = np.maximum(variance_SW, squared_SWN.sum(axis=-1) / np.maximum(timed_SW, 1))
+    errors_SWN = np.zeros(times_SWN.shape) if log_errors_SWN is None else log_errors_SWN
+    squared_errors_SW = np.where(timed_SWN, errors_SWN**2, 0.0).sum(axis=-1)
+    least_variance_SW = squared_errors_SW / np.maximum(timed_SW, 1)
     log_time_SW, known_SW = _fill(mean_SW, timed_SW > 0)
-    p_miss_SW = _miss_probabilities(present_SWN.sum(axis=-1), hits_SW)
-    p_miss_SW = np.where(known_SW | (hits_SW > 0), p_miss_SW, 1.0)
     p_zero_SW = (hits_SW - timed_SW) / np.maximum(hits_SW, 1)
-    spread_SW, freedom = np.sqrt(variance_SW), int(freedom_SW.sum())
-    return StudyModel(log_time_SW, spread_SW, p_miss_SW, p_zero_SW, present_SWN, freedom)
+    misses_SW = present_SWN.sum(axis=-1) - hits_SW
+    hopeless_SW = ~known_SW & (hits_SW == 0)
+    return StudyModel(
+        log_time_SW,
+        timed_SW,
+        squares_SW,
+        least_variance_SW,
+        misses_SW,
+        p_zero_SW,
+        hopeless_SW,
+        present_SWN,
+    )
 
 
-def t_quantile(freedom: int) -> float:
-    """Return the 97.5 % quantile of Student's t distribution.
+def _shares(log_weights: Floats) -> Floats:
+    """Return weights that add up to one from their logarithms."""
+    weights = np.exp(log_weights - log_weights.max())
+    return np.asarray(weights / weights.sum())
 
-    Args:
-        freedom: The degrees of freedom. Fewer than 3 count as 3; they would make an interval that
-            says nothing, wider than any speed-up seen.
-    """
-    from scipy.special import stdtrit
 
-    return float(stdtrit(max(3, freedom), 0.975))
+def _put(value: float, where: NDArray[np.bool_], times: Floats, steady: Floats) -> None:
+    """Set `value` in times, and in the steady ones where the competitions are the same."""
+    times[where] = value
+    steady[where[:, :STEADY]] = value
 
 
 def _fill(mean_SW: Floats, reached_SW: NDArray[np.bool_]) -> tuple[Floats, NDArray[np.bool_]]:
@@ -125,23 +222,3 @@ def _fill(mean_SW: Floats, reached_SW: NDArray[np.bool_]) -> tuple[Floats, NDArr
     submission_S = residual_SW.sum(axis=1) / np.maximum(reached_SW.sum(axis=1), 1)
     known_SW = reached_SW.any(axis=1, keepdims=True) & reached_SW.any(axis=0, keepdims=True)
     return np.where(reached_SW, mean_SW, workload_W + submission_S[:, None]), np.asarray(known_SW)
-
-
-def _miss_probabilities(studies_SW: NDArray[np.int64], hits_SW: NDArray[np.int64]) -> Floats:
-    """Return the posterior mean of each cell's probability to miss, under a fitted beta prior.
-
-    The prior's mean m is the share of missed studies; its correlation rho solves, over cells of n
-    studies, var(share missed) = m (1 - m) (1 / n + (1 - 1 / n) rho).
-    """
-    present = studies_SW > 0
-    misses_SW = studies_SW - hits_SW
-    total = studies_SW.sum()
-    m = float(misses_SW.sum() / total) if total else 0.0
-    if m in (0.0, 1.0):
-        return np.full(studies_SW.shape, m)
-    n = float(studies_SW[present].mean())
-    share = misses_SW[present] / studies_SW[present]
-    spread = float(((share - m) ** 2).mean()) / (m * (1 - m))
-    rho = float(np.clip((spread - 1 / n) / (1 - 1 / n) if n > 1 else 1.0, *CORRELATION))
-    strength = (1 - rho) / rho
-    return np.asarray((misses_SW + strength * m) / (studies_SW + strength), np.float64)

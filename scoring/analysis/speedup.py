@@ -14,13 +14,21 @@ from numpy.typing import NDArray
 
 from algoperf import errors
 from scoring.analysis.leaderboard import Leaderboard
-from scoring.analysis.pooled_model import fit, t_quantile
-from scoring.analysis.statistics import pooled_medians, why_not_estimable
+from scoring.analysis.pooled_model import fit
+from scoring.analysis.statistics import (
+    expectations,
+    mean_of_known,
+    percentiles,
+    why_not_estimable,
+)
 from scoring.rules import rules as scoring_rules
+from scoring.rules.rules import Layout
 
 Floats = NDArray[np.float64]
 
-RESAMPLES = 2_000
+RESAMPLES = 4_000
+# An expectation that this share of the draws does not have is not estimated.
+MOST_UNKNOWN = 0.05
 USUAL_REFERENCES = ("baseline", "nadamw")
 
 
@@ -87,8 +95,9 @@ def choose_reference(labels: list[str], given: str | None) -> str:
 def speedups(board: Leaderboard, reference: str, *, seed: int = 0) -> Speedups:
     """Return the speed-ups of all entries over a reference entry.
 
-    The interval is exp(log mean +- t standard deviations) over fresh competitions drawn from the
-    pooled model (see `scoring.analysis.statistics`).
+    The interval is for the exponential of the expected log mean of another competition, and
+    estimated as that of a score is (see `scoring.analysis.statistics`). It has the workloads that
+    at least one side reaches in that competition.
 
     Args:
         board: The leaderboard.
@@ -110,17 +119,20 @@ def speedups(board: Leaderboard, reference: str, *, seed: int = 0) -> Speedups:
     unknown_SB = undecided_SB | undecided_SB[index]
     logs_SB = _log_ratios(medians_SB, medians_SB[index], budgets_B)
     logs_SB[unknown_SB] = np.nan
-    mean_S = _mean(logs_SB)
+    mean_S = mean_of_known(logs_SB, axis=-1)
     interval = np.full((len(mean_S), 2), np.nan)
     if not why_not_estimable(board.times_SWN, board.layout, "studies"):
-        model = fit(board.times_SWN, board.log_errors_SWN)
-        drawn_RSW = pooled_medians(model, RESAMPLES, np.random.default_rng(seed))
-        drawn_RSB = scoring_rules.base_columns(drawn_RSW, board.layout)
-        drawn_logs_RSB = _log_ratios(drawn_RSB, drawn_RSB[:, index, None], budgets_B)
-        drawn_RS = _mean(np.where(unknown_SB, np.nan, drawn_logs_RSB))
-        spread_S = _spread(drawn_RS)
-        half_S1 = t_quantile(model.freedom) * spread_S[:, None]
-        interval = np.exp(mean_S[:, None] + half_S1 * [-1, 1])
+        interval = log_interval(
+            board.times_SWN,
+            board.layout,
+            index,
+            budgets_B,
+            unknown_SB,
+            seed=seed,
+            log_errors_SWN=board.log_errors_SWN,
+        )
+        interval = np.exp(interval)
+        interval[np.isnan(mean_S)] = np.nan
     marks = tuple(
         tuple(
             _mark(own, of_reference, logs)
@@ -150,24 +162,72 @@ def _log_ratios(own: Floats, reference: Floats, budgets_B: Floats) -> Floats:
     return np.where(missed | ~np.isfinite(logs), np.nan, logs)
 
 
-def _mean(logs: Floats) -> Floats:
-    """Return the mean over the last axis of the values that are not NaN; NaN where all are."""
-    known = ~np.isnan(logs)
-    count = known.sum(axis=-1)
-    total = np.where(known, logs, 0.0).sum(axis=-1)
-    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+def log_means(
+    medians_SW: Floats,
+    layout: Layout,
+    reference: int,
+    budgets_B: Floats,
+    unknown_SB: NDArray[np.bool_],
+) -> Floats:
+    """Return the logarithm of each submission's speed-up.
 
+    Args:
+        medians_SW: Array (..., S submissions, W workloads) of median times; inf is a miss.
+        layout: The meaning of the columns.
+        reference: The row of the reference submission.
+        budgets_B: Array (B base workloads,) of seconds that a miss counts as; NaN for no budget.
+        unknown_SB: Array (S, B): the workloads that are left out.
 
-def _spread(values_RS: Floats) -> Floats:
-    """Return the standard deviation over resamples, (S,), leaving out NaN.
-
-    A resample is NaN where no workload could be compared.
+    Returns:
+        Array (..., S); NaN where no workload has a ratio.
     """
-    mean_S = _mean(values_RS.T)
-    squares_RS = (values_RS - mean_S) ** 2
-    count_S = (~np.isnan(values_RS)).sum(axis=0)
-    variance_S = np.nansum(squares_RS, axis=0) / np.maximum(count_S - 1, 1)
-    return np.where(count_S > 1, np.sqrt(variance_S), np.nan)
+    columns_SB = scoring_rules.base_columns(medians_SW, layout)
+    logs_SB = _log_ratios(columns_SB, columns_SB[..., [reference], :], budgets_B)
+    return mean_of_known(np.where(unknown_SB, np.nan, logs_SB), axis=-1)
+
+
+def log_interval(
+    times_SWN: Floats,
+    layout: Layout,
+    reference: int,
+    budgets_B: Floats,
+    unknown_SB: NDArray[np.bool_],
+    *,
+    seed: int = 0,
+    log_errors_SWN: Floats | None = None,
+) -> Floats:
+    """Return the 95 % interval of the expected logarithm of each speed-up.
+
+    Args:
+        times_SWN: Array (S submissions, W workloads, N studies) of times; inf is a miss.
+        layout: The meaning of the columns.
+        reference: The row of the reference submission.
+        budgets_B: Array (B base workloads,) of seconds that a miss counts as; NaN for no budget.
+        unknown_SB: Array (S, B): the workloads that are left out.
+        seed: The seed of the random draws.
+        log_errors_SWN: Array (S, W, N): what the distance between evaluations leaves open in each
+            time (see `scoring.analysis.pooled_model.fit`).
+
+    Returns:
+        Array (S, 2) of the ends; NaN where too many fresh competitions have no ratio.
+    """
+    _, expected_PS = expectations(
+        fit(times_SWN, log_errors_SWN),
+        lambda medians_SW: log_means(medians_SW, layout, reference, budgets_B, unknown_SB),
+        RESAMPLES,
+        np.random.default_rng(seed),
+    )
+    return _ends(expected_PS)
+
+
+def _ends(expected_PS: Floats) -> Floats:
+    """Return the central 95 % of each column's known values; NaN where too many are not known."""
+    ends = np.full((expected_PS.shape[1], 2), np.nan)
+    for index, column_P in enumerate(expected_PS.T):
+        known_P = column_P[~np.isnan(column_P)]
+        if len(known_P) >= (1 - MOST_UNKNOWN) * len(column_P):
+            ends[index] = percentiles(known_P[:, None])[0]
+    return ends
 
 
 def _mark(own: float, reference: float, log_ratio: float) -> str:

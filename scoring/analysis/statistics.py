@@ -5,23 +5,26 @@ and workloads, with n studies again, would give another score. The interval is f
 score of such a competition; the probabilities (of a rank, of A beating B) are over such
 competitions. docs/scoring.md has the measured coverage.
 
-Two estimators. `pooled` (the default) fits a model to the studies and draws fresh competitions from
-the fit; its interval is the score +- t standard deviations of the draws, where t is the 97.5 %
-quantile of Student's t at the degrees of freedom of the fit. `percentile` is the plain bootstrap:
-it resamples the studies of each cell and takes percentiles of the scores.
+Two estimators. `pooled` (the default) fits a model to the studies, draws its parameters from their
+posterior, and fresh competitions from each: the interval holds the central 95 % of the expected
+scores at these parameters, less a bias (see `expectations`).
+`percentile` is the plain bootstrap: it resamples the studies of each cell and takes percentiles of
+the scores. Both refuse an answer from too few studies (see `why_not_estimable`).
 
-Legend: R resamples, S submissions, W workloads, B base workloads, N studies.
+Legend: R resamples, P draws of parameters, C competitions of each, S submissions, W workloads, B
+base workloads, N studies.
 """
 
 import dataclasses
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
 from algoperf import errors
-from scoring.analysis.pooled_model import StudyModel, fit, t_quantile
+from scoring.analysis.pooled_model import COMPETITIONS, STEADY, StudyModel, fit
 from scoring.rules import rules as scoring_rules
 from scoring.rules.rules import Layout, Rules
 
@@ -32,6 +35,12 @@ METHODS = ("pooled", "percentile")
 RESAMPLES = 10_000
 LEVEL = 0.95
 MIN_STUDIES, MIN_WORKLOADS = 2, 3
+# If studies miss with a chance of 30 %, so many show a miss with a probability of 95 %: it is the
+# least n with .7^n <= .05 (Hanley & Lippman-Hand, If nothing goes wrong, is everything all right?,
+# JAMA 249, 1983). Fewer without a miss tell too little of what other studies would come to.
+HIDDEN_MISSES = 0.3
+MIN_STUDIES_IN_ALL = math.ceil(math.log(1 - LEVEL) / math.log(1 - HIDDEN_MISSES))
+MIN_FREEDOM = 2  # From here on the posterior of a spread has a finite mean.
 CHUNK_VALUES = 1_000_000  # This is how many times are drawn at once, so that memory stays small.
 
 
@@ -45,8 +54,8 @@ class Bootstrap:
         scores_S: Array (S submissions,): the scores of the real competition.
         scores_RS: Array (R resamples, S): the scores of the resampled competitions; empty where not
             estimable.
-        quantile: Half the pooled interval is this number times the standard deviation of the
-            resamples.
+        expected_PS: Array (P draws of parameters, S): expected scores at parameters drawn from
+            their posterior, less their bias; empty for 'percentile' and where not estimable.
         not_estimable: Why there is no interval, '' where there is one. The intervals are NaN
             without one.
     """
@@ -55,7 +64,7 @@ class Bootstrap:
     method: str
     scores_S: Floats
     scores_RS: Floats
-    quantile: float
+    expected_PS: Floats
     not_estimable: str = ""
 
     @property
@@ -65,9 +74,7 @@ class Bootstrap:
             return np.full((len(self.scores_S), 2), np.nan)
         if self.method == "percentile":
             return percentiles(self.scores_RS)
-        half = self.quantile * self.scores_RS.std(axis=0, ddof=1)
-        ends = np.stack([self.scores_S - half, self.scores_S + half], axis=-1)
-        return np.asarray(np.clip(ends, 0.0, 1.0))
+        return np.asarray(np.clip(percentiles(self.expected_PS), 0.0, 1.0))
 
     @property
     def ranks(self) -> NDArray[np.int64]:
@@ -166,18 +173,25 @@ def bootstrap(
     credits_SB = scoring_rules.credits(ratios_SB, rules)
     point_S = scoring_rules.mean_credit(ratios_SB, rules)
     reason = why_not_estimable(times_SWN, layout, over)
-    model = fit(times_SWN, log_errors_SWN)
-    quantile = t_quantile(model.freedom)
+    none = np.empty((0, len(point_S)))
     if reason:
-        return Bootstrap(over, method, point_S, np.empty((0, len(point_S))), quantile, reason)
+        return Bootstrap(over, method, point_S, none, none, reason)
     generator = np.random.default_rng(seed)
+
+    def score_of(medians_RSW: Floats) -> Floats:
+        return scoring_rules.mean_credit(
+            scoring_rules.credited_ratios(medians_RSW, layout, rules), rules
+        )
+
+    if method == "pooled":
+        model = fit(times_SWN, log_errors_SWN)
+        drawn_PCS, expected_PS = expectations(model, score_of, resamples, generator)
+        scores_RS = drawn_PCS.reshape(-1, len(point_S))[:resamples]
+        return Bootstrap(over, method, point_S, scores_RS, expected_PS)
     scores = []
     for count in _chunks(resamples, times_SWN.size):
         if over != "workloads":
-            if method == "pooled":
-                medians_RSW = pooled_medians(model, count, generator)
-            else:
-                medians_RSW = resampled_medians(times_SWN, count, generator)
+            medians_RSW = resampled_medians(times_SWN, count, generator)
             ratios_RSB = scoring_rules.credited_ratios(medians_RSW, layout, rules)
             credits_RSB = scoring_rules.credits(ratios_RSB, rules)
         else:
@@ -186,7 +200,49 @@ def bootstrap(
             places_RB = generator.integers(0, len(layout.base), (count, len(layout.base)))
             credits_RSB = np.take_along_axis(credits_RSB, places_RB[:, None, :], axis=-1)
         scores.append(credits_RSB.mean(axis=-1))
-    return Bootstrap(over, method, point_S, np.concatenate(scores), quantile)
+    return Bootstrap(over, method, point_S, np.concatenate(scores), none)
+
+
+def expectations(
+    model: StudyModel,
+    statistic: Callable[[Floats], Floats],
+    resamples: int,
+    generator: Generator,
+) -> tuple[Floats, Floats]:
+    """Return a statistic of fresh competitions, and the posterior of its expectation.
+
+    The real statistic is an unbiased estimate of the expectation. But the expectation at parameters
+    that are themselves drawn around those of the real competition is off, as its times are
+    perturbed twice: the best of several is then too good. So each expectation is shifted by the
+    mean difference between competitions with perturbed times and the same ones, miss for miss, with
+    the real competition's times.
+
+    Args:
+        model: The fitted model of studies.
+        statistic: Maps medians, array (..., S, W), to values, array (..., S); NaN where undefined.
+        resamples: At least how many competitions to draw.
+        generator: The source of random numbers.
+
+    Returns:
+        Array (P, C, S) of values of fresh competitions; and array (P, S) of expectations, NaN where
+        no competition has a value.
+    """
+    drawn: list[Floats] = []
+    steady: list[Floats] = []
+    for count in _chunks(-(-resamples // COMPETITIONS), model.studies_SWN.size * COMPETITIONS):
+        for times, into in zip(model.draw(count, generator), (drawn, steady), strict=True):
+            into.append(statistic(scoring_rules.median_over_studies(times)))
+    drawn_PCS, steady_PCS = np.concatenate(drawn), np.concatenate(steady)
+    bias_PCS = drawn_PCS[:, :STEADY] - steady_PCS
+    return drawn_PCS, mean_of_known(drawn_PCS, axis=1) - mean_of_known(bias_PCS, axis=(0, 1))
+
+
+def mean_of_known(values: Floats, axis: int | tuple[int, ...]) -> Floats:
+    """Return the mean over an axis of the values that are not NaN; NaN where all are."""
+    known = ~np.isnan(values)
+    count = known.sum(axis=axis)
+    total = np.where(known, values, 0.0).sum(axis=axis)
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
 
 def why_not_estimable(times_SWN: Floats, layout: Layout, over: str) -> str:
@@ -195,8 +251,9 @@ def why_not_estimable(times_SWN: Floats, layout: Layout, over: str) -> str:
     Args:
         times_SWN: Array (S submissions, W workloads, N studies) of times; NaN is no study.
         layout: The meaning of the columns.
-        over: What would be resampled. Studies need MIN_STUDIES per scored workload, workloads need
-            MIN_WORKLOADS base workloads.
+        over: What would be resampled. Studies need MIN_STUDIES per scored workload,
+            MIN_STUDIES_IN_ALL of all submissions together and MIN_FREEDOM degrees of freedom of the
+            spread of times; workloads need MIN_WORKLOADS base workloads.
     """
     if not len(times_SWN) or not layout.base:
         return "no submission" if layout.base else "no workload is scored"
@@ -206,10 +263,29 @@ def why_not_estimable(times_SWN: Floats, layout: Layout, over: str) -> str:
         for column in columns:
             if studies_W[column] < MIN_STUDIES:
                 studies = "1 study" if studies_W[column] == 1 else "0 studies"
-                return f"{layout.workloads[column]} has {studies}; 2 are needed"
+                return f"{layout.workloads[column]} has {studies}; {MIN_STUDIES} are needed"
+        if reason := _too_little(times_SWN[:, columns]):
+            return reason
     if over != "studies" and len(layout.base) < MIN_WORKLOADS:
         workloads = "workload" if len(layout.base) == 1 else "workloads"
         return f"{len(layout.base)} {workloads}; {MIN_WORKLOADS} are needed"
+    return ""
+
+
+def _too_little(times_SWN: Floats) -> str:
+    """Return what studies of too few numbers or too few times lack; '' if they suffice."""
+    count = int((~np.isnan(times_SWN)).sum())
+    if count < MIN_STUDIES_IN_ALL:
+        return (
+            f"all submissions and workloads have {count} studies together; {MIN_STUDIES_IN_ALL} "
+            f"are needed, as fewer may hide that {HIDDEN_MISSES:.0%} would miss the target"
+        )
+    freedom = fit(times_SWN).freedom
+    if freedom < MIN_FREEDOM:
+        return (
+            f"the spread of times has {freedom} degree{'' if freedom == 1 else 's'} of freedom "
+            f"(targets reached again in another study); {MIN_FREEDOM} are needed"
+        )
     return ""
 
 
@@ -257,7 +333,7 @@ def _middles(
 
 
 def pooled_medians(model: StudyModel, resamples: int, generator: Generator) -> Floats:
-    """Return the medians of fresh studies drawn from the fitted model.
+    """Return the medians of fresh studies drawn from the fitted model and its uncertainty.
 
     Args:
         model: The fitted model of studies.
@@ -268,4 +344,6 @@ def pooled_medians(model: StudyModel, resamples: int, generator: Generator) -> F
         Array (R, S submissions, W workloads) of median times in seconds; inf is a miss, NaN is no
         study.
     """
-    return scoring_rules.median_over_studies(model.draw(resamples, generator))
+    times, _ = model.draw(-(-resamples // COMPETITIONS), generator)
+    medians_PCSW = scoring_rules.median_over_studies(times)
+    return medians_PCSW.reshape(-1, *medians_PCSW.shape[2:])[:resamples]

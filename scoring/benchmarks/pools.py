@@ -76,6 +76,11 @@ class Entry:
         """The number of its trials that were flagged."""
         return sum(bool(run.flags) for run in self.runs)
 
+    @property
+    def contended_trials(self) -> int:
+        """The number of its trials that waited for others' work, so that their times are more."""
+        return sum(run.contended is True for run in self.runs)
+
 
 def canonical(settings: Mapping[str, Any]) -> str:
     """Return settings as JSON text with sorted keys, by which configurations are compared."""

@@ -26,7 +26,7 @@ from scoring.rules.time_to_target import StudyResult
 SCORES = (
     "submission score score_low score_high rank rank_low rank_high p_first steps_score"
     " base_score workloads_reached workloads speedup speedup_low speedup_high speedup_reference"
-    " speedup_note rules pool experiment framework flagged_trials"
+    " speedup_note rules pool experiment framework flagged_trials not_estimable contended_trials"
 )
 TIMES = (
     "submission workload study outcome time_s steps trial evaluation last_miss_time_s"
@@ -149,6 +149,8 @@ def score_values(summary: Summary, index: int) -> dict[str, Any]:
         "experiment": row.entry.experiment,
         "framework": row.entry.framework,
         "flagged_trials": row.entry.flagged_trials,
+        "not_estimable": studies.not_estimable,
+        "contended_trials": row.entry.contended_trials,
     }
     return {name: finite(value) for name, value in values.items()}
 

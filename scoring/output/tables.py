@@ -89,7 +89,7 @@ def _ranking_columns(summary: Summary) -> dict[str, list["Text | str"]]:
         "score": [f"{row.score:.4f}" for row in rows],
         "95 %": [between(ends, ".3f") for ends in studies.score_interval.tolist()],
         "rank": [between(ends, ".0f") for ends in studies.rank_interval.tolist()],
-        "P(1st)": ["-" if math.isnan(p) else f"{p:.2f}" for p in studies.p_first.tolist()],
+        "P(1st)": ["?" if math.isnan(p) else f"{p:.2f}" for p in studies.p_first.tolist()],
     }
     if board.benchmark.variant_of:
         columns["base score"] = [f"{row.base_score:.4f}" for row in rows]
@@ -109,11 +109,12 @@ def _width(table: "Table") -> int:
 
 
 def _marked(entry: Entry) -> "Text":
-    """Return an entry's label, with a mark if any of its trials was flagged."""
+    """Return an entry's label, with a mark if any of its trials was flagged or contended."""
     from rich.text import Text
 
-    mark = (" FLAGGED", "bold red") if entry.flags else ""
-    return Text.assemble(entry.label, mark)
+    flagged = (" FLAGGED", "bold red") if entry.flags else ""
+    contended = (" CONTENDED", "yellow") if entry.contended_trials else ""
+    return Text.assemble(entry.label, flagged, contended)
 
 
 def between(ends: Sequence[float], form: str) -> str:
@@ -137,7 +138,10 @@ def _notes(summary: Summary) -> Iterable[str]:
     """Yield the notes below the ranking, which explain its numbers and its flags."""
     studies, speedups, board = summary.studies, summary.speedups, summary.board
     if studies.not_estimable:
-        yield f"95 %, rank, P(1st): not estimable ({studies.not_estimable})."
+        yield (
+            "95 %, rank, P(1st), interval of the speed-up: not estimable "
+            f"({studies.not_estimable})."
+        )
     else:
         count = board.times_SWN.shape[-1]
         yield (
@@ -169,6 +173,16 @@ def _notes(summary: Summary) -> Iterable[str]:
             f"FLAGGED: {trials} trial{'' if trials == 1 else 's'} saw the submission do what it "
             "should not; the findings say what, docs/trust.md what it means."
         )
+    contended = sum(row.entry.contended_trials for row in board.rows)
+    if contended:
+        yield (
+            f"CONTENDED: {contended} trial{'' if contended == 1 else 's'} waited for work beside "
+            "them, so their times are too long (docs/resources.md); --exclude-contended leaves "
+            "them out, algoperf run --rerun-contended repeats them."
+        )
+    by_steps = board.order_by_steps
+    if by_steps:
+        yield f"By steps the order is another: {', '.join(by_steps)}."
     if censored:
         yield (f"A miss counts as the budget: {'; '.join(censored)}.")
 

@@ -209,6 +209,7 @@ def _read_trial(path: Path, findings: list[Finding]) -> dict[str, Any]:
         pool = {}
     status, fingerprint = result.get("status"), flags.get("data_fingerprint")
     source = flags.get("workload_hash")
+    contended = result.get("contended")
     base = flags.get("base_workload")
     if base is not None and not isinstance(base, str):
         findings.append(Finding(path, "base_workload in flags is no text: no held-out variant"))
@@ -228,6 +229,7 @@ def _read_trial(path: Path, findings: list[Finding]) -> dict[str, Any]:
         "unfinished": unfinished,
         "busy_share": _busy_share(result.get("resources")),
         "first_step_s": _first_step_s(result.get("ledger")),
+        "contended": contended if isinstance(contended, bool) else None,
     }
 
 

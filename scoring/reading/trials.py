@@ -11,6 +11,7 @@ from scoring.reading.evaluations import Rows
 Changes = Mapping[str, str | float | bool]
 BUSY_SHARE = 0.1  # Of the cores that a trial may use.
 RUNNING, INTERRUPTED = "running", "interrupted"
+CONTENDED = "contended"  # In place of these for a trial that is left out, and is to be run again.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,9 +78,12 @@ class TrialRun:
         workload_hash: A digest of the source of a workload from outside of the library; else None.
         unfinished: 'running' where a process works on the trial, 'interrupted' where this library
             wrote the folder, the trial has no result and no process works on it; None where it has
-            ended, and in folders of AlgoPerf.
+            ended, and in folders of AlgoPerf. 'contended' where the reader of a score leaves it
+            out, since others' work delayed it.
         busy_share: The share of the cores that other processes used while the trial ran; 0 where
             that is not recorded.
+        contended: Whether the run says that others took more of its clock than may be overlooked;
+            None where it does not say.
         first_step_s: The seconds of the submission's time that the first step took, which hold the
             compilation; NaN where that is not recorded.
         data_fingerprint: A digest of the data the trial was trained on, where it is recorded.
@@ -111,6 +115,7 @@ class TrialRun:
     workload_hash: str | None = None
     unfinished: str | None = None
     busy_share: float = 0.0
+    contended: bool | None = None
     first_step_s: float = math.nan
 
     @property
@@ -120,8 +125,11 @@ class TrialRun:
 
     @property
     def is_on_busy_machine(self) -> bool:
-        """Whether other processes used so much of the cores that it may show in the times."""
-        return self.busy_share >= BUSY_SHARE
+        """Whether other processes used so much of the cores that it may show in the times.
+
+        Where the trial says whether it waited for them, that is told in place of this.
+        """
+        return self.contended is None and self.busy_share >= BUSY_SHARE
 
 
 def grouped(

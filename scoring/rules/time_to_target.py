@@ -19,7 +19,7 @@ import numpy as np
 
 from algoperf.workload.crossing import share_of_way
 from scoring.reading.evaluations import STEP_COLUMN, TIME_COLUMN, Rows
-from scoring.reading.trials import INTERRUPTED, RUNNING, Target, TrialRun
+from scoring.reading.trials import CONTENDED, INTERRUPTED, RUNNING, Target, TrialRun
 from scoring.rules.rules import Floats, Rules, study_array
 
 REACHED = "reached"
@@ -104,7 +104,7 @@ class StudyResult:
         trial: The number of the trial that met the target; None where no trial did.
         crossing: Where that trial met the target. Where no trial did, time and step are inf.
         outcome: 'reached', 'missing' (the study has no readable trial), one of REASONS, or, where
-            it is not decided, 'running' or 'interrupted'.
+            it is not decided, 'running', 'interrupted' or 'contended'.
         first_step_s: The seconds of that trial's first step; NaN where they are not recorded.
         absent: Whether no trial of the study could be read, whatever the outcome.
         undecided: Whether no trial met the target, and one that has not ended still may: such a
@@ -229,8 +229,8 @@ def study_result(study: int, trials: Iterable[TrialRun], rules: Rules) -> StudyR
 
     By-the-rules chooses the trial with the earliest time (equal times: the lower trial number),
     as-published the trial with the earliest evaluation (equal ones: the smallest time). Where no
-    trial met the target and one is running or interrupted, the study is undecided; else the outcome
-    is the first of REASONS that describes one of them.
+    trial met the target and one is running, interrupted or left out, the study is undecided; else
+    the outcome is the first of REASONS that describes one of them.
 
     Args:
         study: The number of the study.
@@ -240,7 +240,7 @@ def study_result(study: int, trials: Iterable[TrialRun], rules: Rules) -> StudyR
     runs = [run for run in trials if run.target is not None]
     crossings = [(run, crossing_of(run, rules)) for run in runs if is_readable(run)]
     states = [run.unfinished for run in runs if may_reach(run)]
-    undecided = RUNNING if RUNNING in states else INTERRUPTED
+    undecided = next((state for state in (RUNNING, INTERRUPTED) if state in states), CONTENDED)
     if not crossings and states:
         return StudyResult(study, None, NEVER, undecided, undecided=True)
     if not crossings:

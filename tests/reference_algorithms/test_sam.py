@@ -39,7 +39,7 @@ class Bowl:
     def mean_loss(self, targets, logits, mask):
         return (targets * logits**2).sum() / 2
 
-    def append_scalar_metrics(self, scalars, step):
+    def append_scalar_metrics(self, scalars, step, **_):
         self.logged[step] = {name: float(value) for name, value in scalars.items()}
 
 

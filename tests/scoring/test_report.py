@@ -333,9 +333,27 @@ def test_one_study_is_not_estimable(tmp_path, reach):
     text = run([tmp_path])
     assert "not estimable (digits has 1 study; 2 are needed)" in text
     row = next(line for line in text.splitlines() if line.split()[:2] == ["1", "a"])
-    assert row.split()[:5] == ["1", "a", "1.0000", "?", "?"]
+    assert row.split()[:6] == ["1", "a", "1.0000", "?", "?", "?"]
     run([tmp_path / "runs"], tmp_path / "out")
-    assert read_csv(tmp_path / "out" / "scores.csv")[0]["score_low"] == ""
+    row = read_csv(tmp_path / "out" / "scores.csv")[0]
+    assert row["score_low"] == row["p_first"] == row["speedup_high"] == ""
+    assert row["not_estimable"] == "digits has 1 study; 2 are needed"
+
+
+def test_two_studies_of_one_workload_are_not_estimable(tmp_path, reach):
+    for submission, first in {"a": 10.0, "b": 20.0}.items():
+        for study in (0, 1):
+            reach(first + study, submission=submission, study=study)
+    why = (
+        "all submissions and workloads have 4 studies together; 9 are needed, as fewer may hide "
+        "that 30% would miss the target"
+    )
+    assert f"interval of the speed-up: not estimable ({why})." in " ".join(run([tmp_path]).split())
+    (pool,) = json.loads(run([tmp_path / "runs"], as_json=True))["pools"]
+    for entry in pool["submissions"]:
+        names = "score_low score_high rank_low rank_high p_first speedup_low speedup_high"
+        assert [entry[name] for name in names.split()] == [None] * 7
+        assert entry["not_estimable"] == why
 
 
 def test_rules(tmp_path, competition):
@@ -445,3 +463,62 @@ def test_many_findings_are_grouped(tmp_path, reach):
 def test_the_page_says_how_it_was_made(tmp_path, competition):
     run([tmp_path / "runs"], tmp_path / "out", command="algoperf score runs --out out")
     assert "algoperf score runs --out out" in (tmp_path / "out" / "report.html").read_text()
+
+
+def contended_runs(reach):
+    """Two studies each; one of b's was beside other work, which doubled its time."""
+    for study in range(2):
+        reach(10.0, 100, submission="a", study=study, result={"contended": False})
+    reach(8.0, 80, submission="b", result={"contended": False})
+    reach(16.0, 80, submission="b", study=1, result={"contended": True})
+
+
+def test_contended_trials_are_marked_and_left_out_on_request(tmp_path, reach):
+    contended_runs(reach)
+    told = run([tmp_path], width=200)
+    assert "b CONTENDED " in told
+    assert "a CONTENDED" not in told
+    assert "CONTENDED: 1 trial waited for work beside them" in told
+    assert "b on digits: CONTENDED in study_1/trial_1: others had its cores" in told
+    whole = json.loads(run([tmp_path], as_json=True))["pools"][0]["submissions"]
+    assert {row["submission"]: row["contended_trials"] for row in whole} == {"a": 0, "b": 1}
+    times = {row["submission"]: row["workloads"]["digits"]["median_time_s"] for row in whole}
+    assert times == {"a": 10.0, "b": 12.0}
+    out = run([tmp_path], out=tmp_path / "out", exclude_contended=True, width=200)
+    assert "CONTENDED" not in out
+    assert "b: 1 trial of digits contended: left out" in out
+    left = json.loads(run([tmp_path], as_json=True, exclude_contended=True))["pools"][0]
+    times = {
+        row["submission"]: row["workloads"]["digits"]["median_time_s"]
+        for row in left["submissions"]
+    }
+    assert times == {"a": 10.0, "b": 8.0}
+    options = {"exclude_contended": True, "count_unfinished": True}
+    assert json.loads(run([tmp_path], as_json=True, **options))["pools"] == [left]
+    marks = {
+        row["submission"]: row["contended_trials"] for row in read_csv(tmp_path / "out/scores.csv")
+    }
+    assert marks == {"a": "0", "b": "0"}
+
+
+def test_the_page_marks_contended_trials(tmp_path, reach):
+    contended_runs(reach)
+    run([tmp_path], out=tmp_path / "out")
+    page = (tmp_path / "out/report.html").read_text()
+    assert page.count("contended in 1 of 2 trials") == 1
+    assert "1 trial that waited for work beside them" in page
+
+
+def test_nothing_is_left_where_every_trial_is_contended(tmp_path, reach):
+    reach(10.0, result={"contended": True})
+    with pytest.raises(errors.UserError, match="every trial is contended"):
+        run([tmp_path], exclude_contended=True)
+
+
+def test_the_order_by_steps_is_said_where_it_is_another(tmp_path, reach):
+    for study in range(2):
+        reach(10.0, 100, submission="a", study=study)
+        reach(12.0, 60, submission="b", study=study)
+        reach(40.0, 900, submission="c", study=study)
+    assert "By steps the order is another: b, a, c." in run([tmp_path], width=200)
+    assert "By steps" not in run([tmp_path], width=200, exclude=("a",))

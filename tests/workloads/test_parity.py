@@ -87,7 +87,7 @@ def pair(request, load_small) -> Iterator[Pair]:
 def optimised() -> Iterator[None]:
     """Have XLA optimise: the steps of a large model take longer than its compilation."""
     name = "jax_disable_most_optimizations"
-    before = getattr(jax.config, name)
+    before = jax.config.read(name)
     jax.config.update(name, False)
     yield
     jax.config.update(name, before)

@@ -65,6 +65,7 @@ def _row(analysis: Analysis, index: int) -> dict[str, Any]:
         "rank": row.rank,
         "label": row.entry.label,
         "flagged": _flagged(row),
+        "contended": _contended(row),
         "score": texts.score(row.score),
         "interval": texts.interval(ends),
         "bar": charts.interval_bar(row.score, ends, index),
@@ -72,6 +73,7 @@ def _row(analysis: Analysis, index: int) -> dict[str, Any]:
         "p_first": texts.probability(float(of_studies.p_first[index])),
         "reached": f"{row.workloads_reached}/{len(board.targets)}",
         "speedup": texts.factor(float(speedups.mean_S[index])),
+        "has_speedup": not math.isnan(float(speedups.mean_S[index])),
         "is_reference": row.entry.label == speedups.reference,
         "speedup_interval": texts.interval(speedups.interval[index].tolist(), 2),
         "speedup_note": speedups.note(index),
@@ -118,6 +120,14 @@ def _flagged(row: Row) -> dict[str, Any] | None:
         "told": f"flagged in {entry.flagged_trials} of {trials}",
         "what": [texts.foreign(text) for text in entry.flags],
     }
+
+
+def _contended(row: Row) -> str:
+    """Return the mark of a submission that others' work delayed; empty if none did."""
+    entry = row.entry
+    if not entry.contended_trials:
+        return ""
+    return f"contended in {entry.contended_trials} of {texts.plural(len(entry.runs), 'trial')}"
 
 
 def _workload(board: Leaderboard, name: str) -> dict[str, Any]:

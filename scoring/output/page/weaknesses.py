@@ -40,6 +40,11 @@ def _trials(analysis: Analysis) -> Iterator[str]:
     flagged = [row.entry.label for row in analysis.board.rows if row.entry.flags]
     if flagged:
         yield f"{' and '.join(flagged)} flagged for what a submission should not do"
+    contended = sum(run.contended is True for run in runs)
+    if contended:
+        yield f"{texts.plural(contended, 'trial')} that waited for work beside them"
+    if analysis.board.order_by_steps:
+        yield f"another order by steps ({', '.join(analysis.board.order_by_steps)})"
 
 
 def _machines(analysis: Analysis, machines: Mapping[str, Any]) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -30,6 +31,20 @@ FRAMEWORKS = ("jax", "pytorch")
 @functools.cache
 def digits():
     return load_data(DIGITS, MINI, "builtin")
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="Linux lists threads by name")
+def test_the_threads_that_compute():
+    """JAX does not tell how many XLA has: the system does, by the names of the threads."""
+    jax.block_until_ready(jax.numpy.ones((8, 8)) @ jax.numpy.ones((8, 8)))
+    names = [
+        task.joinpath("comm").read_text().strip() for task in Path("/proc/self/task").iterdir()
+    ]
+    assert backends.load("jax").threads() == names.count("tf_XLAEigen")
+    before = torch.get_num_threads()
+    torch.set_num_threads(before + 2)
+    assert backends.load("pytorch").threads() == before + 2
+    torch.set_num_threads(before)
 
 
 def a_batch(rows=32):

@@ -9,6 +9,8 @@ from algoperf.cli import commands
 from algoperf.machine import stopping
 from algoperf.machine.supervision import InterruptedRunError
 
+pytestmark = pytest.mark.usefixtures("usual_handlers")
+
 COMMANDS = {
     "run_command": ["run", "--workload", "digits", "--submission", "adamw"],
     "campaign_command": ["campaign", "--workload", "digits", "--out", "x"],
@@ -16,17 +18,6 @@ COMMANDS = {
     "variants_command": ["variants", "axes"],
     "check_command": ["check", "adamw"],
 }
-
-
-@pytest.fixture(autouse=True)
-def as_from_a_terminal():
-    """Whoever starts the tests may ignore signals, as a shell does for what it starts with '&'."""
-    usual = dict.fromkeys(stopping.SIGNALS, signal.SIG_DFL)
-    usual[signal.SIGINT] = signal.default_int_handler
-    before = {number: signal.signal(number, handler) for number, handler in usual.items()}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
 
 
 @pytest.mark.parametrize("number", stopping.SIGNALS)

@@ -20,7 +20,8 @@ def runs(monkeypatch):
     def run(self, command, cores):
         words = command[command.index("run") :]
         started.append(words)
-        option = dict(zip(words[1::2], words[2::2], strict=True))
+        values = [word for word in words if word != "--rerun-contended"]
+        option = dict(zip(values[1::2], values[2::2], strict=True))
         if option["--seed"] == "13":
             return subprocess.CompletedProcess(
                 command, 1, "", "Traceback:\n  x\nOSError: no disk\n"
@@ -77,6 +78,27 @@ def test_what_has_a_result_is_not_run_again(runs, tmp_path):
     local.run(todo, tmp_path, 1, told.append)
     assert len(runs) == 5
     assert runs[-1][:5] == ["run", "--workload", "digits", "--submission", "adamw"]
+
+
+def test_contended_trials_are_run_again_on_request(runs, tmp_path):
+    """One of four trials is contended: only its study is run again, by `algoperf run`."""
+    words = (["digits"], ["nadamw"], ["jax"], "external", 2, 2)
+    todo = campaign.entries(*words)
+    (job,) = campaign.jobs("digits", ["nadamw"], ["jax"], 1, [1.0], 5, 5, rerun_contended=True)
+    local.run([*todo, job], tmp_path, 1, lambda text: None)
+    for folder in (todo[1].folder(tmp_path, 2), job.folder(tmp_path)):
+        result = run_log.read_result(folder)
+        run_log.write_json(folder / run_log.RESULT, {**result, "contended": True})
+    local.run(todo, tmp_path, 1, lambda text: None)
+    assert len(runs) == 3
+    again = campaign.entries(*words, rerun_contended=True)
+    assert [entry.has_ended(tmp_path) for entry in again] == [True, False]
+    assert not job.has_ended(tmp_path)
+    local.run([*again, job], tmp_path, 1, lambda text: None)
+    assert len(runs) == 5
+    assert all("--rerun-contended" in words for words in runs[3:])
+    assert run_log.read_result(job.folder(tmp_path)) is not None  # the run moves it, not this
+    assert all(each.has_ended(tmp_path) for each in (*again, job))
 
 
 def test_a_result_of_another_target_is_left_to_the_run(runs, tmp_path):

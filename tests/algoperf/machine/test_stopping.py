@@ -11,16 +11,7 @@ from algoperf.machine import stopping
 from algoperf.machine.stopping import Stops
 from algoperf.machine.supervision import InterruptedRunError
 
-
-@pytest.fixture(autouse=True)
-def as_from_a_terminal():
-    """Whoever starts the tests may ignore signals, as a shell does for what it starts with '&'."""
-    usual = dict.fromkeys(stopping.SIGNALS, signal.SIG_DFL)
-    usual[signal.SIGINT] = signal.default_int_handler
-    before = {number: signal.signal(number, handler) for number, handler in usual.items()}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
+pytestmark = pytest.mark.usefixtures("usual_handlers")
 
 
 def test_the_signals_that_batch_systems_send():

@@ -46,6 +46,7 @@ OTHER = {  # a value of each field that is not its default
     "suite": "suite.json",
     "threads": 2,
     "overwrite": True,
+    "rerun_contended": True,
     "name": "variant-2",
     "save_best": Path("best.py"),
 }
@@ -77,7 +78,7 @@ def test_all_words_together(parser):
     assert words[:flags] == [
         *("--skip-bad-rows", "--drop-duplicates", "--balance", "--compile"),
         *("--checkpoint-activations", "--no-checkpoint", "--keep-going", "--retry-failed"),
-        *("--carbon", "--wandb", "--overwrite"),
+        *("--carbon", "--wandb", "--overwrite", "--rerun-contended"),
     ]
 
 

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from algoperf.cli import commands
-from algoperf.machine import hardware
+from algoperf.machine import hardware, load
 from algoperf.run_folder import run_log
 from algoperf.study import status
 
@@ -69,6 +69,19 @@ def test_name_and_threads_are_recorded(first):
     assert (used["cores"], used["other_cores"] >= 0) == (1, True)
 
 
+def test_what_others_took_of_the_clock_is_in_the_result(first):
+    study, _ = first
+    result = run_log.read_result(study.trials / "trial_2")
+    counted = result["load"]
+    assert counted["clock_s"] == pytest.approx(result["ledger"]["submission_s"])
+    assert [each["step"] for each in counted["segments"]] == [1, 2, 3]
+    for name in ("clock_s", "cpu_s", "involuntary_switches"):
+        assert sum(each[name] for each in counted["segments"]) == pytest.approx(counted[name])
+    assert counted["stopped_s"] == 0.0
+    assert 0 < counted["cpu_s"] <= result["resources"]["cpu_s"]
+    assert result["contended"] is load.is_contended(counted)
+
+
 def test_the_best_point_is_the_defaults_of_a_file_that_runs(first, capsys):
     """In the run of the copy, its DEFAULTS are told; they are the second point's."""
     study, _ = first
@@ -105,3 +118,23 @@ def test_overwritten_trials_are_kept_and_what_is_left_goes_on(first, capsys):
     assert new["parameters_crc32"] == json.loads(old["result.json"])["parameters_crc32"]
     assert study(*words, "--trials", 2) == 0
     assert capsys.readouterr().err.count("done before (complete), skipped") == 2
+
+
+def test_contended_trials_are_run_anew_and_kept(first, capsys):
+    """The last test of the study: of two trials the second is said to have been contended."""
+    study, words = first
+    last = study.trials / "trial_2" / run_log.RESULT
+    result = {**run_log.read_json(last), "contended": True}
+    run_log.write_json(last, result)
+    run_log.write_json(
+        study.trials / "trial_1" / run_log.RESULT,
+        {**run_log.read_result(study.trials / "trial_1"), "contended": None},
+    )
+    assert study(*words, "--trials", 2, "--rerun-contended") == 0
+    said = capsys.readouterr().err
+    kept = study.trials / "trial_2/replaced_0"
+    assert f"what was measured (it was complete, contended) is kept in {kept}\n" in said
+    assert said.count("done before (complete), skipped") == 1
+    assert run_log.read_json(kept / run_log.RESULT) == result
+    new = run_log.read_json(last)
+    assert new["parameters_crc32"] == result["parameters_crc32"]

@@ -14,6 +14,8 @@ from algoperf.study import study
 from algoperf.study.companions import Companions
 from algoperf.trial.plan import TrialPlan
 
+pytestmark = pytest.mark.usefixtures("usual_handlers")
+
 # Stands for the process of a trial: it writes and tells what that does, and ends as `how` says.
 TRIAL = """
 import json, os, pathlib, signal, sys, time
@@ -65,17 +67,6 @@ elif how == "crashes":
 folder.joinpath("result.json").write_text(json.dumps(result))
 tell("result", result=result, was_asked_to_stop=bool(asked))
 """
-
-
-@pytest.fixture(autouse=True)
-def as_from_a_terminal():
-    """Whoever starts the tests may ignore signals, as a shell does for what it starts with '&'."""
-    usual = dict.fromkeys(stopping.SIGNALS, signal.SIG_DFL)
-    usual[signal.SIGINT] = signal.default_int_handler
-    before = {number: signal.signal(number, handler) for number, handler in usual.items()}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
 
 
 @pytest.fixture

@@ -15,6 +15,8 @@ from algoperf.machine import stopping
 from algoperf.machine.supervision import INTERRUPTED, InterruptedRunError
 from algoperf.study.executors import local
 
+pytestmark = pytest.mark.usefixtures("usual_handlers")
+
 # Stands for `algoperf run FOLDER`: saves when it is asked to stop, unless it is asked twice.
 RUN = """
 import pathlib, signal, sys, time
@@ -26,9 +28,10 @@ def stop(*_):
     (folder / "saved").write_text("")
     sys.exit(75)
 signal.signal(signal.SIGTERM, stop)
-held = signal.pthread_sigmask(signal.SIG_SETMASK, [])
+held = signal.pthread_sigmask(signal.SIG_BLOCK, [])
 folder.mkdir()
 (folder / "held").write_text(" ".join(str(int(number)) for number in held))
+signal.pthread_sigmask(signal.SIG_SETMASK, [])
 time.sleep(60)
 """
 
@@ -55,16 +58,6 @@ def program(tmp_path, monkeypatch):
     path = tmp_path / "run.py"
     path.write_text(RUN)
     monkeypatch.setattr(local, "PROGRAM", (sys.executable, "-S", str(path)))
-
-
-@pytest.fixture(autouse=True)
-def as_from_a_terminal():
-    """Whoever starts the tests may ignore signals, as a shell does for what it starts with '&'."""
-    usual = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
-    before = {number: signal.signal(number, handler) for number, handler in usual.items()}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
 
 
 @contextlib.contextmanager

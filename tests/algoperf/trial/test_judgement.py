@@ -1,5 +1,6 @@
 """Numbers that are not finite, and evaluations that fail, on fakes (see conftest.py)."""
 
+import contextlib
 import json
 import math
 from pathlib import Path
@@ -126,7 +127,7 @@ def test_an_error_of_the_evaluation_fails_the_trial_at_once(make_rig):
         raise RuntimeError("broken evaluation")
 
     rig = make_rig(metrics=metrics, limits=Limits(**EVERY_2))
-    assemble.run(SimpleNamespace(trial=rig.trial, log=rig.log))
+    assemble.run(SimpleNamespace(trial=rig.trial, log=rig.log, gauges=contextlib.nullcontext()))
     assert (rig.trial.status, rig.trial.error["cause"]) == (
         "failed",
         "RuntimeError: broken evaluation",

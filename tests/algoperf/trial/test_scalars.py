@@ -96,3 +96,13 @@ def test_numbers_of_another_type_are_read_at_once():
     rows = buffer.take(lambda tree: tree)
     assert rows == [(1, {"x": 2.0, "y": 0.5, "z": 1.0})]
     assert {type(value) for value in rows[0][1].values()} == {float}
+
+
+def test_what_nobody_else_holds_is_not_copied_but_looked_at():
+    """A copy of each would cost a step of a small workload in JAX 20 microseconds."""
+    buffer, loss, rate = ScalarBuffer(), np.array(1.0), np.array(0.5)
+    buffer.append_scalar_metrics({"loss": loss, "learning_rate": rate}, 3, own=["loss"])
+    loss[...], rate[...] = 2.0, 9.0
+    assert buffer.take(lambda values: values) == [(3, {"loss": 2.0, "learning_rate": 0.5})]
+    with pytest.raises(TypeError, match="the logged 'loss' is a str"):
+        buffer.append_scalar_metrics({"loss": "low"}, 4, own=["loss"])

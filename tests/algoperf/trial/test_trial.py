@@ -1,5 +1,6 @@
 """Stop rules, statuses, and what a submission is handed, on fakes (see conftest.py)."""
 
+import contextlib
 import math
 from types import SimpleNamespace
 
@@ -39,6 +40,26 @@ def test_reached_has_time_steps_and_last_miss(make_rig):
     assert rig.trial.status == "reached"
     assert rig.evaluated == [(1, 1.0), (2, 2.0), (4, 4.0), (6, 6.0)]
     assert rig.trial.error is None
+
+
+def test_the_load_is_read_before_the_clock_starts_and_after_it_has_stopped(make_rig):
+    """Reading takes 3 s each time, none of which is the submission's; the drain's wait is."""
+    rig = make_rig(step_s=2.0, limits=Limits(budget_s=7.0, eval_every_s=50.0))
+    submission, read = rig.trial.ledger.submission, []
+
+    @contextlib.contextmanager
+    def timed():
+        for _ in range(2):
+            rig.clock.sleep(3.0)
+            read.append((submission.elapsed_s, rig.device.unfinished()))
+            if len(read) % 2:
+                yield
+
+    rig.trial._timed = timed
+    rig.trial.run()
+    assert read[:3] == [(0.0, 0), (2.0, 0), (2.0, 0)]
+    assert read[-1] == (submission.elapsed_s, 0)
+    assert submission.elapsed_s == 2.0 * rig.trial.state.step
 
 
 def test_the_target_itself_counts_and_just_below_does_not():

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -225,7 +226,8 @@ def test_it_runs_goes_on_elsewhere_and_is_scored_without_its_folder(copy, tmp_pa
     assert "holds another configuration (workload_hash" in capsys.readouterr().err
     shutil.rmtree(moved)
     assert commands.main(["score", str(out)]) == 0
-    assert "spirals   adamw (jax)" in capsys.readouterr().out
+    # In a pool each: the tests' cache of compiled programs is a setting that moves JAX's clock.
+    assert len(re.findall("spirals +adamw", capsys.readouterr().out)) == 2
 
 
 def test_a_model_that_is_missing_is_named_where_a_run_needs_it(copy, tmp_path, capsys):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from algoperf import errors
-from scoring.analysis.speedup import choose_reference, speedups
+from scoring.analysis.speedup import _ends, choose_reference, speedups
 
 
 @pytest.fixture
@@ -68,16 +68,42 @@ def test_interval_holds_the_mean_and_is_not_estimable_from_one_study(board, reac
 
 
 def test_interval_is_that_of_the_log_of_the_ratio(reach, boards):
-    # Log times 0, 1 and 0, 2: no cell misses; the spread is shrunk to the pool, (1/2 + 2) / 2.
-    for submission, second in {"a": 1.0, "b": 2.0}.items():
-        reach(10.0, submission=submission, study=0)
-        reach(10.0 * np.exp(second), submission=submission, study=1)
+    # Log times of a: 0, .1, .2, .3, .4; of b 1 more. Both have squares .1 and 4 degrees of freedom:
+    # variance .025, that of the difference of two means .025 * 2 / 5, its root .1. Student's t of
+    # 8 degrees of freedom has the quantile 2.306, of 4, did they lend nothing to each other, 2.776.
+    for submission, more in {"a": 0.0, "b": 1.0}.items():
+        for study in range(5):
+            reach(10.0 * np.exp(0.1 * study + more), submission=submission, study=study)
     board = boards()[0]["mini-builtin"]
-    low, high = speedups(board, "a").interval[board.labels.index("b")]
-    # Squares 1/2 and 2, a degree of freedom each, pooled 5/4: (1/2 + 5) / 5 and (2 + 5) / 5. The
-    # median of two is the mean of the times, not of the logs: an order of magnitude is all we ask.
-    spread = np.log(high / low) / 2 / 3.182  # 2 degrees of freedom count as 3
-    assert 0.5 * (5.5 / 5 / 2 + 7 / 5 / 2) ** 0.5 < spread < 1.5 * (5.5 / 5 / 2 + 7 / 5 / 2) ** 0.5
+    index = board.labels.index("b")
+    found = speedups(board, "a")
+    low, high = np.log(found.interval[index])
+    # Medians are those of times, and of fresh studies: the means of logarithms differ by little.
+    assert (low + high) / 2 == pytest.approx(-1, abs=0.04)
+    assert 0.9 * 0.2306 < (high - low) / 2 < 1.1 * 0.2776
+    np.testing.assert_array_equal(found.interval[1 - index], [1, 1])
+
+
+def test_no_interval_where_most_competitions_compare_nothing(reach, miss, boards):
+    # Both submissions reach W0 in 2 of 6 studies: most medians are misses of both.
+    for submission in ("a", "b"):
+        for study in range(6):
+            facts = {"submission": submission, "workload": "W0", "study": study}
+            if study < 2:
+                reach(10.0 + study, **facts)
+            else:
+                miss(**facts)
+    found = speedups(boards()[0]["mini-builtin"], "a")
+    assert np.isnan(found.mean_S).all()
+    assert np.isnan(found.interval).all()
+
+
+def test_ends_are_of_the_known_draws_unless_too_many_are_not_known():
+    columns = np.tile(np.linspace(0, 1, 101)[:, None], (1, 2))
+    columns[-4:, 0] = columns[-6:, 1] = np.nan  # 4 and 6 % of the draws
+    ends = _ends(columns)
+    np.testing.assert_allclose(ends[0], [0.025 * 0.96, 0.975 * 0.96])
+    assert np.isnan(ends[1]).all()
 
 
 def test_choice_of_the_reference():
