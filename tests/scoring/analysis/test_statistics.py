@@ -384,8 +384,8 @@ def test_a_wide_bracket_widens_the_interval():
     vague = bootstrap(times, ONE, INTERPOLATED, log_errors_SWN=errors_SWN)
     assert np.ptp(sharp.score_interval[1]) < 1e-9
     # The second scores (4 - r) / 3 with r = 1.5. Each mean of five has a log deviation of
-    # 0.1 / sqrt(5) and each expectation, of 20 medians of five, 0.0536 / sqrt(20) more: of the ratio
-    # sqrt(2 * (0.0447^2 + 0.0120^2)) = 0.0655, of the score 1.5 * 0.0655 / 3 = 0.0327.
+    # 0.1 / sqrt(5) and each expectation, of 20 medians of five, 0.0536 / sqrt(20) more: the ratio
+    # sqrt(2 * (0.0447^2 + 0.0120^2)) = 0.0655, the score 1.5 * 0.0655 / 3 = 0.0327.
     assert np.ptp(vague.score_interval[1]) == pytest.approx(2 * 1.96 * 0.0327, rel=0.12)
 
 
