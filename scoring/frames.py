@@ -110,7 +110,7 @@ def _row(run: TrialRun) -> dict[str, Any]:
 def time_to_target(
     runs: "pd.DataFrame",
     *,
-    rules: str = BY_THE_RULES.name,
+    rules: str | None = None,
     targets: str | Path | None = None,
     tuning_ruleset: str | None = None,
     suite: str | Path | None = None,
@@ -119,7 +119,9 @@ def time_to_target(
 
     Args:
         runs: A frame from `load_runs`; rows may have been dropped and columns changed.
-        rules: The name of the rule set, 'by-the-rules' or 'as-published'.
+        rules: The name of the rule set, 'interpolated', 'by-the-rules' or 'as-published'. None is
+            'interpolated' for runs of this library, 'by-the-rules' for AlgoPerf's logs and
+            workloads.
         targets: The name of a built-in benchmark or a JSON file, as for `algoperf score --targets`.
             None takes targets and budgets from the runs.
         tuning_ruleset: 'external' or 'self'; None takes it from the runs. It matters only with
@@ -130,7 +132,9 @@ def time_to_target(
         A frame with the columns pool, submission, workload, base_workload (None unless the
         workload is a held-out variant), study, outcome, time_s (seconds; inf where the target was
         missed, NaN where there is no readable trial or the study is undecided), steps (likewise),
-        trial, evaluation (counted from 0). `.attrs["findings"]` lists the findings.
+        trial, evaluation (the first that met the target, counted from 0), hit_time_s and hit_steps
+        (of that evaluation), last_miss_time_s and last_miss_steps (of the one before).
+        `.attrs["findings"]` lists the findings.
 
     Raises:
         UserError: The rules are unknown, `targets` or `suite` cannot be read, or both are given.
@@ -138,7 +142,7 @@ def time_to_target(
     import pandas as pd
 
     trials = [_trial(row) for row in runs.to_dict("records")]
-    chosen = find_rules(rules)
+    chosen = None if rules is None else find_rules(rules)
     benchmark = None if targets is None else find_benchmark(targets)
     scored, findings = build_leaderboards(
         trials,
@@ -162,12 +166,19 @@ def time_to_target(
                 "steps": result.step,
                 "trial": result.trial,
                 "evaluation": result.crossing.evaluation,
+                "hit_time_s": result.crossing.hit_time_s,
+                "hit_steps": result.crossing.hit_step,
+                "last_miss_time_s": miss.time_s if (miss := result.crossing.last_miss) else None,
+                "last_miss_steps": miss.step if miss else None,
             }
             for row in board.rows
             for workload, cell in row.cells.items()
             for result in cell.studies
         ]
-    columns = "pool submission workload base_workload study outcome time_s steps trial evaluation"
+    columns = (
+        "pool submission workload base_workload study outcome time_s steps trial evaluation"
+        " hit_time_s hit_steps last_miss_time_s last_miss_steps"
+    )
     frame = pd.DataFrame(rows, columns=columns.split())
     frame.attrs["findings"] = [str(finding) for finding in findings]
     return frame

@@ -16,7 +16,7 @@ from scoring.benchmarks.suites import read_suite
 from scoring.output import export, tables
 from scoring.reading.runs import LAYOUT, find_submissions, read_runs
 from scoring.reading.trials import CONTENDED, Finding, TrialRun, grouped
-from scoring.rules.rules import BY_THE_RULES, find_rules
+from scoring.rules.rules import find_rules
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -31,7 +31,8 @@ class Options:
     Attributes:
         out: The folder to write files to; None writes none.
         as_json: Whether to print JSON in place of tables.
-        rules: The name of the rule set.
+        rules: The name of the rule set; None takes interpolated times for runs of this library, and
+            by-the-rules for AlgoPerf's logs and workloads.
         tuning_ruleset: 'external', 'self', or None to take it from the runs.
         targets: The name of a built-in benchmark or a JSON file with targets; None takes them from
             the runs.
@@ -50,7 +51,7 @@ class Options:
 
     out: Path | None = None
     as_json: bool = False
-    rules: str = BY_THE_RULES.name
+    rules: str | None = None
     tuning_ruleset: str | None = None
     targets: str | None = None
     suite: str | None = None
@@ -160,7 +161,7 @@ def make_boards(
     Raises:
         UserError: A path is missing or holds no runs, or an option is not valid.
     """
-    rules = find_rules(options.rules)
+    rules = None if options.rules is None else find_rules(options.rules)
     if options.tuning_ruleset not in (None, *RULESETS):
         raise errors.UserError(
             f"unknown tuning ruleset {options.tuning_ruleset!r}; one of: {', '.join(RULESETS)}"

@@ -139,9 +139,11 @@ def _add_score(commands: Any, function: Command) -> None:
     add("paths", nargs="+", metavar="PATH", help="folders that hold runs, at any depth")
     add(
         "--rules",
-        choices=("by-the-rules", "as-published"),
-        default="by-the-rules",
-        help="as-published gives the AlgoPerf leaderboards' numbers (default: %(default)s)",
+        choices=("interpolated", "by-the-rules", "as-published"),
+        help="when a target counts as met: interpolated between the last evaluation that missed it "
+        "and the first that met it, or at the latter by AlgoPerf's rules; as-published gives the "
+        "AlgoPerf leaderboards' numbers (default: interpolated, and by-the-rules for AlgoPerf's "
+        "logs and workloads)",
     )
     add(
         "--targets",

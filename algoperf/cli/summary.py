@@ -51,7 +51,7 @@ def workload_lines(described: Iterable[dict[str, Any]], *, details: bool) -> lis
             others = ", ".join(each for each in facts["sources"] if each != default) or "no other"
             lines.append(
                 f"  {name}: batch {scale['batch_size']}, step hint {scale['step_hint']}, "
-                f"budget {scale['budget_s']:g} s, evaluation every {scale['eval_every_s']:g} s, "
+                f"budget {scale['budget_s']:g} s, {_evaluation(scale)}, "
                 f"data: {default} (or {others})"
             )
             for source, target in scale["targets"].items():
@@ -64,6 +64,13 @@ def workload_lines(described: Iterable[dict[str, Any]], *, details: bool) -> lis
             listing = ", ".join(f"{axis} {value}" for axis, value in changes.items())
             lines.append(f"  variant {facts['name']}_{name}: {listing}")
     return lines
+
+
+def _evaluation(scale: dict[str, Any]) -> str:
+    """Return when a scale evaluates, in words."""
+    if scale["eval_share"] is None:
+        return f"evaluation every {scale['eval_every_s']:g} s"
+    return f"evaluation at most {scale['eval_share']:.0%} of the time"
 
 
 def _target_details(target: dict[str, Any]) -> list[str]:

@@ -176,6 +176,18 @@ def check_same_configuration(
             )
 
 
+def begun_without(folder: Path, setting: str) -> bool:
+    """Return whether trials of a workload were begun by a version that did not record a setting.
+
+    Args:
+        folder: The run folder of a trial; all trials of its submission, workload and framework
+            count.
+        setting: The name in the flags.
+    """
+    paths = folder.parents[2].glob(f"study_*/{folder.parent.name}/trial_*/flags_*.json")
+    return any(setting not in (read_json(path) or {setting: None}) for path in paths)
+
+
 def set_aside(folder: Path, kind: str = "interrupted") -> Path | None:
     """Move the files that a trial left into a folder `<kind>_<n>` inside its own.
 

@@ -112,7 +112,11 @@ def _details(result: Result) -> list[str]:
 def _miss(result: Result) -> str:
     """Return when the evaluation before the one that reached the target was, in parentheses."""
     miss = result.get("last_miss") if result["status"] == "reached" else None
-    return f" (missed at {miss['time_s']:.2f} s, step {miss['step']})" if miss else ""
+    if not miss:
+        return ""
+    between = result.get("interpolated")
+    about = f"; interpolated {between['time_s']:.2f} s" if between else ""
+    return f" (missed at {miss['time_s']:.2f} s, step {miss['step']}{about})"
 
 
 def headline(result: Result) -> str:

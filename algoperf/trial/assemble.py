@@ -296,14 +296,34 @@ def configure(
         )
     goal = choices.goal(plan, subject.definition, subject.scale)
     fingerprint = bound.data.fingerprint
+    by_period = run_log.begun_without(_run_folder(plan, outline), "eval_share")
+    limits = choices.limits(plan, subject.scale, begun_by_period=by_period)
     flags = run_log.with_hashes(
         choices.flags(
-            plan, outline, fingerprint, batch_size, goal, subject.scale, instruments.threads
+            plan,
+            outline,
+            fingerprint,
+            batch_size,
+            goal,
+            subject.scale,
+            limits,
+            threads=instruments.threads,
         )
         | pretrained.flags(bound.workload.pretrained)
     )
-    limits = choices.limits(plan, subject.scale)
     return Configuration(limits, goal, flags)
+
+
+def _run_folder(plan: TrialPlan, outline: loading.Outline) -> Path:
+    return run_log.trial_folder(
+        plan.out_folder,
+        plan.experiment,
+        outline.name,
+        plan.study,
+        plan.workload,
+        plan.framework,
+        plan.trial,
+    )
 
 
 def open_folder(
@@ -323,15 +343,7 @@ def open_folder(
     It is written before the submission trains: however that ends, the folder says what it was.
     """
     flags, point = configuration.flags, submitted.point
-    folder = run_log.trial_folder(
-        plan.out_folder,
-        plan.experiment,
-        outline.name,
-        plan.study,
-        plan.workload,
-        plan.framework,
-        plan.trial,
-    )
+    folder = _run_folder(plan, outline)
     drawn = {"batch_size"} if plan.batch_size is None and "batch_size" in (point or {}) else set()
     run_log.check_same_configuration(folder, {key: flags[key] for key in flags.keys() - drawn})
     log = run_log.TrialLog(folder, subject.definition.measured, workload.SPLITS)

@@ -153,18 +153,33 @@ def _budget_s(plan: TrialPlan, scale: workload.Scale) -> float:
     return scale.budget_s * factor
 
 
-def limits(plan: TrialPlan, scale: workload.Scale) -> Limits:
+def limits(plan: TrialPlan, scale: workload.Scale, *, begun_by_period: bool = False) -> Limits:
     """Return when the trial evaluates and when it ends.
 
     A limit in steps replaces the budget, so that it means the same on any machine. Without a target
     the trial ends at the workload's step hint.
+
+    Args:
+        plan: The trial's plan.
+        scale: The scale of the workload.
+        begun_by_period: Whether the run folder has trials that evaluated once a period: then this
+            one does, too, so that they stay alike.
     """
     # A limit in steps replaces the one in time, so that it means the same on any machine.
     budget_s = _budget_s(plan, scale) if plan.max_steps is None else math.inf
     max_steps = plan.max_steps
     if max_steps is None and plan.source_kind not in scale.targets:
         max_steps = scale.step_hint  # Without a target, the trial ends here.
-    return Limits(budget_s, scale.eval_every_s, plan.eval_every_steps, max_steps, plan.keep_going)
+    by_cost = plan.eval_every_steps is None and plan.source_kind in scale.targets
+    eval_share = scale.eval_share if by_cost and not begun_by_period else None
+    return Limits(
+        budget_s,
+        scale.eval_every_s,
+        plan.eval_every_steps,
+        max_steps,
+        plan.keep_going,
+        eval_share,
+    )
 
 
 def flags(
@@ -174,6 +189,8 @@ def flags(
     batch_size: int,
     goal: Goal,
     scale: workload.Scale,
+    limits: Limits,
+    *,
     threads: int | None = None,
 ) -> dict[str, Any]:
     """Return the whole configuration of a trial, as `flags_<n>.json` holds it.
@@ -185,6 +202,7 @@ def flags(
         batch_size: The number of rows in a batch.
         goal: The target.
         scale: The scale of the workload.
+        limits: When the trial evaluates.
         threads: With how many threads the framework computes; recorded where they are not as many
             as the cores that the trial may use. None where that is not known.
     """
@@ -202,6 +220,7 @@ def flags(
         "target": goal.flags(),
         "budget_s": _budget_s(plan, scale),
         "step_hint": scale.step_hint,
+        **({} if limits.eval_share is None else {"eval_share": limits.eval_share}),
         **machine_settings(plan),
         **({} if threads in (None, hardware.thread_count()) else {"framework_threads": threads}),
     }

@@ -221,11 +221,13 @@ class Referee:
             self._judge_training(segment)
         metrics = None
         if self.status is None and segment.evaluates:
+            before_s = self.ledger.evaluation.elapsed_s
             with self.ledger.evaluation.running():
                 metrics = self._measure(*handed.evaluated())
                 has_finite_params = handed.are_finite()
             with self.ledger.logging.running():
-                self._record(metrics, has_finite_params)
+                last_s = self.ledger.evaluation.elapsed_s - before_s
+                self._record(metrics, has_finite_params, last_s)
         return self.decision(metrics)
 
     def decision(self, metrics: Mapping[str, float] | None = None) -> Decision:
@@ -286,7 +288,7 @@ class Referee:
         values = self._evaluate(split, params, model_state)
         return {f"{split}/{name}": value for name, value in values.items()}
 
-    def _record(self, metrics: dict[str, float], has_finite_params: bool) -> None:
+    def _record(self, metrics: dict[str, float], has_finite_params: bool, last_s: float) -> None:
         elapsed_s = self.ledger.submission.elapsed_s
         values = {name: metrics[name] for name in ("train/loss", "validation/loss")}
         values["parameters"] = 0.0 if has_finite_params else math.nan
@@ -295,9 +297,8 @@ class Referee:
         ]
         self.evaluations.append((self.step, elapsed_s, metrics))
         self._log.evaluation(times(self.ledger, self.step, self.preemptions), metrics)
-        self.due_s = (
-            math.floor(elapsed_s / self.limits.eval_every_s) + 1
-        ) * self.limits.eval_every_s
+        evaluation_s = self.ledger.evaluation.elapsed_s
+        self.due_s = self.limits.next_due_s(elapsed_s, evaluation_s, last_s)
         if self.goal.is_met(metrics):
             self.status = "reached"
         elif not all(finite) and not self.limits.keep_going:

@@ -11,6 +11,7 @@ from algoperf.trial import seeds
 from algoperf.trial.evaluate import Evaluator
 from algoperf.trial.plan import TrialPlan
 from algoperf.trial.referee import Referee
+from algoperf.workload.crossing import share_of_way
 
 EXAMPLES = 3  # The number of generated texts that the result shows.
 
@@ -80,6 +81,7 @@ def of(ended: Ended) -> dict[str, Any]:
         "time_to_target_s": evaluations[-1][1] if reached else None,
         "steps_to_target": evaluations[-1][0] if reached else None,
         "last_miss": {"step": misses[-1][0], "time_s": misses[-1][1]} if misses else None,
+        "interpolated": _interpolated(referee) if reached and misses else None,
         "best": _best(referee),
         "final": evaluations[-1][2] if evaluations else {},
         "ledger": totals,
@@ -98,6 +100,25 @@ def of(ended: Ended) -> dict[str, Any]:
         "contended": load.is_contended(clock_load),
         "error": referee.error,
         "flags": list(ended.raised_flags()),
+    }
+
+
+def _interpolated(referee: Referee) -> dict[str, float] | None:
+    """Return where the target was met between the last two evaluations, as a score counts it.
+
+    It is None where nothing lies between: the target itself was hit, or the miss measured nothing.
+    """
+    goal, column = referee.goal, f"validation/{referee.goal.metric}"
+    (miss_step, miss_s, miss), (hit_step, hit_s, hit) = referee.evaluations[-2:]
+    assert goal.validation is not None
+    share = share_of_way(
+        miss[column], hit[column], goal.validation, higher_is_better=goal.higher_is_better
+    )
+    if goal.until != "validation" or not share < 1:
+        return None
+    return {
+        "step": miss_step + share * (hit_step - miss_step),
+        "time_s": miss_s + share * (hit_s - miss_s),
     }
 
 

@@ -1,6 +1,7 @@
 """What is trained, as data; these names are what the module of a workload imports."""
 
 from algoperf.workload.definition import (
+    EVAL_SHARE,
     SPLITS,
     Data,
     Generation,
@@ -14,6 +15,7 @@ from algoperf.workload.definition import (
 from algoperf.workload.rows import ArrayRows, Arrays, Field, Rows
 
 __all__ = [
+    "EVAL_SHARE",
     "SPLITS",
     "ArrayRows",
     "Arrays",

@@ -14,6 +14,9 @@ from algoperf.workload import metric
 from algoperf.workload.rows import FINGERPRINT_DIGITS, ArrayRows, Arrays, Rows, as_rows
 
 SPLITS = ("train", "validation", "test")
+# `Scale.eval_share` of the library's mini scales: at most a fifth, with room for an evaluation that
+# takes longer than the one before it.
+EVAL_SHARE = 0.18
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,6 +76,8 @@ class Scale:
         targets: What to reach, by source of data: 'builtin', 'hub', 'folder'.
         real: The same size for rows from the hub or a folder, where those are longer than the
             built-in ones.
+        eval_share: The share of the submission time that evaluations may take together; they come
+            as often as that allows. None: one each `eval_every_s`.
         initial_scale: What weights' first values are multiplied by; variants set it, and the rest.
         row_changes: Those of `algoperf.data.row_changes`.
         output_layer: The model's, where it is not the workload's.
@@ -96,6 +101,7 @@ class Scale:
         default_factory=dict
     )  # by source of data: 'builtin', 'hub', 'folder'
     real: "Scale | None" = None
+    eval_share: float | None = None
     initial_scale: float = 1.0
     row_changes: Mapping[str, float] = dataclasses.field(default_factory=dict)
     output_layer: str | None = None

@@ -92,7 +92,13 @@ def summarise(
         UserError: The reference or the method is unknown.
     """
     studies = bootstrap(
-        board.times_SWN, board.layout, board.rules, method=method, resamples=resamples, seed=seed
+        board.times_SWN,
+        board.layout,
+        board.rules,
+        method=method,
+        resamples=resamples,
+        seed=seed,
+        log_errors_SWN=board.log_errors_SWN,
     )
     chosen = choose_reference(board.labels, reference)
     return Summary(board, studies, speedups(board, chosen, seed=seed), robustness(board))
@@ -143,7 +149,7 @@ def profile_bands(board: Leaderboard, *, estimable: bool, seed: int = 0) -> Floa
     """
     if not estimable:
         return np.full((len(BAND_TAUS), len(board.rows), 2), np.nan)
-    model, generator = fit(board.times_SWN), np.random.default_rng(seed)
+    model, generator = fit(board.times_SWN, board.log_errors_SWN), np.random.default_rng(seed)
     profiles_RST = []
     for _ in range(0, BAND_RESAMPLES, BAND_CHUNK):
         medians_RSW = pooled_medians(model, BAND_CHUNK, generator)

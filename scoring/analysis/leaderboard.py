@@ -20,10 +20,11 @@ from scoring.benchmarks.suites import HeldOutSuite, apply_suite
 from scoring.reading.runs import check_metrics
 from scoring.reading.trials import Finding, Target, TrialRun
 from scoring.rules import rules as scoring_rules
-from scoring.rules.rules import BY_THE_RULES, CREDITED, Layout, Rules
+from scoring.rules.rules import BY_THE_RULES, CREDITED, INTERPOLATED, Layout, Rules
 from scoring.rules.time_to_target import (
     REACHED,
     StudyResult,
+    log_errors_of,
     steps_of,
     study_results,
     times_of,
@@ -57,6 +58,26 @@ class Cell:
     def studies_reached(self) -> int:
         """The number of studies in which the target was reached."""
         return sum(result.outcome == REACHED for result in self.studies)
+
+    @property
+    def interpolated(self) -> bool:
+        """Whether the time of any study was interpolated."""
+        return any(result.crossing.interpolated for result in self.studies)
+
+    @property
+    def time_without_first_step_s(self) -> float:
+        """The median time to target without the first step, which holds the compilation.
+
+        inf where the target was missed; NaN where it is not known of a study that counts.
+        """
+        reached = [each for each in self.studies if each.outcome == REACHED]
+        known = all(math.isfinite(each.time_without_first_step_s) for each in reached)
+        if not known or not math.isfinite(self.median_time_s):
+            return math.inf if math.isinf(self.median_time_s) else math.nan
+        decided = [each for each in self.studies if not each.undecided]
+        times = [each.time_without_first_step_s for each in decided]
+        times_N = np.array([math.inf if math.isnan(time_s) else time_s for time_s in times])
+        return float(scoring_rules.median_over_studies(times_N))
 
     @property
     def undecided(self) -> bool:
@@ -104,6 +125,9 @@ class Leaderboard:
             NaN where there is no such study or it is undecided. Studies without a readable trial
             are inf or NaN as the rules demand.
         steps_SWN: The same for steps to the target.
+        log_errors_SWN: The standard deviation of the error that the distance between evaluations
+            leaves in the logarithm of each time; 0 where the rules do not interpolate, and where
+            the target was missed.
         ratios: Array (S, B) of ratios to the fastest credited time; inf where there is no credit.
         ignored: Held-out variants that would count, had the caller not excluded all variants.
     """
@@ -116,6 +140,7 @@ class Leaderboard:
     times_SWN: Floats
     steps_SWN: Floats
     ratios: Floats
+    log_errors_SWN: Floats
     ignored: tuple[str, ...] = ()
 
     @property
@@ -161,7 +186,7 @@ class Leaderboard:
 
 def build_leaderboards(
     runs: Sequence[TrialRun],
-    rules: Rules = BY_THE_RULES,
+    rules: Rules | None = None,
     benchmark: Benchmark | None = None,
     *,
     tuning_ruleset: str | None = None,
@@ -175,7 +200,7 @@ def build_leaderboards(
 
     Args:
         runs: The runs, which this function groups into pools.
-        rules: The rule set.
+        rules: The rule set; None takes the default of each pool (see `default_rules`).
         benchmark: The workloads, targets and budgets to score by; None takes them from the runs.
         tuning_ruleset: 'external' or 'self', which decides the budgets of `benchmark`; None takes
             it from the runs.
@@ -205,9 +230,19 @@ def build_leaderboards(
     return boards, findings + notes
 
 
+def default_rules(pool: Pool, benchmark: Benchmark | None = None) -> Rules:
+    """Return the rule set of a pool where none is asked for.
+
+    Times are interpolated for runs of this library, which record their settings. AlgoPerf's logs
+    and AlgoPerf's workloads are scored by AlgoPerf's rules to the letter.
+    """
+    of_algoperf = not pool.settings or (benchmark is not None and benchmark.of_algoperf)
+    return BY_THE_RULES if of_algoperf else INTERPOLATED
+
+
 def build_leaderboard(
     pool: Pool,
-    rules: Rules = BY_THE_RULES,
+    rules: Rules | None = None,
     benchmark: Benchmark | None = None,
     *,
     suite: HeldOutSuite | None = None,
@@ -222,7 +257,7 @@ def build_leaderboard(
 
     Args:
         pool: The runs.
-        rules: The rule set.
+        rules: The rule set; None takes the default of each pool (see `default_rules`).
         benchmark: The workloads to score, with their targets and budgets. None scores each workload
             of the pool that has a target, and each variant of `suite` whose base workload has one.
         suite: The held-out variants that count.
@@ -231,6 +266,7 @@ def build_leaderboard(
     Returns:
         The leaderboard and its findings.
     """
+    rules = rules or default_rules(pool, benchmark)
     entries, findings = make_entries(pool.runs)
     counts, more = benchmark_of(pool, suite) if benchmark is None else (benchmark, [])
     findings += more + check_metrics(run for run in pool.runs if run.workload in counts.scored)
@@ -308,6 +344,7 @@ def _scored(
     places = scoring_rules.ranks(scores)
     order = sorted(range(len(entries)), key=lambda s: (places[s], entries[s].label))
     times_SWN, steps_SWN = times_SWN[order], steps_SWN[order]
+    log_errors_SWN = log_errors_of(ordered, rules)[order]
     medians_SW = scoring_rules.median_over_studies(times_SWN)
     ratios_SB = scoring_rules.credited_ratios(medians_SW, layout, rules)
     reasons = scoring_rules.credit_reasons(medians_SW, logged_SW[order], layout, rules)
@@ -328,7 +365,9 @@ def _scored(
             order, steps_scores, base_scores, cells, strict=True
         )
     )
-    return Leaderboard(pool, benchmark, rules, layout, rows, times_SWN, steps_SWN, ratios_SB)
+    return Leaderboard(
+        pool, benchmark, rules, layout, rows, times_SWN, steps_SWN, ratios_SB, log_errors_SWN
+    )
 
 
 def _cells(

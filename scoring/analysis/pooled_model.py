@@ -10,7 +10,10 @@ PRIOR_STUDIES degrees of freedom around a common scale, whose logarithm has a fl
 al., Bayesian Data Analysis, 3rd ed. 2013, section 3.2 for one variance; Smyth, Linear models and
 empirical Bayes methods for assessing differential expression in microarray experiments,
 Statistical Applications in Genetics and Molecular Biology 3(1), 2004, section 6, for many). The
-mean of a cell with n times is then normal around theirs with n-th of the variance.
+mean of a cell with n times is then normal around theirs with n-th of the variance. A time that was
+read between two evaluations has an error of its own. Its studies share it where their evaluations
+come at the same steps, so that they seem more alike than they are: no variance drawn for a cell is
+below the mean square of the errors in it.
 
 Misses: the probabilities of cells are beta with a common mean (Jeffreys' prior) and a correlation
 between studies of a cell (a flat prior), each on a grid, and what the cell itself showed updates
@@ -54,6 +57,8 @@ class StudyModel:
             seconds.
         timed_SW: Array (S, W): the number of studies that reached the target in a positive time.
         squares_SW: Array (S, W): the sum of squared deviations of the log times from their mean.
+        least_variance_SW: Array (S, W): the mean square of the errors that the log times have, as
+            each lies between two evaluations.
         misses_SW: Array (S, W): the number of studies that missed.
         p_zero_SW: Array (S, W): the probability that a study which reaches its target takes exactly
             0 seconds.
@@ -64,6 +69,7 @@ class StudyModel:
     log_time_SW: Floats
     timed_SW: NDArray[np.int64]
     squares_SW: Floats
+    least_variance_SW: Floats
     misses_SW: NDArray[np.int64]
     p_zero_SW: Floats
     hopeless_SW: NDArray[np.bool_]
@@ -114,7 +120,7 @@ class StudyModel:
         shape = (count, *freedom_SW.shape)
         told_SW = (freedom_SW > 0) & (self.squares_SW > LEAST_SQUARES)
         if not told_SW.any():
-            return np.zeros(shape)
+            return np.broadcast_to(np.sqrt(self.least_variance_SW), shape)
         counts, squares = freedom_SW[told_SW], self.squares_SW[told_SW]
         pooled = squares.sum() / counts.sum()
         width = 2 * SCALE_SPAN / SCALES
@@ -128,7 +134,7 @@ class StudyModel:
         scale_P11 = np.exp(log_scales[picked] + within)[:, None, None]
         squares_PSW = PRIOR_STUDIES * scale_P11 + self.squares_SW
         variance_PSW = squares_PSW / generator.chisquare(PRIOR_STUDIES + freedom_SW, shape)
-        return np.asarray(np.sqrt(variance_PSW), np.float64)
+        return np.asarray(np.sqrt(np.maximum(variance_PSW, self.least_variance_SW)), np.float64)
 
     def draw_miss_probabilities(self, count: int, generator: Generator) -> Floats:
         """Draw the probability that a study of each cell misses, array (P, S, W)."""
@@ -157,12 +163,14 @@ class StudyModel:
         return np.where(self.hopeless_SW, 1.0, drawn)
 
 
-def fit(times_SWN: Floats) -> StudyModel:
+def fit(times_SWN: Floats, log_errors_SWN: Floats | None = None) -> StudyModel:
     """Fit the model of studies to a competition.
 
     Args:
         times_SWN: Array (S submissions, W workloads, N studies) of times in seconds; inf is a
             missed study, NaN is no study.
+        log_errors_SWN: Array (S, W, N): the standard deviation of the error in the logarithm of
+            each time, as the time lies between two evaluations. None is no error.
     """
     present_SWN = ~np.isnan(times_SWN)
     hits_SW = np.isfinite(times_SWN).sum(axis=-1)
@@ -171,12 +179,22 @@ def fit(times_SWN: Floats) -> StudyModel:
     log_SWN = np.log(np.where(timed_SWN, times_SWN, 1.0))
     mean_SW = log_SWN.sum(axis=-1) / np.maximum(timed_SW, 1)
     squares_SW = np.where(timed_SWN, (log_SWN - mean_SW[..., None]) ** 2, 0.0).sum(axis=-1)
+    errors_SWN = np.zeros(times_SWN.shape) if log_errors_SWN is None else log_errors_SWN
+    squared_errors_SW = np.where(timed_SWN, errors_SWN**2, 0.0).sum(axis=-1)
+    least_variance_SW = squared_errors_SW / np.maximum(timed_SW, 1)
     log_time_SW, known_SW = _fill(mean_SW, timed_SW > 0)
     p_zero_SW = (hits_SW - timed_SW) / np.maximum(hits_SW, 1)
     misses_SW = present_SWN.sum(axis=-1) - hits_SW
     hopeless_SW = ~known_SW & (hits_SW == 0)
     return StudyModel(
-        log_time_SW, timed_SW, squares_SW, misses_SW, p_zero_SW, hopeless_SW, present_SWN
+        log_time_SW,
+        timed_SW,
+        squares_SW,
+        least_variance_SW,
+        misses_SW,
+        p_zero_SW,
+        hopeless_SW,
+        present_SWN,
     )
 
 

@@ -17,6 +17,7 @@ from scoring.rules.rules import Layout
 from scoring.rules.time_to_target import (
     EARLY,
     StudyResult,
+    crossing_of,
     is_readable,
     study_results,
     time_to_target,
@@ -142,7 +143,11 @@ def trial_times(board: Leaderboard) -> tuple[Floats, NDArray[np.bool_]]:
     lists = [
         [
             [
-                [_time_s(board, run) for run in row.entry.runs if _is_of(run, name, result.study)]
+                [
+                    crossing_of(run, board.rules).time_s
+                    for run in row.entry.runs
+                    if _is_of(run, name, result.study)
+                ]
                 for result in row.cells[name].studies
             ]
             for name in board.layout.workloads
@@ -160,11 +165,6 @@ def trial_times(board: Leaderboard) -> tuple[Floats, NDArray[np.bool_]]:
 
 def _is_of(run: TrialRun, workload: str, study: int) -> bool:
     return run.workload == workload and run.study == study and is_readable(run)
-
-
-def _time_s(board: Leaderboard, run: TrialRun) -> float:
-    budget_s = run.budget_s if board.rules.budgets else None
-    return np.inf if run.target is None else time_to_target(run.rows, run.target, budget_s).time_s
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -123,7 +123,13 @@ def speedups(board: Leaderboard, reference: str, *, seed: int = 0) -> Speedups:
     interval = np.full((len(mean_S), 2), np.nan)
     if not why_not_estimable(board.times_SWN, board.layout, "studies"):
         interval = log_interval(
-            board.times_SWN, board.layout, index, budgets_B, unknown_SB, seed=seed
+            board.times_SWN,
+            board.layout,
+            index,
+            budgets_B,
+            unknown_SB,
+            seed=seed,
+            log_errors_SWN=board.log_errors_SWN,
         )
         interval = np.exp(interval)
         interval[np.isnan(mean_S)] = np.nan
@@ -188,6 +194,7 @@ def log_interval(
     unknown_SB: NDArray[np.bool_],
     *,
     seed: int = 0,
+    log_errors_SWN: Floats | None = None,
 ) -> Floats:
     """Return the 95 % interval of the expected logarithm of each speed-up.
 
@@ -198,12 +205,14 @@ def log_interval(
         budgets_B: Array (B base workloads,) of seconds that a miss counts as; NaN for no budget.
         unknown_SB: Array (S, B): the workloads that are left out.
         seed: The seed of the random draws.
+        log_errors_SWN: Array (S, W, N): what the distance between evaluations leaves open in each
+            time (see `scoring.analysis.pooled_model.fit`).
 
     Returns:
         Array (S, 2) of the ends; NaN where too many fresh competitions have no ratio.
     """
     _, expected_PS = expectations(
-        fit(times_SWN),
+        fit(times_SWN, log_errors_SWN),
         lambda medians_SW: log_means(medians_SW, layout, reference, budgets_B, unknown_SB),
         RESAMPLES,
         np.random.default_rng(seed),

@@ -141,6 +141,7 @@ def bootstrap(
     method: str = "pooled",
     resamples: int = RESAMPLES,
     seed: int = 0,
+    log_errors_SWN: Floats | None = None,
 ) -> Bootstrap:
     """Resample a competition many times and score each resample.
 
@@ -155,6 +156,8 @@ def bootstrap(
             fit, so the method is always 'percentile'.
         resamples: The number of competitions to draw.
         seed: The seed of the random draws.
+        log_errors_SWN: What the distance between evaluations leaves open in each time (see
+            `scoring.analysis.pooled_model.fit`); it widens the pooled intervals.
 
     Raises:
         UserError: `over` or `method` is unknown.
@@ -181,7 +184,8 @@ def bootstrap(
         )
 
     if method == "pooled":
-        drawn_PCS, expected_PS = expectations(fit(times_SWN), score_of, resamples, generator)
+        model = fit(times_SWN, log_errors_SWN)
+        drawn_PCS, expected_PS = expectations(model, score_of, resamples, generator)
         scores_RS = drawn_PCS.reshape(-1, len(point_S))[:resamples]
         return Bootstrap(over, method, point_S, scores_RS, expected_PS)
     scores = []

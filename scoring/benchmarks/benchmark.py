@@ -47,6 +47,7 @@ class Benchmark:
         self_tuning_factor: The budget of the self-tuning ruleset as a multiple of the external one.
         changes: The changes of variants that nobody has run. Other variants record theirs in their
             runs.
+        of_algoperf: Whether it is one of AlgoPerf's own, which its rules are for.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Benchmark:
     studies: int | None
     self_tuning_factor: float
     changes: Mapping[str, Changes] = dataclasses.field(default_factory=dict)
+    of_algoperf: bool = False
 
     @property
     def scored(self) -> tuple[str, ...]:
@@ -147,6 +149,7 @@ def _algoperf_benchmark(
         {name: _base_of(name, bases) for name in held_out},
         facts.STUDIES.get(series),
         facts.SELF_TUNING_FACTOR.get(series, 1.0),
+        of_algoperf=True,
     )
 
 

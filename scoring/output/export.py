@@ -30,7 +30,7 @@ SCORES = (
 )
 TIMES = (
     "submission workload study outcome time_s steps trial evaluation last_miss_time_s"
-    " last_miss_steps credit pool"
+    " last_miss_steps hit_time_s hit_steps time_without_first_step_s credit pool"
 )
 PROFILE = "submission tau share_of_workloads pool"
 ROBUSTNESS = (
@@ -177,6 +177,9 @@ def _study_values(result: StudyResult) -> dict[str, Any]:
         "evaluation": crossing.evaluation,
         "last_miss_time_s": crossing.last_miss and finite(crossing.last_miss.time_s),
         "last_miss_steps": crossing.last_miss and whole(crossing.last_miss.step),
+        "hit_time_s": finite(crossing.hit_time_s),
+        "hit_steps": whole(crossing.hit_step),
+        "time_without_first_step_s": finite(result.time_without_first_step_s),
     }
 
 

@@ -124,7 +124,7 @@ def draw_panel(axes: "Axes", workload: str, target: Target, rows: Sequence[Row])
             (thin if crossing is None else thick).append(points)
             if crossing is not None and crossing.evaluation is not None:
                 reached = float(run.rows[target.column][crossing.evaluation])
-                marks.append((crossing.time_s, reached))
+                marks.append((crossing.hit_time_s, reached))
         _draw_lines(axes, index, thin, thick=False)
         _draw_lines(axes, index, thick, thick=True)
         _draw_marks(axes, index, np.clip(marks, -HUGE, HUGE))

@@ -22,6 +22,9 @@ MAX_VARIANTS_TOLD = 20
 # These columns may be left out where the screen is narrow.
 EXPENDABLE = ("P(1st)", "rank", "speed-up")
 LABEL_WIDTH = 20  # A longer name is folded before a column is left out.
+INTERPOLATED = "~"  # A time or a number of steps with this mark is of no evaluation.
+WITHOUT_FIRST_STEP = "w/o 1st step"
+LONG_FIRST_STEP = 0.1  # Of the time to the target.
 LEFT = ("submission", "workload", "credit", "axis", "variant", "outcome")
 
 
@@ -150,6 +153,13 @@ def _notes(summary: Summary) -> Iterable[str]:
     if board.ignored:
         variants = f"{len(board.ignored)} held-out variant{'' if len(board.ignored) == 1 else 's'}"
         yield f"Base workloads alone (--no-held-out): {variants} not counted."
+    if any(cell.interpolated for row in board.rows for cell in row.cells.values()):
+        yield (
+            f"{INTERPOLATED}: interpolated between the last evaluation that missed the target and "
+            "the first that met it; --rules by-the-rules takes the latter."
+        )
+    if has_long_first_steps(board):
+        yield f"{WITHOUT_FIRST_STEP}: the time without the first step, which compiles."
     censored = [
         f"{label} ({note})"
         for index, label in enumerate(board.labels)
@@ -181,22 +191,36 @@ def _detail(board: Leaderboard) -> "Table":
     from rich.text import Text
 
     table = _table("Time to target (median over studies)")
-    _columns(table, "workload", "submission", "time s", "steps", "studies", "ratio", "credit")
+    compiles = has_long_first_steps(board)
+    beside = (WITHOUT_FIRST_STEP,) if compiles else ()
+    names = ("workload", "submission", "time s", *beside, "steps", "studies", "ratio", "credit")
+    _columns(table, *names)
     for workload in board.layout.workloads:
         for row in sorted(board.rows, key=lambda row: _place(row.cells[workload])):
             cell = row.cells[workload]
             reached = math.isfinite(cell.median_time_s)
+            mark = INTERPOLATED if cell.interpolated and reached else ""
             table.add_row(
                 Text(workload),
                 Text(row.entry.label),
-                seconds(cell.median_time_s),
-                f"{cell.median_steps:,.0f}" if reached else "-",
+                mark + seconds(cell.median_time_s),
+                *([seconds(cell.time_without_first_step_s)] if compiles else []),
+                f"{mark}{cell.median_steps:,.0f}" if reached else "-",
                 f"{cell.studies_reached}/{len(cell.studies)}",
                 f"{cell.ratio:.3f}" if math.isfinite(cell.ratio) else "-",
                 _credit(workload, cell, board),
             )
         table.add_section()
     return table
+
+
+def has_long_first_steps(board: Leaderboard) -> bool:
+    """Return whether the first step, which compiles, takes a noticeable share of any time."""
+    return any(
+        cell.time_without_first_step_s < (1 - LONG_FIRST_STEP) * cell.median_time_s
+        for row in board.rows
+        for cell in row.cells.values()
+    )
 
 
 def _place(cell: Cell) -> float:

@@ -6,6 +6,7 @@ used.
 """
 
 import json
+import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -227,8 +228,15 @@ def _read_trial(path: Path, findings: list[Finding]) -> dict[str, Any]:
         "workload_hash": source if isinstance(source, str) else None,
         "unfinished": unfinished,
         "busy_share": _busy_share(result.get("resources")),
+        "first_step_s": _first_step_s(result.get("ledger")),
         "contended": contended if isinstance(contended, bool) else None,
     }
+
+
+def _first_step_s(ledger: Any) -> float:
+    """Return the seconds of the first step, by a result's ledger; NaN if it has none."""
+    value: Any = ledger.get("first_step_s") if isinstance(ledger, dict) else None
+    return float(value) if is_number(value) else math.nan
 
 
 def _busy_share(resources: Any) -> float:

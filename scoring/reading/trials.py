@@ -1,6 +1,7 @@
 """The data of trials, whoever wrote their folders, and findings about files and folders."""
 
 import dataclasses
+import math
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -83,6 +84,8 @@ class TrialRun:
             that is not recorded.
         contended: Whether the run says that others took more of its clock than may be overlooked;
             None where it does not say.
+        first_step_s: The seconds of the submission's time that the first step took, which hold the
+            compilation; NaN where that is not recorded.
         data_fingerprint: A digest of the data the trial was trained on, where it is recorded.
         hyperparameters: The contents of hparams.json.
         flags: What the run saw the submission do that it should not do. A flag is not a verdict
@@ -113,6 +116,7 @@ class TrialRun:
     unfinished: str | None = None
     busy_share: float = 0.0
     contended: bool | None = None
+    first_step_s: float = math.nan
 
     @property
     def submission_folder(self) -> Path:

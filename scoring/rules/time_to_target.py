@@ -1,7 +1,14 @@
 """From the evaluations of a trial to its time to target, and from trials to studies.
 
 The clock is the column `accumulated_submission_time`, in seconds. Steps are taken from the same
-evaluation as the time, so that both always belong to the same trial.
+evaluations as the time, so that both always belong to the same trial.
+
+A trial is evaluated now and then, so the target is met somewhere between the last evaluation that
+missed it and the first that met it. Rules that interpolate take the point on the straight line
+between the two at which the metric equals the target (of its logarithm, where the metric falls to a
+positive target: losses and perplexities fall by ever smaller amounts). The result never leaves the
+bracket, needs no more than the two evaluations, and a submission cannot gain by evaluating badly
+before it evaluates well: the lower the miss, the closer the crossing is to the hit.
 """
 
 import dataclasses
@@ -10,6 +17,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
+from algoperf.workload.crossing import share_of_way
 from scoring.reading.evaluations import STEP_COLUMN, TIME_COLUMN, Rows
 from scoring.reading.trials import CONTENDED, INTERRUPTED, RUNNING, Target, TrialRun
 from scoring.rules.rules import Floats, Rules, study_array
@@ -33,30 +41,58 @@ class Miss:
 
 @dataclasses.dataclass(frozen=True)
 class Crossing:
-    """The evaluation at which a trial first met its target.
+    """Where a trial first met its target, and the evaluations around that.
 
     Attributes:
         time_s: Submission time in seconds; inf where the target was never met.
-        step: The training step; inf where the target was never met.
-        evaluation: The index of the evaluation, counted from 0; None where the target was never
-            met.
+        step: The training step; inf where the target was never met. It is no whole number where it
+            was interpolated.
+        evaluation: The index of the first evaluation that met the target, counted from 0; None
+            where the target was never met.
         last_miss: The evaluation just before, so that the true crossing lies between the two. Where
             the target was never met it is the trial's last evaluation. None where there is no such
             evaluation.
+        hit_time_s: Submission time in seconds of the evaluation that met the target; inf where the
+            target was never met. It differs from `time_s` where that was interpolated.
+        hit_step: The training step of that evaluation; inf likewise.
     """
 
     time_s: float
     step: float
     evaluation: int | None
     last_miss: Miss | None
+    hit_time_s: float = math.inf
+    hit_step: float = math.inf
 
     @property
     def reached(self) -> bool:
         """Whether the target was met."""
         return self.evaluation is not None
 
+    @property
+    def interpolated(self) -> bool:
+        """Whether the time lies before the evaluation that met the target."""
+        return self.time_s < self.hit_time_s
+
+    @property
+    def log_error(self) -> float:
+        """Standard deviation of the error that the bracket leaves in the logarithm of the time.
+
+        It is INTERPOLATION_ERROR of the bracket where the time was interpolated. Where the hit
+        counts, any time of the bracket is as likely as another. 0 where there is no bracket, and at
+        most 1.
+        """
+        low_s = 0.0 if self.last_miss is None else self.last_miss.time_s
+        if not self.reached or not 0 < low_s < self.hit_time_s:
+            return 0.0
+        share = INTERPOLATION_ERROR if self.interpolated else 1 / math.sqrt(12)
+        return min(share * (math.log(self.hit_time_s) - math.log(low_s)), 1.0)
+
 
 NEVER = Crossing(math.inf, math.inf, None, None)
+# The error of an interpolated time has this standard deviation, as a share of the bracket's width:
+# tests/benchmarks/crossing_error.py measures it.
+INTERPOLATION_ERROR = 0.2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,6 +105,7 @@ class StudyResult:
         crossing: Where that trial met the target. Where no trial did, time and step are inf.
         outcome: 'reached', 'missing' (the study has no readable trial), one of REASONS, or, where
             it is not decided, 'running', 'interrupted' or 'contended'.
+        first_step_s: The seconds of that trial's first step; NaN where they are not recorded.
         absent: Whether no trial of the study could be read, whatever the outcome.
         undecided: Whether no trial met the target, and one that has not ended still may: such a
             study is neither reached nor missed, and left out of medians.
@@ -80,6 +117,7 @@ class StudyResult:
     outcome: str
     absent: bool = False
     undecided: bool = False
+    first_step_s: float = math.nan
 
     @property
     def time_s(self) -> float:
@@ -87,19 +125,33 @@ class StudyResult:
         return math.nan if self.absent or self.undecided else self.crossing.time_s
 
     @property
+    def time_without_first_step_s(self) -> float:
+        """Seconds to the target without those of the first step, which hold the compilation.
+
+        NaN where the target was missed, or where the first step's seconds are not recorded.
+        """
+        without_s = self.crossing.time_s - self.first_step_s
+        return max(0.0, without_s) if math.isfinite(without_s) else math.nan
+
+    @property
     def step(self) -> float:
         """Steps to the target, in the same trial as `time_s`; inf and NaN mean the same."""
         return math.nan if self.absent or self.undecided else self.crossing.step
 
 
-def time_to_target(rows: Rows, target: Target, budget_s: float | None = None) -> Crossing:
-    """Return the earliest evaluation that meets the target within the budget.
+def time_to_target(
+    rows: Rows, target: Target, budget_s: float | None = None, *, interpolates: bool = False
+) -> Crossing:
+    """Return where a trial first met the target within the budget.
 
     Args:
         rows: The columns of the trial's evaluations. A value that is not finite never meets a
             target, nor does one at a time below 0; a time of exactly 0 seconds is a time.
         target: The target.
-        budget_s: The limit of submission time in seconds; None is no limit.
+        budget_s: The limit of submission time in seconds; None is no limit. The evaluation that
+            meets the target has to keep to it.
+        interpolates: Whether the time is interpolated between the last evaluation that missed the
+            target and the first that met it; otherwise it is the latter's.
 
     Returns:
         The crossing. It is infinite where the target was not met, where the target has no
@@ -118,7 +170,27 @@ def time_to_target(rows: Rows, target: Target, budget_s: float | None = None) ->
     last_miss = Miss(float(time_s[before]), float(step[before])) if before >= 0 else None
     if hit is None:
         return dataclasses.replace(NEVER, last_miss=last_miss)
-    return Crossing(float(time_s[hit]), float(step[hit]), hit, last_miss)
+    hit_time_s, hit_step = float(time_s[hit]), float(step[hit])
+    crossing = Crossing(hit_time_s, hit_step, hit, last_miss, hit_time_s, hit_step)
+    if not interpolates or last_miss is None or not 0 <= last_miss.time_s < hit_time_s:
+        return crossing
+    miss, way = float(value[before]), {"higher_is_better": target.higher_is_better}
+    share = share_of_way(miss, float(value[hit]), target.validation, **way)
+    if not share < 1:
+        return crossing  # The target itself was hit, or the miss measured nothing.
+    return dataclasses.replace(
+        crossing,
+        time_s=last_miss.time_s + share * (hit_time_s - last_miss.time_s),
+        step=last_miss.step + share * (hit_step - last_miss.step),
+    )
+
+
+def crossing_of(run: TrialRun, rules: Rules) -> Crossing:
+    """Return where a trial met its own target, as the rules count it."""
+    if run.target is None:
+        return NEVER
+    budget_s = run.budget_s if rules.budgets else None
+    return time_to_target(run.rows, run.target, budget_s, interpolates=rules.interpolates)
 
 
 def why_not(run: TrialRun) -> str:
@@ -166,11 +238,7 @@ def study_result(study: int, trials: Iterable[TrialRun], rules: Rules) -> StudyR
         rules: The rule set.
     """
     runs = [run for run in trials if run.target is not None]
-    crossings = [
-        (run, time_to_target(run.rows, run.target, run.budget_s if rules.budgets else None))
-        for run in runs
-        if is_readable(run) and run.target is not None
-    ]
+    crossings = [(run, crossing_of(run, rules)) for run in runs if is_readable(run)]
     states = [run.unfinished for run in runs if may_reach(run)]
     undecided = next((state for state in (RUNNING, INTERRUPTED) if state in states), CONTENDED)
     if not crossings and states:
@@ -182,7 +250,7 @@ def study_result(study: int, trials: Iterable[TrialRun], rules: Rules) -> StudyR
         )
     run, first = min(crossings, key=lambda pair: _order(pair[1], pair[0].trial, rules))
     if first.reached:
-        return StudyResult(study, run.trial, first, REACHED)
+        return StudyResult(study, run.trial, first, REACHED, first_step_s=run.first_step_s)
     if states:
         return StudyResult(study, None, first, undecided, undecided=True)
     reasons = {why_not(run): crossing for run, crossing in reversed(crossings)}
@@ -236,6 +304,18 @@ def times_of(results: Sequence[Sequence[Sequence[StudyResult]]], rules: Rules) -
 def steps_of(results: Sequence[Sequence[Sequence[StudyResult]]], rules: Rules) -> Floats:
     """Return steps to the target as `times_of` returns seconds."""
     return _array(results, rules, lambda result: result.step)
+
+
+def log_errors_of(results: Sequence[Sequence[Sequence[StudyResult]]], rules: Rules) -> Floats:
+    """Return what the distance between evaluations leaves open, as `times_of` returns seconds.
+
+    Returns:
+        Array (S, W, N) of `Crossing.log_error`; 0 where the rules do not interpolate: AlgoPerf's
+        take the time of an evaluation as it is.
+    """
+    if not rules.interpolates:
+        return np.zeros_like(times_of(results, rules))
+    return np.nan_to_num(_array(results, rules, lambda result: result.crossing.log_error))
 
 
 def _array(

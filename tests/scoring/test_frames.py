@@ -58,13 +58,22 @@ def test_from_runs_to_scores(runs):
 
 
 def test_rows_and_columns_can_be_changed(runs):
-    easier = scoring.time_to_target(runs.assign(target=0.55))
+    easier = scoring.time_to_target(runs.assign(target=0.55), rules="by-the-rules")
     assert easier[(easier.submission == "b") & (easier.study == 1)].time_s.tolist() == [60.0, 2.0]
     without = scoring.time_to_target(runs[runs.workload == "digits"])
     assert scoring.score(without).score.tolist() == pytest.approx([1, 2 / 3])
     short = scoring.time_to_target(runs.assign(budget_s=25.0), rules="by-the-rules")
     assert "budget" in set(short.outcome)
     assert "budget" not in set(scoring.time_to_target(runs, rules="as-published").outcome)
+
+
+def test_times_are_interpolated_and_the_bracket_is_beside(runs):
+    """0.5 at 30 s, 0.9 at 60 s: 0.6 is met a quarter of the way there."""
+    easier = scoring.time_to_target(runs[runs.workload == "digits"].assign(target=0.6))
+    row = easier[(easier.submission == "b") & (easier.study == 1)].iloc[0]
+    assert (row.time_s, row.steps) == pytest.approx((37.5, 375))
+    bracket = (row.last_miss_time_s, row.last_miss_steps, row.hit_time_s, row.hit_steps)
+    assert bracket == (30.0, 300.0, 60.0, 600.0)
 
 
 def test_steps_in_place_of_times(runs):

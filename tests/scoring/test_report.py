@@ -95,6 +95,51 @@ def test_what_is_running_or_interrupted_is_no_miss(tmp_path, reach, miss):
     assert "finding" in run([tmp_path / "runs"])
 
 
+def test_interpolated_times_are_marked_and_the_first_step_is_beside(tmp_path, make_trial):
+    """0.8 at 10 s, 1.0 at 20 s, so 15 s; without a first step of 6 s 9 s, of 1 s 14 s."""
+    for name, first_step_s in (("a", 6.0), ("b", 1.0)):
+        result = {"status": "reached", "ledger": {"first_step_s": first_step_s}}
+        rows = [(10.0, 100, 0.8), (20.0, 200, 1.0)]
+        make_trial(rows, submission=name, result=result)
+    text = run([tmp_path / "runs"], tmp_path / "out")
+    lines = [line.split() for line in text.splitlines()]
+    times = {line[1]: line[2:5] for line in lines if line[:1] == ["digits"]}
+    assert times == {"a": ["~15.00", "9.00", "~150"], "b": ["~15.00", "14.00", "~150"]}
+    assert "w/o 1st step" in text
+    assert "~: interpolated between the last evaluation that missed" in text
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "Times and steps are interpolated between the two." in page
+    assert "without first step, s" in page
+    (row, _) = read_csv(tmp_path / "out" / "time_to_target.csv")
+    told = ("time_s", "steps", "last_miss_time_s", "hit_time_s", "hit_steps")
+    assert [float(row[name]) for name in told] == [15.0, 150.0, 10.0, 20.0, 200.0]
+    assert row["time_without_first_step_s"] == "9.0"
+    (pool,) = json.loads(run([tmp_path / "runs"], as_json=True))["pools"]
+    (study,) = pool["submissions"][0]["workloads"]["digits"]["studies"]
+    assert (pool["rules"], study["time_s"], study["hit_time_s"]) == ("interpolated", 15.0, 20.0)
+    plain = run([tmp_path / "runs"], rules="by-the-rules")
+    assert "~" not in plain
+    assert "20.00" in plain
+
+
+def test_the_first_step_is_not_shown_where_it_is_short(tmp_path, make_trial):
+    result = {"status": "reached", "ledger": {"first_step_s": 1.0}}
+    make_trial([(10.0, 100, 0.8), (20.0, 200, 1.0)], result=result)
+    assert "1st step" not in run([tmp_path / "runs"])  # 1 of 15 s
+
+
+def test_rows_of_algoperf_s_kind_are_scored_by_its_rules(tmp_path, make_trial):
+    """A folder that records no settings, and AlgoPerf's workloads whoever trained them."""
+    make_trial([(10.0, 100, 0.8), (20.0, 200, 1.0)], pool={})
+    (pool,) = json.loads(run([tmp_path / "runs"], as_json=True))["pools"]
+    assert pool["rules"] == "by-the-rules"
+    loss = {"metric": "loss", "higher_is_better": False, "validation": 0.1}
+    make_trial([(9.0, 9, 0.2), (20.0, 20, 0.1)], workload="criteo1tb", target=loss, submission="c")
+    options = {"as_json": True, "targets": "algoperf-0.6"}
+    pools = json.loads(run([tmp_path / "runs"], **options))["pools"]
+    assert {pool["rules"] for pool in pools} == {"by-the-rules"}
+
+
 def test_csv_files(tmp_path, competition):
     out = tmp_path / "deep" / "out"
     run([tmp_path / "runs"], out)
@@ -321,7 +366,7 @@ def test_rules(tmp_path, competition):
     grid = {"a": (1 + (4 - 80.25 / 40) / 3) / 2, "b": (2 / 3 + 1) / 2, "c": (1 + 2.75 / 3) / 2}
     assert scores(rules="as-published") == pytest.approx(grid, abs=0.006)
     assert scores(rules="as-published")["c"] != pytest.approx(grid["c"], abs=1e-12)
-    with pytest.raises(errors.UserError, match="unknown rules 'fair'; one of: by-the-rules"):
+    with pytest.raises(errors.UserError, match="unknown rules 'fair'; one of: interpolated"):
         run([tmp_path], rules="fair")
     with pytest.raises(errors.UserError, match="unknown tuning ruleset 'none'; one of: external"):
         run([tmp_path], tuning_ruleset="none")

@@ -4,7 +4,7 @@ The model is GPT-2 with a classification head.
 """
 
 from algoperf import spec
-from algoperf.workload import Scale, Target, Variant, WorkloadDefinition
+from algoperf.workload import EVAL_SHARE, Scale, Target, Variant, WorkloadDefinition
 from workloads.parts import gpt2
 
 TECHNIQUES = ("lora", "prompt", "adapters", "frozen_embeddings", "head")
@@ -28,6 +28,7 @@ WORKLOAD = WorkloadDefinition(
             step_hint=400,
             budget_s=150.0,
             eval_every_s=10.0,
+            eval_share=EVAL_SHARE,
             techniques=TECHNIQUES,
             targets={
                 "builtin": Target(

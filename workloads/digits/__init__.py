@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from algoperf import spec
-from algoperf.workload import Scale, Target, Variant, WorkloadDefinition
+from algoperf.workload import EVAL_SHARE, Scale, Target, Variant, WorkloadDefinition
 from algoperf.workload.parameters import fan_in
 from workloads.parts.style import Style
 
@@ -48,6 +48,7 @@ WORKLOAD = WorkloadDefinition(
             step_hint=600,
             budget_s=15.0,
             eval_every_s=0.1,
+            eval_share=EVAL_SHARE,
             targets={
                 "builtin": Target(
                     validation=0.97,

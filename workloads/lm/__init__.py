@@ -1,7 +1,7 @@
 """The language-modelling workload: GPT-2, with a tied output layer, predicts the next token."""
 
 from algoperf import spec
-from algoperf.workload import Scale, Target, Variant, WorkloadDefinition
+from algoperf.workload import EVAL_SHARE, Scale, Target, Variant, WorkloadDefinition
 from workloads.parts import gpt2
 
 WORKLOAD = WorkloadDefinition(
@@ -23,6 +23,7 @@ WORKLOAD = WorkloadDefinition(
             step_hint=300,
             budget_s=240.0,
             eval_every_s=15.0,
+            eval_share=EVAL_SHARE,
             targets={
                 "builtin": Target(
                     validation=7.5,

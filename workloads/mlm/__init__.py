@@ -1,7 +1,7 @@
 """The masked-language-modelling workload: RoBERTa's encoder and head predict masked tokens."""
 
 from algoperf import spec
-from algoperf.workload import Scale, Target, Variant, WorkloadDefinition
+from algoperf.workload import EVAL_SHARE, Scale, Target, Variant, WorkloadDefinition
 from workloads.parts.style import ROBERTA
 from workloads.parts.summarization_facts import BART_BASE, MINI, initial_std
 
@@ -34,6 +34,7 @@ WORKLOAD = WorkloadDefinition(
             step_hint=600,
             budget_s=450.0,
             eval_every_s=15.0,
+            eval_share=EVAL_SHARE,
             targets={
                 "builtin": Target(
                     validation=10.0,

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from algoperf import spec
-from algoperf.workload import Generation, Scale, Target, Variant, WorkloadDefinition
+from algoperf.workload import EVAL_SHARE, Generation, Scale, Target, Variant, WorkloadDefinition
 from workloads.parts.style import BART
 
 INITIAL_STD, BART_BASE_WIDTH = 0.02, 768
@@ -108,6 +108,7 @@ def define(
 def _mini(size: Size) -> Scale:
     return _scale(
         size,
+        eval_share=EVAL_SHARE,
         model={**MINI, "positions": size.buckets[-1][0]},
         data={"vocab_size": 2048, "tokenizer": "trained"},
         default_source="builtin",

@@ -34,6 +34,7 @@ def pool(analysis: Analysis, number: int) -> dict[str, Any]:
         "benchmark": board.benchmark.name,
         "rules": board.rules.name,
         "studies": studies_told(analysis),
+        "interpolates": board.rules.interpolates,
         "labels": board.labels,
         "not_estimable": analysis.studies.not_estimable,
         "method": analysis.studies.method,
@@ -158,7 +159,7 @@ def _workload(board: Leaderboard, name: str) -> dict[str, Any]:
 def _known(entries: Sequence[dict[str, Any]]) -> dict[str, bool]:
     """Return which columns of the table of studies have a value for any submission."""
     own = ("median", "median_steps", "ratio")
-    of_studies = ("time", "steps", "trial", "bracket")
+    of_studies = ("time", "without", "steps", "trial", "bracket")
     studies = [study for entry in entries for study in entry["studies"]]
     return {name: any(entry[name] != texts.NONE for entry in entries) for name in own} | {
         name: any(study[name] != texts.NONE for study in studies) for name in of_studies
@@ -189,13 +190,14 @@ def _study(result: StudyResult) -> dict[str, Any]:
     bracket = texts.NONE
     if before is not None:
         bracket = texts.count(before.time_s)
-        after = texts.count(result.crossing.time_s)
+        after = texts.count(result.crossing.hit_time_s)
         bracket = f"{bracket} {ARROW} {after}" if reached else f"{bracket} {ARROW} never"
     return {
         "study": result.study,
         "outcome": OUTCOMES.get(result.outcome, result.outcome),
         "reached": reached,
         "time": texts.count(result.crossing.time_s),
+        "without": texts.count(result.time_without_first_step_s),
         "steps": texts.count(result.crossing.step),
         "trial": texts.NONE if result.trial is None else result.trial,
         "bracket": bracket,

@@ -9,7 +9,7 @@ from scoring.analysis.leaderboard import Leaderboard, Row
 from scoring.output.page import texts
 from scoring.reading.evaluations import STEP_COLUMN, TIME_COLUMN
 from scoring.reading.trials import Target, TrialRun
-from scoring.rules.time_to_target import REACHED, is_readable, time_to_target, why_not
+from scoring.rules.time_to_target import REACHED, crossing_of, is_readable, why_not
 
 
 def trials(board: Leaderboard, row: Row, workload: str) -> dict[str, Any] | None:
@@ -64,7 +64,7 @@ def _outcome(board: Leaderboard, run: TrialRun) -> tuple[str, float, float]:
     """Return how a trial ended, and the seconds and steps to its target or to its end."""
     if run.target is None or not is_readable(run):
         return run.unfinished or run.status or "no logs", math.nan, math.nan
-    hit = time_to_target(run.rows, run.target, run.budget_s if board.rules.budgets else None)
+    hit = crossing_of(run, board.rules)
     if hit.reached:
         return REACHED, hit.time_s, hit.step
     times_s = run.rows[TIME_COLUMN]

@@ -311,6 +311,18 @@ def test_a_part_of_the_flags_can_be_checked(folder):
         run_log.check_same_configuration(sibling(folder, trial=2), {"batch_size": 65})
 
 
+def test_a_folder_begun_without_a_setting(tmp_path, folder):
+    """Any trial of the submission on that workload counts, of other workloads none."""
+    other = run_log.trial_folder(tmp_path, "mini-builtin", "adamw", 0, "ag_news", "jax", 1)
+    second = run_log.trial_folder(tmp_path, "mini-builtin", "adamw", 1, "digits", "jax", 2)
+    for where in (other, second):
+        make_log(where).begin(FLAGS, {}, None)
+    assert run_log.begun_without(folder, "eval_share")
+    assert not run_log.begun_without(folder, "scale")
+    (second / "flags_0.json").unlink()
+    assert not run_log.begun_without(folder, "eval_share")
+
+
 def test_hashes():
     whole = run_log.with_hashes(FLAGS)
     assert whole["pool"] == {name: FLAGS[name] for name in run_log.POOLED if name in FLAGS}

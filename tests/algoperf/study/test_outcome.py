@@ -48,6 +48,11 @@ WHERE = "digits jax adamw study 0 trial 1: "
     ("changed", "text"),
     [
         ({}, "reached target accuracy 0.97 after 7.50 s, 300 steps (missed at 7.25 s, step 290)"),
+        (
+            {"interpolated": {"time_s": 7.375, "step": 295.0}},
+            "reached target accuracy 0.97 after 7.50 s, 300 steps "
+            "(missed at 7.25 s, step 290; interpolated 7.38 s)",
+        ),
         ({"last_miss": None}, "reached target accuracy 0.97 after 7.50 s, 300 steps"),
         (
             {"status": "budget", "steps": 512},

@@ -19,7 +19,23 @@ from algoperf.workload import catalogue
     ],
 )
 def test_where_a_trial_ends(source, max_steps, steps, seconds):
-    plan = TrialPlan(
+    limits = choices.limits(plan(source, max_steps=max_steps), scale())
+    assert (limits.max_steps, limits.budget_s) == (steps, seconds)
+
+
+def test_evaluations_come_by_cost_where_there_is_a_target_to_cross():
+    assert choices.limits(plan("builtin"), scale()).eval_share == 0.18
+    assert choices.limits(plan("builtin"), scale(), begun_by_period=True).eval_share is None
+    assert choices.limits(plan("builtin", eval_every_steps=5), scale()).eval_share is None
+    assert choices.limits(plan("folder"), scale()).eval_share is None
+
+
+def scale():
+    return catalogue.find("ag_news").scales["mini"]
+
+
+def plan(source, **settings):
+    return TrialPlan(
         workload="ag_news",
         scale="mini",
         data=source,
@@ -31,7 +47,5 @@ def test_where_a_trial_ends(source, max_steps, steps, seconds):
         study=0,
         trial=1,
         seed=1,
-        max_steps=max_steps,
+        **settings,
     )
-    limits = choices.limits(plan, catalogue.find("ag_news").scales["mini"])
-    assert (limits.max_steps, limits.budget_s) == (steps, seconds)

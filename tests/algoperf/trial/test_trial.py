@@ -369,3 +369,30 @@ def test_a_trial_that_stops_before_its_first_step_has_not_timed_one(make_rig):
     assert rig.trial.status is None
     ((step, ledger),) = saved
     assert (step, ledger["first_step_s"]) == (0, None)
+
+
+# Evaluations by what they cost
+
+
+def test_evaluations_come_as_often_as_their_share_allows(make_rig):
+    """1 s steps; an evaluation of two splits takes 1 s. After n of them the next is due at
+    (n + 1) s / 0.25: at 8 s, 12 s, and so on; they never take over a quarter.
+    """
+    limits = Limits(budget_s=50.0, eval_every_s=10.0, max_steps=20, eval_share=0.25)
+    rig = one_at_a_time(make_rig(metrics=at([0.1]), goal=UNREACHED, limits=limits))
+    rig.trial.run()
+    clocks = [clock_s for _, clock_s, _ in rig.trial.evaluations]
+    assert clocks == [1.0, 8.0, 12.0, 16.0, 20.0]
+
+
+def test_a_slow_evaluation_leaves_no_gap(make_rig):
+    """20 s at 0.25 would be due at 160 s; two periods of 3 s come first."""
+    limits = Limits(budget_s=50.0, eval_every_s=3.0, max_steps=8, eval_share=0.25)
+    rig = make_rig(evaluation_s=10.0, metrics=at([0.1]), goal=UNREACHED, limits=limits)
+    one_at_a_time(rig).trial.run()
+    assert [clock_s for _, clock_s, _ in rig.trial.evaluations] == [1.0, 7.0, 8.0]
+
+
+def test_the_period_counts_where_there_is_no_share():
+    limits = Limits(budget_s=50.0, eval_every_s=10.0)
+    assert [limits.next_due_s(clock_s, 9.0, 9.0) for clock_s in (0.5, 10.0, 29.9)] == [10, 20, 30]

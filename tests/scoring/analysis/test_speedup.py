@@ -84,6 +84,20 @@ def test_interval_is_that_of_the_log_of_the_ratio(reach, boards):
     np.testing.assert_array_equal(found.interval[1 - index], [1, 1])
 
 
+def test_the_interval_knows_how_far_apart_evaluations_were(make_trial, boards):
+    """Five studies that agree to the last digit, each interpolated in a bracket of 10 to 20 s."""
+    for study in range(5):
+        for submission, hit in (("a", 1.0), ("b", 2.0)):
+            rows = [(10.0, 100, 0.8), (20.0, 200, hit)]
+            make_trial(rows, submission=submission, study=study)
+    (board,) = boards()[0].values()
+    found = speedups(board, "a")
+    low, high = np.log(found.interval[board.labels.index("b")])
+    # Each log time has a deviation of 0.2 ln 2 = 0.1386, the difference of two means of five of
+    # 0.1386 sqrt(2 / 5) = 0.0877, and of twenty drawn medians of five a little more.
+    assert high - low == pytest.approx(2 * 1.96 * 0.0877, rel=0.2)
+
+
 def test_no_interval_where_most_competitions_compare_nothing(reach, miss, boards):
     # Both submissions reach W0 in 2 of 6 studies: most medians are misses of both.
     for submission in ("a", "b"):

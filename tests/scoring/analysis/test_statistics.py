@@ -17,7 +17,7 @@ from scoring.analysis.statistics import (
     pooled_medians,
     resampled_medians,
 )
-from scoring.rules.rules import AS_PUBLISHED, BY_THE_RULES, make_layout, scores
+from scoring.rules.rules import AS_PUBLISHED, BY_THE_RULES, INTERPOLATED, make_layout, scores
 
 INF, NAN = np.inf, np.nan
 ONE = make_layout(("W",), ("W",), {})
@@ -374,3 +374,29 @@ def test_ties_share_the_probability_of_being_first():
     times = np.array([[[2.0] * 2] * 3, [[2.0] * 2] * 3, [[INF] * 2] * 3])
     one = bootstrap(times, THREE, BY_THE_RULES, method="percentile", resamples=50)
     np.testing.assert_array_equal(one.p_first, [0.5, 0.5, 0])
+
+
+def test_a_wide_bracket_widens_the_interval():
+    """Studies that look alike, evaluated far apart, are not known to be alike."""
+    times = np.array([[[10.0] * 5], [[15.0] * 5]])
+    errors_SWN = np.full(times.shape, 0.1)
+    sharp = bootstrap(times, ONE, INTERPOLATED)
+    vague = bootstrap(times, ONE, INTERPOLATED, log_errors_SWN=errors_SWN)
+    assert np.ptp(sharp.score_interval[1]) < 1e-9
+    # The second scores (4 - r) / 3 with r = 1.5. Each mean of five has a log deviation of
+    # 0.1 / sqrt(5) and each expectation, of 20 medians of five, 0.0536 / sqrt(20) more: the ratio
+    # sqrt(2 * (0.0447^2 + 0.0120^2)) = 0.0655, the score 1.5 * 0.0655 / 3 = 0.0327.
+    assert np.ptp(vague.score_interval[1]) == pytest.approx(2 * 1.96 * 0.0327, rel=0.12)
+
+
+def test_what_the_bracket_leaves_open_is_no_second_spread():
+    """Times that differ by more than the bracket show that error, too: it is not added again."""
+    times = np.exp(np.array([[[-1.0, 0.0, 1.0], [1.0, 3.0, NAN]]]))
+    narrow = fit(times, np.full(times.shape, 1e-6))
+    wide = fit(times, np.array([[[0.1] * 3, [3.0, 4.0, 9.0]]]))
+    np.testing.assert_allclose(wide.least_variance_SW, [[0.01, 12.5]])
+    plain, same, floored = (
+        model.draw_spreads(2_000, np.random.default_rng(0)) for model in (fit(times), narrow, wide)
+    )
+    np.testing.assert_array_equal(plain, same)
+    np.testing.assert_array_equal(np.maximum(plain, np.sqrt([[0.01, 12.5]])), floored)

@@ -9,6 +9,7 @@ from algoperf import errors
 from scoring.rules.rules import (
     AS_PUBLISHED,
     BY_THE_RULES,
+    INTERPOLATED,
     absent_studies,
     credit_reasons,
     credited_ratios,
@@ -175,8 +176,11 @@ def test_ranks_share_the_better_place():
 def test_rule_sets_by_name():
     assert find_rules("as-published") is AS_PUBLISHED
     with pytest.raises(
-        errors.UserError, match="unknown rules 'fair'; one of: by-the-rules, as-pub"
+        errors.UserError, match="unknown rules 'fair'; one of: interpolated, by-the-rules, as-pub"
     ):
         find_rules("fair")
-    fields = {field.name for field in dataclasses.fields(BY_THE_RULES)} - {"name"}
+    own = {"name", "interpolates"}
+    fields = {field.name for field in dataclasses.fields(BY_THE_RULES)} - own
     assert all(getattr(BY_THE_RULES, f) != getattr(AS_PUBLISHED, f) for f in fields)
+    named = dataclasses.replace(INTERPOLATED, name="by-the-rules", interpolates=False)
+    assert named == BY_THE_RULES

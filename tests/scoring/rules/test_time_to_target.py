@@ -9,7 +9,7 @@ import pytest
 from algoperf.machine import supervision
 from scoring.reading.runs import read_runs
 from scoring.reading.trials import Target
-from scoring.rules.rules import AS_PUBLISHED, BY_THE_RULES, median_over_studies
+from scoring.rules.rules import AS_PUBLISHED, BY_THE_RULES, INTERPOLATED, median_over_studies
 from scoring.rules.time_to_target import Miss, study_results, time_to_target
 
 HIGHER = Target("accuracy", higher_is_better=True, validation=0.9)
@@ -73,6 +73,59 @@ def test_without_the_step_column_the_time_counts():
     crossing = time_to_target(columns, HIGHER)
     assert crossing.time_s == 1.0
     assert math.isnan(crossing.step)
+
+
+def test_interpolated_between_the_miss_and_the_hit():
+    """0.8 at 2 s, 1.0 at 3 s: 0.9 is halfway; from 8 to 2 it is 4 whose logarithm is halfway."""
+    half = time_to_target(rows([0.1, 0.8, 1.0]), HIGHER, interpolates=True)
+    assert (half.time_s, half.step, half.evaluation) == pytest.approx((2.5, 25.0, 2))
+    assert (half.last_miss, half.hit_time_s, half.hit_step) == (Miss(2.0, 20), 3.0, 30)
+    assert half.interpolated
+    goal = dataclasses.replace(LOWER, validation=4.0)
+    falling = time_to_target(rows([9.0, 8.0, 2.0], LOWER), goal, interpolates=True)
+    assert falling.time_s == pytest.approx(2.5)
+    below = dataclasses.replace(LOWER, validation=-1.0)  # no logarithm
+    assert time_to_target(rows([1.0, -3.0], LOWER), below, interpolates=True).time_s == 1.5
+
+
+@pytest.mark.parametrize(
+    ("values", "times"),
+    [
+        ([0.99], (1.0,)),  # no miss
+        ([math.nan, 0.95], (1.0, 2.0)),  # the miss measured nothing,
+        ([-math.inf, 0.95], (1.0, 2.0)),
+        ([0.8, 0.9], (1.0, 2.0)),  # the target itself,
+        ([0.8, 0.95], (3.0, 2.0)),  # a clock that went back,
+        ([0.8, 0.95], (-1.0, 2.0)),  # or below 0
+    ],
+)
+def test_the_hit_counts_where_nothing_can_be_interpolated(values, times):
+    crossing = time_to_target(rows(values, times=times), HIGHER, interpolates=True)
+    assert (crossing.time_s, crossing.hit_time_s) == (times[-1], times[-1])
+    assert not crossing.interpolated
+
+
+def test_the_hit_has_to_keep_to_the_budget_although_the_crossing_does():
+    late = time_to_target(rows([0.8, 1.0]), HIGHER, budget_s=1.9, interpolates=True)
+    assert not late.reached  # met at 1.5 s, seen at 2
+
+
+def test_what_a_bracket_leaves_open():
+    """0.2 of log(4 / 2); where the hit counts, uniform: log(4 / 2) / sqrt(12)."""
+    values, times = [0.8, 1.0], (2.0, 4.0)
+    between = time_to_target(rows(values, times=times), HIGHER, interpolates=True)
+    assert between.log_error == pytest.approx(0.138629436)
+    assert time_to_target(rows(values, times=times), HIGHER).log_error == pytest.approx(0.200094530)
+    assert time_to_target(rows([0.99]), HIGHER, interpolates=True).log_error == 0.0
+
+
+def test_a_study_takes_the_earliest_interpolated_time(tmp_path, make_trial):
+    make_trial([(10.0, 1, 0.8), (20.0, 2, 1.0)], trial=1, result={"ledger": {"first_step_s": 6}})
+    make_trial([(10.0, 1, 0.0), (19.0, 2, 0.9)], trial=2)
+    (found,) = results(tmp_path, [0], INTERPOLATED)
+    assert (found.trial, found.time_s, found.time_without_first_step_s) == (1, 15.0, 9.0)
+    assert results(tmp_path, [0])[0].trial == 2
+    assert math.isnan(results(tmp_path, [0])[0].time_without_first_step_s)  # not recorded
 
 
 def results(tmp_path, studies, rules=BY_THE_RULES):
