@@ -286,9 +286,11 @@ class GaugesOfAnother:
 
     def _is_stopped(self) -> bool:
         try:
-            return self.clock_runs and self._process.status() == psutil.STATUS_STOPPED
+            is_stopped = self._process.status() == psutil.STATUS_STOPPED
         except psutil.Error:
             return False
+        # It is asked last: whoever stops the process has taken this back before.
+        return is_stopped and self.clock_runs
 
     def _switches(self) -> Count:
         """Return how often its threads were put off their cores; those that have ended are not

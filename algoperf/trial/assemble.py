@@ -433,7 +433,7 @@ def build(
         load=clock_load,
     )
     with discarding(folder.log, folder.saved):
-        made = make_trial(
+        built = make_trial(
             plan, subject, loaded, submitted, bound, instruments, view, hyperparameters,
             limits=configuration.limits,
             ledger=ledger,
@@ -444,7 +444,7 @@ def build(
             timed=lambda: clock_load.timed(lambda: ledger.submission.elapsed_s),
             preemptions=folder.preemptions,
         )  # fmt: skip
-    trial = made.trial
+    trial = built.trial
     evaluator.warm_up(view.first(trial.state.params), view.first_state(trial.state.model_state))
     if folder.saved is not None and trial.status is None:
         keeper.go_on(trial, folder.saved)
@@ -457,7 +457,7 @@ def build(
         flags=folder.flags,
         batch_size=submitted.batch_size,
         evaluator=evaluator,
-        buckets=made.buckets,
+        buckets=built.buckets,
         checkpoints=folder.checkpoints,
         guard=guard,
         meter=instruments.meter,

@@ -98,6 +98,7 @@ class Handover:
     """
 
     def __init__(self, context: ForkServerContext, signature: Signature) -> None:
+        self.signature = signature
         layout, size = lay_out(signature, COUNTERS * 8)
         self._block = Block(context, layout, size)
 

@@ -30,7 +30,7 @@ from algoperf.submission.blame import cause_of
 from algoperf.trial import assemble, handover, result, seeds, trainer
 from algoperf.trial.clock import Ledger
 from algoperf.trial.evaluate import Evaluator
-from algoperf.trial.judgement import Signature
+from algoperf.trial.judgement import Signature, difference
 from algoperf.trial.plan import TrialPlan
 from algoperf.trial.referee import Decision, Referee, Segment, signature_from_json
 
@@ -214,8 +214,8 @@ class Trainer:
                 error.add_note(str(message.get("traceback")))
                 raise error
             elif kind == "crashed":
-                told = {name: str(message.get(name)) for name in ("cause", "traceback")}
-                raise TrainerDiedError({**told, "outside": False})
+                texts = {name: str(message.get(name)) for name in ("cause", "traceback")}
+                raise TrainerDiedError({**texts, "outside": False})
             elif kind in expected:
                 return message
             else:
@@ -415,13 +415,16 @@ class _Run:
         signature = signature_from_json(message["signature"])
         handed = self._received()
         referee.begin(self._bench.signature, handed)
-        if handed.checksum() != self._initial or signature != self._bench.signature:
+        changed = difference(self._bench.signature, signature)
+        if changed is not None:
+            referee.fail(f"importing the submission changed the model's parameters: {changed}")
+        elif handed.checksum() != self._initial:
             referee.fail("the model's first parameters are not those of its seed")
         far.answer()
         message = far.hear("initialised", "failed")
         if message["kind"] == "failed":
             referee.fail(str(message["cause"]), str(message["traceback"]))
-        else:
+        elif referee.status is None:
             referee.initialised(self._received(), float(message["compiled_s"]))
         saved = self._folder.saved
         if saved is not None and referee.status is None:

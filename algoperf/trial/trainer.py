@@ -6,6 +6,7 @@ stretch what the parameters are. What the two say to one another is JSON, a line
 of the trainer and each answer of the referee; parameters and rows are in shared memory.
 """
 
+import contextlib
 import dataclasses
 import functools
 import json
@@ -61,8 +62,14 @@ class Given:
 
 
 def serve(connection: Connection, given: Given) -> None:
-    """Train, as the process's only work, and leave it."""
-    os._exit(_serve(connection, given))
+    """Train, as the process's only work, and leave it: nothing that a submission left running, or
+    to be done at the end, keeps it.
+    """
+    code = _serve(connection, given)
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            stream.flush()
+    os._exit(code)
 
 
 def _serve(connection: Connection, given: Given) -> int:
@@ -152,7 +159,7 @@ def _train(given: Given, referee: "FarReferee", stops: stopping.Stops) -> int:
     def count(step: int) -> None:
         counters[0] = step
 
-    made = assemble.make_trial(
+    built = assemble.make_trial(
         plan, subject, loaded, submitted, bound, instruments, view, hyperparameters,
         report=lambda event, text: referee.note(text),
         limits=Limits(**answer["limits"]),
@@ -162,7 +169,7 @@ def _train(given: Given, referee: "FarReferee", stops: stopping.Stops) -> int:
         on_step=count,
         preemptions=answer["preemptions"],
     )  # fmt: skip
-    trial = made.trial
+    trial = built.trial
     referee.keeper = keeper
     if answer["saved"] is not None and trial.status is None:
         assert checkpoints is not None
@@ -173,7 +180,7 @@ def _train(given: Given, referee: "FarReferee", stops: stopping.Stops) -> int:
         counters[0] = trial.state.step
     stops.ask = lambda: None  # From here on there is something to save.
     trial.run()
-    share = None if made.buckets is None else made.buckets.real_share
+    share = None if built.buckets is None else built.buckets.real_share
     failed = trial.interrupted or referee.has_failed
     referee.ask(
         "closing",
@@ -221,6 +228,7 @@ class FarReferee:
         self._connection = connection
         self._process_id = os.getpid()
         self._are_all_finite = True
+        self._signature: Signature = {}
 
     @property
     def is_heard(self) -> bool:
@@ -250,6 +258,7 @@ class FarReferee:
         self._backend, self._view, self._ledger = backend, view, ledger
         self._guard, self._check = guard, check
         self._parameters: dict[str, np.ndarray] = handover.parameters()
+        self._expected = handover.signature
 
     def tell(self, kind: str, **values: Any) -> None:
         """Say something that is not answered."""
@@ -269,7 +278,7 @@ class FarReferee:
     def begin(self, signature: Signature, handed: Handed) -> None:
         """Hand the first parameters over; the initialisation is timed from the answer on."""
         self.take(handed)
-        self.ask("begin", signature=signature)
+        self.ask("begin", signature=self._signature)
 
     def initialised(self, handed: Handed, compiled_s: float) -> None:
         """Hand the parameters over, as the initialisation left them."""
@@ -288,7 +297,9 @@ class FarReferee:
         """Copy the parameters to be evaluated into the shared memory."""
         params, model_state = handed.evaluated()
         first, first_state = self._view.first(params), self._view.first_state(model_state)
-        self._backend.write(first, first_state, self._parameters)
+        self._signature = self._backend.signature(first, first_state)
+        if self._signature == self._expected:  # Else the referee says what has changed.
+            self._backend.write(first, first_state, self._parameters)
         trained, _ = handed.trained()
         # The referee looks at what it gets; what is trained may be something else.
         self._are_all_finite = trained is params or handed.are_finite()
@@ -298,7 +309,11 @@ class FarReferee:
         self.has_failed = segment.error is not None
         if segment.evaluates and not self.has_failed:
             self._check()
-        whole = dataclasses.replace(segment, has_finite_params=self._are_all_finite)
+        whole = dataclasses.replace(
+            segment,
+            signature={} if self.has_failed else self._signature,
+            has_finite_params=self._are_all_finite,
+        )
         return self._follow(self.ask("segment", **dataclasses.asdict(whole)))
 
     def fail(self, cause: str, details: str = "") -> None:
