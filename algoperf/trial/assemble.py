@@ -367,6 +367,7 @@ def open_folder(
         frozen=frozen,
         checkpoints=plan.checkpoints,
         free_device_bytes=instruments.backend.free_device_memory_bytes(),
+        has_referee=plan.has_referee,
     )
     if warning is not None:
         say(report, warning)
