@@ -298,6 +298,15 @@ def test_another_submission_of_that_name_is_refused(folder, where, key):
         check(sibling(folder, **where), **{key: "xyz"})
 
 
+@pytest.mark.parametrize(("before", "now"), [({}, {"balance": True}), ({"referee": "process"}, {})])
+def test_what_is_recorded_where_it_was_chosen_is_compared_where_it_was_not(folder, before, now):
+    write_flags(folder, **before)
+    name = next(iter({**before, **now}))
+    with pytest.raises(UserError, match=f"holds another configuration \\({name}: .*, now "):
+        check(sibling(folder, trial=2), **now)
+    check(sibling(folder, workload="ag_news_jax"), **now)
+
+
 def test_flags_are_compared_as_json(folder):
     """A tuple comes back as a list."""
     write_flags(folder, versions={"numpy": (2, 1)})
