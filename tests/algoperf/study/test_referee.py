@@ -103,7 +103,7 @@ def test_what_a_folder_has_decides_where_nobody_says(tmp_path):
         study=0, trial=1, seed=0, name="x",
     )  # fmt: skip
     assert study.usual_referee(plan) == "process"
-    for name, expected in (("study_1", {"referee": "process"}), ("study_0", {})):
+    for name, expected in (("study_1", {"referee": "process"}), ("study_0", {"seed": 0})):
         folder = Path(tmp_path) / f"e/x/{name}/digits_jax/trial_1"
         folder.mkdir(parents=True)
         (folder / "flags_0.json").write_text(json.dumps(expected))
