@@ -48,6 +48,13 @@ PER_TRIAL = frozenset(
         "compilation_cache",  # A trial finds warm what the one before it left.
     }
 )
+# Settings that are recorded only where they were asked for: that one is missing says so, too.
+CHOSEN = frozenset(
+    {
+        *("pretrained", "skip_bad_rows", "drop_duplicates", "balance", "keep_going"),
+        *("checkpoint_activations", "accumulate", "rouge_tokenizer", "validation_commitment"),
+    }
+)
 # Settings that two results must share before they are pooled in one table.
 POOLED = (
     "scale",
@@ -61,6 +68,7 @@ POOLED = (
     "drop_duplicates",
     "balance",
     "rouge_tokenizer",
+    "validation_commitment",
     "versions",
     "hardware",
     "environment",
@@ -144,8 +152,9 @@ def check_same_configuration(
 
     Args:
         folder: The run folder of the new trial.
-        flags: The new trial's configuration, or a part of it; only settings that both sides have
-            are compared. It always names the `submission`.
+        flags: The new trial's configuration, or a part of it that has all of `CHOSEN` that was
+            asked for; of other settings those that both sides have are compared. It always names
+            the `submission`.
         replaced: Run folders that do not count, since their trials are to be run anew.
 
     Raises:
@@ -157,8 +166,8 @@ def check_same_configuration(
         if path.parent in replaced:
             continue
         earlier = read_json(path) or {}
-        shared = sorted(set(earlier) & set(now) - PER_TRIAL)
-        changed = [key for key in shared if earlier[key] != now[key]]
+        shared = sorted((set(earlier) & set(now) | CHOSEN) - PER_TRIAL)
+        changed = [key for key in shared if earlier.get(key) != now.get(key)]
         if any(key.startswith("submission_") for key in changed):
             raise UserError(
                 f"{submission_folder}: holds another submission named "
@@ -167,7 +176,9 @@ def check_same_configuration(
             )
         if changed and path.parents[1].name == folder.parent.name:
             shown = ", ".join(
-                line for key in changed for line in _differences(key, earlier[key], now[key])
+                line
+                for key in changed
+                for line in _differences(key, earlier.get(key), now.get(key))
             )
             raise UserError(
                 f"{folder.parent}: holds another configuration ({shown}); use "

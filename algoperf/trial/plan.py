@@ -44,6 +44,10 @@ class TrialPlan:
     rouge_tokenizer: str | None = None  # 'unicode', else that of rouge-score
     drop_duplicates: bool = False
     balance: bool = False
+    # What validation and test rows are drawn by; only what loads these needs it. And what everybody
+    # may know of it.
+    validation_seed: int | None = dataclasses.field(default=None, repr=False)
+    validation_commitment: str | None = None
     keep_going: bool = False
     checkpoints: bool = True
     checkpoint_every_s: float = 300.0
@@ -103,7 +107,7 @@ class TrialPlan:
         """What sets a run apart from the usual one, where it was asked for."""
         names = (
             *("pretrained", "skip_bad_rows", "drop_duplicates", "balance", "keep_going"),
-            *("base_workload", "changes", "checkpoint_activations"),
+            *("base_workload", "changes", "checkpoint_activations", "validation_commitment"),
             *("workload_folder", "workload_hash", "rouge_tokenizer"),
         )
         chosen = {name: getattr(self, name) for name in names}
