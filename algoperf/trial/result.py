@@ -33,6 +33,7 @@ def of(assembled: Assembled) -> dict[str, Any]:
             for key in ("workload", "framework", "submission", "study", "trial", "target")
         },
         **{key: flags[key] for key in ("budget_s", "step_hint", "batch_size", "config_hash")},
+        **{key: flags[key] for key in ("validation_commitment",) if key in flags},
         "seed": seeds.trial_seed(assembled.plan.seed, assembled.plan.study, assembled.plan.trial),
         "status": trial.status,
         "scoreable": assembled.plan.max_steps is None and flags["target"]["validation"] is not None,

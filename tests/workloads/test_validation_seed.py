@@ -92,7 +92,10 @@ def test_masks_are_drawn_by_the_secret_too(load_mini: Load, load_secret: Load) -
 
 
 ROWS = {"train": 40, "validation": 20, "test": 20}
-GOLDEN = {"ag_news": "", "xsum": ""}
+GOLDEN = {  # of what NumPy 2.4 draws; its `random` draws the same in every version
+    "ag_news": "25fb61a2391bd55e70c31db390610bb98cd3cd137551b8de8947eaad42ed8034",
+    "xsum": "4a9cc9567af7647c80392fc7712bdca2172a7c393c3a616058864acd68982a88",
+}
 
 
 def redrawn(name: str, seed: int) -> dict[str, Any]:
@@ -140,7 +143,7 @@ def test_word_counts_find_the_secret_rows_of_ag_news_as_hard() -> None:
     usual, drawn = ag_news.read("builtin"), ag_news.read("builtin", 0, SEED)
     texts, labels = (column[:4000] for column in usual["train"])
     vectorizer = text_features.TfidfVectorizer(min_df=2, sublinear_tf=True)
-    model = linear_model.LogisticRegression(max_iter=50).fit(
+    model = linear_model.LogisticRegression(max_iter=200).fit(
         vectorizer.fit_transform(texts), labels
     )
     for split in HELD_OUT:

@@ -117,6 +117,7 @@ def test_one_framework_is_checked_alone_and_says_so(edited, capsys):
     assert (len(verdicts["ok"]), len(verdicts["failed"])) == (15, 0)
     reasons = {verdict.framework: verdict.reason for verdict in verdicts["skipped"]}
     assert reasons == {
+        "any": "its rows are the same for everybody",
         "pytorch": "no model_torch.py in the folder",
         "both": "compares the frameworks: no model_torch.py in the folder",
     }

@@ -39,7 +39,8 @@ def runs(monkeypatch):
     """
     started, change = [], {}
 
-    def run(todo, out, workers, note):
+    def run(todo, out, workers, note, standard_input):
+        assert standard_input is None
         for job in todo:
             if job.has_ended(out):
                 continue
