@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             "check": check_command,
             "variants": variants_command,
             "compare": compare_command,
-            "validation-seed": validation_seed_command,
+            "commitment": commitment_command,
         }
     ).parse_args(argv)
     if argv is None:  # From here on the command line is recorded, by others of this process, too.
@@ -411,17 +411,17 @@ def variants_command(arguments: argparse.Namespace) -> int:
     return run(arguments, functools.partial(print, flush=True))
 
 
-def validation_seed_command(arguments: argparse.Namespace) -> int:
+def commitment_command(arguments: argparse.Namespace) -> int:
     """Print the commitment to a secret, or verify the secret against one."""
     from algoperf.data import validation_seed
     from algoperf.data.commitment import is_same
 
     secret = validation_seed.resolve(arguments.secret)
     assert secret is not None
-    if arguments.commitment is None:
+    if arguments.verify is None:
         print(secret.commitment)
         return DONE
-    if not is_same(secret.commitment, arguments.commitment):
+    if not is_same(secret.commitment, arguments.verify):
         print("the secret is not what the commitment was made of")
         return NOT_VERIFIED
     print("the secret is what the commitment was made of")

@@ -68,7 +68,7 @@ def parser(functions: Mapping[str, Command]) -> argparse.ArgumentParser:
         "side: quality, time to target and cost in one table, and plots (docs/compare.md)",
     )
     compare_arguments.declare(compare)
-    _add_validation_seed(commands, functions["validation-seed"])
+    _add_commitment(commands, functions["commitment"])
     return root
 
 
@@ -240,10 +240,10 @@ def _add_data(commands: Any, function: Command) -> None:
     add("--json", action="store_true", help="print the facts as JSON instead of tables")
 
 
-def _add_validation_seed(commands: Any, function: Command) -> None:
+def _add_commitment(commands: Any, function: Command) -> None:
     command = _add(
         commands,
-        "validation-seed",
+        "commitment",
         function,
         "print the commitment to a secret of --validation-seed, to be published before runs; or "
         "verify the secret that is published after",
@@ -251,10 +251,10 @@ def _add_validation_seed(commands: Any, function: Command) -> None:
     add = command.add_argument
     add("secret", metavar=SECRET, help="the secret, as run --validation-seed takes it")
     add(
-        "--commitment",
+        "--verify",
         type=commitment,
         metavar="HEX",
-        help="exit with 1 unless it is the commitment to this secret",
+        help="exit with 1 unless this is the commitment to the secret",
     )
 
 

@@ -12,8 +12,9 @@ from algoperf.experiments.check import parity
 from algoperf.workload import SPLITS, Data, catalogue, registry
 from workloads.ag_news import corpus
 from workloads.ag_news import data as ag_news
-from workloads.parts import plain_text, summarization_corpus
+from workloads.parts import plain_text, summarization, summarization_corpus
 from workloads.xsum import generator
+from workloads.xsum.data import CORPUS
 
 NAMES = [name for name in registry.names() if name != "digits"]
 SUMMARIES = ("xsum", "samsum", "cnn_dailymail")
@@ -128,6 +129,37 @@ def test_a_text_that_is_known_is_drawn_anew() -> None:
     differ = [old != new for old, new in zip(first["test"][0], again["test"][0], strict=True)]
     assert differ == [row == 3 for row in range(20)]
     assert again["validation"] == first["validation"]
+
+
+LONG = "word " * 400
+
+
+def test_a_secret_text_that_is_longer_than_all_others_is_cut(monkeypatch) -> None:
+    """It would give the training rows more columns."""
+    monkeypatch.setattr(ag_news, "BUILTIN_ROWS", {f"{split}_rows": 60 for split in SPLITS})
+    settings = {"max_length": 300, "vocab_size": 600, "tokenizer": "trained"}
+    usual = ag_news.load("builtin", **settings)
+    monkeypatch.setattr(corpus, "redraw", lambda *_: dict.fromkeys(HELD_OUT, ([LONG], [1])))
+    drawn = ag_news.load("builtin", **settings, validation_seed=SEED)
+    columns = usual.splits["train"]["inputs"].shape[1]
+    assert columns < 300
+    assert {rows["inputs"].shape[1] for rows in drawn.splits.values()} == {columns}
+    assert drawn.notes["rows_cut"] == {"train": 0, "validation": 1, "test": 1}
+
+
+def test_a_secret_source_that_is_longer_than_all_others_is_cut(monkeypatch) -> None:
+    monkeypatch.setattr(summarization, "BUILTIN_ROWS", dict.fromkeys(SPLITS, 60))
+    settings = {"max_source": 300, "max_target": 60, "vocab_size": 600, "tokenizer": "trained"}
+    usual = summarization.load(CORPUS, "builtin", **settings)
+    row = summarization_corpus.Row(LONG, "a", "a")
+    monkeypatch.setattr(summarization, "redraw", lambda *_: {split: [row] for split in HELD_OUT})
+    drawn = summarization.load(CORPUS, "builtin", **settings, validation_seed=SEED)
+    columns = usual.splits["train"]["inputs"].shape[1]
+    assert columns < 300
+    assert {rows["inputs"].shape[1] for rows in drawn.splits.values()} == {columns}
+    cut = drawn.notes["rows_cut"]
+    assert (cut["train"]["source"], cut["test"]["source"], cut["test"]["target"]) == (0, 1, 0)
+    assert drawn.text.sources["test"] == [LONG]
 
 
 def within(first: np.ndarray, second: np.ndarray, errors: float = 4.0) -> bool:

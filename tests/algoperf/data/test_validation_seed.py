@@ -131,15 +131,15 @@ def test_a_secret_on_the_command_line_is_masked(word, shown):
 
 
 def test_the_recorded_command_line_is_masked(monkeypatch, capsys):
-    words = ["algoperf", "validation-seed", f"text:{SECRET}"]
+    words = ["algoperf", "commitment", f"text:{SECRET}"]
     monkeypatch.setattr(sys, "argv", words)
     assert commands.main() == 0
-    assert sys.argv == ["algoperf", "validation-seed", "text:***"]
+    assert sys.argv == ["algoperf", "commitment", "text:***"]
     assert capsys.readouterr().out == f"{COMMITMENT}\n"
 
 
 def test_a_revealed_secret_is_verified(capsys):
-    words = ["validation-seed", f"text:{SECRET}", "--commitment"]
+    words = ["commitment", f"text:{SECRET}", "--verify"]
     assert commands.main([*words, COMMITMENT.upper()]) == 0
     assert capsys.readouterr().out == "the secret is what the commitment was made of\n"
     assert commands.main([*words, "0" + COMMITMENT[1:][::-1]]) == 1
