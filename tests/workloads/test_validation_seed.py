@@ -16,8 +16,16 @@ from workloads.parts import plain_text, summarization, summarization_corpus
 from workloads.xsum import generator
 from workloads.xsum.data import CORPUS
 
-NAMES = [name for name in registry.names() if name != "digits"]
-SUMMARIES = ("xsum", "samsum", "cnn_dailymail")
+USUAL = ("ag_news", "mlm", "xsum")  # The others share their code, but for what makes a row.
+NAMES = [
+    pytest.param(name, marks=() if name in USUAL else pytest.mark.slow)
+    for name in registry.names()
+    if name != "digits"
+]
+SUMMARIES = [
+    pytest.param(name, marks=() if name in USUAL else pytest.mark.slow)
+    for name in ("xsum", "samsum", "cnn_dailymail")
+]
 HELD_OUT = ("validation", "test")
 SEED, OTHER_SEED = 2**200 + 3, 2**200 + 4
 Load = Callable[[str], Data]
@@ -67,7 +75,9 @@ def texts_of(name: str, seed: int | None, load: Load) -> Mapping[str, Sequence[s
     return text.sources
 
 
-@pytest.mark.parametrize("name", ["ag_news", "lm", *SUMMARIES])
+@pytest.mark.parametrize(
+    "name", ["ag_news", pytest.param("lm", marks=pytest.mark.slow), *SUMMARIES]
+)
 def test_no_row_is_known(name: str, load_mini: Load, load_secret: Load) -> None:
     usual = texts_of(name, None, load_mini)
     drawn = texts_of(name, SEED, load_secret)
@@ -137,25 +147,25 @@ LONG = "word " * 400
 def test_a_secret_text_that_is_longer_than_all_others_is_cut(monkeypatch) -> None:
     """It would give the training rows more columns."""
     monkeypatch.setattr(ag_news, "BUILTIN_ROWS", {f"{split}_rows": 60 for split in SPLITS})
-    settings = {"max_length": 300, "vocab_size": 600, "tokenizer": "trained"}
+    settings = {"max_length": 3000, "vocab_size": 600, "tokenizer": "trained"}
     usual = ag_news.load("builtin", **settings)
     monkeypatch.setattr(corpus, "redraw", lambda *_: dict.fromkeys(HELD_OUT, ([LONG], [1])))
     drawn = ag_news.load("builtin", **settings, validation_seed=SEED)
     columns = usual.splits["train"]["inputs"].shape[1]
-    assert columns < 300
+    assert columns < 400
     assert {rows["inputs"].shape[1] for rows in drawn.splits.values()} == {columns}
     assert drawn.notes["rows_cut"] == {"train": 0, "validation": 1, "test": 1}
 
 
 def test_a_secret_source_that_is_longer_than_all_others_is_cut(monkeypatch) -> None:
     monkeypatch.setattr(summarization, "BUILTIN_ROWS", dict.fromkeys(SPLITS, 60))
-    settings = {"max_source": 300, "max_target": 60, "vocab_size": 600, "tokenizer": "trained"}
+    settings = {"max_source": 3000, "max_target": 60, "vocab_size": 600, "tokenizer": "trained"}
     usual = summarization.load(CORPUS, "builtin", **settings)
     row = summarization_corpus.Row(LONG, "a", "a")
     monkeypatch.setattr(summarization, "redraw", lambda *_: {split: [row] for split in HELD_OUT})
     drawn = summarization.load(CORPUS, "builtin", **settings, validation_seed=SEED)
     columns = usual.splits["train"]["inputs"].shape[1]
-    assert columns < 300
+    assert columns < 400
     assert {rows["inputs"].shape[1] for rows in drawn.splits.values()} == {columns}
     cut = drawn.notes["rows_cut"]
     assert (cut["train"]["source"], cut["test"]["source"], cut["test"]["target"]) == (0, 1, 0)
@@ -173,7 +183,7 @@ def test_word_counts_find_the_secret_rows_of_ag_news_as_hard() -> None:
     text_features = pytest.importorskip("sklearn.feature_extraction.text")
     linear_model = pytest.importorskip("sklearn.linear_model")
     usual, drawn = ag_news.read("builtin"), ag_news.read("builtin", 0, SEED)
-    texts, labels = (column[:4000] for column in usual["train"])
+    texts, labels = (column[:2500] for column in usual["train"])
     vectorizer = text_features.TfidfVectorizer(min_df=2, sublinear_tf=True)
     model = linear_model.LogisticRegression(max_iter=200).fit(
         vectorizer.fit_transform(texts), labels
@@ -183,7 +193,7 @@ def test_word_counts_find_the_secret_rows_of_ag_news_as_hard() -> None:
             (model.predict(vectorizer.transform(rows[split][0])) == rows[split][1]).astype(float)
             for rows in (usual, drawn)
         ]
-        assert 0.55 < right[0].mean() < 0.75
+        assert 0.5 < right[0].mean() < 0.75
         assert within(*right)
         words = [
             np.array([len(text.split()) for text in rows[split][0]]) for rows in (usual, drawn)

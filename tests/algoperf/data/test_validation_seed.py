@@ -197,7 +197,8 @@ def test_every_loader_is_asked(monkeypatch):
         load_data(definition, definition.scales["mini"], "builtin", 7)
 
 
-def test_facts_of_rows_say_whose_they_are(monkeypatch, capsys):
+@pytest.mark.slow
+def test_facts_of_texts_say_whose_they_are(monkeypatch, capsys):
     monkeypatch.setenv("SEED_OF_TEST", SECRET)
     assert (
         commands.main(["data", "ag_news", "--json", "--validation-seed", "env:SEED_OF_TEST"]) == 0
