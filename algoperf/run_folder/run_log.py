@@ -48,12 +48,13 @@ PER_TRIAL = frozenset(
         "compilation_cache",  # A trial finds warm what the one before it left.
     }
 )
-# Settings that are recorded where they were asked for; without them a trial is the usual one.
+# Settings that are recorded where they were asked for; that one is missing says so, too.
 WHERE_CHOSEN = frozenset(
     {
         *("pretrained", "skip_bad_rows", "drop_duplicates", "balance", "keep_going"),
         *("base_workload", "changes", "checkpoint_activations", "accumulate"),
         *("workload_folder", "workload_hash", "rouge_tokenizer", "referee"),
+        "validation_commitment",
     }
 )
 # Settings that two results must share before they are pooled in one table.
@@ -69,6 +70,7 @@ POOLED = (
     "drop_duplicates",
     "balance",
     "rouge_tokenizer",
+    "validation_commitment",
     "versions",
     "hardware",
     "environment",
@@ -153,8 +155,9 @@ def check_same_configuration(
 
     Args:
         folder: The run folder of the new trial.
-        flags: The new trial's configuration, or a part of it; only settings that both sides have
-            are compared, and those `WHERE_CHOSEN`. It always names the `submission`.
+        flags: The new trial's configuration, or a part of it that has all of `WHERE_CHOSEN` that
+            was asked for; of other settings those that both sides have are compared. It always
+            names the `submission`.
         replaced: Run folders that do not count, since their trials are to be run anew.
 
     Raises:

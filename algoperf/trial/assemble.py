@@ -637,7 +637,7 @@ def load_data(
     if plan.skip_bad_rows:
         scale = select.skip_bad_rows(definition, scale)
     with outside.blaming(definition):
-        data = load_rows(definition, scale, plan.data)
+        data = load_rows(definition, scale, plan.data, plan.validation_seed)
     if plan.drop_duplicates:
         data = select.drop_duplicates(data)
     if plan.balance:

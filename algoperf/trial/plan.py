@@ -47,6 +47,10 @@ class TrialPlan:
     rouge_tokenizer: str | None = None  # 'unicode', else that of rouge-score
     drop_duplicates: bool = False
     balance: bool = False
+    # What validation and test rows are drawn by; only what loads these needs it. And what everybody
+    # may know of it.
+    validation_seed: int | None = dataclasses.field(default=None, repr=False)
+    validation_commitment: str | None = None
     keep_going: bool = False
     checkpoints: bool = True
     checkpoint_every_s: float = 300.0

@@ -168,7 +168,8 @@ class Trainer:
         data = bench.bound.data
         facts = {"model": data.model, "notes": data.notes, "tokenizer": data.tokenizer}
         self.handover = handover.Handover(bench.context, bench.signature)
-        given = trainer.Given(plan.to_json(), bench.shared_rows, facts, self.handover)
+        without_secret = dataclasses.replace(plan, validation_seed=None)
+        given = trainer.Given(without_secret.to_json(), bench.shared_rows, facts, self.handover)
         self._note = note
         self._line, far_end = bench.context.Pipe()
         self._process = bench.context.Process(

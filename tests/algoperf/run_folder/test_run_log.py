@@ -285,6 +285,18 @@ def test_another_configuration_is_refused(folder, where, changed, told):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("name", sorted(run_log.CHOSEN))
+def test_a_choice_that_only_one_of_two_runs_made_is_another_configuration(folder, name):
+    """Such a setting is recorded only where it was asked for."""
+    write_flags(folder, **{name: "chosen"})
+    with pytest.raises(UserError, match=f'\\({name}: "chosen", now null\\)'):
+        check(sibling(folder, trial=2))
+    check(sibling(folder, trial=2), **{name: "chosen"})
+    write_flags(sibling(folder, workload="ag_news_jax"))
+    with pytest.raises(UserError, match=f'\\({name}: null, now "chosen"\\)'):
+        check(sibling(folder, workload="ag_news_jax", trial=2), **{name: "chosen"})
+
+
 def test_another_configuration_of_another_workload_is_no_matter(folder):
     write_flags(folder)
     check(sibling(folder, workload="ag_news_jax"), workload="ag_news", batch_size=32)
