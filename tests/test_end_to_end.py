@@ -142,7 +142,7 @@ def test_a_folder_begun_by_period_goes_on_by_period(runs, tmp_path):
     shutil.copytree(runs / name / first, out / name / first)
     path = out / name / first / "flags_0.json"
     flags = json.loads(path.read_text())
-    assert flags.pop("eval_share") == 0.18
+    assert flags.pop("eval_share") == 0.19
     path.write_text(json.dumps(flags := run_log.with_hashes(flags)))
     words = ["run", "--workload", "digits", "--submission", "momentum", "--framework", "jax"]
     assert commands.main([*words, "--studies", "2", "--out", str(out)]) == 0

@@ -372,6 +372,9 @@ def build(
             folder.log.predictions(evaluator.written.rows())
         return values
 
+    def probe(params: Any, model_state: Any) -> float:
+        return evaluator.probe(view.first(params), view.first_state(model_state))
+
     bound.workload.seal()
     with _discarding(folder.log, folder.saved):
         trial = Trial(
@@ -380,6 +383,7 @@ def build(
             functions=functions,
             queue=queue,
             evaluate=measure,
+            probe=probe,
             goal=configuration.goal,
             limits=configuration.limits,
             ledger=ledger,

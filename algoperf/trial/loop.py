@@ -21,12 +21,14 @@ from algoperf.trial.clock import InFlight, Ledger
 from algoperf.trial.goal import Goal, Limits
 from algoperf.trial.judgement import NotFinite, difference
 from algoperf.trial.scalars import ScalarBuffer
+from algoperf.workload.crossing import Point
 
 Function = Callable[..., Any]
 # Given a function that returns (parameters, model state), watches a stretch in which the clock
 # stands still.
 Untimed = Callable[[Callable[[], Any]], contextlib.AbstractContextManager[None]]
 Evaluate = Callable[[str, Any, Any], dict[str, float]]  # split, params, model state -> metrics
+Probe = Callable[[Any, Any], float]  # params, model state -> the target metric of a few rows
 
 
 @dataclasses.dataclass
@@ -102,7 +104,8 @@ def times(ledger: Ledger, step: int, preemptions: int) -> dict[str, float]:
 class Trial:
     """One trial: a seed, a hyperparameter point, a budget.
 
-    `evaluate(split, params, model_state)` measures a split; `log` has `scalars(rows)` and
+    `evaluate(split, params, model_state)` measures a split, `probe(params, model_state)` the target
+    metric of a few validation rows; without it nothing is probed. `log` has `scalars(rows)` and
     `evaluation(times, metrics)`; `report(metrics)` is told of each evaluation. `keeper` saves the
     trial after evaluations and when it says so; a trial that is asked to stop is saved and left
     `interrupted`, without a status. `untimed(trained)` watches what is done off the clock;
@@ -119,6 +122,7 @@ class Trial:
         functions: Functions,
         queue: TrainingQueue,
         evaluate: Evaluate,
+        probe: Probe | None = None,
         goal: Goal,
         limits: Limits,
         ledger: Ledger,
@@ -146,6 +150,8 @@ class Trial:
         self._functions = functions
         self._queue = queue
         self._evaluate = evaluate
+        self._probe = probe
+        self.cadence = None if probe is None else limits.cadence(goal)
         self._log = log
         self._seed = seed
         self._report = report
@@ -236,6 +242,10 @@ class Trial:
         if self.status is not None:
             return
         if evaluates:
+            with self.ledger.evaluation.running():
+                evaluates = self._look()
+            if not evaluates:
+                return
             before_s = self.ledger.evaluation.elapsed_s
             with self.ledger.evaluation.running():
                 metrics = self._measure()
@@ -351,6 +361,28 @@ class Trial:
             self._ending = self.goal.validation is None
             self.status = None if self._ending else "budget"
 
+    def _look(self) -> bool:
+        """Probe, where evaluations come by what they cost; return whether all rows are due."""
+        if self.cadence is None or self.cadence.met or self._ending:
+            return True
+        assert self._probe is not None
+        step, elapsed_s = self.state.step, self.ledger.submission.elapsed_s
+        before_s = self.ledger.evaluation.elapsed_s
+        value = self._probe(self._evaluated, self.state.model_state)
+        cost_s = self.ledger.evaluation.elapsed_s - before_s
+        self.cadence.probed(Point(elapsed_s, step, value), cost_s)
+        if self.cadence.wants_all():
+            return True
+        self._due_s = self.cadence.next_due_s()
+        return False
+
+    def _next_due_s(self, value: float, elapsed_s: float, cost_s: float) -> float:
+        """Return when the next evaluation or probe is due, after an evaluation of all rows."""
+        if self.cadence is None:
+            return self.limits.next_period_s(elapsed_s)
+        self.cadence.evaluated(Point(elapsed_s, self.state.step, value), cost_s)
+        return self.cadence.next_due_s()
+
     def _measure(self) -> dict[str, float]:
         splits = ["train", "validation"]
         if self.goal.until == "test" or self._ending:
@@ -375,7 +407,6 @@ class Trial:
 
     def _record(self, metrics: dict[str, float], has_finite_params: bool, last_s: float) -> None:
         elapsed_s = self.ledger.submission.elapsed_s
-        evaluation_s = self.ledger.evaluation.elapsed_s
         values = {name: metrics[name] for name in ("train/loss", "validation/loss")}
         values["parameters"] = 0.0 if has_finite_params else math.nan
         finite = [
@@ -385,7 +416,8 @@ class Trial:
         self.evaluations.append((self.state.step, elapsed_s, metrics))
         self._eval_results.append((self.state.step, metrics))
         self._log.evaluation(times(self.ledger, self.state.step, self.preemptions), metrics)
-        self._due_s = self.limits.next_due_s(elapsed_s, evaluation_s, last_s)
+        value = metrics.get(f"validation/{self.goal.metric}", math.nan)
+        self._due_s = self._next_due_s(value, elapsed_s, last_s)
         if self.goal.is_met(metrics):
             self.status = "reached"
         elif not all(finite) and not self.limits.keep_going:
@@ -404,6 +436,7 @@ class Trial:
             "due_s": self._due_s,
             "last_loss": self.last_loss,
             "not_finite": self.not_finite.seen,
+            "cadence": None if self.cadence is None else self.cadence.position(),
         }
 
     def go_on(self, state: State, position: Mapping[str, Any]) -> None:
@@ -417,6 +450,8 @@ class Trial:
         ]
         self._eval_results[:] = [(step, metrics) for step, _, metrics in self.evaluations]
         self._due_s, self.last_loss = position["due_s"], position["last_loss"]
+        if self.cadence is not None and position.get("cadence") is not None:
+            self.cadence.go_on(position["cadence"])
         self.not_finite.seen = {name: dict(seen) for name, seen in position["not_finite"].items()}
 
     def fail(self, cause: str, details: str = "") -> None:

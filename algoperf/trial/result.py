@@ -1,13 +1,14 @@
 """Build the contents of `result.json` for a trial that has ended."""
 
 import itertools
+from collections.abc import Sequence
 from typing import Any
 
 from algoperf.machine import load
 from algoperf.trial import seeds
 from algoperf.trial.assemble import Assembled
 from algoperf.trial.loop import Trial
-from algoperf.workload.crossing import share_of_way
+from algoperf.workload.crossing import Point, crossing
 
 EXAMPLES = 3  # The number of generated texts that the result shows.
 
@@ -42,6 +43,7 @@ def of(assembled: Assembled) -> dict[str, Any]:
         "steps_to_target": evaluations[-1][0] if reached else None,
         "last_miss": {"step": misses[-1][0], "time_s": misses[-1][1]} if misses else None,
         "interpolated": _interpolated(trial) if reached and misses else None,
+        "probes": [list(probe) for probe in _probes(trial)] if reached else [],
         "best": _best(trial),
         "final": evaluations[-1][2] if evaluations else {},
         "ledger": totals,
@@ -82,17 +84,21 @@ def _interpolated(trial: Trial) -> dict[str, float] | None:
     It is None where nothing lies between: the target itself was hit, or the miss measured nothing.
     """
     goal, column = trial.goal, f"validation/{trial.goal.metric}"
-    (miss_step, miss_s, miss), (hit_step, hit_s, hit) = trial.evaluations[-2:]
-    assert goal.validation is not None
-    share = share_of_way(
-        miss[column], hit[column], goal.validation, higher_is_better=goal.higher_is_better
-    )
-    if goal.until != "validation" or not share < 1:
+    if goal.until != "validation":
         return None
-    return {
-        "step": miss_step + share * (hit_step - miss_step),
-        "time_s": miss_s + share * (hit_s - miss_s),
-    }
+    assert goal.validation is not None
+    miss, hit = (
+        Point(time_s, step, metrics[column]) for step, time_s, metrics in trial.evaluations[-2:]
+    )
+    between = crossing(
+        miss, hit, goal.validation, higher_is_better=goal.higher_is_better, probes=_probes(trial)
+    )
+    return None if between is None else {"step": between.step, "time_s": between.time_s}
+
+
+def _probes(trial: Trial) -> Sequence[Point]:
+    """Return the probes from the last evaluation that missed the target to the one that met it."""
+    return [] if trial.cadence is None else trial.cadence.probes
 
 
 def _best(trial: Trial) -> dict[str, float]:
