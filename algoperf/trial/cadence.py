@@ -56,7 +56,8 @@ class Cadence:
         whole_s: Those of the last evaluation of all rows; None before the first.
         first: The first evaluation of all rows.
         whole_at_s: The submission's time at the last one.
-        offset: How far the few rows were from all then, in the units of `_straight`.
+        offset: How far the few rows were from all then, in the units of `_straight`; 0 after the
+            first, of initial parameters.
         met: Whether the target was met, so that there is nothing left to look for.
     """
 
@@ -96,9 +97,10 @@ class Cadence:
         self.spent_s += cost_s
         self.whole_spent_s += cost_s
         self.whole_s, self.whole_at_s = cost_s, point.time_s
-        self.first = self.first or point
         self.met = self.met or self._sign * (point.value - self.target) >= 0
-        if self.probes:
+        if self.first is None:  # How initial parameters do on some rows says nothing of later ones.
+            self.first = point
+        elif self.probes:
             offset = self._straight(point.value) - self._straight(self.probes[-1].value)
             self.offset = offset if math.isfinite(offset) else 0.0
         if not self.met:

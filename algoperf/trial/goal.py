@@ -7,7 +7,7 @@ from typing import Any
 
 from algoperf.trial.cadence import Cadence
 
-MOST_PERIODS = 2  # The longest time between two evaluations of all rows, where others are probed.
+MOST_PERIODS = 3  # The longest time between two evaluations of all rows, where others are probed.
 
 
 @dataclasses.dataclass(frozen=True)

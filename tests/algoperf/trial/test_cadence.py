@@ -40,6 +40,9 @@ def test_all_rows_are_evaluated_where_the_corrected_probe_meets_the_target(
     target, higher, first, below, above
 ):
     cadence = begun(target, higher, *first)
+    assert cadence.offset == 0.0  # Initial parameters say nothing.
+    cadence.probed(Point(3.0, 10, first[0]), 0.1)
+    cadence.evaluated(Point(3.0, 10, first[1]), 1.0)
     cadence.probed(Point(9.0, 70, below), 0.1)
     assert not cadence.wants_all()
     cadence.probed(Point(10.0, 80, above), 0.1)
@@ -73,8 +76,8 @@ def test_near_the_target_probes_are_as_close_as_can_be_afforded():
     at 0.12 to 0.9, near is within 0.02 * 0.78 = 0.0156.
     """
     affordable_s = 0.1 / (0.25 + 2.8 / 4.5)
-    assert at_20_s(0.88 - 0.0155) == pytest.approx(affordable_s)
-    assert at_20_s(0.88 - 0.0157) == pytest.approx(2 * affordable_s)
+    assert at_20_s(0.9 - 0.0155) == pytest.approx(affordable_s)
+    assert at_20_s(0.9 - 0.0157) == pytest.approx(2 * affordable_s)
     assert at_20_s(0.3) == pytest.approx(2 * affordable_s)
 
 
@@ -157,5 +160,5 @@ def test_probes_and_evaluations_keep_to_their_share(seed):
         if step > 1:
             assert cadence.spent_s <= 0.2 * time_s + 1.0 + 1e-9
         step = max(step + 1, math.ceil((cadence.next_due_s() - 2.0) / 0.1 - 1e-9) + 1)
-    assert count > 5
+    assert count > 3
     assert cadence.spent_s >= 0.16 * time_s  # and most of what may be spent is spent

@@ -12,6 +12,7 @@ import pytest
 from algoperf import errors, spec
 from algoperf.submission.blame import cause_of
 from algoperf.trial.goal import Goal, Limits
+from algoperf.workload.crossing import Point, crossing
 
 NO_TARGET = Goal("accuracy", True, None)
 UNREACHED = Goal("accuracy", True, 2.0)
@@ -396,7 +397,10 @@ def test_a_probe_that_predicts_the_target_has_all_rows_evaluated_at_once(make_ri
     probed = rig.calls["probed"]
     assert probed[0] == 1
     assert probed[1] == 9  # (1/8 + 1 + 1/8 + 1) / 0.25
-    assert hit == probed[-1] >= 50 > probed[-2] >= miss  # 0.05 less is known of the few
+    assert hit == probed[-1] >= 55 > probed[-2] >= miss
+    points = [Point(step, step, step / 100) for step in (miss, hit)]
+    found = crossing(*points, 0.5, higher_is_better=True, probes=trial.cadence.probes)
+    assert found.step == pytest.approx(50)  # By now it is known that all say 0.05 more.
     assert set(steps) <= set(probed)
     bracket = [(probe.time_s, probe.step, probe.value) for probe in trial.cadence.probes]
     assert [step for _, step, _ in bracket] == [step for step in probed if step >= miss]
