@@ -2,9 +2,9 @@
 
     python tests/benchmarks/crossing_error.py [tests/benchmarks/dense_curves.jsonl]
 
-A dense curve (`dense_curves.py` records them) is a trial that was evaluated every few steps, the
-more densely the nearer its metric came to the target, and went on past it. Each is replayed as a trial evaluates,
-with the library's own `Cadence`: with steps that take each of several factors as long, and
+A dense curve (`dense_curves.py` records them) is a trial that was evaluated every few steps, more
+densely near its target, and went on past it. Each is replayed as a trial evaluates, with the
+library's own `Cadence`: with steps that take each of several factors as long, and
 evaluations that cost 0.85 to 1.15 times as much, which moves all but the first. Between two points
 of a curve its values lie on a straight line. The true time is where the dense curve first meets the
 target: what a trial would report that is evaluated all the time.
