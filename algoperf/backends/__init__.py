@@ -17,6 +17,8 @@ if TYPE_CHECKING:  # `algoperf --help` reads names of this package, and waits fo
 
 FRAMEWORKS = {"jax": ("jax", "flax", "optax"), "pytorch": ("torch",)}
 MODULES = {"jax": "jax_backend", "pytorch": "torch_backend"}
+# What a framework imports when its first optimizer is made, which takes a second.
+IMPORTED_LATE = {"jax": (), "pytorch": ("torch._dynamo",)}
 
 
 class Backend(Protocol):
@@ -129,6 +131,29 @@ class Backend(Protocol):
         """
         ...
 
+    def write(self, params: Any, model_state: Any, into: "Mapping[str, np.ndarray]") -> None:
+        """Copy every parameter and running batch statistic into the bytes of its name.
+
+        Args:
+            params: The parameters, drained.
+            model_state: The model state.
+            into: The bytes of each, by the names of `signature`.
+        """
+        ...
+
+    def read(
+        self, params: Any, model_state: Any, values: "Mapping[str, np.ndarray]"
+    ) -> tuple[Any, Any]:
+        """Return (parameters, model state) with these bytes in place of those that they have.
+
+        Args:
+            params: Parameters of the same model: their types, shapes and placement.
+            model_state: The model state beside them; what is no running statistic stays.
+            values: What `write` wrote; it may be used as it is, so it is not to change as long as
+                the parameters are in use.
+        """
+        ...
+
     def optimizer_form(self, functions: Any, settings: Any) -> Any:
         """Return an optimizer-form submission as the functions of the full form."""
         ...
@@ -157,11 +182,16 @@ def check_installed(framework: str) -> None:
         )
 
 
+def modules_of(framework: str) -> tuple[str, ...]:
+    """Return the names of all modules that a trial imports for a framework, ours first."""
+    return (f"algoperf.backends.{MODULES[framework]}", *IMPORTED_LATE[framework])
+
+
 def load(
     framework: str, *, compile_model: bool = False, computation: Computation = USUAL
 ) -> Backend:
     """Import the framework and return its backend, which computes as asked."""
     check_installed(framework)
-    module = importlib.import_module(f"algoperf.backends.{MODULES[framework]}")
+    module = importlib.import_module(modules_of(framework)[0])
     backend: Backend = module.make(compile_model=compile_model, computation=computation)
     return backend

@@ -364,9 +364,29 @@ class JaxBackend:
         self, params: Any, model_state: Any = None
     ) -> dict[str, tuple[tuple[int, ...], str]]:
         """Name -> (shape, type); a running statistic's name starts with its collection's."""
-        flat = traverse_util.flatten_dict(params, sep="/")
-        flat |= traverse_util.flatten_dict(statistics(model_state), sep="/")
+        flat = _flat(params, model_state)
         return {name: (tuple(value.shape), str(value.dtype)) for name, value in flat.items()}
+
+    def write(self, params: Any, model_state: Any, into: Mapping[str, np.ndarray]) -> None:
+        """Copy the parameters and running statistics into these bytes, by name."""
+        flat = _flat(params, model_state)
+        for name, target in into.items():
+            value = np.asarray(flat[name])
+            target.view(value.dtype).reshape(value.shape)[...] = value
+
+    def read(
+        self, params: Any, model_state: Any, values: Mapping[str, np.ndarray]
+    ) -> tuple[Any, Any]:
+        """Return (parameters, model state) that hold these bytes, by name."""
+
+        def tree(like: Any) -> Any:
+            flat = traverse_util.flatten_dict(like, sep="/")
+            return traverse_util.unflatten_dict(
+                {name: _as_array(values[name], array) for name, array in flat.items()}, sep="/"
+            )
+
+        running = statistics(model_state)
+        return tree(params), {**model_state, **tree(running)} if running else model_state
 
     def optimizer_form(
         self, functions: shared.OptimizerFunctions, settings: shared.StepSettings
@@ -401,6 +421,20 @@ class JaxBackend:
 
 def _arrays(params: Any, model_state: Any) -> Iterator[np.ndarray]:
     return (np.asarray(value) for value in jax.tree.leaves((params, statistics(model_state))))
+
+
+def _flat(params: Any, model_state: Any) -> dict[str, Any]:
+    """The parameters and running statistics by name."""
+    flat: dict[str, Any] = {}
+    for tree in (params, statistics(model_state)):
+        flat |= traverse_util.flatten_dict(tree, sep="/")
+    return flat
+
+
+def _as_array(content: np.ndarray, like: jax.Array) -> jax.Array:
+    """Return the array that these bytes are, of another's type, shape and placement."""
+    placed: jax.Array = jax.device_put(content.view(like.dtype).reshape(like.shape), like.sharding)
+    return placed
 
 
 def make(*, compile_model: bool, computation: Computation) -> JaxBackend:

@@ -360,8 +360,27 @@ class TorchBackend:
         self, params: nn.Module, model_state: Any = None
     ) -> dict[str, tuple[tuple[int, ...], str]]:
         """Name -> (shape, type)."""
-        named = {**dict(params.named_parameters()), **torch_batch_norm.statistics(params)}
+        named = _tensors(params)
         return {name: (tuple(value.shape), str(value.dtype)) for name, value in named.items()}
+
+    def write(self, params: nn.Module, model_state: Any, into: Mapping[str, np.ndarray]) -> None:
+        """Copy the parameters and running statistics into these bytes, by name."""
+        tensors = _tensors(params)
+        for name, target in into.items():
+            value = tensors[name].detach()
+            _as_tensor(target, value).copy_(value)
+
+    def read(
+        self, params: nn.Module, model_state: Any, values: Mapping[str, np.ndarray]
+    ) -> tuple[nn.Module, Any]:
+        """Return the module, which holds these bytes, by name, from now on."""
+        for name, tensor in _tensors(params).items():
+            value = _as_tensor(values[name], tensor)
+            if self._cuda:
+                tensor.data.copy_(value)
+            else:
+                tensor.data = value  # it need not be copied: it is in this memory
+        return params, model_state
 
     def optimizer_form(
         self, functions: shared.OptimizerFunctions, settings: shared.StepSettings
@@ -385,6 +404,16 @@ class TorchBackend:
 def _arrays(params: nn.Module) -> Iterator[np.ndarray]:
     values = [*params.parameters(), *torch_batch_norm.statistics(params).values()]
     return (value.detach().cpu().numpy() for value in values)
+
+
+def _tensors(module: nn.Module) -> dict[str, torch.Tensor]:
+    """The parameters and running statistics by PyTorch's names."""
+    return {**dict(module.named_parameters()), **torch_batch_norm.statistics(module)}
+
+
+def _as_tensor(content: np.ndarray, like: torch.Tensor) -> torch.Tensor:
+    """Return the tensor that these bytes are, of another's type and shape."""
+    return torch.from_numpy(content).view(like.dtype).view(like.shape)
 
 
 def make(*, compile_model: bool, computation: Computation) -> TorchBackend:

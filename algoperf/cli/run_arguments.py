@@ -24,6 +24,7 @@ from algoperf.study.request import (
     RunRequest,
     combine,
 )
+from algoperf.trial.plan import REFEREES
 
 
 def declare(run: argparse.ArgumentParser) -> None:
@@ -195,6 +196,13 @@ def declare(run: argparse.ArgumentParser) -> None:
         metavar="N",
         help="cores, and threads of the numeric libraries, of each trial (default: all); recorded "
         "as the hardware's, and runs of different N are not scored together",
+    )
+    add(
+        "--referee",
+        choices=REFEREES,
+        help="judge each trial in a process of its own, which never runs the submission (the "
+        "default), or inline in the submission's, where a second model does not fit on the "
+        "accelerator; recorded, and the two are not scored together",
     )
     add(
         "--until",

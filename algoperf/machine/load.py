@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from algoperf.machine import processor_time, resources
 
 Count = float | None
@@ -36,6 +38,7 @@ SOURCES: Mapping[str, str] = {
 }
 NOT_COUNTED = "not counted: the system does not tell"
 _PRESSURE = Path("/proc/pressure/cpu")
+_INVOLUNTARY = "nonvoluntary_ctxt_switches"
 _TASKS, _THIS_THREAD = Path("/proc/self/task"), Path("/proc/thread-self")
 
 
@@ -80,9 +83,14 @@ class Heartbeat:
     clock of the system leaves that time out. A beat may also be late since its thread waited for a
     core, which the system counts, or for Python's lock, for which it wakes every few milliseconds.
     What is left was a stop.
+
+    Args:
+        is_stopped: Returns whether another process, which this one watches, is stopped now: the
+            time until the next beat then counts as well.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, is_stopped: Callable[[], bool] = lambda: False) -> None:
+        self._is_stopped = is_stopped
         self._total_s = 0.0
         self._end = threading.Event()
         self._beat = threading.Event()
@@ -116,7 +124,10 @@ class Heartbeat:
         while not self._end.wait(PERIOD_S):
             now, now_s = _of_this_thread(), time.perf_counter()
             late_s = now_s - self._beat_at_s - PERIOD_S
-            self._total_s += stopped_s(late_s, now[0] - before[0], now[1] - before[1])
+            if self._is_stopped():
+                self._total_s += now_s - self._beat_at_s
+            else:
+                self._total_s += stopped_s(late_s, now[0] - before[0], now[1] - before[1])
             self._beat_at_s, before = now_s, now
             self._beat.set()
 
@@ -229,6 +240,70 @@ class Gauges:
             "pressure_s": _pressure_s(),
             "stopped_s": stopped,
         }
+
+
+class GaugesOfAnother:
+    """Reads the same counts of another process, as long as it is entered, from outside of it.
+
+    This process waits for the other one while that one's clock runs, and stops it in between: it
+    sets `clock_runs`, so that its own stops are not counted.
+
+    Args:
+        process_id: The other process.
+    """
+
+    def __init__(self, process_id: int) -> None:
+        self._process = psutil.Process(process_id)
+        self._tasks = Path(f"/proc/{process_id}/task")
+        self._waiting = WaitingTime(self._tasks)
+        self._heartbeat = Heartbeat(self._is_stopped)
+        self.clock_runs = False
+
+    def __enter__(self) -> "GaugesOfAnother":
+        self._heartbeat.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._heartbeat.stop()
+
+    def read(self) -> Counts:
+        """Return each count so far, None where the system does not tell of it."""
+        stopped = self._heartbeat.total_s()  # It may wait for a beat, so it comes first.
+        busy_s = processor_time.busy_s()
+        try:
+            spent = self._process.cpu_times()
+            cpu_s: Count = spent.user + spent.system
+        except psutil.Error:
+            cpu_s = None
+        return {
+            "cpu_s": cpu_s,
+            "waited_s": self._waiting.total_s(),
+            "other_cpu_s": None if busy_s is None else busy_s - processor_time.total_s(),
+            "involuntary_switches": self._switches(),
+            "pressure_s": _pressure_s(),
+            "stopped_s": stopped,
+        }
+
+    def _is_stopped(self) -> bool:
+        try:
+            is_stopped = self._process.status() == psutil.STATUS_STOPPED
+        except psutil.Error:
+            return False
+        # It is asked last: whoever stops the process has taken this back before.
+        return is_stopped and self.clock_runs
+
+    def _switches(self) -> Count:
+        """Return how often its threads were put off their cores; those that have ended are not
+        known any more.
+        """
+        total = 0
+        for task in _listed(self._tasks):
+            try:
+                lines = (task / "status").read_text().splitlines()
+            except OSError:
+                continue
+            total += sum(int(line.split()[1]) for line in lines if line.startswith(_INVOLUNTARY))
+        return float(total) if total or self._tasks.is_dir() else None
 
 
 def lost(counts: Mapping[str, Any]) -> tuple[Count, Count]:

@@ -113,6 +113,15 @@ def _core_busy_s(times: Any) -> float:
     return float(sum(value for name, value in named.items() if name not in resting))
 
 
+def of_process_s(process_id: int) -> float:
+    """Return the processor time so far, in seconds, of another process and of those children that
+    it has waited for; 0 if it has ended.
+    """
+    with contextlib.suppress(psutil.Error):
+        return float(sum(psutil.Process(process_id).cpu_times()[:4]))
+    return 0.0
+
+
 def waited_for_s() -> float:
     """Return the processor time, in seconds, of the child processes that ended and were waited for.
 

@@ -53,6 +53,10 @@ class Meter:
         busy_s: Returns the seconds that the cores which the trial may use have worked so far, for
             any process; None where the system does not tell.
         now_s: Returns the wall clock's time in seconds.
+        cpu_s: Returns the processor time of the trial's processes so far, in seconds; None for that
+            of this process.
+        peak_process_bytes: Returns the most memory that the process of the submission has held;
+            None for that of this process.
     """
 
     def __init__(
@@ -61,8 +65,12 @@ class Meter:
         energy: EnergyCounter | None = None,
         busy_s: Callable[[], float | None] = processor_time.busy_s,
         now_s: Callable[[], float] = time.perf_counter,
+        cpu_s: Callable[[], float] | None = None,
+        peak_process_bytes: Callable[[], int] | None = None,
     ) -> None:
         self._peak_device_bytes = peak_device_bytes
+        self._cpu_s = cpu_s or processor_time.total_s
+        self._peak_process_bytes = peak_process_bytes or hardware.peak_process_memory_bytes
         self._energy = energy
         self._began_j = None if energy is None else energy.joules()
         self._earlier: Mapping[str, Count] | None = None
@@ -146,8 +154,8 @@ class Meter:
     def _now(self) -> dict[str, Count]:
         read_j = None if self._energy is None else self._energy.joules()
         return {
-            "peak_process_bytes": hardware.peak_process_memory_bytes(),
-            "cpu_s": processor_time.total_s(),
+            "peak_process_bytes": self._peak_process_bytes(),
+            "cpu_s": self._cpu_s(),
             "peak_device_bytes": self._peak_device_bytes(),
             "device_energy_j": None
             if read_j is None or self._began_j is None

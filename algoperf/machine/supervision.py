@@ -19,6 +19,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from algoperf.errors import UserError
 
 INTERRUPTED = 75  # The exit code of a process that was asked to stop and has saved its trial.
@@ -31,8 +33,9 @@ KILLED_FOR = {
     False: "; not for want of memory, by the kernel's count",
     None: "; often the system's answer to memory that ran out",
 }
+TRIAL = "the trial's process"
 POLL_S = 0.2  # The time between two checks whether a silent process has ended.
-_PR_SET_PDEATHSIG = 1
+_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_CHILD_SUBREAPER = 1, 4, 36
 LOCK_TRIES, LOCK_PAUSE_S = 5, 0.02  # For a folder that another process only looks at.
 
 
@@ -125,6 +128,82 @@ def end(process: "subprocess.Popen[bytes]") -> None:
                 pipe.close()
 
 
+def descendants(process_id: int) -> list[int]:
+    """Return the processes that a process started, with those that these started.
+
+    A process that ends meanwhile may or may not be among them.
+    """
+    children = _children(process_id)
+    return [*children, *(each for child in children for each in descendants(child))]
+
+
+def _children(process_id: int) -> list[int]:
+    try:
+        tasks = list(Path(f"/proc/{process_id}/task").iterdir())
+        listed = [(task / "children").read_text().split() for task in tasks]
+    except OSError:  # It has ended, or the system does not tell in this way.
+        with contextlib.suppress(psutil.Error):
+            return [child.pid for child in psutil.Process(process_id).children()]
+        return []
+    return [int(child) for children in listed for child in children]
+
+
+def adopt_orphans() -> None:
+    """Have the processes whose starter ends become this process's own (Linux), so that whoever
+    cuts itself off from a trial stays among this process's `descendants`.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def refuse_to_be_read() -> None:
+    """Keep other processes of the same user from reading and writing this one's memory (Linux).
+
+    Whoever has the rights of the system's administrator still can.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+
+
+class Pause:
+    """Stops processes, and lets them go on.
+
+    Args:
+        processes: Returns which processes these are.
+    """
+
+    def __init__(self, processes: Callable[[], list[int]]) -> None:
+        self._processes = processes
+        self._stopped: list[int] = []
+
+    def begin(self) -> None:
+        """Stop them all, with those that they start meanwhile."""
+        while True:
+            others = [each for each in self._processes() if each not in self._stopped]
+            if not others:
+                return
+            for process_id in others:
+                _signal(process_id, signal.SIGSTOP)
+            self._stopped += others
+
+    def end(self) -> None:
+        """Let those that were stopped go on."""
+        for process_id in self._stopped:
+            _signal(process_id, signal.SIGCONT)
+        self._stopped.clear()
+
+
+def kill(processes: list[int]) -> None:
+    """Kill processes, whoever's they are; those that have ended are left alone."""
+    for process_id in processes:
+        _signal(process_id, signal.SIGKILL)
+
+
+def _signal(process_id: int, number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.kill(process_id, number)
+
+
 def die_with_starter() -> None:
     """Ask the kernel to kill this process when the one that started it ends (Linux)."""
     if sys.platform == "linux":
@@ -199,24 +278,25 @@ def _remove_empty(folder: Path) -> None:
             each.rmdir()
 
 
-def cause_of_death(code: int, oom_killed: bool | None = None) -> dict[str, Any]:
+def cause_of_death(code: int, oom_killed: bool | None = None, who: str = TRIAL) -> dict[str, Any]:
     """Return why a process without a result ended.
 
     Args:
         code: Its exit code, as `subprocess` has it: negative for a signal.
         oom_killed: Whether the kernel killed a process for lack of memory; None where that is not
             known.
+        who: Which process it was, in words.
 
     Returns:
         A dict of 'cause', in words; 'outside', whether the signal came from outside the process;
         and for a SIGKILL 'oom_kill', which is `oom_killed`.
     """
     if code >= 0:
-        cause = f"the trial's process ended with exit code {code} and no result"
+        cause = f"{who} ended with exit code {code} and no result"
         return {"cause": cause, "outside": False}
     number = signal.Signals(-code)
     death: dict[str, Any] = {
-        "cause": f"the trial's process was ended by {number.name}",
+        "cause": f"{who} was ended by {number.name}",
         "outside": number in OUTSIDE,
     }
     if number is signal.SIGKILL:

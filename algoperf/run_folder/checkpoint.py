@@ -81,10 +81,13 @@ class Checkpoints:
         crash_points.reach("checkpoint kept")
         return size
 
-    def read(self) -> Iterator[tuple[Arrays, dict[str, Any]]]:
+    def read(self, *, with_arrays: bool = True) -> Iterator[tuple[Arrays, dict[str, Any]]]:
         """Yield the arrays and the document of each undamaged checkpoint, the newest first.
 
         The names of damaged ones are added to `damaged`.
+
+        Args:
+            with_arrays: Whether the arrays are read as well; else there are none.
         """
         from safetensors import SafetensorError, safe_open
 
@@ -94,11 +97,25 @@ class Checkpoints:
                     raise ValueError("its checksum does not fit")
                 with safe_open(path, "numpy") as file:
                     document = json.loads(file.metadata()["document"])
-                    arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+                    names = file.keys() if with_arrays else ()
+                    arrays = {name: file.get_tensor(name) for name in names}
             except (OSError, ValueError, KeyError, TypeError, SafetensorError):
                 self.damaged.append(path.name)
                 continue
             yield arrays, document
+
+    def newest_document(self) -> dict[str, Any] | None:
+        """Return the document of the newest file alone, without a look at whether it is damaged."""
+        from safetensors import SafetensorError, safe_open
+
+        for path in self._newest_first():
+            try:
+                with safe_open(path, "numpy") as file:
+                    document: dict[str, Any] = json.loads(file.metadata()["document"])
+                    return document
+            except (OSError, ValueError, KeyError, TypeError, SafetensorError):
+                return None
+        return None
 
     def clear(self) -> None:
         """Remove all checkpoints and their folder."""

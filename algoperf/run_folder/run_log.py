@@ -64,6 +64,7 @@ POOLED = (
     "versions",
     "hardware",
     "environment",
+    "referee",
     "framework_threads",
     "compilation_cache",
 )

@@ -9,6 +9,7 @@ from typing import Any
 
 from algoperf.backends.computation import PRECISIONS
 from algoperf.errors import UserError, choose
+from algoperf.trial.plan import REFEREES
 
 RULESETS = ("external", "self")
 UNTIL = ("validation", "test", "end")
@@ -63,6 +64,9 @@ class RunRequest:
         suite: A file that has held-out variants, where the workload is one of them.
         threads: How many cores each trial may use, and threads the numeric libraries; None for all
             that the process may use.
+        referee: 'process' to judge each trial in another process than the submission's, or 'inline'
+            in the same one, which an accelerator's memory may need; None for 'process', or for what
+            the run folder has that goes on.
         overwrite: Run anew what has been run; what was measured is kept, in `replaced_<n>` inside
             the trial's folder.
         rerun_contended: Run anew, as `overwrite` does, the trials whose clock counted others' work.
@@ -111,6 +115,7 @@ class RunRequest:
     wandb: bool = False
     suite: str | None = None
     threads: int | None = None
+    referee: str | None = None
     overwrite: bool = False
     rerun_contended: bool = False
     name: str | None = None
@@ -215,5 +220,6 @@ _CHECKS: Mapping[str, Callable[[str, Any], None]] = {
     "precision": _one_of(*PRECISIONS),
     "until": _one_of(*UNTIL),
     "rouge_tokenizer": _one_of(*ROUGE_TOKENIZERS),
+    "referee": _one_of(*REFEREES),
     **dict.fromkeys(("out", "save_model", "save_best"), _path),
 }

@@ -223,6 +223,7 @@ def make(request: RunRequest, command: str = "", show_progress: bool = False) ->
             f"{definition.name}: judged by {', '.join(judged.metrics)}, which count words of any "
             "script and have no target"
         )
+    trial = dataclasses.replace(trial, referee=request.referee or study.usual_referee(trial))
     trial.computation.check_form(is_full_form=outline.is_full_form)
     return RunPlan(trial, outline, chosen, tuple(notes), _companions(request), request)
 

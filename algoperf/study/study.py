@@ -27,7 +27,7 @@ from algoperf.run_folder import crash_points, run_log, writing
 from algoperf.study.companions import Companions
 from algoperf.submission import loading, search_space, submission_source
 from algoperf.trial import choices
-from algoperf.trial.plan import ANSWERED, TrialPlan
+from algoperf.trial.plan import ANSWERED, INLINE, PROCESS, TrialPlan
 from algoperf.workload import catalogue
 
 EXTERNAL_TRIALS = 5
@@ -140,7 +140,7 @@ def _run(
     companions = companions or Companions()
     base = dataclasses.replace(base, followed=bool(companions))
     results = []
-    with stopping.Stops(end=lambda: None) as stops:
+    with stopping.Stops(end=lambda: None) as stops, Workers() as workers:
         for study, trial in chosen:
             plan = dataclasses.replace(base, study=study, trial=trial)
             folder = trial_folder(plan, outline)
@@ -154,7 +154,9 @@ def _run(
                         with writing.into(folder):
                             (folder / run_log.RESULT).unlink(missing_ok=True)
                         results.append(
-                            _accompanied(plan, folder, settings, observe, companions, stops)
+                            _accompanied(
+                                plan, folder, settings, observe, companions, stops, workers
+                            )
                         )
                         stops.check(folder)
                         continue
@@ -171,6 +173,53 @@ def trial_folder(plan: TrialPlan, outline: loading.Outline) -> Path:
         *(plan.out_folder, plan.experiment, outline.name, plan.study),
         *(plan.workload, plan.framework, plan.trial),
     )
+
+
+def usual_referee(plan: TrialPlan) -> str:
+    """Return where a trial's referee is if nobody says: in a process of its own, unless trials are
+    in the run folder that had none, and that are to go on.
+    """
+    name = plan.name or loading.inspect(Path(plan.submission)).name
+    parts = (plan.out_folder, plan.experiment, name, plan.study, plan.workload, plan.framework)
+    folder = run_log.trial_folder(*parts, plan.trial)
+    pattern = f"study_*/{folder.parent.name}/trial_*"
+    flags = (run_log.read_flags(path) for path in folder.parents[2].glob(pattern))
+    begun = next((each for each in flags if each is not None), {"referee": PROCESS})
+    return str(begun.get("referee", INLINE))
+
+
+class Workers:
+    """The processes that run trials: one for each trial, or a referee that stays for the next."""
+
+    def __init__(self) -> None:
+        self._waiting: subprocess.Popen[bytes] | None = None
+
+    def start(self, plan: TrialPlan) -> "subprocess.Popen[bytes]":
+        """Return a process that takes a plan: a new one, or the one that waits for the next."""
+        waiting, self._waiting = self._waiting, None
+        if waiting is not None and waiting.poll() is None:
+            return waiting
+        if waiting is not None:
+            supervision.end(waiting)
+        with stopping.held_back():
+            return subprocess.Popen(
+                own_code.program("algoperf.trial.process"),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                env=_environment(plan),
+                process_group=0,  # with what it forks
+            )
+
+    def keep(self, process: "subprocess.Popen[bytes]") -> None:
+        """Have a process that waits for a plan stay for the next trial."""
+        self._waiting = process
+
+    def __enter__(self) -> "Workers":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._waiting is not None:
+            supervision.end(self._waiting)
 
 
 def _set_aside(
@@ -240,6 +289,7 @@ def _accompanied(
     observe: Observe,
     companions: Companions,
     stops: stopping.Stops,
+    workers: Workers,
 ) -> dict[str, Any]:
     """Run a trial with what goes along."""
     ended: dict[str, Any] | None = None
@@ -258,7 +308,7 @@ def _accompanied(
     result = None
     companions.begin(plan, folder, say)
     try:
-        result = _run_trial(plan, folder, settings, observe_all, stops)
+        result = _run_trial(plan, folder, settings, observe_all, stops, workers)
     finally:
         companions.end(result, folder, say)
     if ended is not None:
@@ -272,43 +322,51 @@ def _run_trial(
     settings: dict[str, Any],
     observe: Observe,
     stops: stopping.Stops,
+    workers: Workers,
 ) -> dict[str, Any]:
     stops.check(folder)
-    with stopping.held_back():
-        process = subprocess.Popen(
-            own_code.program("algoperf.trial.process"),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env=_environment(plan),
-            process_group=0,  # with what it forks
-        )
-    killed_before, waited_for_s = memory.oom_kills(), processor_time.waited_for_s()
+    process = workers.start(plan)
+    killed_before, spent_before_s = memory.oom_kills(), processor_time.of_process_s(process.pid)
+    waited_for_s = processor_time.waited_for_s()
     watchdog = supervision.Watchdog(process.kill)
-    result = None
+    result = death = None
+    stays = False
     try:
         with _passing_on(stops, process):
-            result = _watch(process, plan, observe, watchdog, stops)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(None if result is None else GRACE_S)
+            result, death = _watch(process, plan, observe, watchdog, stops)
+            has_ended = result is not None or death is not None
+            stays = plan.has_referee and has_ended and not stops.are_asked
+            if not stays:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(GRACE_S if has_ended else None)
     finally:
         watchdog.stop()
-        supervision.end(process)
+        if stays:
+            workers.keep(process)
+        else:
+            supervision.end(process)
     crash_points.reach("trial ended")
     if result is None:
         result = run_log.read_result(folder)  # it died after it was written
         if result is not None:
             observe(plan, {"event": "result", "result": result})
-    if watchdog.cause is None and stopping.has_stopped(process.returncode, stops.are_asked):
+    code = process.returncode
+    left = watchdog.cause is None and code is not None and death is None
+    if left and stopping.has_stopped(code, stops.are_asked):
         stops.remember()  # Whoever ended the trial wants no other to begin.
         if result is None:
             stops.check(folder)
     if result is None:
-        error = supervision.cause_of_death(process.returncode, _rose(killed_before))
+        if death is not None:
+            error, cpu_s = death["error"], death["cpu_s"]
+        else:
+            who = "the referee" if plan.has_referee else supervision.TRIAL
+            error = supervision.cause_of_death(code, _rose(killed_before), who)
+            cpu_s = processor_time.waited_for_s() - waited_for_s - spent_before_s
         if watchdog.cause is not None:
             error = {"cause": watchdog.cause, "outside": False}
             error["traceback"] = watchdog.traceback
         with writing.into(folder):
-            cpu_s = processor_time.waited_for_s() - waited_for_s
             result = _died(plan, folder, settings, error, cpu_s)
         observe(plan, {"event": "result", "result": result})
     return result
@@ -344,8 +402,9 @@ def _watch(
     observe: Observe,
     watchdog: supervision.Watchdog,
     stops: stopping.Stops,
-) -> dict[str, Any] | None:
-    """Pass on what the trial's process tells; return its result, if it has one.
+) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
+    """Pass on what the trial's process tells; return its result, if it has one, and how the trainer
+    died, if a referee says that.
 
     Where `observe` raises an error, the trial is saved before that is raised here.
     """
@@ -361,6 +420,8 @@ def _watch(
         if event["event"] == "crashed":
             watchdog.cause, watchdog.traceback = event["cause"], event["traceback"]
             continue
+        if event["event"] == "died":
+            return None, event
         if event["event"] == "start":
             watchdog.limit(event["budget_s"])
         if failure is None:
@@ -380,7 +441,7 @@ def _watch(
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(GRACE_S)
         raise failure
-    return result
+    return result, None
 
 
 def _events(process: "subprocess.Popen[bytes]", plan: TrialPlan) -> Iterator[dict[str, Any]]:

@@ -1,11 +1,14 @@
-"""From a plan to a trial that is ready to run, and from its end to the result that is written."""
+"""From a plan to a trial that is ready to run, in steps that a trial of one process and one of two
+(`trainer`, `refereed`) share.
+"""
 
 import contextlib
 import dataclasses
 import functools
+import importlib
 import os
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +26,9 @@ from algoperf.trial import adapt, choices, preservation, seeds, trust
 from algoperf.trial.clock import Ledger
 from algoperf.trial.evaluate import Evaluator
 from algoperf.trial.goal import Goal, Limits
-from algoperf.trial.loop import Trial
+from algoperf.trial.loop import Functions, Trial
 from algoperf.trial.plan import TrialPlan
+from algoperf.trial.referee import Referee
 from algoperf.workload import catalogue, outside, pretrained
 
 Report = Callable[..., None]
@@ -50,15 +54,20 @@ class Assembled:
     gauges: load.Gauges  # what the load is read from, while the trial runs
     parameters: Mapping[str, float]
     trained: Callable[[], pretrained.Trained]  # after the trial's end
-    point: Mapping[str, Any] | None  # the hyperparameters,
-    point_source: str  # and where they are from
+    submitted: "Submitted"
+    referee: Referee
 
-    def save_model(self, folder: Path) -> str:
-        """Write the trained model into the folder, if the trial has one, and say what was done."""
-        if self.trial.status in ("failed", "diverged"):
-            return f"{folder}: no model is saved of a trial that {self.trial.status}"
-        self.trained().save(folder)
-        return f"the trained model is in {folder}"
+    def real_token_share(self) -> float | None:
+        """Return the share of training tokens that were no padding; None without buckets."""
+        return None if self.buckets is None else self.buckets.real_share
+
+    def checksum(self) -> int:
+        """Return the checksum of the last parameters."""
+        return self.trial.checksum()
+
+    def raised_flags(self) -> Sequence[str]:
+        """Return what the submission should not have done and was seen to do."""
+        return self.guard.flags
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,16 +107,32 @@ class Bound:
 
 
 @dataclasses.dataclass(frozen=True)
+class Submitted:
+    """What a submission's own code says of its trial, as plain values.
+
+    Attributes:
+        point: The hyperparameters, None where the submission is given none,
+        point_source: and where they are from, in words.
+        batch_size: The rows of a batch,
+        note: and what a user should know of how they were chosen, else empty.
+        source_files: All files of the submission by their path relative to its folder.
+    """
+
+    point: Mapping[str, Any] | None
+    point_source: str
+    batch_size: int
+    note: str
+    source_files: Mapping[str, Path]
+
+
+@dataclasses.dataclass(frozen=True)
 class Configuration:
     """What plan, submission and workload decide together.
 
     Attributes:
-        point: The hyperparameters, None where the submission is given none.
         flags: The whole configuration, as `flags_<n>.json` holds it.
     """
 
-    point: Mapping[str, Any] | None
-    batch_size: int
     limits: Limits
     goal: Goal
     flags: dict[str, Any]
@@ -132,10 +157,24 @@ class Folder:
     parameters: Mapping[str, float]
 
 
+@dataclasses.dataclass(frozen=True)
+class Made:
+    """A trial, as far as it is the trainer's.
+
+    Attributes:
+        view: What the submission sees of the workload.
+        buckets: The training rows by length, where batches are cut to their rows.
+    """
+
+    trial: Trial
+    view: older.View
+    buckets: batches.Buckets | None
+
+
 def assemble(
     plan: TrialPlan, ledger: Ledger, report: Report, asked_to_stop: Asked = lambda: False
 ) -> Assembled:
-    """Load, check and build all that a trial needs; all of it is set-up time.
+    """Load, check and build all that a trial needs in one process; all of it is set-up time.
 
     A trial that was interrupted goes on where it was saved.
 
@@ -150,18 +189,32 @@ def assemble(
     """
     subject = look_up(plan)
     instruments = load_instruments(plan, subject)
-    loaded = loading.load(loading.inspect(Path(plan.submission)), plan.framework)
-    if plan.name is not None:
-        named = dataclasses.replace(loaded.outline, name=plan.name)
-        loaded = dataclasses.replace(loaded, outline=named)
-    point = choices.tuning_point(plan, loaded)
+    outline = outline_of(plan)
+    loaded = dataclasses.replace(loading.load(outline, plan.framework), outline=outline)
+    submitted = submit(plan, loaded, subject)
     bound = bind(plan, subject, instruments.backend)
-    configuration = configure(plan, subject, loaded, point, bound, instruments, report)
-    folder = open_folder(plan, subject, loaded, bound, configuration, instruments, report)
+    configuration = configure(plan, subject, outline, submitted, bound, instruments, report)
+    folder = open_folder(
+        plan, subject, outline, submitted, bound, configuration, instruments, report
+    )
     return build(
-        plan, subject, loaded, bound, configuration, folder, instruments,
+        plan, subject, loaded, submitted, bound, configuration, folder, instruments,
         ledger, report, asked_to_stop,
     )  # fmt: skip
+
+
+def outline_of(plan: TrialPlan) -> loading.Outline:
+    """Return what a plan's submission shows without being run, under its name in the run folder."""
+    outline = loading.inspect(Path(plan.submission))
+    return outline if plan.name is None else dataclasses.replace(outline, name=plan.name)
+
+
+def submit(plan: TrialPlan, loaded: loading.Submission, subject: Subject) -> Submitted:
+    """Ask a loaded submission for its point and its batch size."""
+    point = choices.tuning_point(plan, loaded)
+    batch_size, note = choices.choose_batch_size(plan, loaded, point, subject.scale)
+    source = choices.point_source(plan, loaded)
+    return Submitted(point, source, batch_size, note, loaded.source_files)
 
 
 def look_up(plan: TrialPlan) -> Subject:
@@ -175,8 +228,18 @@ def look_up(plan: TrialPlan) -> Subject:
     return Subject(definition, scale)
 
 
-def load_instruments(plan: TrialPlan, subject: Subject) -> Instruments:
-    """Load the framework and all that measures, and begin to watch it."""
+def load_instruments(plan: TrialPlan, subject: Subject, *, trains: bool = True) -> Instruments:
+    """Load the framework and all that measures, and begin to watch it.
+
+    Args:
+        plan: The trial's plan.
+        subject: What is trained.
+        trains: Whether the submission trains in this process: what the framework imports late is
+            then imported now, so that it is on nobody's clock.
+    """
+    if trains:
+        for name in backends.modules_of(plan.framework):
+            importlib.import_module(name)
     backend = backends.load(
         plan.framework, compile_model=plan.compile, computation=plan.computation
     )
@@ -191,10 +254,16 @@ def load_instruments(plan: TrialPlan, subject: Subject) -> Instruments:
     return Instruments(backend, meter, guard, backend.threads(), cache)
 
 
-def bind(plan: TrialPlan, subject: Subject, backend: backends.Backend) -> Bound:
-    """Load the rows, and build the model for them."""
+def bind(
+    plan: TrialPlan,
+    subject: Subject,
+    backend: backends.Backend,
+    data: workload.Data | None = None,
+) -> Bound:
+    """Build the model for its rows, which are loaded where they are not given."""
     definition, scale = subject.definition, subject.scale
-    data = load_data(plan, definition, scale)
+    if data is None:
+        data = load_data(plan, definition, scale)
     settings = {**scale.model, **data.model}
     weights = None
     if plan.pretrained is not None:
@@ -209,16 +278,16 @@ def bind(plan: TrialPlan, subject: Subject, backend: backends.Backend) -> Bound:
 def configure(
     plan: TrialPlan,
     subject: Subject,
-    loaded: loading.Submission,
-    point: Mapping[str, Any] | None,
+    outline: loading.Outline,
+    submitted: Submitted,
     bound: Bound,
     instruments: Instruments,
     report: Report,
 ) -> Configuration:
-    """Decide batch size, limits and goal, and say what the whole configuration is."""
-    batch_size, note = choices.choose_batch_size(plan, loaded, point, subject.scale)
-    if note:
-        report("note", text=note)
+    """Decide limits and goal, and say what the whole configuration is."""
+    batch_size = submitted.batch_size
+    if submitted.note:
+        report("note", text=submitted.note)
     plan.computation.check_batch_size(batch_size)
     rows = batches.row_count(bound.data.splits["train"])
     if batch_size > rows:
@@ -227,12 +296,12 @@ def configure(
         )
     goal = choices.goal(plan, subject.definition, subject.scale)
     fingerprint = bound.data.fingerprint
-    by_period = run_log.begun_without(_run_folder(plan, loaded), "eval_share")
+    by_period = run_log.begun_without(_run_folder(plan, outline), "eval_share")
     limits = choices.limits(plan, subject.scale, begun_by_period=by_period)
     flags = run_log.with_hashes(
         choices.flags(
             plan,
-            loaded,
+            outline,
             fingerprint,
             batch_size,
             goal,
@@ -242,14 +311,14 @@ def configure(
         )
         | pretrained.flags(bound.workload.pretrained)
     )
-    return Configuration(point, batch_size, limits, goal, flags)
+    return Configuration(limits, goal, flags)
 
 
-def _run_folder(plan: TrialPlan, loaded: loading.Submission) -> Path:
+def _run_folder(plan: TrialPlan, outline: loading.Outline) -> Path:
     return run_log.trial_folder(
         plan.out_folder,
         plan.experiment,
-        loaded.outline.name,
+        outline.name,
         plan.study,
         plan.workload,
         plan.framework,
@@ -260,26 +329,30 @@ def _run_folder(plan: TrialPlan, loaded: loading.Submission) -> Path:
 def open_folder(
     plan: TrialPlan,
     subject: Subject,
-    loaded: loading.Submission,
+    outline: loading.Outline,
+    submitted: Submitted,
     bound: Bound,
     configuration: Configuration,
     instruments: Instruments,
     report: Report,
+    *,
+    with_arrays: bool = True,
 ) -> Folder:
     """Open the run folder, look for a checkpoint, and write what the trial is.
 
-    It is written before a function of the submission runs: however that ends, the folder says what
-    it was.
+    It is written before the submission trains: however that ends, the folder says what it was.
     """
-    flags, point = configuration.flags, configuration.point
-    folder = _run_folder(plan, loaded)
+    flags, point = configuration.flags, submitted.point
+    folder = _run_folder(plan, outline)
     drawn = {"batch_size"} if plan.batch_size is None and "batch_size" in (point or {}) else set()
     run_log.check_same_configuration(folder, {key: flags[key] for key in flags.keys() - drawn})
     log = run_log.TrialLog(folder, subject.definition.measured, workload.SPLITS)
     checkpoints = Checkpoints(folder)
-    saved = preservation.find(checkpoints, log) if plan.checkpoints else None
+    saved = None
+    if plan.checkpoints:
+        saved = preservation.find(checkpoints, log, with_arrays=with_arrays)
     for name in checkpoints.damaged:
-        _say(report, f"checkpoint {name} is damaged and not used")
+        say(report, f"checkpoint {name} is damaged and not used")
     cache = instruments.cache
     if saved is not None:  # Its own first process may have filled the cache.
         cache = (run_log.read_flags(folder) or {}).get("compilation_cache")
@@ -287,7 +360,7 @@ def open_folder(
         flags = run_log.with_hashes({**flags, "compilation_cache": cache})
     aside = run_log.set_aside(folder) if saved is None else None
     if aside is not None:
-        _say(report, f"an earlier run of this trial was interrupted; what it left is in {aside}")
+        say(report, f"an earlier run of this trial was interrupted; what it left is in {aside}")
     trained, frozen = memory.count(bound.workload.param_shapes), bound.workload.frozen_count
     room, warning = memory.check(
         trained,
@@ -296,13 +369,13 @@ def open_folder(
         free_device_bytes=instruments.backend.free_device_memory_bytes(),
     )
     if warning is not None:
-        _say(report, warning)
+        say(report, warning)
     if not any(folder.parents[2].glob(f"study_*/{folder.parent.name}/trial_*/flags_*.json")):
         for remark in subject.definition.remarks(bound.data):  # of all trials the first says it
-            _say(report, remark)
+            say(report, remark)
     meta = {**choices.meta(plan, flags, bound.data, subject.scale), "memory": room}
     begun_before = log.begin(flags, meta, point)
-    log.copy_source(loaded.source_files)
+    log.copy_source(submitted.source_files)
     return Folder(
         log,
         flags,
@@ -317,6 +390,7 @@ def build(
     plan: TrialPlan,
     subject: Subject,
     loaded: loading.Submission,
+    submitted: Submitted,
     bound: Bound,
     configuration: Configuration,
     folder: Folder,
@@ -327,114 +401,198 @@ def build(
 ) -> Assembled:
     """Build the trial, with its queue, its evaluation and what saves it; put it where it was."""
     backend, guard = instruments.backend, instruments.guard
-    point, batch_size = configuration.point, configuration.batch_size
-    hyperparameters = None if point is None else spec.make_hyperparameters(point)
-    view = older.view(loaded.contract, bound.workload, backend.place, hyperparameters)
+    hyperparameters = hyperparameters_of(submitted)
     evaluator = Evaluator(backend, bound.workload, subject.definition, bound.data, subject.scale)
-    train = bound.data.splits["train"]
-    buckets = batches.make_buckets(train, subject.scale.buckets, PAD_ID)
-    seed = seeds.trial_seed(plan.seed, plan.study, plan.trial)
-    queue = batches.TrainingQueue(train, batch_size, seed, view.place, buckets=buckets)
-    functions = adapt.submission_functions(loaded, backend, bound.workload, hyperparameters)
     gauges = load.Gauges()
     clock_load = load.Load(gauges.read)
+    measure = measuring(evaluator, folder.log, plan)
+    view = older.view(loaded.contract, bound.workload, backend.place, hyperparameters)
+
+    def evaluate(split: str, params: Any, model_state: Any) -> dict[str, float]:
+        # Asked at an evaluation, so after a step: schedules read hyperparameters late.
+        adapt.check_all_read(loaded.outline, hyperparameters)
+        return measure(split, view.first(params), view.first_state(model_state))
+
+    def probe(params: Any, model_state: Any) -> float:
+        return evaluator.probe(view.first(params), view.first_state(model_state))
+
+    referee = Referee(
+        goal=configuration.goal,
+        limits=configuration.limits,
+        ledger=ledger,
+        evaluate=evaluate,
+        probe=probe,
+        log=folder.log,
+        report=telling_of_load(report, clock_load, lambda: referee.step),
+        preemptions=folder.preemptions,
+    )
     keeper = preservation.Preservation(
         folder.checkpoints if plan.checkpoints else None,
         folder.log,
         backend,
         plan.checkpoint_every_s,
         asked_to_stop,
-        functools.partial(_say, report),
+        functools.partial(say, report),
         meter=instruments.meter,
         load=clock_load,
     )
-    looks_at_test_last = plan.until != "test"
-    warned: list[str] = []
-
-    def evaluated(metrics: dict[str, float]) -> None:
-        clock_load.close(trial.state.step)
-        text = load.text({"load": clock_load.report()})
-        if text and not warned:  # Whoever watches can still stop what is beside the trial.
-            warned.append(text)
-            _say(report, text)
-        report("evaluation", metrics)
-
-    def measure(split: str, params: Any, model_state: Any) -> dict[str, float]:
-        # Asked at an evaluation, so after a step: schedules read hyperparameters late.
-        adapt.check_all_read(loaded.outline, hyperparameters)
-        values = evaluator(
-            split,
-            view.first(params),
-            view.first_state(model_state),
-            whole=split == "test" and looks_at_test_last,
-        )
-        if evaluator.written is not None and split != "train":
-            folder.log.predictions(evaluator.written.rows())
-        return values
-
-    def probe(params: Any, model_state: Any) -> float:
-        return evaluator.probe(view.first(params), view.first_state(model_state))
-
-    bound.workload.seal()
-    with _discarding(folder.log, folder.saved):
-        trial = Trial(
-            backend=backend,
-            workload=view.workload,
-            functions=functions,
-            queue=queue,
-            evaluate=measure,
-            probe=probe,
-            goal=configuration.goal,
+    with discarding(folder.log, folder.saved):
+        built = make_trial(
+            plan, subject, loaded, submitted, bound, instruments, view, hyperparameters,
             limits=configuration.limits,
             ledger=ledger,
-            log=folder.log,
-            seed=seed,
-            hyperparameters=hyperparameters,
-            report=evaluated,
+            referee=referee,
+            report=report,
             keeper=keeper,
             untimed=guard.untimed,
             timed=lambda: clock_load.timed(lambda: ledger.submission.elapsed_s),
             preemptions=folder.preemptions,
-        )
-    for note in functions.notes():
-        _say(report, note)
-    if functions.selects_data:
-        guard.watch(_selection(train, queue, backend, trial).findings)
-    if bound.workload.frozen_count:
-        guard.watch(functools.partial(_changed_frozen, bound.workload, view, trial))
+        )  # fmt: skip
+    trial = built.trial
     evaluator.warm_up(view.first(trial.state.params), view.first_state(trial.state.model_state))
     if folder.saved is not None and trial.status is None:
         keeper.go_on(trial, folder.saved)
-        clock_s = ledger.submission.elapsed_s
-        _say(report, f"goes on from step {trial.state.step}, clock {clock_s:.1f} s")
-
-    def trained() -> pretrained.Trained:
-        by_framework: Any = bound.workload
-        values = by_framework.folded(
-            view.first(trial.evaluated), view.first_state(trial.state.model_state)
-        )
-        saved_as = subject.definition.pretrained[0]
-        return pretrained.Trained(saved_as, bound.settings, values, bound.data.tokenizer)
-
+        say_that_it_goes_on(report, referee)
     return Assembled(
         plan=plan,
         trial=trial,
         backend=backend,
         log=folder.log,
         flags=folder.flags,
-        batch_size=batch_size,
+        batch_size=submitted.batch_size,
         evaluator=evaluator,
-        buckets=buckets,
+        buckets=built.buckets,
         checkpoints=folder.checkpoints,
         guard=guard,
         meter=instruments.meter,
         clock_load=clock_load,
         gauges=gauges,
         parameters=folder.parameters,
-        trained=trained,
-        point=point,
-        point_source=choices.point_source(plan, loaded),
+        trained=lambda: trained_model(
+            subject,
+            bound,
+            view.first(trial.evaluated()[0]),
+            view.first_state(trial.state.model_state),
+        ),
+        submitted=submitted,
+        referee=referee,
     )
+
+
+def make_trial(
+    plan: TrialPlan,
+    subject: Subject,
+    loaded: loading.Submission,
+    submitted: Submitted,
+    bound: Bound,
+    instruments: Instruments,
+    view: older.View,
+    hyperparameters: Any,
+    *,
+    report: Report,
+    **settings: Any,
+) -> Made:
+    """Build the queue of training batches, the submission's functions and the trial.
+
+    Args:
+        plan: The trial's plan.
+        subject: What is trained.
+        loaded: The submission.
+        submitted: What its code says of the trial.
+        bound: The training rows and the model.
+        instruments: What computes, and what watches.
+        view: What the submission sees of the workload.
+        hyperparameters: The point, as the submission reads it.
+        report: Called with the name and the values of each event.
+        settings: Arguments of `Trial`.
+    """
+    backend, guard = instruments.backend, instruments.guard
+    train = bound.data.splits["train"]
+    buckets = batches.make_buckets(train, subject.scale.buckets, PAD_ID)
+    seed = seeds.trial_seed(plan.seed, plan.study, plan.trial)
+    queue = batches.TrainingQueue(train, submitted.batch_size, seed, view.place, buckets=buckets)
+    functions: Functions = adapt.submission_functions(
+        loaded, backend, bound.workload, hyperparameters
+    )
+    bound.workload.seal()
+    trial = Trial(
+        backend=backend,
+        workload=view.workload,
+        functions=functions,
+        queue=queue,
+        seed=seed,
+        hyperparameters=hyperparameters,
+        **settings,
+    )
+    for note in functions.notes():
+        say(report, note)
+    if functions.selects_data:
+        guard.watch(_selection(train, queue, backend, trial).findings)
+    if bound.workload.frozen_count:
+        guard.watch(functools.partial(_changed_frozen, bound.workload, view, trial))
+    return Made(trial, view, buckets)
+
+
+def hyperparameters_of(submitted: Submitted) -> Any:
+    """Return the point as the submission reads it, None where it is given none."""
+    return None if submitted.point is None else spec.make_hyperparameters(submitted.point)
+
+
+def measuring(
+    evaluator: Evaluator, log: run_log.TrialLog, plan: TrialPlan
+) -> Callable[[str, Any, Any], dict[str, float]]:
+    """Return what measures a split, and writes the texts that were generated for it."""
+    looks_at_test_last = plan.until != "test"
+
+    def measure(split: str, params: Any, model_state: Any) -> dict[str, float]:
+        whole = split == "test" and looks_at_test_last
+        values = evaluator(split, params, model_state, whole=whole)
+        if evaluator.written is not None and split != "train":
+            log.predictions(evaluator.written.rows())
+        return values
+
+    return measure
+
+
+def telling_of_load(
+    report: Report, clock_load: load.Load, step: Callable[[], int]
+) -> Callable[[dict[str, float]], None]:
+    """Return what reports an evaluation, and before it, once, that others delay the trial."""
+    warned: list[str] = []
+
+    def evaluated(metrics: dict[str, float]) -> None:
+        clock_load.close(step())
+        text = load.text({"load": clock_load.report()})
+        if text and not warned:  # Whoever watches can still stop what is beside the trial.
+            warned.append(text)
+            say(report, text)
+        report("evaluation", metrics)
+
+    return evaluated
+
+
+def say_that_it_goes_on(report: Report, referee: Referee) -> None:
+    """Say where an interrupted trial goes on."""
+    clock_s = referee.ledger.submission.elapsed_s
+    say(report, f"goes on from step {referee.step}, clock {clock_s:.1f} s")
+
+
+def trained_model(
+    subject: Subject, bound: Bound, params: Any, model_state: Any
+) -> pretrained.Trained:
+    """Return the model with its trained parameters, as `--save-model` writes it."""
+    by_framework: Any = bound.workload
+    values = by_framework.folded(params, model_state)
+    saved_as = subject.definition.pretrained[0]
+    return pretrained.Trained(saved_as, bound.settings, values, bound.data.tokenizer)
+
+
+def save_model(folder: Path, status: str | None, trained: Callable[[], pretrained.Trained]) -> str:
+    """Write the trained model into the folder, if the trial has one, and say what was done."""
+    if status in ("failed", "diverged"):
+        return f"{folder}: no model is saved of a trial that {status}"
+    trained().save(folder)
+    return f"the trained model is in {folder}"
 
 
 def _counts(trained: int, frozen: int) -> dict[str, float]:
@@ -450,10 +608,12 @@ def _changed_frozen(bound: spec.Workload, view: older.View, trial: Trial) -> lis
 
 
 def _meter(backend: backends.Backend) -> resources.Meter:
-    """Return a meter; of energy only where the framework has a device: nothing else loads NVML."""
-    has_device = backend.free_device_memory_bytes() is not None
-    energy = EnergyCounter() if has_device else None
-    return resources.Meter(backend.peak_device_memory_bytes, energy)
+    return resources.Meter(backend.peak_device_memory_bytes, energy_counter(backend))
+
+
+def energy_counter(backend: backends.Backend) -> EnergyCounter | None:
+    """Return a counter only where the framework has a device: nothing else loads NVML."""
+    return None if backend.free_device_memory_bytes() is None else EnergyCounter()
 
 
 def _selection(
@@ -465,7 +625,8 @@ def _selection(
     return provenance.Selection(provenance.Rows(train), queue, backend.fetch, last)
 
 
-def _say(report: Report, text: str) -> None:
+def say(report: Report, text: str) -> None:
+    """Report a note."""
     report("note", text=text)
 
 
@@ -488,7 +649,7 @@ def load_data(
 
 
 @contextlib.contextmanager
-def _discarding(log: run_log.TrialLog, saved: Any) -> Iterator[None]:
+def discarding(log: run_log.TrialLog, saved: Any) -> Iterator[None]:
     """Leave no trial behind where a user's mistake shows late, nothing but the message; unless it
     was measured in part before.
     """
@@ -504,7 +665,7 @@ def run(assembled: Assembled) -> None:
     """Run the trial to its end; what no submission's function raised (an evaluation's error) fails
     it as well.
     """
-    with _discarding(assembled.log, assembled.trial.preemptions or None), assembled.gauges:
+    with discarding(assembled.log, assembled.trial.preemptions or None), assembled.gauges:
         try:
             assembled.trial.run()
         except (errors.UserError, writing.UnwritableError):

@@ -184,7 +184,7 @@ def limits(plan: TrialPlan, scale: workload.Scale, *, begun_by_period: bool = Fa
 
 def flags(
     plan: TrialPlan,
-    loaded: loading.Submission,
+    outline: loading.Outline,
     fingerprint: str,
     batch_size: int,
     goal: Goal,
@@ -197,7 +197,7 @@ def flags(
 
     Args:
         plan: The trial's plan.
-        loaded: The submission.
+        outline: The submission's outline.
         fingerprint: The fingerprint of the data.
         batch_size: The number of rows in a batch.
         goal: The target.
@@ -209,9 +209,9 @@ def flags(
     space = None if plan.search_space is None else search_space.read(plan.search_space).digest
     return {
         **plan.settings(),
-        "submission": loaded.outline.name,
+        "submission": outline.name,
         "submission_path": plan.submission,
-        "submission_hash": submission_source.source_hash(loaded.outline.path),
+        "submission_hash": submission_source.source_hash(outline.path),
         "data_fingerprint": fingerprint,
         "search_space": space,
         "batch_size": batch_size,

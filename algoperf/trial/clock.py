@@ -5,6 +5,9 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 
 Now = Callable[[], float]
+# What the initialisation of a submission's state may take beside compiling without being charged:
+# seconds, and seconds for each of the model's numbers, as filling some arrays of their size takes.
+FREE_INITIALISATION_S, FREE_S_PER_NUMBER = 0.1, 16e-9
 PARTS = ("submission", "evaluation", "logging", "checkpoint", "set_up", "recompilation")
 
 
@@ -69,6 +72,9 @@ class Ledger:
         checkpoint: The time of writing checkpoints.
         set_up: The time until training starts.
         recompilation: Compilation that was repeated after a resume, which is not charged.
+        initialisation_s: How long `init_optimizer_state` took in this process, in seconds; it is
+            part of `set_up`, but for what was charged.
+        charged_s: How much of `submission` is its initialisation, in seconds.
         earlier_wall_s: The wall time of the earlier processes that the trial ran in, in seconds.
         data_wait_s: How much of `submission` was spent waiting for data, in seconds.
         first_step_s: `submission` at the end of step 1, compilation included, in seconds; None
@@ -81,6 +87,8 @@ class Ledger:
         watches = (Stopwatch(now) for _ in PARTS)
         self.submission, self.evaluation, self.logging, self.checkpoint, *rest = watches
         self.set_up, self.recompilation = rest
+        self.initialisation_s = self.charged_s = 0.0
+        self._initialising_at_s = self._started_at_s
         self.earlier_wall_s = 0.0  # Wall time of the trial's earlier processes.
         self.data_wait_s = 0.0  # It is part of `submission`.
         self.first_step_s: float | None = (
@@ -91,9 +99,9 @@ class Ledger:
         """Return the seconds of each part, of `other`, and of the wall clock.
 
         Returns:
-            '<part>_s' for each of `PARTS`, 'other_s', 'wall_s', and 'data_wait_s' and
-            'first_step_s', which are contained in 'submission_s'. The parts and `other` add up to
-            the wall time.
+            '<part>_s' for each of `PARTS`, 'other_s', 'wall_s', and 'data_wait_s',
+            'first_step_s' and 'charged_s', which are contained in 'submission_s', and
+            'initialisation_s'. The parts and `other` add up to the wall time.
         """
         wall_s = self.earlier_wall_s + self._now() - self._started_at_s
         parts = {f"{part}_s": getattr(self, part).elapsed_s for part in PARTS}
@@ -103,6 +111,8 @@ class Ledger:
             "wall_s": wall_s,
             "data_wait_s": self.data_wait_s,
             "first_step_s": self.first_step_s,
+            "initialisation_s": self.initialisation_s,
+            "charged_s": self.charged_s,
         }
 
     def go_on(self, totals: Mapping[str, float | None]) -> None:
@@ -116,6 +126,48 @@ class Ledger:
         self.earlier_wall_s = totals["wall_s"] or 0.0
         self.data_wait_s = totals["data_wait_s"] or 0.0
         self.first_step_s = totals["first_step_s"]
+        # Older versions charged nothing.
+        self.initialisation_s = totals.get("initialisation_s") or 0.0
+        self.charged_s = totals.get("charged_s") or 0.0
+
+    def follow(self, totals: Mapping[str, float | None]) -> None:
+        """Take the totals of another ledger of the same trial in place of one's own.
+
+        Args:
+            totals: What `totals` returned there.
+        """
+        for part in PARTS:
+            watch = getattr(self, part)
+            watch.add((totals[f"{part}_s"] or 0.0) - watch.elapsed_s)
+
+    def begin_initialisation(self) -> None:
+        """Time the initialisation of the submission's state from here; it is part of the set-up."""
+        self._initialising_at_s = self._now()
+
+    def end_initialisation(self, compiled_s: float, numbers: int) -> None:
+        """Charge the submission for what its initialisation hides from the clock.
+
+        Setting a state up is free, as AlgoPerf has it. Compiling is not, and neither is what goes
+        beyond the time in which arrays for a model of this size can be made.
+
+        Args:
+            compiled_s: The seconds in which the framework says that it compiled.
+            numbers: How many parameters the model has.
+        """
+        self.initialisation_s = self._now() - self._initialising_at_s
+        free_s = FREE_INITIALISATION_S + FREE_S_PER_NUMBER * numbers
+        rest_s = max(0.0, self.initialisation_s - compiled_s)
+        self.charged_s = min(compiled_s, self.initialisation_s) + max(0.0, rest_s - free_s)
+        self.submission.add(self.charged_s)
+        self.set_up.add(-self.charged_s)
+
+    def forget_initialisation(self) -> None:
+        """Take back what this process's initialisation was charged, before `go_on`: the trial's
+        first process was.
+        """
+        self.submission.add(-self.charged_s)
+        self.set_up.add(self.charged_s)
+        self.charged_s = 0.0
 
     def forgive(self, seconds: float) -> None:
         """Move seconds from `submission` to `recompilation`, so that they are not charged."""

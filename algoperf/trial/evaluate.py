@@ -150,6 +150,10 @@ class Evaluator:
         self.inference_s_per_example: float | None = None  # of the last pass over validation
         self.written: evaluate_text.Written | None = None
 
+    def restart(self) -> None:
+        """Forget what an earlier trial measured."""
+        self.inference_s_per_example, self.written = None, None
+
     def warm_up(self, params: Any, model_state: Any) -> None:
         """Compile what evaluation needs, so that no evaluation is timed with its compilation."""
         seen = set()

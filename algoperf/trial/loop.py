@@ -1,10 +1,7 @@
-"""The training loop of one trial: train until something is due, drain, judge, evaluate, write, go
-on.
-"""
+"""The training loop of one trial: train until something is due, drain, hand over, go on."""
 
 import contextlib
 import dataclasses
-import math
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -14,21 +11,18 @@ from typing import Any, Protocol
 from algoperf import errors, spec
 from algoperf.backends import Backend
 from algoperf.data.batches import TrainingQueue
-from algoperf.run_folder import crash_points
 from algoperf.submission.blame import cause_of, place_of
 from algoperf.trial import seeds
 from algoperf.trial.clock import InFlight, Ledger
 from algoperf.trial.goal import Goal, Limits
-from algoperf.trial.judgement import NotFinite, difference
+from algoperf.trial.judgement import NotFinite
+from algoperf.trial.referee import Decision, Evaluate, Handed, Probe, Referee, Scalars, Segment
 from algoperf.trial.scalars import ScalarBuffer
-from algoperf.workload.crossing import Point
 
 Function = Callable[..., Any]
 # Given a function that returns (parameters, model state), watches a stretch in which the clock
 # stands still.
 Untimed = Callable[[Callable[[], Any]], contextlib.AbstractContextManager[None]]
-Evaluate = Callable[[str, Any, Any], dict[str, float]]  # split, params, model state -> metrics
-Probe = Callable[[Any, Any], float]  # params, model state -> the target metric of a few rows
 
 
 @dataclasses.dataclass
@@ -86,32 +80,54 @@ class Keeper(Protocol):
         """Whether the trial was asked to stop."""
 
 
-def times(ledger: Ledger, step: int, preemptions: int) -> dict[str, float]:
-    """The columns of an evaluation's row that are no metrics, in seconds."""
-    submission_s, evaluation_s = ledger.submission.elapsed_s, ledger.evaluation.elapsed_s
-    logging_s = ledger.logging.elapsed_s
-    return {
-        "accumulated_submission_time": submission_s,
-        "accumulated_eval_time": evaluation_s,
-        "accumulated_logging_time": logging_s,
-        "global_step": step,
-        "preemption_count": preemptions,
-        "score": submission_s,
-        "total_duration": submission_s + evaluation_s + logging_s,
-    }
+class Judge(Protocol):
+    """What a trial is handed over to: a `Referee`, or what speaks with one in another process."""
+
+    status: str | None
+    error: Mapping[str, str] | None
+    evaluations: list[tuple[int, float, dict[str, float]]]
+    last_loss: float | None
+    not_finite: NotFinite
+
+    def begin(self, signature: Mapping[str, Any], handed: Handed) -> None:
+        """Take the trial's first parameters, and time the submission's initialisation from here."""
+
+    def initialised(self, handed: Handed, compiled_s: float) -> None:
+        """End the initialisation, of which the framework compiled for so many seconds."""
+
+    def before_run(self) -> None:
+        """Return when the clock of the next stretch may start."""
+
+    def take(self, handed: Handed) -> None:
+        """Receive the parameters at the end of a stretch, while the clock still runs."""
+
+    def between(self, segment: Segment, handed: Handed) -> Decision:
+        """Return what follows from a stretch of training."""
+        ...
+
+    def fail(self, cause: str, details: str = "") -> None:
+        """End the trial as failed."""
+
+    def position(self) -> dict[str, Any]:
+        """Return what it knows of where the trial is, as plain values."""
+        ...
+
+    def go_on(self, position: Mapping[str, Any]) -> None:
+        """Take up what an earlier process of the trial saved."""
 
 
 class Trial:
     """One trial: a seed, a hyperparameter point, a budget.
 
-    `evaluate(split, params, model_state)` measures a split, `probe(params, model_state)` the target
-    metric of a few validation rows; without it nothing is probed. `log` has `scalars(rows)` and
-    `evaluation(times, metrics)`; `report(metrics)` is told of each evaluation. `keeper` saves the
-    trial after evaluations and when it says so; a trial that is asked to stop is saved and left
-    `interrupted`, without a status. `untimed(trained)` watches what is done off the clock;
-    `trained()` is (parameters, model state). `timed()` is entered before each stretch in which the
-    submission's clock runs, and left after it. `preemptions` is how many processes worked on the
-    trial before this one.
+    `referee` judges what is handed over to it after each stretch of training; where it is None, the
+    trial makes one of `evaluate(split, params, model_state)`, which measures a split,
+    `probe(params, model_state)`, which measures the target metric of a few rows, `goal`, `log`,
+    which has `scalars(rows)` and `evaluation(times, metrics)`, and `report(metrics)`, which is told
+    of each evaluation. `keeper` saves the trial after evaluations and when it says so; a trial that
+    is asked to stop is saved and left `interrupted`, without a status. `untimed(trained)` watches
+    what is done off the clock; `trained()` is (parameters, model state). `timed()` is entered
+    before each stretch in which the submission's clock runs, and left after it. `on_step(step)` is
+    told of each step. `preemptions` is how many processes worked on the trial before this one.
     """
 
     def __init__(
@@ -121,43 +137,47 @@ class Trial:
         workload: spec.Workload,
         functions: Functions,
         queue: TrainingQueue,
-        evaluate: Evaluate,
-        probe: Probe | None = None,
-        goal: Goal,
         limits: Limits,
         ledger: Ledger,
-        log: Any,
         seed: int,
+        referee: Judge | None = None,
+        evaluate: Evaluate | None = None,
+        probe: Probe | None = None,
+        goal: Goal | None = None,
+        log: Any = None,
         hyperparameters: Any = None,
         report: Callable[[dict[str, float]], None] = lambda metrics: None,
         keeper: Keeper | None = None,
         untimed: Untimed = lambda trained: contextlib.nullcontext(),
         timed: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext,
+        on_step: Callable[[int], None] | None = None,
         preemptions: int = 0,
     ) -> None:
-        self.goal = goal
+        if referee is None:
+            assert evaluate is not None
+            assert goal is not None
+            referee = Referee(
+                goal=goal,
+                limits=limits,
+                ledger=ledger,
+                evaluate=evaluate,
+                probe=probe,
+                log=log,
+                report=report,
+                preemptions=preemptions,
+            )
+        self.referee = referee
         self.limits = limits
         self.ledger = ledger
-        self.status: str | None = None
-        self.error: dict[str, str] | None = None
-        self.evaluations: list[
-            tuple[int, float, dict[str, float]]
-        ] = []  # step, clock in seconds, metrics
-        self.last_loss: float | None = None
-        self.not_finite = NotFinite()
         self._backend = backend
         self._workload = workload
         self._functions = functions
         self._queue = queue
-        self._evaluate = evaluate
-        self._probe = probe
-        self.cadence = None if probe is None else limits.cadence(goal)
-        self._log = log
         self._seed = seed
-        self._report = report
         self._keeper = keeper
         self._untimed = untimed
         self._timed = timed
+        self._on_step = on_step
         self.last_batch: Any = None  # of a submission that selects data
         self.interrupted = False
         self.preemptions = preemptions
@@ -165,12 +185,14 @@ class Trial:
         self._scalars = ScalarBuffer()
         self._due_s = 0.0
         self._ending = False  # the next evaluation is the last
+        self._error: dict[str, str] | None = None  # that the last stretch ended with
+        self._taken: Scalars = ()
         self._eval_results: list[tuple[int, dict[str, float]]] = []
+        self._last_evaluation_s = 0.0
         workload.metrics_logger = self._scalars if functions.logs_scalars else None
         params, model_state = workload.init_model_fn(self._random_state(seeds.INIT))
         self.state = State(params, model_state)
         self._evaluated = params
-        self._signature = backend.signature(params, model_state)
         self._train_state: dict[str, Any] = {}
         self._constant = {
             "workload": workload,
@@ -182,12 +204,42 @@ class Trial:
             "train_state": MappingProxyType(self._train_state),
         }
         backend.seed(seeds.pair(seed, seeds.UPDATE))
+        referee.begin(self._signature(), self)
+        compiled_s = backend.compiled_s()
         try:
             self._init_optimizer_state()
         except errors.UserError:
             raise
         except Exception as error:
             self._fail_by(error)
+            referee.fail(**self._failure())
+        else:
+            referee.initialised(self, backend.compiled_s() - compiled_s)
+
+    @property
+    def status(self) -> str | None:
+        """How the trial has ended; None while it goes on."""
+        return self.referee.status
+
+    @property
+    def error(self) -> Mapping[str, str] | None:
+        """The 'cause' and the 'traceback' of a trial that failed."""
+        return self.referee.error
+
+    @property
+    def evaluations(self) -> list[tuple[int, float, dict[str, float]]]:
+        """The step, the clock in seconds and the metrics of each evaluation."""
+        return self.referee.evaluations
+
+    @property
+    def last_loss(self) -> float | None:
+        """The last training loss that was logged."""
+        return self.referee.last_loss
+
+    @property
+    def not_finite(self) -> NotFinite:
+        """The values that were not finite."""
+        return self.referee.not_finite
 
     def _init_optimizer_state(self) -> None:
         state = self.state
@@ -204,8 +256,9 @@ class Trial:
         """Train until the trial has a status, or is interrupted."""
         while self.status is None:
             evaluates = True
+            self.referee.before_run()
             try:
-                with self._timed(), self.ledger.submission.running(self._drain):
+                with self._timed(), self.ledger.submission.running(self._finish_stretch):
                     evaluates = self.advance()
                     if evaluates:
                         self._prepare_for_eval()
@@ -216,7 +269,7 @@ class Trial:
             ) as error:  # whatever a submission raises ends its trial, and is recorded
                 self._fail_by(error)
             # A step that failed may have used its parameters up: there is nothing to compare.
-            failed = self.status is not None
+            failed = self._error is not None
             watch = contextlib.nullcontext() if failed else self._untimed(self._trained)
             with watch:
                 self._between(evaluates)
@@ -225,38 +278,68 @@ class Trial:
 
     def _fail_by(self, error: Exception) -> None:
         where = place_of(error, self._functions.is_own)
-        self.fail(f"{cause_of(error)}{where}", traceback.format_exc())
+        self._error = {"cause": f"{cause_of(error)}{where}", "traceback": traceback.format_exc()}
 
-    @property
-    def evaluated(self) -> Any:
-        """The parameters that the last evaluation measured, after the trial's end."""
-        return self._evaluated
+    def _failure(self) -> dict[str, str]:
+        assert self._error is not None
+        return {"cause": self._error["cause"], "details": self._error["traceback"]}
+
+    def evaluated(self) -> tuple[Any, Any]:
+        """Return (the parameters that the last evaluation measured, the model state)."""
+        return self._evaluated, self.state.model_state
+
+    def trained(self) -> tuple[Any, Any]:
+        """Return (the parameters that train, the model state)."""
+        return self.state.params, self.state.model_state
+
+    def are_finite(self) -> bool:
+        """Return whether all parameters, those that train and those that are evaluated, are."""
+        trained, evaluated = self.state.params, self._evaluated
+        return self._backend.is_finite(trained, self.state.model_state) and (
+            evaluated is trained or self._backend.is_finite(evaluated)
+        )
+
+    def checksum(self) -> int:
+        """Return a checksum of the parameters that train and of the running statistics."""
+        return self._backend.checksum(self.state.params, self.state.model_state)
 
     def _trained(self) -> tuple[Any, Any]:
         return self.state.params, self.state.model_state
 
     def _between(self, evaluates: bool) -> None:
         """What happens while the submission's clock stands still."""
-        with self.ledger.logging.running():
-            self._judge_training()
-        if self.status is not None:
-            return
-        if evaluates:
-            with self.ledger.evaluation.running():
-                evaluates = self._look()
-            if not evaluates:
-                return
-            before_s = self.ledger.evaluation.elapsed_s
-            with self.ledger.evaluation.running():
-                metrics = self._measure()
-                has_finite_params = self._has_finite_params()
-            with self.ledger.logging.running():
-                last_s = self.ledger.evaluation.elapsed_s - before_s
-                self._record(metrics, has_finite_params, last_s)
-        if self._keeper is not None and self.status is None:
+        decision = self.referee.between(self._segment(evaluates), self)
+        self._ending = self._ending or decision.is_last
+        self._due_s = decision.due_s
+        if decision.metrics is not None:
+            self._eval_results.append((self.state.step, dict(decision.metrics)))
+            self._last_evaluation_s = self.ledger.submission.elapsed_s
+        is_probe = evaluates and decision.metrics is None
+        if self._keeper is not None and not decision.has_ended and not is_probe:
             with self.ledger.checkpoint.running():
                 self._keeper.save(self)
             self.interrupted = self._keeper.must_stop()
+
+    def _segment(self, evaluates: bool) -> Segment:
+        """Return what the stretch that has just ended was."""
+        failed = self._error is not None
+        if failed:  # A step that raised an error left what it had logged before.
+            with self.ledger.logging.running():
+                self._taken = self._scalars.take(self._backend.fetch)
+        return Segment(
+            step=self.state.step,
+            evaluates=evaluates,
+            is_last=self._ending,
+            scalars=self._taken,
+            signature={} if failed else self._signature(),
+            data_wait_s=self._queue.wait_s,
+            clock_s=self.ledger.submission.elapsed_s,
+            recompiled_s=self.ledger.recompilation.elapsed_s,
+            error=self._error,
+        )
+
+    def _signature(self) -> dict[str, tuple[tuple[int, ...], str]]:
+        return self._backend.signature(self.state.params, self.state.model_state)
 
     def advance(self) -> bool:
         """Train until an evaluation or the end is due; the submission clock runs. Return whether:
@@ -274,6 +357,8 @@ class Trial:
             if self._keeper is not None:
                 self._keeper.after_step(self.ledger)
             step, elapsed_s = self.state.step, clock.elapsed_s
+            if self._on_step is not None:
+                self._on_step(step)
             self._ending = step == self.limits.max_steps
             if elapsed_s > self.limits.budget_s or self._is_due(step, elapsed_s):
                 return True
@@ -330,113 +415,23 @@ class Trial:
                 params=state.params, optimizer_state=state.optimizer_state
             )
 
+    def _finish_stretch(self) -> None:
+        """Wait for the device, and hand over what was computed, at the submission's expense."""
+        self._drain()
+        self._taken = self._scalars.take(self._backend.fetch)
+        self.referee.take(self)
+
     def _drain(self) -> None:
         state = self.state
         self._backend.drain(state.params, state.model_state, state.optimizer_state, self._evaluated)
         self._in_flight.clear()
-
-    def _judge_training(self) -> None:
-        """After a drain: write the scalars; see what ends the trial without another evaluation."""
-        is_untouched = (
-            self.state.step == 0 and self.status is None
-        )  # It stops before its first step.
-        if self.ledger.first_step_s is None and not is_untouched:
-            self.ledger.first_step_s = self.ledger.submission.elapsed_s
-        self.ledger.data_wait_s = self._queue.wait_s
-        rows = self._scalars.take(self._backend.fetch)
-        self._log.scalars(rows)
-        losses = [(step, values["loss"]) for step, values in rows if "loss" in values]
-        self.last_loss = losses[-1][1] if losses else self.last_loss
-        finite = [self.not_finite.is_finite("training loss", *each) for each in losses]
-        if self.status is not None:
-            return
-        signature = self._backend.signature(self.state.params, self.state.model_state)
-        changed = difference(self._signature, signature)
-        if changed is not None:
-            self.fail(f"update_params changed the parameters: {changed}")
-        elif not all(finite) and not self.limits.keep_going:
-            self.status = "diverged"
-        elif self.ledger.submission.elapsed_s > self.limits.budget_s:
-            # Without a target nothing is scored, so the end of the budget is an end like any other.
-            self._ending = self.goal.validation is None
-            self.status = None if self._ending else "budget"
-
-    def _look(self) -> bool:
-        """Probe, where evaluations come by what they cost; return whether all rows are due."""
-        if self.cadence is None or self.cadence.met or self._ending:
-            return True
-        assert self._probe is not None
-        step, elapsed_s = self.state.step, self.ledger.submission.elapsed_s
-        before_s = self.ledger.evaluation.elapsed_s
-        value = self._probe(self._evaluated, self.state.model_state)
-        cost_s = self.ledger.evaluation.elapsed_s - before_s
-        self.cadence.probed(Point(elapsed_s, step, value), cost_s)
-        if self.cadence.wants_all():
-            return True
-        self._due_s = self.cadence.next_due_s()
-        return False
-
-    def _next_due_s(self, value: float, elapsed_s: float, cost_s: float) -> float:
-        """Return when the next evaluation or probe is due, after an evaluation of all rows."""
-        if self.cadence is None:
-            return self.limits.next_period_s(elapsed_s)
-        self.cadence.evaluated(Point(elapsed_s, self.state.step, value), cost_s)
-        return self.cadence.next_due_s()
-
-    def _measure(self) -> dict[str, float]:
-        splits = ["train", "validation"]
-        if self.goal.until == "test" or self._ending:
-            splits.append("test")
-        crash_points.reach("evaluation")
-        metrics: dict[str, float] = {}
-        for split in splits:
-            metrics.update(self._measure_split(split))
-        if self.goal.is_met(metrics) and "test" not in splits:
-            metrics.update(self._measure_split("test"))
-        return metrics
-
-    def _measure_split(self, split: str) -> dict[str, float]:
-        values = self._evaluate(split, self._evaluated, self.state.model_state)
-        return {f"{split}/{name}": value for name, value in values.items()}
-
-    def _has_finite_params(self) -> bool:
-        trained, evaluated = self.state.params, self._evaluated
-        return self._backend.is_finite(trained, self.state.model_state) and (
-            evaluated is trained or self._backend.is_finite(evaluated)
-        )
-
-    def _record(self, metrics: dict[str, float], has_finite_params: bool, last_s: float) -> None:
-        elapsed_s = self.ledger.submission.elapsed_s
-        values = {name: metrics[name] for name in ("train/loss", "validation/loss")}
-        values["parameters"] = 0.0 if has_finite_params else math.nan
-        finite = [
-            self.not_finite.is_finite(name, self.state.step, value)
-            for name, value in values.items()
-        ]
-        self.evaluations.append((self.state.step, elapsed_s, metrics))
-        self._eval_results.append((self.state.step, metrics))
-        self._log.evaluation(times(self.ledger, self.state.step, self.preemptions), metrics)
-        value = metrics.get(f"validation/{self.goal.metric}", math.nan)
-        self._due_s = self._next_due_s(value, elapsed_s, last_s)
-        if self.goal.is_met(metrics):
-            self.status = "reached"
-        elif not all(finite) and not self.limits.keep_going:
-            self.status = "diverged"
-        elif self._ending:
-            self.status = "complete"
-        self._report(metrics)
 
     def position(self) -> dict[str, Any]:
         """Where the trial is beside its parameters and states, as plain values."""
         return {
             "step": self.state.step,
             "queue": self._queue.position(),
-            "ledger": self.ledger.totals(),
-            "evaluations": self.evaluations,
-            "due_s": self._due_s,
-            "last_loss": self.last_loss,
-            "not_finite": self.not_finite.seen,
-            "cadence": None if self.cadence is None else self.cadence.position(),
+            **self.referee.position(),
         }
 
     def go_on(self, state: State, position: Mapping[str, Any]) -> None:
@@ -444,20 +439,15 @@ class Trial:
         self.state = state
         self._evaluated = state.params
         self._queue.go_to(position["queue"])
-        self.ledger.go_on(position["ledger"])
-        self.evaluations[:] = [
-            (step, elapsed_s, metrics) for step, elapsed_s, metrics in position["evaluations"]
-        ]
-        self._eval_results[:] = [(step, metrics) for step, _, metrics in self.evaluations]
-        self._due_s, self.last_loss = position["due_s"], position["last_loss"]
-        if self.cadence is not None and position.get("cadence") is not None:
-            self.cadence.go_on(position["cadence"])
-        self.not_finite.seen = {name: dict(seen) for name, seen in position["not_finite"].items()}
+        self.referee.go_on(position)
+        evaluations = position["evaluations"]
+        self._eval_results[:] = [(step, metrics) for step, _, metrics in evaluations]
+        self._last_evaluation_s = evaluations[-1][1] if evaluations else 0.0
+        self._due_s = position["due_s"]
 
     def fail(self, cause: str, details: str = "") -> None:
         """End the trial as failed."""
-        self.status = "failed"
-        self.error = {"cause": cause, "traceback": details}
+        self.referee.fail(cause, details)
 
     def _random_state(self, purpose: int, position: int = 0) -> spec.RandomState:
         return self._backend.random_state(seeds.pair(self._seed, purpose, position))
@@ -468,7 +458,7 @@ class Trial:
             validation_goal_reached=False,
             test_goal_reached=False,
             is_time_remaining=ledger.submission.elapsed_s <= self.limits.budget_s,
-            last_eval_time=self.evaluations[-1][1] if self.evaluations else 0.0,
+            last_eval_time=self._last_evaluation_s,
             training_complete=self._ending,
             accumulated_submission_time=ledger.submission.elapsed_s,
             accumulated_eval_time=ledger.evaluation.elapsed_s,

@@ -10,6 +10,8 @@ from typing import Any
 
 from algoperf.backends.computation import Computation
 
+PROCESS, INLINE = "process", "inline"  # where a trial's referee is
+REFEREES = (PROCESS, INLINE)
 ANSWERED = frozenset({"start", "evaluation"})  # where a followed trial waits, off the clock
 
 
@@ -56,6 +58,7 @@ class TrialPlan:
     )
     workload_hash: str | None = None  # of its source
     followed: bool = False  # the starter answers what it was told; the trial waits for that
+    referee: str = INLINE  # or PROCESS, where another process judges than the submission's
     command: str = ""
     name: str | None = None  # the submission's in the run folder; None for its file's
     threads: int | None = None  # how many cores the trial may use; None for all
@@ -72,6 +75,11 @@ class TrialPlan:
     def workload_reference(self) -> str:
         """What `catalogue.find` finds the workload by."""
         return self.workload_folder or self.workload
+
+    @property
+    def has_referee(self) -> bool:
+        """Whether the submission runs in another process than what judges it."""
+        return self.referee == PROCESS
 
     @property
     def computation(self) -> Computation:
@@ -107,6 +115,8 @@ class TrialPlan:
             *("workload_folder", "workload_hash", "rouge_tokenizer"),
         )
         chosen = {name: getattr(self, name) for name in names}
+        # A trial of one process records nothing, as those of versions that knew no other.
+        chosen["referee"] = self.referee if self.has_referee else None
         chosen["accumulate"] = self.accumulate if self.accumulate > 1 else None
         return {name: value for name, value in chosen.items() if value}
 

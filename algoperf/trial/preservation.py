@@ -2,8 +2,9 @@
 
 import dataclasses
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
 
 from algoperf import errors
 from algoperf.backends import Backend
@@ -11,7 +12,6 @@ from algoperf.machine.load import Load
 from algoperf.machine.resources import Meter
 from algoperf.run_folder import state, state_kinds
 from algoperf.run_folder.checkpoint import Arrays, Checkpoints
-from algoperf.run_folder.run_log import TrialLog
 from algoperf.trial.clock import Ledger
 from algoperf.trial.loop import State, Trial
 
@@ -32,13 +32,46 @@ class Saved:
     document: dict[str, Any]
 
 
-def find(checkpoints: Checkpoints, log: TrialLog) -> Saved | None:
+class Records(Protocol):
+    """What `Preservation` asks of a trial's log."""
+
+    folder: Path
+
+    def sizes(self) -> dict[str, int]:
+        """Return how many bytes of each file have been written, by its name."""
+        ...
+
+    def holds(self, sizes: Mapping[str, int]) -> bool:
+        """Return whether the files still have all rows that they had at these sizes."""
+        ...
+
+    def go_back(self, sizes: Mapping[str, int]) -> None:
+        """Cut the files to earlier sizes."""
+
+
+class Totals(Protocol):
+    """What counts over all processes of a trial: a `Meter`, a `Load`."""
+
+    def totals(self) -> dict[str, Any]:
+        """Return what another process can go on from."""
+        ...
+
+    def go_on(self, totals: Mapping[str, Any]) -> None:
+        """Go on from there."""
+
+
+def find(checkpoints: Checkpoints, log: Records, *, with_arrays: bool = True) -> Saved | None:
     """Return the newest usable checkpoint of a trial, or None.
 
     It is usable if it is undamaged, of the current format, and all rows that were written before it
     are still in the run folder.
+
+    Args:
+        checkpoints: The trial's checkpoints.
+        log: Its log.
+        with_arrays: Whether its arrays are read as well.
     """
-    for arrays, document in checkpoints.read():
+    for arrays, document in checkpoints.read(with_arrays=with_arrays):
         if document.get("format") == FORMAT and log.holds(document["files"]):
             return Saved(arrays, document)
     return None
@@ -69,22 +102,23 @@ class Preservation:
     def __init__(
         self,
         checkpoints: Checkpoints | None,
-        log: TrialLog,
+        log: Records,
         backend: Backend,
         every_s: float,
         asked: Callable[[], bool],
         say: Say,
         now: Callable[[], float] = time.perf_counter,
-        meter: Meter | None = None,
-        load: Load | None = None,
+        meter: Totals | None = None,
+        load: Totals | None = None,
     ) -> None:
         self._checkpoints = checkpoints
         self._log, self._backend = log, backend
         self._every_s, self._now = every_s, now
         self._saved_at_s = now()
         self._asked, self._say = asked, say
-        self._meter = Meter() if meter is None else meter
-        self._load = Load(dict) if load is None else load
+        self._meter: Totals = Meter() if meter is None else meter
+        self._load: Totals = Load(dict) if load is None else load
+        self.saved_bytes = 0  # The size of the last checkpoint.
         self._complained = False
         self._has_stepped = False  # Whether it made a step since it was last saved.
         self._compiled_s = 0.0  # Charged to the submission, in this process and earlier ones.
@@ -140,7 +174,7 @@ class Preservation:
                 "resources": self._meter.totals(),
                 "load": self._load.totals(),
             }
-            self._checkpoints.write(trial.state.step, arrays, document)
+            self.saved_bytes = self._checkpoints.write(trial.state.step, arrays, document)
         except errors.UserError as error:
             self._checkpoints = None
             self._say(f"its state cannot be saved ({error}): if interrupted, it starts over")

@@ -1,18 +1,22 @@
-"""The process of one trial.
+"""The process that works for the starter of a study: a referee, or a whole trial.
 
-It receives a plan on standard input and sends events to standard output, as one line of JSON
-each. It dies with the process that started it, however that one ends: the kernel signals it where
-it can (Linux), and a thread waits for the end of standard input, which the starter holds open.
+It receives plans on standard input and sends events to standard output, as one line of JSON each.
+As a referee it takes the plans of one study after another, each once the trial before it has ended
+with a result (`refereed`); else it runs one trial alone, submission and all, and leaves. It dies
+with the process that started it, however that one ends: the kernel signals it where it can (Linux),
+and a thread waits for the end of standard input, which the starter holds open.
 """
 
 import contextlib
+import functools
 import json
 import os
+import queue
 import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -22,8 +26,10 @@ from algoperf.run_folder import writing
 from algoperf.trial.clock import Ledger
 
 if TYPE_CHECKING:
+    from algoperf.trial import refereed
     from algoperf.trial.loop import Trial
     from algoperf.trial.plan import TrialPlan
+    from algoperf.trial.referee import Referee
 
 ORPHANED = 113  # The exit code of a process whose starter has ended.
 PATIENCE_S = 60.0  # The longest wait for an answer of the starter.
@@ -86,10 +92,10 @@ class Events:
 
 
 def main() -> int:
-    """Run one trial.
+    """Run one trial, or referee those of one study.
 
     Returns:
-        The exit code: 0 if the trial has a result, 1 if a user's mistake was reported instead,
+        The exit code: 0 if each trial has a result, 1 if a user's mistake was reported instead,
         `INTERRUPTED` if it was asked to stop (whether or not it then had a result), and
         `writing.UNWRITABLE` if its run folder could not be written any more.
     """
@@ -108,9 +114,8 @@ def _leave() -> None:
 
 
 def _main(stops: stopping.Stops, started_at_s: float) -> int:
-    line = sys.stdin.readline()
-    answers = Answers()
-    _die_with_parent(answers)
+    answers, plans = Answers(), queue.SimpleQueue[str]()
+    _die_with_parent(answers, plans)
     events = Events(os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1), answers)
     # What a submission prints must not be taken for an event.
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
@@ -118,10 +123,14 @@ def _main(stops: stopping.Stops, started_at_s: float) -> int:
     from algoperf.errors import UserError
     from algoperf.trial.plan import TrialPlan
 
+    line = plans.get()
     try:
-        return _run(line, Ledger(started_at_s=started_at_s), events, stops)
+        plan = TrialPlan.from_json(line)
+        if plan.has_referee:
+            return _referee(plan, plans, started_at_s, events, stops)
+        return _run(plan, Ledger(started_at_s=started_at_s), events, stops)
     except UserError as error:
-        events.send("user_error", text=str(error), traceback=traceback.format_exc())
+        events.send("user_error", text=str(error), traceback=traceback_of(error))
         return 1
     except writing.UnwritableError as error:
         events.send("unwritable", text=str(error))
@@ -131,6 +140,109 @@ def _main(stops: stopping.Stops, started_at_s: float) -> int:
             raise  # A process that it forked leaves as it wants to.
         _send_crash(events, TrialPlan.from_json(line), error)
         return 1
+
+
+def traceback_of(error: BaseException) -> str:
+    """Return the traceback of an error, or that of another process which it was noted with."""
+    noted = getattr(error, "__notes__", [])
+    return str(noted[-1]) if noted else "".join(traceback.format_exception(error))
+
+
+def _referee(
+    plan: "TrialPlan",
+    plans: "queue.SimpleQueue[str]",
+    started_at_s: float,
+    events: Events,
+    stops: stopping.Stops,
+) -> int:
+    """Referee the trials of one study, until standard input ends or a trial does in another way
+    than by its result or its trainer's death.
+    """
+    supervision.adopt_orphans()
+    supervision.refuse_to_be_read()
+    from algoperf.trial import refereed
+    from algoperf.trial.plan import ANSWERED, TrialPlan
+
+    events.answered = ANSWERED if plan.followed else frozenset()
+    bench = None
+    while True:
+        # Before there is a trainer there is nothing to save; then it is asked, and says what is.
+        stops.ask = _leave
+        ledger = Ledger(started_at_s=started_at_s)
+        if bench is None:
+            with ledger.set_up.running():
+                bench = refereed.Bench(plan)
+        code = _judge(bench, plan, ledger, events, stops)
+        if code is not None:
+            return code
+        stops.ask = _leave
+        plan = TrialPlan.from_json(plans.get())
+        started_at_s = time.perf_counter()
+
+
+def _judge(
+    bench: "refereed.Bench",
+    plan: "TrialPlan",
+    ledger: Ledger,
+    events: Events,
+    stops: stopping.Stops,
+) -> int | None:
+    """Referee one trial. Return the exit code where no other is to follow it, else None."""
+    from algoperf.trial import refereed
+
+    watched = Watched(ledger)
+    report = functools.partial(_report, events, watched)
+    stop = _report_every(0.5, lambda: report("progress")) if plan.show_progress else None
+    try:
+        ended = refereed.run(bench, plan, ledger, report, stops, watched.attend)
+    except refereed.TrainerDiedError as error:
+        if error.has_stopped or stops.are_asked:
+            return INTERRUPTED
+        events.send("died", error=error.error, cpu_s=error.cpu_s)
+    else:
+        if ended is None:
+            return INTERRUPTED
+        report("result", result=ended, was_asked_to_stop=stops.are_asked)
+    finally:
+        if stop is not None:
+            stop.set()
+    return 0 if stops.are_asked else None
+
+
+class Watched:
+    """What another thread may read of a trial that a referee judges.
+
+    Args:
+        ledger: The trial's stopwatches.
+    """
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._referee: Referee | None = None
+        self._counters: Sequence[int] = (0,)
+
+    def attend(self, referee: "Referee", counters: "Sequence[int]") -> None:
+        """Take the referee, and the counters that the trainer keeps, once there are any."""
+        self._referee, self._counters = referee, counters
+
+    def position(self) -> dict[str, Any]:
+        """Return the trial's position, as `snapshot` does; nothing before it has any."""
+        if self._referee is None:
+            return {}
+        step = max(self._referee.step, int(self._counters[0]))
+        clock_s = self._ledger.submission.elapsed_s
+        return {"step": step, "clock_s": clock_s, "loss": self._referee.last_loss}
+
+
+def _report(
+    events: Events,
+    watched: Watched,
+    event: str,
+    metrics: dict[str, float] | None = None,
+    **values: Any,
+) -> None:
+    measured = {} if metrics is None else {"metrics": metrics}
+    events.send(event, **values, **watched.position(), **measured)
 
 
 def _send_crash(events: Events, plan: "TrialPlan", error: BaseException) -> None:
@@ -154,7 +266,7 @@ def _without_input() -> int:
     return channel
 
 
-def _run(line: str, ledger: Ledger, events: "Events", stops: stopping.Stops) -> int:
+def _run(plan: "TrialPlan", ledger: Ledger, events: "Events", stops: stopping.Stops) -> int:
     trial: Trial | None = None
 
     def report(event: str, metrics: dict[str, float] | None = None, **values: Any) -> None:
@@ -166,9 +278,8 @@ def _run(line: str, ledger: Ledger, events: "Events", stops: stopping.Stops) -> 
     with ledger.set_up.running():
         from algoperf.run_folder import state_kinds
         from algoperf.trial import assemble, result
-        from algoperf.trial.plan import ANSWERED, TrialPlan
+        from algoperf.trial.plan import ANSWERED
 
-        plan = TrialPlan.from_json(line)
         events.answered = ANSWERED if plan.followed else frozenset()
         state_kinds.seed_generators(plan.seed)
         assembled = assemble.assemble(plan, ledger, report, lambda: stops.are_asked)
@@ -179,8 +290,8 @@ def _run(line: str, ledger: Ledger, events: "Events", stops: stopping.Stops) -> 
             target=assembled.flags["target"],
             folder=str(assembled.log.folder),
             max_steps=trial.limits.max_steps,
-            point=assembled.point,
-            point_source=assembled.point_source,
+            point=assembled.submitted.point,
+            point_source=assembled.submitted.point_source,
         )
     stops.ask = lambda: None  # From here on there is something to save.
     stop = _report_every(0.5, lambda: report("progress")) if plan.show_progress else None
@@ -196,7 +307,8 @@ def _run(line: str, ledger: Ledger, events: "Events", stops: stopping.Stops) -> 
     ended = result.of(assembled)
     assembled.log.result(ended)
     if plan.save_model is not None:
-        report("note", text=assembled.save_model(Path(plan.save_model)))
+        saved = assemble.save_model(Path(plan.save_model), trial.status, assembled.trained)
+        report("note", text=saved)
     with contextlib.suppress(OSError):  # The trial has its result; a leftover file does no harm.
         assembled.checkpoints.clear()
     report("result", result=ended, was_asked_to_stop=stops.are_asked)
@@ -230,12 +342,17 @@ def _report_every(period_s: float, report: Callable[[], None]) -> threading.Even
     return stop
 
 
-def _die_with_parent(answers: Answers) -> None:
+def _die_with_parent(answers: Answers, plans: "queue.SimpleQueue[str]") -> None:
+    """Read standard input from now on: an empty line is an answer, any other one a plan."""
     supervision.die_with_starter()
 
     def wait_for_end() -> None:
-        while answered := os.read(channel, 4096):
-            answers.add(len(answered))
+        with os.fdopen(channel, "rb") as lines:
+            for line in lines:
+                if line.strip():
+                    plans.put(line.decode())
+                else:
+                    answers.add(1)
         os._exit(ORPHANED)
 
     channel = _without_input()

@@ -144,7 +144,9 @@ def test_every_evaluation_is_reported_with_its_status_known(make_rig):
     reported = []
     limits = Limits(budget_s=50.0, eval_every_s=1.0, eval_every_steps=2, max_steps=4)
     rig = make_rig(goal=UNREACHED, limits=limits)
-    rig.trial._report = lambda metrics: reported.append((rig.trial.state.step, rig.trial.status))
+    rig.trial.referee._report = lambda metrics: reported.append(
+        (rig.trial.state.step, rig.trial.status)
+    )
     rig.trial.run()
     assert reported == [(1, None), (2, None), (4, "complete")]
 

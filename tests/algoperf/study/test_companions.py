@@ -176,7 +176,7 @@ def test_the_starter_answers_a_trial_that_waits(followed, patience_s, answers):
     watchdog = SimpleNamespace(limit=lambda budget_s: None)
     try:
         told = study._watch(process, plan, lambda *_: None, watchdog, stopping.Stops())
-        assert told == {"bytes": answers}
+        assert told == ({"bytes": answers}, None)
     finally:
         process.communicate()
 

@@ -45,6 +45,7 @@ OTHER = {  # a value of each field that is not its default
     "wandb": True,
     "suite": "suite.json",
     "threads": 2,
+    "referee": "inline",
     "overwrite": True,
     "rerun_contended": True,
     "name": "variant-2",

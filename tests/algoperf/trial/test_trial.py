@@ -399,10 +399,10 @@ def test_a_probe_that_predicts_the_target_has_all_rows_evaluated_at_once(make_ri
     assert probed[1] == 9  # (1/8 + 1 + 1/8 + 1) / 0.25
     assert hit == probed[-1] >= 55 > probed[-2] >= miss
     points = [Point(step, step, step / 100) for step in (miss, hit)]
-    found = crossing(*points, 0.5, higher_is_better=True, probes=trial.cadence.probes)
+    found = crossing(*points, 0.5, higher_is_better=True, probes=trial.referee.cadence.probes)
     assert found.step == pytest.approx(50)  # By now it is known that all say 0.05 more.
     assert set(steps) <= set(probed)
-    bracket = [(probe.time_s, probe.step, probe.value) for probe in trial.cadence.probes]
+    bracket = [(probe.time_s, probe.step, probe.value) for probe in trial.referee.cadence.probes]
     assert [step for _, step, _ in bracket] == [step for step in probed if step >= miss]
     assert bracket == [(step, step, step / 100 - 0.05) for _, step, _ in bracket]
     spent = trial.ledger.evaluation.elapsed_s - 0.5  # The test split is looked at in the end.
@@ -498,6 +498,6 @@ def test_a_trial_that_goes_on_probes_as_it_would_have(make_rig):
     later = probing(make_rig)
     later.trial.go_on(begun.trial.state, saved["position"])
     later.trial.run()
-    assert later.trial.cadence == whole.trial.cadence
+    assert later.trial.referee.cadence == whole.trial.referee.cadence
     assert later.trial.evaluations == whole.trial.evaluations
     assert begun.calls["probed"] + later.calls["probed"] == whole.calls["probed"]

@@ -1,0 +1,379 @@
+"""The process of a trial in which the submission runs: it has the training rows, and nothing that
+measures.
+
+A referee in another process (`refereed`) starts it, holds the clock, and is told at the end of each
+stretch what the parameters are. What the two say to one another is JSON, a line for each question
+of the trainer and each answer of the referee; parameters and rows are in shared memory.
+"""
+
+import contextlib
+import dataclasses
+import functools
+import json
+import multiprocessing
+import os
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Mapping
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from algoperf import workload
+from algoperf.backends import Backend
+from algoperf.errors import UserError
+from algoperf.machine import processor_time, stopping, supervision, terminal
+from algoperf.machine.supervision import INTERRUPTED
+from algoperf.run_folder import state_kinds
+from algoperf.run_folder.checkpoint import Checkpoints
+from algoperf.submission import blame, loading, older
+from algoperf.trial import adapt, assemble, preservation
+from algoperf.trial.clock import Ledger
+from algoperf.trial.goal import Limits
+from algoperf.trial.handover import Handover, SharedRows
+from algoperf.trial.judgement import NotFinite, Signature
+from algoperf.trial.plan import TrialPlan
+from algoperf.trial.referee import Decision, Handed, Segment
+from algoperf.trial.trust import Guard
+
+ORPHANED = 113  # The exit code of a trainer whose referee has ended.
+FAILED = 1
+ENDED = "ended"  # The status of a trial whose status the referee alone knows.
+
+
+@dataclasses.dataclass(frozen=True)
+class Given:
+    """What the referee gives a trainer as it starts it.
+
+    Attributes:
+        plan: The trial's plan, as JSON, without what is the referee's alone.
+        rows: The training rows; None where they are not in memory, so that the trainer loads them.
+        facts: What the model has to know of the rows beside them: 'model', 'notes', 'tokenizer'.
+        handover: Where the parameters go.
+    """
+
+    plan: str
+    rows: SharedRows | None
+    facts: Mapping[str, Any]
+    handover: Handover
+
+
+def serve(connection: Connection, given: Given) -> None:
+    """Train, as the process's only work, and leave it: nothing that a submission left running, or
+    to be done at the end, keeps it.
+    """
+    code = _serve(connection, given)
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            stream.flush()
+    os._exit(code)
+
+
+def _serve(connection: Connection, given: Given) -> int:
+    stops = stopping.Stops(_leave)
+    stops.ignores_afterwards = True
+    with stops:
+        supervision.die_with_starter()
+        _die_with_referee()
+        stopping.let_through()
+        os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what a submission prints is no event
+        terminal.outlive(output=terminal.UNREAD, errors=terminal.UNREAD)
+        referee = FarReferee(connection)
+        try:
+            return _train(given, referee, stops)
+        except UserError as error:
+            referee.tell("user_error", text=str(error), traceback=traceback.format_exc())
+            return FAILED
+        except BaseException as error:  # What a submission raises to leave, or breaks for all.
+            if not referee.is_heard:
+                raise  # A process that it forked leaves as it wants to.
+            cause = _cause(given, error)
+            referee.tell("crashed", cause=cause, traceback=traceback.format_exc())
+            return FAILED
+
+
+def _leave() -> None:
+    """Leave in the middle of the set-up: all that is to be saved was saved before it."""
+    os._exit(INTERRUPTED)
+
+
+def _cause(given: Given, error: BaseException) -> str:
+    folder = Path(TrialPlan.from_json(given.plan).submission).parent
+    return blame.cause_of(error) + blame.place_of(error, lambda file: file.parent == folder)
+
+
+def _die_with_referee() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def wait_for_end() -> None:
+        wait([parent.sentinel])
+        os._exit(ORPHANED)
+
+    thread = threading.Thread(target=wait_for_end, daemon=True, name="referee watch")
+    processor_time.own_threads.add(thread)
+    thread.start()
+
+
+def _train(given: Given, referee: "FarReferee", stops: stopping.Stops) -> int:
+    plan = TrialPlan.from_json(given.plan)
+    state_kinds.seed_generators(plan.seed)
+    subject = assemble.look_up(plan)
+    instruments = assemble.load_instruments(plan, subject)
+    backend = instruments.backend
+    outline = assemble.outline_of(plan)
+    loaded = dataclasses.replace(loading.load(outline, plan.framework), outline=outline)
+    submitted = assemble.submit(plan, loaded, subject)
+    files = {name: str(path) for name, path in submitted.source_files.items()}
+    answer = referee.ask("submitted", **{**dataclasses.asdict(submitted), "source_files": files})
+    bound = assemble.bind(plan, subject, backend, _data(plan, subject, given))
+    hyperparameters = assemble.hyperparameters_of(submitted)
+    view = older.view(loaded.contract, bound.workload, backend.place, hyperparameters)
+    guard = instruments.guard
+    ledger = Ledger()
+    referee.attend(
+        backend=backend,
+        view=view,
+        handover=given.handover,
+        ledger=ledger,
+        guard=guard,
+        check=functools.partial(adapt.check_all_read, loaded.outline, hyperparameters),
+    )
+    records = Records(referee, Path(answer["folder"]), answer["saved"])
+    checkpoints = Checkpoints(records.folder) if plan.checkpoints else None
+    keeper = preservation.Preservation(
+        checkpoints,
+        records,
+        backend,
+        plan.checkpoint_every_s,
+        lambda: stops.are_asked,
+        referee.note,
+        meter=records.meter,
+        load=records.load,
+    )
+    counters = given.handover.counters
+
+    def count(step: int) -> None:
+        counters[0] = step
+
+    built = assemble.make_trial(
+        plan, subject, loaded, submitted, bound, instruments, view, hyperparameters,
+        report=lambda event, text: referee.note(text),
+        limits=Limits(**answer["limits"]),
+        ledger=ledger,
+        referee=referee,
+        keeper=keeper,
+        on_step=count,
+        preemptions=answer["preemptions"],
+    )  # fmt: skip
+    trial = built.trial
+    referee.keeper = keeper
+    if answer["saved"] is not None and trial.status is None:
+        assert checkpoints is not None
+        saved = preservation.find(checkpoints, records)
+        if saved is None:
+            raise UserError(f"{records.folder}: its checkpoint was removed meanwhile")
+        keeper.go_on(trial, saved)
+        counters[0] = trial.state.step
+    stops.ask = lambda: None  # From here on there is something to save.
+    trial.run()
+    share = None if built.buckets is None else built.buckets.real_share
+    failed = trial.interrupted or referee.has_failed
+    referee.ask(
+        "closing",
+        interrupted=trial.interrupted,
+        checksum=None if failed else trial.checksum(),
+        real_token_share=share,
+        flags=guard.flags,
+        peak_device_bytes=backend.peak_device_memory_bytes(),
+    )
+    return INTERRUPTED if trial.interrupted else 0
+
+
+def _data(plan: TrialPlan, subject: assemble.Subject, given: Given) -> workload.Data:
+    """Return the training rows, with what the model has to know of all rows."""
+    if given.rows is None:
+        loaded = assemble.load_data(plan, subject.definition, subject.scale)
+        rows: workload.Rows = loaded.splits["train"]
+    else:
+        rows = given.rows.rows()
+    return workload.Data({"train": rows}, **given.facts)
+
+
+class FarReferee:
+    """A trial's referee, which is in another process.
+
+    Args:
+        connection: The line to it.
+
+    Attributes:
+        status: None, or `ENDED`.
+        keeper: What saves the trial.
+        has_failed: Whether the submission has raised an error.
+        kept: What the referee wants to be saved with the trial.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self.status: str | None = None
+        self.error: Mapping[str, str] | None = None
+        self.evaluations: list[tuple[int, float, dict[str, float]]] = []
+        self.last_loss: float | None = None
+        self.not_finite = NotFinite()
+        self.keeper: preservation.Preservation | None = None
+        self.has_failed = False
+        self.kept: Mapping[str, Any] = {}
+        self._connection = connection
+        self._process_id = os.getpid()
+        self._are_all_finite = True
+        self._signature: Signature = {}
+
+    @property
+    def is_heard(self) -> bool:
+        """Whether this is the trainer, and not a process that the submission forked."""
+        return os.getpid() == self._process_id
+
+    def attend(
+        self,
+        *,
+        backend: Backend,
+        view: older.View,
+        handover: Handover,
+        ledger: Ledger,
+        guard: Guard,
+        check: Callable[[], None],
+    ) -> None:
+        """Take what is needed to hand parameters over.
+
+        Args:
+            backend: Copies them.
+            view: Converts them to the form that the rest of the library uses.
+            handover: Where they go.
+            ledger: The trainer's own stopwatches, which follow the referee's.
+            guard: Watches what the submission does to this process.
+            check: Called before an evaluation; raises UserError for a user's mistake.
+        """
+        self._backend, self._view, self._ledger = backend, view, ledger
+        self._guard, self._check = guard, check
+        self._parameters: dict[str, np.ndarray] = handover.parameters()
+        self._expected = handover.signature
+
+    def tell(self, kind: str, **values: Any) -> None:
+        """Say something that is not answered."""
+        if self.is_heard:
+            self._connection.send_bytes(json.dumps({"kind": kind, **values}).encode())
+
+    def ask(self, kind: str, **values: Any) -> dict[str, Any]:
+        """Say something, and return the answer."""
+        self.tell(kind, **values)
+        answer: dict[str, Any] = json.loads(self._connection.recv_bytes())
+        return answer
+
+    def note(self, text: str) -> None:
+        """Have the user told something."""
+        self.tell("note", text=text)
+
+    def begin(self, signature: Signature, handed: Handed) -> None:
+        """Hand the first parameters over; the initialisation is timed from the answer on."""
+        self.take(handed)
+        self.ask("begin", signature=self._signature)
+
+    def initialised(self, handed: Handed, compiled_s: float) -> None:
+        """Hand the parameters over, as the initialisation left them."""
+        self.take(handed)
+        self._follow(self.ask("initialised", compiled_s=compiled_s))
+
+    def before_run(self) -> None:
+        """Say that a stretch can begin; its clock runs from the answer on."""
+        self._guard.inspect()
+        saved_bytes = 0
+        if self.keeper is not None:
+            saved_bytes, self.keeper.saved_bytes = self.keeper.saved_bytes, 0
+        self.ask("ready", flags=self._guard.flags, saved_bytes=saved_bytes)
+
+    def take(self, handed: Handed) -> None:
+        """Copy the parameters to be evaluated into the shared memory."""
+        params, model_state = handed.evaluated()
+        first, first_state = self._view.first(params), self._view.first_state(model_state)
+        self._signature = self._backend.signature(first, first_state)
+        if self._signature == self._expected:  # Else the referee says what has changed.
+            self._backend.write(first, first_state, self._parameters)
+        trained, _ = handed.trained()
+        # The referee looks at what it gets; what is trained may be something else.
+        self._are_all_finite = trained is params or handed.are_finite()
+
+    def between(self, segment: Segment, handed: Handed) -> Decision:
+        """Say what a stretch of training was; return what the referee has decided."""
+        self.has_failed = segment.error is not None
+        if segment.evaluates and not self.has_failed:
+            self._check()
+        whole = dataclasses.replace(
+            segment,
+            signature={} if self.has_failed else self._signature,
+            has_finite_params=self._are_all_finite,
+        )
+        return self._follow(self.ask("segment", **dataclasses.asdict(whole)))
+
+    def fail(self, cause: str, details: str = "") -> None:
+        """Say that the submission's initialisation raised an error."""
+        self.has_failed = True
+        self._follow(self.ask("failed", cause=cause, traceback=details))
+
+    def position(self) -> dict[str, Any]:
+        """Return what the referee knows of where the trial is."""
+        return dict(self.kept["position"])
+
+    def go_on(self, position: Mapping[str, Any]) -> None:
+        """Take the clock of an earlier process of the trial; the referee does so itself."""
+        self._ledger.go_on(position["ledger"])
+
+    def _follow(self, answer: Mapping[str, Any]) -> Decision:
+        decision = Decision(**answer["decision"])
+        self._ledger.follow(decision.totals)
+        self.kept = answer["kept"]
+        if decision.has_ended:
+            self.status = ENDED
+        return decision
+
+
+class Records:
+    """What `Preservation` asks of the log and of what is counted, all of which is the referee's.
+
+    Args:
+        referee: The referee.
+        folder: The run folder.
+        files: The sizes of its files at the checkpoint that the trial goes on from, or None.
+    """
+
+    def __init__(self, referee: FarReferee, folder: Path, files: Mapping[str, int] | None) -> None:
+        self.folder = folder
+        self._referee = referee
+        self._files = files
+        self.meter, self.load = Kept(referee, "resources"), Kept(referee, "load")
+
+    def sizes(self) -> dict[str, int]:
+        """Return the sizes of the files, as the referee gave them."""
+        return dict(self._referee.kept["files"])
+
+    def holds(self, sizes: Mapping[str, int]) -> bool:
+        """Return whether these are the sizes that the referee goes on from."""
+        return sizes == self._files
+
+    def go_back(self, sizes: Mapping[str, int]) -> None:
+        """Do nothing: the referee cuts its files itself."""
+
+
+class Kept:
+    """A figure that the referee counts, and that is saved with the trial."""
+
+    def __init__(self, referee: FarReferee, name: str) -> None:
+        self._referee, self._name = referee, name
+
+    def totals(self) -> dict[str, Any]:
+        """Return it as the referee gave it."""
+        return dict(self._referee.kept[self._name])
+
+    def go_on(self, totals: Mapping[str, Any]) -> None:
+        """Do nothing: the referee goes on from it itself."""
