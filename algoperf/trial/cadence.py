@@ -18,7 +18,7 @@ import statistics
 from collections.abc import Mapping
 from typing import Any
 
-from algoperf.workload.crossing import Point
+from algoperf.workload.crossing import LONGEST_LOG, Point
 
 # Evaluations of all rows that no probe asked for come when all of them have taken this share of the
 # submission's time, and the time since the first step has grown by this factor.
@@ -154,10 +154,22 @@ class Cadence:
             return value
         return math.log(value) if value > 0 else -math.inf
 
+    @property
+    def predicted(self) -> float | None:
+        """The metric of all rows, as the last probe predicts it; None before the first."""
+        if not self.probes:
+            return None
+        predicted = self._predicted()
+        if self._straight(self.target) == self.target:
+            return predicted
+        return math.exp(predicted) if predicted < LONGEST_LOG else math.inf
+
+    def _predicted(self) -> float:
+        return self._straight(self.probes[-1].value) + self.offset
+
     def _left(self) -> float:
         """Return how far all rows are from the target, as the last probe predicts."""
-        predicted = self._straight(self.probes[-1].value) + self.offset
-        return self._sign * (self._straight(self.target) - predicted)
+        return self._sign * (self._straight(self.target) - self._predicted())
 
     def _slope(self, now_s: float, over_s: float) -> float:
         """Return how fast the metric comes closer to the target; 0 where that is not known."""

@@ -338,6 +338,11 @@ class Referee:
             self.status = "complete"
         self._report(metrics)
 
+    @property
+    def predicted(self) -> float | None:
+        """The target metric as the last probe predicts it; None where nothing is probed."""
+        return None if self.cadence is None else self.cadence.predicted
+
     def position(self) -> dict[str, Any]:
         """Where the trial is, as far as the referee knows it, as plain values."""
         return {

@@ -49,6 +49,21 @@ def test_all_rows_are_evaluated_where_the_corrected_probe_meets_the_target(
     assert cadence.wants_all()
 
 
+def test_what_a_probe_predicts():
+    """All rows 0.02 above the few; of a metric that falls, 1.1 times as high."""
+    for (target, higher), few, whole, predicted in (
+        ((0.9, True), 0.5, 0.52, 0.62),
+        ((10.0, False), 20.0, 22.0, 0.66),
+    ):
+        cadence = begun(target, higher, few, whole)
+        cadence.probed(Point(3.0, 10, few), 0.1)
+        cadence.evaluated(Point(3.0, 10, whole), 1.0)
+        assert cadence.predicted == pytest.approx(whole)
+        cadence.probed(Point(4.0, 20, 0.6), 0.1)
+        assert cadence.predicted == pytest.approx(predicted)
+    assert Cadence(0.9, True, 0.25).predicted is None
+
+
 def test_a_miss_begins_the_bracket_anew_and_a_hit_closes_it():
     cadence = begun()
     for time_s, few in ((9.0, 0.5), (10.0, 0.89)):
