@@ -34,6 +34,7 @@ NEAR_DEVIATIONS, NEAR_SHARE = 2.0, 0.02
 # Time that was saved is spent at such a rate that it would last for this share of the time since
 # the first step.
 SAVED_FOR = 0.25
+FINEST = 0.0025  # No two probes are closer than this share of the clock: they would tell no more.
 RECENT, NOISE_OF = 40, 8  # How many probes are remembered, and of how many the noise is measured.
 SLOPE_OVER = 0.1  # The share of the time since the first step that the slope is measured over.
 
@@ -116,7 +117,8 @@ class Cadence:
         now_s = self.probes[-1].time_s
         # The evaluation that meets the target is to fit in, too.
         reserved_s = self.spent_s + self.probe_s + self.whole_s
-        due_s = max(reserved_s / self.share, now_s + self._gap_s(now_s))
+        gap_s = max(self._gap_s(now_s), FINEST * now_s)
+        due_s = max(reserved_s / self.share, now_s + gap_s)
         return min(due_s, max(self._whole_due_s(), now_s))
 
     def _whole_due_s(self) -> float:
