@@ -397,7 +397,9 @@ def compare(
     if may_run:
         writing.make_folder("out", plan.out)
         with _interruptible():
-            failed = local.run(plan.runs, plan.out, request.workers, note, plan.threads)
+            failed = local.run(
+                *(plan.runs, plan.out, request.workers, note, plan.threads, plan.standard_input)
+            )
     comparison = document.make(plan)
     return CompareResult(comparison, tuple(comparison.notes), failed)
 

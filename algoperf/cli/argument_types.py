@@ -6,10 +6,34 @@ The functions here are argparse's types: each converts the text of an argument, 
 
 import argparse
 import math
+import re
+import string
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
 USER_MISTAKE = 2
+SECRET = "FILE|-|env:NAME|text:SECRET"
+SECRET_HELP = (
+    "an organiser's secret of at least 16 characters, which draws other built-in validation and "
+    "test rows that nobody knows; run folders hold a commitment to it (docs/organise.md)"
+)
+_PLAIN_SECRET = re.compile(r"(^|[=\s'\"])text:.*", re.DOTALL)
+
+
+def masked(words: Sequence[str]) -> list[str]:
+    """Return the words of a command line without a secret that one of them spells out."""
+    return [_PLAIN_SECRET.sub(r"\1text:***", word) for word in words]
+
+
+def commitment(text: str) -> str:
+    """Return a commitment, after checking that it has 64 hexadecimal digits."""
+    given = text.strip()
+    if len(given) != 64 or set(given) - set(string.hexdigits):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is {len(given)} characters, not the 64 hexadecimal digits of a commitment"
+        )
+    return given
 
 
 class Parser(argparse.ArgumentParser):
@@ -101,3 +125,9 @@ def add_rows(command: argparse.ArgumentParser) -> None:
         help="where the rows come from (default: the scale's own)",
     )
     add("--skip-bad-rows", action="store_true", help="count rows that cannot be read, and go on")
+    add_validation_seed(command)
+
+
+def add_validation_seed(command: argparse.ArgumentParser) -> None:
+    """Add to a subcommand the argument for the secret that draws validation rows."""
+    command.add_argument("--validation-seed", metavar=SECRET, help=SECRET_HELP)

@@ -15,10 +15,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from algoperf.cli import parser
-from algoperf.cli.argument_types import USER_MISTAKE
+from algoperf.cli.argument_types import USER_MISTAKE, masked
 from algoperf.errors import UserError, choose
 
-DONE, TRIAL_FAILED, CHECK_FAILED = 0, 1, 1
+DONE, TRIAL_FAILED, CHECK_FAILED, NOT_VERIFIED = 0, 1, 1, 1
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -35,8 +35,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             "check": check_command,
             "variants": variants_command,
             "compare": compare_command,
+            "commitment": commitment_command,
         }
     ).parse_args(argv)
+    if argv is None:  # From here on the command line is recorded, by others of this process, too.
+        sys.argv[1:] = masked(sys.argv[1:])
     if parsed.command not in (
         *(run_command, campaign_command, compare_command),
         *(variants_command, check_command),
@@ -91,6 +94,7 @@ def _carry_out(parsed: argparse.Namespace) -> int:
 def campaign_command(arguments: argparse.Namespace) -> int:
     """Run what is missing of a campaign, and print how many runs reached each target."""
     from algoperf import backends
+    from algoperf.data import validation_seed
     from algoperf.experiments import campaign
     from algoperf.run_folder import writing
     from algoperf.study.executors import local
@@ -102,6 +106,7 @@ def campaign_command(arguments: argparse.Namespace) -> int:
         return _leaderboard(arguments)
     definition = catalogue.find(arguments.workload, arguments.suite)
     scale = definition.scales[choose(f"scale of {definition.name}", "mini", [*definition.scales])]
+    secret = validation_seed.resolve(arguments.validation_seed)
     todo = campaign.jobs(
         definition.name,
         arguments.submissions,
@@ -114,9 +119,16 @@ def campaign_command(arguments: argparse.Namespace) -> int:
         arguments.suite,
         definition.reference,
         rerun_contended=arguments.rerun_contended,
+        validation_seed=secret,
     )
     writing.make_folder("--out", arguments.out)
-    failed = local.run(todo, arguments.out, arguments.workers, lambda text: print(text, flush=True))
+    failed = local.run(
+        todo,
+        arguments.out,
+        arguments.workers,
+        lambda text: print(text, flush=True),
+        standard_input=validation_seed.as_input(secret),
+    )
     rows = campaign.curves(todo, arguments.out)
     with writing.asked("--out", arguments.out):
         campaign.write_curves(rows, arguments.out / "curves.csv")
@@ -128,10 +140,12 @@ def campaign_command(arguments: argparse.Namespace) -> int:
 def _leaderboard(arguments: argparse.Namespace) -> int:
     """Run what is missing of a leaderboard's studies."""
     from algoperf.cli.argument_types import words
+    from algoperf.data import validation_seed
     from algoperf.experiments import campaign
     from algoperf.run_folder import writing
     from algoperf.study.executors import local
 
+    secret = validation_seed.resolve(arguments.validation_seed)
     todo = campaign.entries(
         words(arguments.workload),
         arguments.submissions,
@@ -141,9 +155,16 @@ def _leaderboard(arguments: argparse.Namespace) -> int:
         arguments.seeds,
         arguments.suite,
         rerun_contended=arguments.rerun_contended,
+        validation_seed=secret,
     )
     writing.make_folder("--out", arguments.out)
-    failed = local.run(todo, arguments.out, arguments.workers, lambda text: print(text, flush=True))
+    failed = local.run(
+        todo,
+        arguments.out,
+        arguments.workers,
+        lambda text: print(text, flush=True),
+        standard_input=validation_seed.as_input(secret),
+    )
     command = ["algoperf", "score", str(arguments.out), *campaign.suite_words(arguments.suite)]
     print(f"{len(todo)} studies in {arguments.out}; score them with: {shlex.join(command)}")
     return TRIAL_FAILED if failed else DONE
@@ -215,7 +236,7 @@ def data_command(arguments: argparse.Namespace) -> int:
 
 
 def _data(arguments: argparse.Namespace, action: Sequence[str], definition: Any) -> int:
-    from algoperf.data import select
+    from algoperf.data import select, validation_seed
     from algoperf.data.formats import sources
     from algoperf.data.report import export
     from algoperf.run_folder import writing
@@ -224,12 +245,13 @@ def _data(arguments: argparse.Namespace, action: Sequence[str], definition: Any)
     scale = definition.scales[scale_name]
     kind, source = sources.resolve(definition, scale, arguments.data)
     scale = scale.on(kind)
+    secret = validation_seed.resolve(arguments.validation_seed)
     if arguments.skip_bad_rows:
         scale = select.skip_bad_rows(definition, scale)
     if not action:
         if arguments.format is not None:
             raise UserError("--format belongs to: algoperf data export WORKLOAD")
-        return _print_facts(arguments, definition, scale_name, scale, kind, source)
+        return _print_facts(arguments, definition, scale_name, scale, kind, source, secret)
     if arguments.out is None:
         raise UserError("data export needs --out FOLDER")
     if arguments.json:
@@ -237,7 +259,7 @@ def _data(arguments: argparse.Namespace, action: Sequence[str], definition: Any)
     form = arguments.format or "jsonl"
     writing.check_folder("--out", arguments.out)
     with writing.asked("--out", arguments.out):
-        paths = export.write(definition, scale, source, form, arguments.out)
+        paths = export.write(definition, scale, source, form, arguments.out, secret)
     print(*paths, sep="\n")
     return DONE
 
@@ -249,6 +271,7 @@ def _print_facts(
     scale: Any,
     kind: str,
     source: str,
+    secret: Any,
 ) -> int:
     from rich.console import Console
 
@@ -257,7 +280,7 @@ def _print_facts(
 
     if arguments.out is not None:
         writing.check_folder("--out", arguments.out)
-    report, rows = facts.report(definition, scale_name, scale, kind, source)
+    report, rows = facts.report(definition, scale_name, scale, kind, source, secret)
     if arguments.out is not None:
         with writing.asked("--out", arguments.out):
             arguments.out.mkdir(parents=True, exist_ok=True)
@@ -386,6 +409,23 @@ def variants_command(arguments: argparse.Namespace) -> int:
     from algoperf.cli.variants_command import run
 
     return run(arguments, functools.partial(print, flush=True))
+
+
+def commitment_command(arguments: argparse.Namespace) -> int:
+    """Print the commitment to a secret, or verify the secret against one."""
+    from algoperf.data import validation_seed
+    from algoperf.data.commitment import is_same
+
+    secret = validation_seed.resolve(arguments.secret)
+    assert secret is not None
+    if arguments.verify is None:
+        print(secret.commitment)
+        return DONE
+    if not is_same(secret.commitment, arguments.verify):
+        print("the secret is not what the commitment was made of")
+        return NOT_VERIFIED
+    print("the secret is what the commitment was made of")
+    return DONE
 
 
 def compare_command(arguments: argparse.Namespace) -> int:

@@ -28,7 +28,7 @@ OWN_OPTIONS = frozenset(
         *("workload", "submission", "framework", "scale", "data", "pretrained", "batch-size"),
         *("seed", "studies", "trials", "trial-range", "max-steps", "eval-every-steps", "until"),
         *("experiment", "out", "json", "skip-bad-rows", "suite", "save-model", "rouge-tokenizer"),
-        *("threads", "overwrite", "rerun-contended", "name", "save-best"),
+        *("threads", "overwrite", "rerun-contended", "name", "save-best", "validation-seed"),
     )
 )
 
@@ -58,7 +58,9 @@ def run(
     writing.make_folder("--out", asked.out)
     failed = 0
     if not arguments.no_run:
-        failed = local.run(asked.runs, asked.out, arguments.workers, note, asked.threads)
+        failed = local.run(
+            asked.runs, asked.out, arguments.workers, note, asked.threads, asked.standard_input
+        )
     comparison = document.make(asked)
     with writing.asked("--out", asked.out):
         written = _write(comparison, command)
@@ -91,6 +93,7 @@ def make_request(arguments: argparse.Namespace) -> request.CompareRequest:
             data=arguments.data,
             pretrained=arguments.pretrained,
             skip_bad_rows=arguments.skip_bad_rows,
+            validation_seed=arguments.validation_seed,
         ),
         submissions=arguments.submissions,
         learning_rates=arguments.learning_rates,

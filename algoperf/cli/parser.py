@@ -10,8 +10,11 @@ from algoperf.cli import compare_arguments as compare_arguments
 from algoperf.cli import run_arguments
 from algoperf.cli import variants_arguments as variant_arguments
 from algoperf.cli.argument_types import (
+    SECRET,
     Parser,
     add_rows,
+    add_validation_seed,
+    commitment,
     numbers,
     positive,
     rates,
@@ -65,6 +68,7 @@ def parser(functions: Mapping[str, Command]) -> argparse.ArgumentParser:
         "side: quality, time to target and cost in one table, and plots (docs/compare.md)",
     )
     compare_arguments.declare(compare)
+    _add_commitment(commands, functions["commitment"])
     return root
 
 
@@ -238,6 +242,24 @@ def _add_data(commands: Any, function: Command) -> None:
     add("--json", action="store_true", help="print the facts as JSON instead of tables")
 
 
+def _add_commitment(commands: Any, function: Command) -> None:
+    command = _add(
+        commands,
+        "commitment",
+        function,
+        "print the commitment to a secret of --validation-seed, to be published before runs; or "
+        "verify the secret that is published after",
+    )
+    add = command.add_argument
+    add("secret", metavar=SECRET, help="the secret, as run --validation-seed takes it")
+    add(
+        "--verify",
+        type=commitment,
+        metavar="HEX",
+        help="exit with 1 unless this is the commitment to the secret",
+    )
+
+
 def _add_check(commands: Any, function: Command) -> None:
     check = _add(
         commands,
@@ -333,6 +355,7 @@ def _add_campaign(commands: Any, function: Command) -> None:
         help="also repeat the trials that lost over 5 %% of their clock to other processes or to a "
         "stop; what was measured is kept, in replaced_<n>",
     )
+    add_validation_seed(campaign)
     add("--workers", type=positive, default=2, help="one-thread processes at a time (default: 2)")
     add(
         "--out",

@@ -1,11 +1,17 @@
 """The arguments of `algoperf variants`."""
 
 import argparse
-import string
 from collections.abc import Callable
 from pathlib import Path
 
-from algoperf.cli.argument_types import positive, seed, some_words
+from algoperf.cli.argument_types import (
+    SECRET,
+    SECRET_HELP,
+    commitment,
+    positive,
+    seed,
+    some_words,
+)
 
 ACTIONS = ("axes", "sample", "seal", "verify")
 
@@ -26,16 +32,6 @@ def span(text: str) -> tuple[int, int]:
     if not 1 <= fewest <= most:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of axes like 2 or 1..3")
     return fewest, most
-
-
-def commitment(text: str) -> str:
-    """Return a commitment, after checking that it has 64 hexadecimal digits, for argparse."""
-    given = text.strip()
-    if len(given) != 64 or set(given) - set(string.hexdigits):
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is {len(given)} characters, not the 64 hexadecimal digits of a commitment"
-        )
-    return given
 
 
 def declare(parser: argparse.ArgumentParser) -> None:
@@ -87,6 +83,7 @@ def declare(parser: argparse.ArgumentParser) -> None:
         help="keep the runs' curves in a file as well, small enough to commit beside the suite; "
         "runs whose curves it holds are not made again",
     )
+    add("--validation-seed", metavar=SECRET, help=SECRET_HELP)
     add("--workers", type=positive, default=2, help="one-thread processes at a time (default: 2)")
     add = action("seal", "print a commitment to a suite, to be published before it is used")
     add("suite", type=Path, metavar="SUITE", help="the file")

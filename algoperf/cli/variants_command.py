@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
+from algoperf.data import validation_seed
 from algoperf.errors import UserError
 from algoperf.experiments.held_out import sample, seal
 from algoperf.run_folder import run_log, writing
@@ -61,7 +62,11 @@ def _sample(arguments: argparse.Namespace, say: Say) -> None:
     if variants:
         raise UserError(f"--workloads: {variants[0]} is a variant itself; give base workloads")
     fewest, most = arguments.axes
-    request = sample.Request(arguments.seed, names, arguments.per_workload, fewest, most)
+    secret = validation_seed.resolve(arguments.validation_seed)
+    if secret is not None:
+        for definition in definitions:
+            validation_seed.check(definition, sample.SOURCE)
+    request = sample.Request(arguments.seed, names, arguments.per_workload, fewest, most, secret)
     if arguments.dry_run:
         for line in sample.drawn(request):
             say(line)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import reference_algorithms
+from algoperf.data.validation_seed import ValidationSeed
 from algoperf.errors import UserError
 from algoperf.run_folder import run_log
 from algoperf.study import run_plan
@@ -50,6 +51,7 @@ class Job:
         eval_every_steps: The steps between evaluations.
         until: Where the run stops; 'end' is after `steps`, past any target.
         suite: The file of the suite that has the workload, or None.
+        validation_seed: The secret that draws its validation rows, or None.
     """
 
     workload: str
@@ -64,11 +66,14 @@ class Job:
     reference: str | None = None  # what finds the workload, where that is not its name
     source: str | None = None  # what finds the submission, where that is not its name
     rerun_contended: bool = False  # whether a result that others' work delayed is repeated
+    validation_seed: ValidationSeed | None = None
 
     @property
     def experiment(self) -> str:
         """The name of the experiment; no two jobs of one submission and framework share it."""
-        return f"seed-{self.seed}-rate-{self.factor:g}-steps-{self.steps}-{self.until}"
+        name = f"seed-{self.seed}-rate-{self.factor:g}-steps-{self.steps}-{self.until}"
+        secret = self.validation_seed
+        return name if secret is None else f"{name}-validation-{secret.short}"
 
     def command(self, out: Path) -> list[str]:
         """Return the arguments of `algoperf`, of which 'run' is the first.
@@ -88,6 +93,7 @@ class Job:
             out=out,
             suite=self.suite,
             rerun_contended=self.rerun_contended,
+            validation_seed=self.validation_seed,
         )
         if self.factor != 1:
             path = str(self._write_point(request))
@@ -142,6 +148,7 @@ class Entry:
         study: The study's number, from 0.
         seed: The seed of the run.
         suite: The file of the suite that has the workload, or None.
+        validation_seed: The secret that draws its validation rows, or None.
         target: The target on the validation split, or None.
     """
 
@@ -157,6 +164,7 @@ class Entry:
     reference: str | None = None  # what finds the workload, where that is not its name
     source: str | None = None  # what finds the submission, where that is not its name
     rerun_contended: bool = False  # whether a result that others' work delayed is repeated
+    validation_seed: ValidationSeed | None = None
 
     @property
     def experiment(self) -> str:
@@ -177,6 +185,7 @@ class Entry:
             out=out,
             suite=self.suite,
             rerun_contended=self.rerun_contended,
+            validation_seed=self.validation_seed,
         )
         return ["run", *request.words()]
 
@@ -198,9 +207,9 @@ class Entry:
         )
 
     def has_ended(self, out: Path) -> bool:
-        """Return whether all its trials have a result for the current target, failed or not.
+        """Return whether all its trials have a result for the same target and rows, failed or not.
 
-        Where a result is for another target, this returns False, and `algoperf run` reports it.
+        Where a result is for others, this returns False, and `algoperf run` reports it.
         """
         folders = [self.folder(out, trial) for trial in range(1, self.trials + 1)]
         if self.rerun_contended and any(map(run_log.is_contended, folders)):
@@ -208,7 +217,11 @@ class Entry:
         return all(self._is_result(run_log.read_result(folder)) for folder in folders)
 
     def _is_result(self, result: dict[str, Any] | None) -> bool:
-        return result is not None and result["target"]["validation"] == self.target
+        if result is None or result["target"]["validation"] != self.target:
+            return False
+        secret = self.validation_seed
+        commitment = None if secret is None else secret.commitment
+        return bool(result.get("validation_commitment") == commitment)
 
     def prepare(self, out: Path) -> None:
         """Do nothing, since `algoperf run` itself resumes an interrupted trial."""
@@ -231,6 +244,7 @@ def jobs(
     suite: str | None = None,
     reference: str | None = None,
     rerun_contended: bool = False,
+    validation_seed: ValidationSeed | None = None,
 ) -> list[Job]:
     """Return a job for each combination, seed by seed.
 
@@ -249,6 +263,7 @@ def jobs(
         suite: The file of the suite that has the workload, or None.
         reference: What finds the workload, where that is not its name.
         rerun_contended: Whether results that others' work delayed are repeated.
+        validation_seed: The secret that draws the validation rows, or None.
 
     Raises:
         UserError: One of the submissions is not found, or supports none of the frameworks.
@@ -258,7 +273,7 @@ def jobs(
     return [
         Job(
             *(workload, outline.name, framework, seed, factor, steps, eval_every_steps),
-            *(until, suite, reference, source_of(outline), rerun_contended),
+            *(until, suite, reference, source_of(outline), rerun_contended, validation_seed),
         )
         for seed, factor, outline, framework in itertools.product(
             range(seeds), dict.fromkeys(factors), outlines, frameworks
@@ -294,6 +309,7 @@ def entries(
     studies: int,
     suite: str | None = None,
     rerun_contended: bool = False,
+    validation_seed: ValidationSeed | None = None,
 ) -> list[Entry]:
     """Return the entries of a leaderboard, study by study and workload by workload.
 
@@ -310,6 +326,7 @@ def entries(
         studies: The number of studies.
         suite: The file of the suite that has the workloads, or None.
         rerun_contended: Whether trials that others' work delayed are repeated.
+        validation_seed: The secret that draws the validation rows, or None.
     """
     workloads, frameworks = list(dict.fromkeys(workloads)), list(dict.fromkeys(frameworks))
     if not workloads:
@@ -330,6 +347,7 @@ def entries(
             reference=definition.reference,
             source=source_of(outline),
             rerun_contended=rerun_contended,
+            validation_seed=validation_seed,
         )
         for study, definition, framework in itertools.product(
             range(studies), definitions, frameworks

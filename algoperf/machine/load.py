@@ -381,6 +381,12 @@ def _of_this_thread() -> tuple[int, float]:
     return 0 if who is None else resource.getrusage(who).ru_nvcsw, delay_s
 
 
+def waited_by_this_thread_s() -> float:
+    """Return how long this thread has waited for a core so far, in seconds; 0 if nobody tells."""
+    counted = processor_time.schedstat_ns(_THIS_THREAD)
+    return 0.0 if counted is None else counted[1] / 1e9
+
+
 def _zero() -> Counts:
     return dict.fromkeys(SOURCES, 0.0)
 

@@ -41,7 +41,12 @@ def count(shapes: ParameterShapeTree) -> int:
 
 
 def check(
-    parameters: int, *, checkpoints: bool, free_device_bytes: int | None, frozen: int = 0
+    parameters: int,
+    *,
+    checkpoints: bool,
+    free_device_bytes: int | None,
+    frozen: int = 0,
+    has_referee: bool = False,
 ) -> tuple[dict[str, Any], str | None]:
     """Compare the memory that training needs at least with the memory that is available.
 
@@ -51,12 +56,14 @@ def check(
         free_device_bytes: The device's free memory in bytes; None where the parameters live in the
             host's memory.
         frozen: The number of frozen parameters, which have neither gradients nor moments.
+        has_referee: Whether another process evaluates, to which the parameters are copied.
 
     Returns:
         The figures for `meta_data_<n>.json`, and a warning, or None where the memory may suffice.
     """
     of_training = FLOAT_BYTES * (TRAINING_COPIES * parameters + frozen)
     of_host = FLOAT_BYTES * (CHECKPOINT_COPIES * parameters + frozen) if checkpoints else 0
+    of_host += FLOAT_BYTES * parameters if has_referee else 0
     on_host = free_device_bytes is None
     needs = {
         "memory": (of_host + (of_training if on_host else 0), available_bytes()),

@@ -48,6 +48,15 @@ PER_TRIAL = frozenset(
         "compilation_cache",  # A trial finds warm what the one before it left.
     }
 )
+# Settings that are recorded where they were asked for; that one is missing says so, too.
+WHERE_CHOSEN = frozenset(
+    {
+        *("pretrained", "skip_bad_rows", "drop_duplicates", "balance", "keep_going"),
+        *("base_workload", "changes", "checkpoint_activations", "accumulate"),
+        *("workload_folder", "workload_hash", "rouge_tokenizer", "referee"),
+        "validation_commitment",
+    }
+)
 # Settings that two results must share before they are pooled in one table.
 POOLED = (
     "scale",
@@ -61,6 +70,7 @@ POOLED = (
     "drop_duplicates",
     "balance",
     "rouge_tokenizer",
+    "validation_commitment",
     "versions",
     "hardware",
     "environment",
@@ -145,8 +155,9 @@ def check_same_configuration(
 
     Args:
         folder: The run folder of the new trial.
-        flags: The new trial's configuration, or a part of it; only settings that both sides have
-            are compared. It always names the `submission`.
+        flags: The new trial's configuration, or a part of it that has all of `WHERE_CHOSEN` that
+            was asked for; of other settings those that both sides have are compared. It always
+            names the `submission`.
         replaced: Run folders that do not count, since their trials are to be run anew.
 
     Raises:
@@ -158,8 +169,8 @@ def check_same_configuration(
         if path.parent in replaced:
             continue
         earlier = read_json(path) or {}
-        shared = sorted(set(earlier) & set(now) - PER_TRIAL)
-        changed = [key for key in shared if earlier[key] != now[key]]
+        compared = (set(earlier) & set(now)) | WHERE_CHOSEN
+        changed = [key for key in sorted(compared - PER_TRIAL) if earlier.get(key) != now.get(key)]
         if any(key.startswith("submission_") for key in changed):
             raise UserError(
                 f"{submission_folder}: holds another submission named "
@@ -168,7 +179,9 @@ def check_same_configuration(
             )
         if changed and path.parents[1].name == folder.parent.name:
             shown = ", ".join(
-                line for key in changed for line in _differences(key, earlier[key], now[key])
+                line
+                for key in changed
+                for line in _differences(key, earlier.get(key), now.get(key))
             )
             raise UserError(
                 f"{folder.parent}: holds another configuration ({shown}); use "

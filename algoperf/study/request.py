@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from algoperf.backends.computation import PRECISIONS
+from algoperf.data import validation_seed
+from algoperf.data.validation_seed import ValidationSeed
 from algoperf.errors import UserError, choose
 from algoperf.trial.plan import REFEREES
 
@@ -35,6 +37,8 @@ class RunRequest:
         rouge_tokenizer: 'unicode' to count words of any script; None for rouge-score's.
         drop_duplicates: Leave out training rows that repeat, or that another split has too.
         balance: Leave out training rows until every class has as many.
+        validation_seed: An organiser's secret that draws other validation and test rows: a file's
+            path, '-' for standard input, 'env:NAME' or 'text:SECRET'.
         pretrained: A folder of saved weights, or a name on the hub, to start from.
         save_model: A folder for the trained model; of one trial.
         tuning_ruleset: 'external' (points are drawn, 5 trials a study), 'self' (no point, budget
@@ -88,6 +92,7 @@ class RunRequest:
     rouge_tokenizer: str | None = None
     drop_duplicates: bool = False
     balance: bool = False
+    validation_seed: ValidationSeed | None = None
     pretrained: str | None = None
     save_model: Path | None = None
     tuning_ruleset: str | None = None
@@ -122,6 +127,8 @@ class RunRequest:
     save_best: Path | None = None
 
     def __post_init__(self) -> None:
+        secret = validation_seed.resolve(self.validation_seed)
+        object.__setattr__(self, "validation_seed", secret)  # the instance is frozen
         for name, check in _CHECKS.items():
             value = getattr(self, name)
             if value is not None or name in _NEEDED:
@@ -131,7 +138,7 @@ class RunRequest:
         """Return the arguments of `algoperf run` that ask for the same, without the word `run`.
 
         Flags come first, then workload, submission and seed, and every other option whose value is
-        not the default.
+        not the default. A secret is no word: it is to be given to standard input.
         """
         flags: list[str] = []
         options: list[str] = []
@@ -142,6 +149,8 @@ class RunRequest:
                 flags += [] if value else ["--no-checkpoint"]
             elif isinstance(field.default, bool):
                 flags += [option] if value else []
+            elif isinstance(value, ValidationSeed):
+                options += [option, validation_seed.STANDARD_INPUT]
             elif value != field.default or field.name in _ALWAYS_TOLD:
                 options += [option, f"{value:g}" if isinstance(value, float) else str(value)]
         return flags + options
@@ -168,6 +177,8 @@ def combine(
     for name, values in lists.items():
         if not values:
             raise UserError(f"{name} names nothing; give at least one")
+    if "validation_seed" in shared:  # It may be readable only once.
+        shared["validation_seed"] = validation_seed.resolve(shared["validation_seed"])
     combinations = itertools.product(*(dict.fromkeys(each) for each in (submissions, workloads)))
     return [
         RunRequest(workload=workload, submission=submission, framework=framework, **shared)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from algoperf import backends, errors, workload
+from algoperf.data import validation_seed
 from algoperf.data.formats import sources
 from algoperf.errors import UserError
 from algoperf.machine import hardware
@@ -137,6 +138,9 @@ def make(request: RunRequest, command: str = "", show_progress: bool = False) ->
         f"scale of {definition.name}", request.scale, list(definition.scales)
     )
     kind, source = sources.resolve(definition, definition.scales[scale_name], request.data)
+    secret = request.validation_seed
+    if secret is not None:
+        validation_seed.check(definition, source)
     path, origin = loading.locate(request.submission)
     outline = loading.inspect(path)
     if request.name is not None:
@@ -168,6 +172,10 @@ def make(request: RunRequest, command: str = "", show_progress: bool = False) ->
             f"{definition.name}: what does not train stays at its random first values; give "
             "--pretrained to start from a trained model"
         )
+    if secret is not None:
+        notes.append(
+            f"validation and test rows are drawn by a secret; its commitment is {secret.commitment}"
+        )
     if request.search_space is not None:
         notes += filter(None, [search_space.repeated_text(Path(request.search_space))])
     outside.check_model(definition, framework)
@@ -181,7 +189,7 @@ def make(request: RunRequest, command: str = "", show_progress: bool = False) ->
         out=str(request.out.resolve()),
         experiment=study.check_name(
             "--experiment",
-            request.experiment or default_experiment(scale_name, kind, request.precision),
+            request.experiment or default_experiment(scale_name, kind, request.precision, secret),
         ),
         study=0,
         trial=1,
@@ -204,6 +212,8 @@ def make(request: RunRequest, command: str = "", show_progress: bool = False) ->
         rouge_tokenizer=request.rouge_tokenizer,
         drop_duplicates=request.drop_duplicates,
         balance=request.balance,
+        validation_seed=None if secret is None else secret.rows_seed,
+        validation_commitment=None if secret is None else secret.commitment,
         keep_going=request.keep_going,
         checkpoints=request.checkpoints,
         checkpoint_every_s=request.checkpoint_every_s,
@@ -259,9 +269,17 @@ def _save_model(
     return str(given.resolve())
 
 
-def default_experiment(scale: str, source_kind: str, precision: str) -> str:
-    """The folder of runs for which none is named: one for each scale, data and precision."""
-    return "-".join([scale, source_kind, *([] if precision == "float32" else [precision])])
+def default_experiment(
+    scale: str,
+    source_kind: str,
+    precision: str,
+    secret: validation_seed.ValidationSeed | None = None,
+) -> str:
+    """The folder of runs for which none is named: one for each scale, data, precision and secret
+    that draws validation rows.
+    """
+    parts = [scale, source_kind, *([] if precision == "float32" else [precision])]
+    return "-".join([*parts, *([] if secret is None else [f"validation-{secret.short}"])])
 
 
 def _companions(request: RunRequest) -> Companions:

@@ -182,10 +182,7 @@ def usual_referee(plan: TrialPlan) -> str:
     name = plan.name or loading.inspect(Path(plan.submission)).name
     parts = (plan.out_folder, plan.experiment, name, plan.study, plan.workload, plan.framework)
     folder = run_log.trial_folder(*parts, plan.trial)
-    pattern = f"study_*/{folder.parent.name}/trial_*"
-    flags = (run_log.read_flags(path) for path in folder.parents[2].glob(pattern))
-    begun = next((each for each in flags if each is not None), {"referee": PROCESS})
-    return str(begun.get("referee", INLINE))
+    return INLINE if run_log.begun_without(folder, "referee") else PROCESS
 
 
 class Workers:

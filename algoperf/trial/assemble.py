@@ -367,6 +367,7 @@ def open_folder(
         frozen=frozen,
         checkpoints=plan.checkpoints,
         free_device_bytes=instruments.backend.free_device_memory_bytes(),
+        has_referee=plan.has_referee,
     )
     if warning is not None:
         say(report, warning)
@@ -640,7 +641,7 @@ def load_data(
     if plan.skip_bad_rows:
         scale = select.skip_bad_rows(definition, scale)
     with outside.blaming(definition):
-        data = load_rows(definition, scale, plan.data)
+        data = load_rows(definition, scale, plan.data, plan.validation_seed)
     if plan.drop_duplicates:
         data = select.drop_duplicates(data)
     if plan.balance:

@@ -37,7 +37,9 @@ def default_point(plan: TrialPlan) -> Point:
     """
     path = Path(plan.submission)
     seed = plan.seed if loading.inspect(path).is_full_form else 0  # where the point may be drawn
-    asked = dataclasses.replace(plan, seed=seed, study=0, trial=1, experiment="", command="")
+    asked = dataclasses.replace(
+        plan, seed=seed, study=0, trial=1, experiment="", command="", validation_seed=None
+    )
     return dict(_answer(asked.to_json(), submission_source.source_hash(path)))
 
 

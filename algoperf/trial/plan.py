@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from algoperf.backends.computation import Computation
+from algoperf.run_folder import run_log
 
 PROCESS, INLINE = "process", "inline"  # where a trial's referee is
 REFEREES = (PROCESS, INLINE)
@@ -46,6 +47,10 @@ class TrialPlan:
     rouge_tokenizer: str | None = None  # 'unicode', else that of rouge-score
     drop_duplicates: bool = False
     balance: bool = False
+    # What validation and test rows are drawn by; only what loads these needs it. And what everybody
+    # may know of it.
+    validation_seed: int | None = dataclasses.field(default=None, repr=False)
+    validation_commitment: str | None = None
     keep_going: bool = False
     checkpoints: bool = True
     checkpoint_every_s: float = 300.0
@@ -109,12 +114,7 @@ class TrialPlan:
 
     def _choices(self) -> dict[str, Any]:
         """What sets a run apart from the usual one, where it was asked for."""
-        names = (
-            *("pretrained", "skip_bad_rows", "drop_duplicates", "balance", "keep_going"),
-            *("base_workload", "changes", "checkpoint_activations"),
-            *("workload_folder", "workload_hash", "rouge_tokenizer"),
-        )
-        chosen = {name: getattr(self, name) for name in names}
+        chosen = {name: getattr(self, name) for name in sorted(run_log.WHERE_CHOSEN)}
         # A trial of one process records nothing, as those of versions that knew no other.
         chosen["referee"] = self.referee if self.has_referee else None
         chosen["accumulate"] = self.accumulate if self.accumulate > 1 else None

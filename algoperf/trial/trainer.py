@@ -326,8 +326,7 @@ class FarReferee:
         return dict(self.kept["position"])
 
     def go_on(self, position: Mapping[str, Any]) -> None:
-        """Take the clock of an earlier process of the trial; the referee does so itself."""
-        self._ledger.go_on(position["ledger"])
+        """Do nothing: the referee has taken it up, and its clock came with its last answer."""
 
     def _follow(self, answer: Mapping[str, Any]) -> Decision:
         decision = Decision(**answer["decision"])

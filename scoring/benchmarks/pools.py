@@ -22,6 +22,7 @@ from scoring.reading.trials import Finding, TrialRun, grouped
 Runs = Sequence[TrialRun]
 
 NOT_RECORDED = "settings not recorded"
+SHOWN_DIGITS = 12  # of a commitment
 RULESET_FOLDERS = ("external_tuning", "self_tuning")
 
 
@@ -236,6 +237,8 @@ def _base_name(settings: Mapping[str, Any], folder: str) -> str:
         parts.append(settings.get("precision"))
     if settings.get("tuning_ruleset") not in (None, "none"):
         parts.append(f"{settings['tuning_ruleset']} tuning")
+    if settings.get("validation_commitment") is not None:
+        parts.append(f"validation-{str(settings['validation_commitment'])[:SHOWN_DIGITS]}")
     return "-".join(str(part) for part in parts if part) or folder or NOT_RECORDED
 
 

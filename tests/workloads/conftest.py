@@ -9,6 +9,7 @@ fixes it, or does not depend on the scale.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -126,3 +127,18 @@ def load_mini() -> Callable[[str], Data]:
 @pytest.fixture(scope="session")
 def make_values() -> Callable[..., dict[str, np.ndarray]]:
     return perturbed
+
+
+VALIDATION_SEED = 2**200 + 3  # any
+
+
+@pytest.fixture(scope="session")
+def load_secret() -> Callable[[str], Data]:
+    """The rows of a workload's mini scale of which a secret draws validation and test."""
+
+    @functools.cache
+    def load(name: str) -> Data:
+        definition = catalogue.find(name)
+        return load_data(definition, definition.scales["mini"], "builtin", VALIDATION_SEED)
+
+    return load

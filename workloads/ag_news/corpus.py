@@ -18,7 +18,7 @@ do better except by luck. Every name is invented (see corpus_words).
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -65,6 +65,28 @@ def generate(seed: int, train_rows: int, validation_rows: int, test_rows: int) -
             np.random.default_rng(np.random.SeedSequence([seed, index])), rows[split], seen
         )
         for index, split in enumerate(SPLITS)
+    }
+
+
+def redraw(splits: Mapping[str, Split], seed: int, validation_seed: int) -> dict[str, Split]:
+    """Return other validation and test splits, of as many rows and of the same distribution.
+
+    No text occurs twice among them, nor in the splits that were drawn before.
+
+    Args:
+        splits: What `generate` returned.
+        seed: The seed that it was given.
+        validation_seed: The seed of the random draws, a secret of an organiser.
+    """
+    seen = {text for texts, _ in splits.values() for text in texts}
+    return {
+        split: _split(
+            np.random.default_rng(np.random.SeedSequence([seed, index, validation_seed])),
+            len(splits[split][0]),
+            seen,
+        )
+        for index, split in enumerate(SPLITS)
+        if split != "train"
     }
 
 

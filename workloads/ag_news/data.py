@@ -19,7 +19,14 @@ BUILTIN_ROWS = {"train_rows": 24_000, "validation_rows": 1_500, "test_rows": 1_5
 Rows = tuple[list[str], list[int]]  # The texts come first, then the labels from 0.
 
 
-def load(source: str, max_length: int, vocab_size: int, tokenizer: str, seed: int = 0) -> Data:
+def load(
+    source: str,
+    max_length: int,
+    vocab_size: int,
+    tokenizer: str,
+    seed: int = 0,
+    validation_seed: int | None = None,
+) -> Data:
     """Return AG News as arrays of tokens and labels.
 
     Args:
@@ -29,6 +36,8 @@ def load(source: str, max_length: int, vocab_size: int, tokenizer: str, seed: in
         tokenizer: The tokenizer, as in `tokenizers.of_decoder`; 'trained' is trained on the
             training texts.
         seed: The seed of the built-in corpus and of a held-out validation split.
+        validation_seed: The seed of other validation and test rows of the built-in corpus; None
+            for the usual ones. The training rows do not depend on it.
 
     Returns:
         For each split, 'inputs', int32 (rows, length), padded on the right, and 'targets', int32
@@ -49,9 +58,17 @@ def load(source: str, max_length: int, vocab_size: int, tokenizer: str, seed: in
             f"{source}: the tokenizer has token {largest}; the model knows those below {vocab_size}"
         )
     length = max(longest(tokens_NT, pad_id) for tokens_NT, _ in encoded.values())
+    columns = min(max_length, -(-length // 8) * 8)
+    if validation_seed is not None:  # These rows get as many columns as the others need.
+        redrawn = _redrawn(texts, seed, validation_seed)
+        texts = {**texts, **redrawn}
+        encoded |= {
+            split: tokenizers.encode(trained, rows[0], columns, pad_id)
+            for split, rows in redrawn.items()
+        }
     splits = {
         split: {
-            "inputs": tokens_NT[:, : min(max_length, -(-length // 8) * 8)],
+            "inputs": tokens_NT[:, :columns],
             "targets": np.array(texts[split][1], np.int32),
         }
         for split, (tokens_NT, _) in encoded.items()
@@ -75,7 +92,13 @@ def longest(tokens_NT: np.ndarray, pad_id: int) -> int:
     return int(np.nonzero((tokens_NT != pad_id).any(0))[0].max(initial=0)) + 1
 
 
-def read(source: str, seed: int = 0) -> Mapping[str, Rows]:
+def _redrawn(texts: Mapping[str, Rows], seed: int, validation_seed: int) -> Mapping[str, Rows]:
+    from workloads.ag_news import corpus
+
+    return corpus.redraw(texts, seed, validation_seed)
+
+
+def read(source: str, seed: int = 0, validation_seed: int | None = None) -> Mapping[str, Rows]:
     """Return the texts and the labels (from 0) of every split.
 
     Where the source has no validation split, seeded rows of the training split become one.
@@ -84,6 +107,7 @@ def read(source: str, seed: int = 0) -> Mapping[str, Rows]:
         source: 'builtin', 'hub', or a folder with the original train.csv and test.csv (or .csv.gz)
             or in the hub's layout.
         seed: The seed of the built-in corpus and of a held-out validation split.
+        validation_seed: As of `load`.
 
     Raises:
         UserError: A file is missing, or a row has no text or no valid label.
@@ -92,7 +116,9 @@ def read(source: str, seed: int = 0) -> Mapping[str, Rows]:
         from workloads.ag_news import corpus
 
         generated = corpus.generate(seed, **BUILTIN_ROWS)
-        return {split: (rows[0], rows[1]) for split, rows in generated.items()}
+        if validation_seed is not None:
+            generated |= corpus.redraw(generated, seed, validation_seed)
+        return generated
     folder = Path(source)
     if source != "hub" and sources.find_file(folder, "train.csv") is not None:
         official = {

@@ -11,9 +11,10 @@ CORPUS = summarization.Corpus(
     hub=Hub("abisee/cnn_dailymail", "96df5e686bee6baa90b8bee7c28b81fa3fa6223d", "3.0.0"),
     fields=("article", "highlights"),
     generate=generator.generate,
+    make_row=generator.make_row,
 )
 
 
-def load(source: str, **settings: Any) -> Data:
+def load(source: str, validation_seed: int | None = None, **settings: Any) -> Data:
     """Return the rows of CNN/DailyMail as tokens (see `summarization.load`)."""
-    return summarization.load(CORPUS, source, **settings)
+    return summarization.load(CORPUS, source, validation_seed=validation_seed, **settings)

@@ -102,10 +102,11 @@ PLACING = "On {day} {fact}.", "By {day} {fact}.", "Meanwhile {fact}."
 
 def generate(seed: int, rows: Mapping[str, int]) -> dict[str, list[Row]]:
     """Return the rows of every split (see `summarization_corpus.generate`)."""
-    return generate_rows(_row, seed, rows)
+    return generate_rows(make_row, seed, rows)
 
 
-def _row(pick: Picker, is_wrong: bool) -> Row:
+def make_row(pick: Picker, is_wrong: bool) -> Row:
+    """Return one row (see `summarization_corpus.generate`)."""
     kinds = pick.several(range(len(KINDS)), FACTS)
     events = {kind: pick.one(KINDS[kind].events) for kind in kinds}
     subjects = {kind: pick.several(KINDS[kind].subjects, 2) for kind in kinds}

@@ -8,7 +8,14 @@ from algoperf.workload import Data
 from workloads.parts import plain_text
 
 
-def load(source: str, max_length: int, vocab_size: int, tokenizer: str, seed: int = 0) -> Data:
+def load(
+    source: str,
+    max_length: int,
+    vocab_size: int,
+    tokenizer: str,
+    seed: int = 0,
+    validation_seed: int | None = None,
+) -> Data:
     """Return packed text as arrays of tokens.
 
     The texts of a split follow one another, with an end-of-text token after each, and are cut into
@@ -21,6 +28,7 @@ def load(source: str, max_length: int, vocab_size: int, tokenizer: str, seed: in
         tokenizer: 'trained' (on the training texts, as ag_news' mini scale trains its own; its
             padding token ends a text), 'gpt2', or the folder of a trained one.
         seed: The seed of built-in texts and of held-out splits.
+        validation_seed: As of `plain_text.read`.
 
     Returns:
         For each split, 'inputs' and 'targets', int32 (rows, max_length); the targets are one token
@@ -31,7 +39,7 @@ def load(source: str, max_length: int, vocab_size: int, tokenizer: str, seed: in
         UserError: The texts cannot be read, a split is shorter than one row, or the tokenizer has
             tokens that the model does not know.
     """
-    texts, notes = plain_text.read(source, seed)
+    texts, notes = plain_text.read(source, seed, validation_seed)
     text_tokenizer, end_id = tokenizers.of_decoder(tokenizer, source, texts["train"], vocab_size)
     splits, notes["texts"], notes["packed_tokens"] = {}, {}, {}
     for split, documents in texts.items():

@@ -30,6 +30,7 @@ def load(
     copies: int,
     chosen_share: float,
     seed: int = 0,
+    validation_seed: int | None = None,
 ) -> Data:
     """Return packed text with some tokens masked, as arrays of tokens.
 
@@ -46,6 +47,7 @@ def load(
             another, each masked differently. The other splits come once.
         chosen_share: The probability that a token is chosen for prediction (see `mask`).
         seed: The seed of built-in texts, of held-out splits and of masks.
+        validation_seed: As of `plain_text.read`; it seeds the masks of these texts, too.
 
     Returns:
         For each split, 'inputs' (masked rows) and 'targets' (whole rows), int32 (N rows,
@@ -57,7 +59,7 @@ def load(
         UserError: The texts cannot be read, a split is shorter than one row, or the tokenizer has
             no <mask> token or has tokens that the model does not know.
     """
-    texts, notes = plain_text.read(source, seed)
+    texts, notes = plain_text.read(source, seed, validation_seed)
     special = (*BART_SPECIAL, MASK)
     text_tokenizer = tokenizers.of_encoder(tokenizer, source, texts["train"], vocab_size, special)
     plain_ids, mask_id = _ids(tokenizer, text_tokenizer)
@@ -67,13 +69,14 @@ def load(
         plain_text.check_vocabulary(source, int(stream.max()), vocab_size)
         rows_NT = _rows(stream, max_length)
         plain_text.check_rows(source, {split: len(rows_NT)}, max_length)
+        secret = [] if validation_seed is None or split == "train" else [validation_seed]
         masked = [
             mask(
                 rows_NT,
                 chosen_share,
                 plain_ids,
                 mask_id,
-                np.random.default_rng([seed, index, copy]),
+                np.random.default_rng([seed, index, copy, *secret]),
             )
             for copy in range(copies if split == "train" else 1)
         ]

@@ -18,7 +18,7 @@ from algoperf.data.formats import records, sources
 from algoperf.data.formats.records import SPLIT_OF, Hub
 from algoperf.errors import UserError
 from algoperf.workload import SPLITS
-from workloads.ag_news.data import BUILTIN_ROWS
+from workloads.ag_news import data as ag_news
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -32,7 +32,9 @@ SPLIT_NAMES = SPLIT_OF | {"valid": "validation", "eval": "validation"}
 Texts = dict[str, list[str]]  # The texts of each split.
 
 
-def read(source: str, seed: int = 0) -> tuple[Texts, dict[str, Any]]:
+def read(
+    source: str, seed: int = 0, validation_seed: int | None = None
+) -> tuple[Texts, dict[str, Any]]:
     """Return the texts of every split.
 
     The built-in texts are those of ag_news' mini scale without their labels; its validation and
@@ -45,6 +47,8 @@ def read(source: str, seed: int = 0) -> tuple[Texts, dict[str, Any]]:
     Args:
         source: 'builtin', 'hub' or a folder.
         seed: The seed of the built-in texts and of the held-out splits.
+        validation_seed: The seed of other built-in texts for validation and test; None for the
+            usual ones. The training texts do not depend on it.
 
     Returns:
         The texts by split, and notes: 'held_out', the splits taken from the training texts, and
@@ -55,9 +59,7 @@ def read(source: str, seed: int = 0) -> tuple[Texts, dict[str, Any]]:
             splits, or a split has no text.
     """
     if source == "builtin":
-        from workloads.ag_news import corpus
-
-        splits = corpus.generate(seed, **BUILTIN_ROWS)
+        splits = ag_news.read(source, seed, validation_seed)
         most = {"validation": EVAL_TEXTS, "test": EVAL_TEXTS}
         return {split: rows[0][: most.get(split)] for split, rows in splits.items()}, {}
     notes: dict[str, Any] = {}

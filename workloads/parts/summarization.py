@@ -17,7 +17,7 @@ from algoperf.data.formats import records
 from algoperf.data.tokenizers import BEGIN_ID, END_ID, PAD_ID, UNKNOWN_ID
 from algoperf.errors import UserError
 from algoperf.workload import SPLITS, Data, Text
-from workloads.parts.summarization_corpus import Row
+from workloads.parts.summarization_corpus import Make, Row, redraw
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -37,11 +37,13 @@ class Corpus:
         fields: The names of its fields: source and summary.
         generate: The generator of built-in rows for the mini scale. It is called with a seed and
             the number of rows of each split.
+        make_row: What makes one of these rows.
     """
 
     hub: records.Hub
     fields: tuple[str, str]
     generate: Callable[[int, Mapping[str, int]], dict[str, list[Row]]]
+    make_row: Make
 
 
 def load(
@@ -53,6 +55,7 @@ def load(
     tokenizer: str,
     seed: int = 0,
     skip_bad_rows: bool = False,
+    validation_seed: int | None = None,
 ) -> Data:
     """Return a data set of sources and summaries as arrays of tokens.
 
@@ -65,6 +68,8 @@ def load(
         tokenizer: 'trained' (on the training split), 'bart', or the folder of a trained one.
         seed: The seed of generated rows and of held-out splits.
         skip_bad_rows: Whether to leave out damaged rows instead of raising an error.
+        validation_seed: The seed of other validation and test rows among the generated ones; None
+            for the usual ones. The training rows do not depend on it.
 
     Returns:
         For each split, 'inputs' (N rows, S source tokens) and 'targets' (N, T target tokens),
@@ -77,6 +82,7 @@ def load(
             know.
     """
     pairs, notes = read(corpus, source, seed, skip_bad_rows)
+    secret = {} if validation_seed is None else _redrawn(corpus, pairs, seed, validation_seed)
     texts = [text for side in pairs["train"] for text in side[:TOKENIZER_ROWS]]
     text_tokenizer = tokenizers.of_encoder(
         tokenizer, source, texts, vocab_size, tokenizers.BART_SPECIAL
@@ -86,13 +92,20 @@ def load(
     notes |= {"rows_cut": {split: {} for split in SPLITS}}
     notes |= {"tokens": {split: {} for split in SPLITS}}
     sides = ("source", "inputs", max_source), ("target", "targets", max_target)
-    for index, (side, key, max_length) in enumerate(sides):
+
+    def add(split: str, texts: Pairs, index: int, columns: int) -> None:
+        side, key, _ = sides[index]
+        tokens_NT, lengths_N = encode(text_tokenizer, texts[index], columns)
+        splits[split][key] = tokens_NT
+        notes["rows_cut"][split][side] = int((lengths_N > columns).sum())
+        notes["tokens"][split][side] = describe(lengths_N)
+
+    for index, (_, key, max_length) in enumerate(sides):
         for split in SPLITS:
-            tokens_NT, lengths_N = encode(text_tokenizer, pairs[split][index], max_length)
-            splits[split][key] = tokens_NT
-            notes["rows_cut"][split][side] = int((lengths_N > max_length).sum())
-            notes["tokens"][split][side] = describe(lengths_N)
+            add(split, pairs[split], index, max_length)
         _narrow(splits, key, max_length)
+        for split, texts_of_split in secret.items():  # They get as many columns as the others need.
+            add(split, texts_of_split, index, splits["train"][key].shape[1])
         largest = max(int(arrays[key].max()) for arrays in splits.values())
         if largest >= vocab_size:
             raise UserError(
@@ -101,6 +114,7 @@ def load(
             )
     for arrays in splits.values():
         arrays["weights"] = (arrays["targets"] != PAD_ID).astype(np.float32)
+    pairs = {**pairs, **secret}
     text = Text(
         decode=decoder(text_tokenizer),
         sources={split: pairs[split][0] for split in SPLITS},
@@ -119,13 +133,25 @@ def read(
     """
     if source == "builtin":
         generated = corpus.generate(seed, BUILTIN_ROWS)
-        return {
-            split: ([row.source for row in rows], [row.reference for row in rows])
-            for split, rows in generated.items()
-        }, {}
+        return _paired(generated), {}
     splits, notes = records.read(source, corpus.hub, corpus.fields, seed, skip_bad_rows)
     first, second = corpus.fields
     return {split: (columns[first], columns[second]) for split, columns in splits.items()}, notes
+
+
+def _redrawn(
+    corpus: Corpus, pairs: Mapping[str, Pairs], seed: int, validation_seed: int
+) -> dict[str, Pairs]:
+    """Return other generated validation and test rows than those of `read`."""
+    seen = {source for sources, _ in pairs.values() for source in sources}
+    return _paired(redraw(corpus.make_row, seed, validation_seed, BUILTIN_ROWS, seen))
+
+
+def _paired(splits: Mapping[str, list[Row]]) -> dict[str, Pairs]:
+    return {
+        split: ([row.source for row in rows], [row.reference for row in rows])
+        for split, rows in splits.items()
+    }
 
 
 def encode(

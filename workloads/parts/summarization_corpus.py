@@ -86,6 +86,33 @@ def generate(make: Make, seed: int, rows: Mapping[str, int]) -> dict[str, list[R
     }
 
 
+def redraw(
+    make: Make, seed: int, validation_seed: int, rows: Mapping[str, int], seen: set[str]
+) -> dict[str, list[Row]]:
+    """Generate other validation and test rows, of the same distribution.
+
+    Args:
+        make: As of `generate`.
+        seed: The seed that `generate` was given.
+        validation_seed: The seed of the random draws, a secret of an organiser.
+        rows: The number of rows of each split.
+        seen: The sources of all rows that `generate` returned; those of the new rows are added.
+
+    Returns:
+        The rows of 'validation' and 'test'. None of their sources occurs twice, nor among `seen`.
+    """
+    return {
+        split: _split(
+            make,
+            np.random.default_rng(np.random.SeedSequence([seed, index, validation_seed])),
+            rows[split],
+            seen,
+        )
+        for index, split in enumerate(SPLITS)
+        if split != "train"
+    }
+
+
 def _split(make: Make, rng: np.random.Generator, rows: int, seen: set[str]) -> list[Row]:
     """Draw the rows of one split, with sources unlike those `seen` so far.
 

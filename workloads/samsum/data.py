@@ -11,9 +11,10 @@ CORPUS = summarization.Corpus(
     hub=Hub("knkarthick/samsum", "6b929ff10edec703164e3ddb2e94aae058c9ab5f"),
     fields=("dialogue", "summary"),
     generate=generator.generate,
+    make_row=generator.make_row,
 )
 
 
-def load(source: str, **settings: Any) -> Data:
+def load(source: str, validation_seed: int | None = None, **settings: Any) -> Data:
     """Return the rows of SAMSum as tokens (see `summarization.load`)."""
-    return summarization.load(CORPUS, source, **settings)
+    return summarization.load(CORPUS, source, validation_seed=validation_seed, **settings)

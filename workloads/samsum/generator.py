@@ -53,10 +53,11 @@ RELATIVES = words("aunt, uncle, cousin, sister, brother, boss, neighbour, landlo
 
 def generate(seed: int, rows: Mapping[str, int]) -> dict[str, list[Row]]:
     """Return the rows of every split (see `summarization_corpus.generate`)."""
-    return generate_rows(_row, seed, rows)
+    return generate_rows(make_row, seed, rows)
 
 
-def _row(pick: Picker, is_wrong: bool) -> Row:
+def make_row(pick: Picker, is_wrong: bool) -> Row:
+    """Return one row (see `summarization_corpus.generate`)."""
     women, men = pick.several(WOMEN, 3), pick.several(MEN, 3)
     asker, teller = pick.several((women[0], men[0], women[1], men[1]), 2)
     absent = pick.several((women[2], men[2]), 2)

@@ -73,10 +73,11 @@ MOST = 5  # Either count is one of this many numbers, starting from two.
 
 def generate(seed: int, rows: Mapping[str, int]) -> dict[str, list[Row]]:
     """Return the rows of every split (see `summarization_corpus.generate`)."""
-    return generate_rows(_row, seed, rows)
+    return generate_rows(make_row, seed, rows)
 
 
-def _row(pick: Picker, is_wrong: bool) -> Row:
+def make_row(pick: Picker, is_wrong: bool) -> Row:
+    """Return one row (see `summarization_corpus.generate`)."""
     group, other_group = pick.several(tuple(GROUPS), 2)
     event, other_event = pick.several(tuple(EVENTS), 2)
     town, other_place = pick.several(PLACES, 2)

@@ -10,6 +10,7 @@ import numpy as np
 
 from algoperf.data.report import facts
 from algoperf.data.report.facts import Rows
+from algoperf.data.validation_seed import ValidationSeed
 from algoperf.errors import UserError
 from algoperf.workload import Scale, WorkloadDefinition
 
@@ -18,7 +19,12 @@ Columns = dict[str, list[Any]]
 
 
 def write(
-    definition: WorkloadDefinition, scale: Scale, source: str, form: str, folder: Path
+    definition: WorkloadDefinition,
+    scale: Scale,
+    source: str,
+    form: str,
+    folder: Path,
+    secret: ValidationSeed | None = None,
 ) -> list[Path]:
     """Load a workload's rows and write them; return the files. `form` is one of `FORMATS`.
 
@@ -27,7 +33,7 @@ def write(
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder} is not an empty folder; give one that is, or a new one to --out")
-    _, rows = facts.read(definition, scale, source)
+    _, rows = facts.read(definition, scale, source, secret)
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for split, columns in _tables(definition, rows):

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from algoperf.data import loading
 from algoperf.data.report import duplicates
+from algoperf.data.validation_seed import PARAMETER, ValidationSeed
 from algoperf.workload import SPLITS, Data, Scale, WorkloadDefinition
 from algoperf.workload.rows import in_memory
 
@@ -61,14 +62,27 @@ class Rows:
         return {"source": self.source_tokens, "target": self.target_tokens}
 
 
-def read(definition: WorkloadDefinition, scale: Scale, source: str) -> tuple[Data, dict[str, Rows]]:
-    """Load a workload's data, and give its rows by split, with their texts where it has any."""
-    data = loading.load_data(definition, scale, source)
-    return data, rows_of(data, _texts(definition, scale, source, data))
+def read(
+    definition: WorkloadDefinition,
+    scale: Scale,
+    source: str,
+    secret: ValidationSeed | None = None,
+) -> tuple[Data, dict[str, Rows]]:
+    """Load a workload's data, and give its rows by split, with their texts where it has any.
+
+    The validation and test rows are those that the `secret` draws, if there is one.
+    """
+    seed = None if secret is None else secret.rows_seed
+    data = loading.load_data(definition, scale, source, seed)
+    return data, rows_of(data, _texts(definition, scale, source, data, seed))
 
 
 def _texts(
-    definition: WorkloadDefinition, scale: Scale, source: str, data: Data
+    definition: WorkloadDefinition,
+    scale: Scale,
+    source: str,
+    data: Data,
+    validation_seed: int | None,
 ) -> Mapping[str, Sequence[str]]:
     """The texts of the inputs by split: the data's own, or what the workload's `read` gives."""
     if data.text is not None:
@@ -77,7 +91,8 @@ def _texts(
     if reader is None:
         return {}
     texts = {}
-    for split, (lines, labels) in reader(source, scale.data.get("seed", 0)).items():
+    more = {} if validation_seed is None else {PARAMETER: validation_seed}
+    for split, (lines, labels) in reader(source, scale.data.get("seed", 0), **more).items():
         arrays = in_memory(data.splits[split], PURPOSE)
         assert np.array_equal(labels, arrays["targets"]), f"{split}: other rows"
         texts[split] = lines
@@ -141,10 +156,15 @@ def describe(rows: Mapping[str, Rows]) -> dict[str, Any]:
 
 
 def report(
-    definition: WorkloadDefinition, scale_name: str, scale: Scale, kind: str, source: str
+    definition: WorkloadDefinition,
+    scale_name: str,
+    scale: Scale,
+    kind: str,
+    source: str,
+    secret: ValidationSeed | None = None,
 ) -> tuple[dict[str, Any], dict[str, Rows]]:
     """(facts with where they come from, rows) of a workload's data at a scale."""
-    data, rows = read(definition, scale, source)
+    data, rows = read(definition, scale, source, secret)
     about = {
         "workload": definition.name,
         "scale": scale_name,
@@ -159,6 +179,8 @@ def report(
             "threshold": duplicates.SIMILAR,
         },
     }
+    if secret is not None:
+        about["validation_commitment"] = secret.commitment
     return about | describe(rows), rows
 
 

@@ -17,6 +17,11 @@ def heading(facts: Mapping[str, Any]) -> list[str]:
         f"{facts['workload']} at {facts['scale']}, data: {where}, "
         f"fingerprint {facts['fingerprint']}"
     ]
+    if "validation_commitment" in facts:
+        lines.append(
+            "validation and test rows are drawn by a secret; its commitment is "
+            f"{facts['validation_commitment']}"
+        )
     for split, reasons in facts["bad_rows"].items():
         left_out = ", ".join(f"{count} x {reason}" for reason, count in reasons.items())
         lines.append(f"left out of {split}: {left_out}")

@@ -24,6 +24,7 @@ CHECKS: Mapping[str, tuple[str, ...]] = {
 }
 # Where one of these fails, the others of the same column say nothing of their own.
 NEEDED = frozenset({"data", "logits", "same parameters", "same logits"})
+SECRET = 2**255 + 7  # any validation seed
 T = TypeVar("T")
 
 
@@ -78,7 +79,8 @@ def _rows(definition: WorkloadDefinition, scale: Scale, source: str, report: Rep
     if data is None:
         report.skip_rest(f"needs {verdicts.LOADS}")
         return None
-    subject = workload_gates.Subject(definition, scale, data, load)
+    load_secret = functools.partial(load_data, definition, scale, source, SECRET)
+    subject = workload_gates.Subject(definition, scale, data, load, source, load_secret)
     passes = _ask(workload_gates.SHARED, subject, definition, report)
     return gates.first_rows(data) if passes else None
 

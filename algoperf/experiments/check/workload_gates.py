@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from algoperf import backends, spec, workload
-from algoperf.data import batches
+from algoperf.data import batches, validation_seed
 from algoperf.errors import UserError
 from algoperf.experiments.check import gates
 from algoperf.experiments.check.gates import GateError, NotApplicableError, Values, expect
@@ -25,12 +25,16 @@ RATE = 0.5
 
 @dataclasses.dataclass(frozen=True)
 class Subject:
-    """A workload at one scale, with all its rows; `load_again` loads them anew."""
+    """A workload at one scale, with all its rows; `load_again` loads them anew, and `load_secret`
+    those of a validation seed, where they come from a source that has such ones.
+    """
 
     definition: workload.WorkloadDefinition
     scale: workload.Scale
     data: workload.Data
     load_again: Callable[[], workload.Data]
+    source: str
+    load_secret: Callable[[], workload.Data]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,6 +141,26 @@ def data(subject: Subject) -> None:
     expect(scale.batch_size <= rows, f"batch_size {scale.batch_size} of {rows} training rows")
     again = subject.load_again().fingerprint
     expect(again == subject.data.fingerprint, "loaded a second time, the rows are others")
+
+
+def secret_rows(subject: Subject) -> None:
+    """Another validation seed draws other validation and test rows, and the same training rows."""
+    try:
+        validation_seed.check(subject.definition, subject.source)
+    except UserError as error:
+        raise NotApplicableError("its rows are the same for everybody") from error
+    usual, secret = subject.data.splits, subject.load_secret().splits
+    for split in workload.SPLITS:
+        rows = np.arange(min(LOOKED_AT, len(usual[split]), len(secret[split])))
+        first, other = usual[split].take(rows), secret[split].take(rows)
+        expect(first.keys() == other.keys(), f"{split} has other fields by the seed")
+        for key, array in other.items():
+            shape, dtype = array.shape[1:], array.dtype
+            same = shape == first[key].shape[1:] and dtype == first[key].dtype
+            expect(same, f"{split}/{key}: its shape or type is another by the seed")
+        is_same = np.array_equal(first["inputs"], other["inputs"])
+        expected = "the same" if split == "train" else "others"
+        expect(is_same == (split == "train"), f"{split} rows are not {expected} by the seed")
 
 
 def facts(unit: Unit) -> None:
@@ -317,6 +341,7 @@ SHARED: Mapping[str, Callable[[Subject], None]] = {
     "scales": scales,
     "metrics": metrics,
     "data": data,
+    "validation seed": secret_rows,
 }
 CONFORMANCE: Mapping[str, Callable[[Unit], None]] = {
     "facts": facts,

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from algoperf import backends
+from algoperf.data import validation_seed
 from algoperf.data.formats import sources
 from algoperf.errors import UserError, choose, is_finite_number
 from algoperf.machine import hardware
@@ -175,6 +176,7 @@ class ComparePlan:
         runs: The runs in the order in which they are started: trial by trial, so that each row has
             some results if the comparison ends early.
         submissions: The names of the submissions.
+        standard_input: What each run reads there: the secret that draws its validation rows.
     """
 
     definition: WorkloadDefinition
@@ -188,6 +190,7 @@ class ComparePlan:
     arms: Sequence[Arm]
     runs: Sequence[Run]
     submissions: Sequence[str]
+    standard_input: str | None = dataclasses.field(default=None, repr=False)
 
 
 def make(request: CompareRequest) -> ComparePlan:
@@ -277,6 +280,7 @@ def make(request: CompareRequest) -> ComparePlan:
         arms=list(dict.fromkeys(run.arm for run, _ in runs)),
         runs=[run for run, _ in runs],
         submissions=[outline.name for outline in outlines],
+        standard_input=validation_seed.as_input(shared.validation_seed),
     )
 
 

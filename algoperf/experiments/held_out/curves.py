@@ -16,6 +16,7 @@ from algoperf.run_folder import run_log
 from algoperf.workload.axes import Changes
 
 FORMAT = 1
+COMMITMENT = "validation_commitment"
 Key = tuple[Any, ...]
 
 
@@ -90,11 +91,13 @@ def _of(job: Job, changes: Changes) -> dict[str, Any]:
         "seed": job.seed,
         "steps": job.steps,
         "eval_every_steps": job.eval_every_steps,
+        **({} if job.validation_seed is None else {COMMITMENT: job.validation_seed.commitment}),
     }
 
 
 def _key(run: Mapping[str, Any]) -> Key:
-    return (*(run[name] for name in _NAMES), json.dumps(run["changes"], sort_keys=True))
+    committed = [run[COMMITMENT]] if COMMITMENT in run else []
+    return (*(run[name] for name in _NAMES), json.dumps(run["changes"], sort_keys=True), *committed)
 
 
 _NAMES = (

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import reference_algorithms
+from algoperf.data import validation_seed
+from algoperf.data.validation_seed import ValidationSeed
 from algoperf.errors import UserError
 from algoperf.experiments import campaign
 from algoperf.experiments.campaign import Job
@@ -40,6 +42,7 @@ class Request:
         per_workload: The number of variants of each workload.
         fewest: The smallest number of axes on which a variant differs.
         most: The largest number.
+        validation_seed: The secret that draws the validation rows of all runs, or None.
     """
 
     seed: int
@@ -47,6 +50,7 @@ class Request:
     per_workload: int
     fewest: int = 1
     most: int = 3
+    validation_seed: ValidationSeed | None = None
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -60,7 +64,9 @@ class Request:
             "loss_falls_to": screening.LOSS_FALLS_TO,
             "step_share": screening.STEP_SHARE,
         }
-        return {"seed": self.seed, "axes": [self.fewest, self.most], **constants}
+        secret = self.validation_seed
+        committed = {} if secret is None else {"validation_commitment": secret.commitment}
+        return {"seed": self.seed, "axes": [self.fewest, self.most], **constants, **committed}
 
 
 def draws(request: Request, base: WorkloadDefinition) -> list[tuple[str, Changes]]:
@@ -101,6 +107,7 @@ class Sampler:
         self, request: Request, folder: Path, workers: int, say: Say, curves: Path | None = None
     ) -> None:
         self._request, self._folder, self._workers, self._say = request, folder, workers, say
+        self._standard_input = validation_seed.as_input(request.validation_seed)
         self._book = CurveBook(curves)
         self._candidates = folder / f"candidates-{request.seed}.json"
         self._bases = {name: catalogue.find(name) for name in request.workloads}
@@ -223,6 +230,7 @@ class Sampler:
             *(name, screening.BASELINE, framework, seed, factor, hint, every),
             suite=path,
             source=self._baseline,
+            validation_seed=self._request.validation_seed,
         )
 
     def _changes(self, base: WorkloadDefinition, job: Job) -> Changes:
@@ -231,7 +239,9 @@ class Sampler:
     def _run(self, base: WorkloadDefinition, jobs: Sequence[Job]) -> None:
         todo = [job for job in jobs if self._book.find(job, self._changes(base, job)) is None]
         try:
-            local.run(todo, self._folder, self._workers, self._say)
+            local.run(
+                todo, self._folder, self._workers, self._say, standard_input=self._standard_input
+            )
         finally:  # Runs that have ended are kept even if another run failed.
             self._book.add(
                 [

@@ -7,11 +7,10 @@ The commitment is the HMAC-SHA256 of the file's bytes under a random salt of 32 
 so that nobody can find the suite by trying likely ones.
 """
 
-import hashlib
-import hmac
 import secrets
 from pathlib import Path
 
+from algoperf.data.commitment import commit, is_same
 from algoperf.errors import UserError
 
 SALT_BYTES = 32
@@ -57,14 +56,14 @@ def verify(path: Path, salt_path: Path, commitment: str) -> bool:
         commitment_now = _commitment(content, salt.decode().strip())
     except ValueError as error:
         raise UserError(f"{salt_path}: no salt of {SALT_BYTES} bytes as hexadecimal") from error
-    return hmac.compare_digest(commitment_now.encode(), commitment.strip().lower().encode())
+    return is_same(commitment_now, commitment)
 
 
 def _commitment(content: bytes, salt: str) -> str:
     key = bytes.fromhex(salt)
     if len(key) != SALT_BYTES:
         raise ValueError(salt)
-    return hmac.new(key, content, hashlib.sha256).hexdigest()
+    return commit(content, key)
 
 
 def _read(path: Path) -> bytes:

@@ -45,6 +45,7 @@ def run(
     workers: int,
     note: Callable[[str], None],
     threads: int = 1,
+    standard_input: str | None = None,
 ) -> int:
     """Run the tasks that have no result yet.
 
@@ -54,6 +55,7 @@ def run(
         workers: How many run at a time.
         note: Called with a line for the user after each run.
         threads: The number of cores of each run.
+        standard_input: What each run reads there; None where it is this process's.
 
     Returns:
         The number of runs that failed.
@@ -69,7 +71,7 @@ def run(
     shares: queue.SimpleQueue[frozenset[int] | None] = queue.SimpleQueue()
     for share in _shares(workers, threads):
         shares.put(share)
-    processes = Processes()
+    processes = Processes(standard_input)
 
     def work(job: Task) -> bool:
         if processes.are_stopped:
@@ -100,11 +102,15 @@ class Processes:
     A signal to this process or from its terminal is passed on to them once, as SIGTERM. A Ctrl-C
     after the grace time (`stopping.GRACE_S`) ends them without saving.
 
+    Args:
+        standard_input: What each run reads there; None where it is this process's.
+
     Attributes:
         stops: Answers the signals while it is entered.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, standard_input: str | None = None) -> None:
+        self._standard_input = standard_input
         self.stops = stopping.Stops(self._ask, self._end)
         self._going: set[subprocess.Popen[str]] = set()
         self._lock = threading.RLock()  # A signal may arrive while another one is handled.
@@ -137,6 +143,7 @@ class Processes:
             with stopping.held_back():
                 process = subprocess.Popen(
                     command,
+                    stdin=None if self._standard_input is None else subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=subprocess.PIPE,
                     text=True,
@@ -150,7 +157,7 @@ class Processes:
             with contextlib.suppress(ProcessLookupError):
                 os.sched_setaffinity(process.pid, cores)
         try:
-            output, errors = process.communicate()
+            output, errors = process.communicate(self._standard_input)
         finally:
             with self._lock:
                 self._going.discard(process)

@@ -87,7 +87,7 @@ def test_what_may_not_be_written(here, monkeypatch):
 def test_a_file_that_cannot_be_written_after_the_work(here, monkeypatch, capsys):
     """Its name is taken by a folder; the run folders keep what was measured."""
     (here / "out" / "curves.csv").mkdir(parents=True)
-    monkeypatch.setattr(local, "run", lambda *_: 0)
+    monkeypatch.setattr(local, "run", lambda *_, **__: 0)
     assert commands.main([*CAMPAIGN.split(), "--out", "out"]) == 2
     line = "algoperf: --out out: Is a directory (out/curves.csv); give another\n"
     assert capsys.readouterr().err == line

@@ -2,14 +2,21 @@
 
 import json
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from algoperf.data import validation_seed
 from algoperf.errors import UserError
 from algoperf.experiments import campaign
+from algoperf.experiments.held_out.curves import CurveBook
+from algoperf.experiments.held_out.screening import Curve
 from algoperf.run_folder import run_log
+from algoperf.study import run_plan
 from algoperf.study.executors import local
+from algoperf.study.request import RunRequest
+from algoperf.trial import default_point
 
 
 @pytest.fixture
@@ -319,3 +326,64 @@ def test_a_run_that_was_stopped_goes_on_from_its_checkpoint(tmp_path, result, st
     job.prepare(tmp_path)
     assert (folder / "checkpoints").exists() != starts_over
     assert (folder / "interrupted_0/checkpoints").exists() == starts_over
+
+
+SECRETS = [None, "a text for tests, known to all", "another text for tests, known"]
+
+
+def test_runs_of_another_secret_are_others(runs, tmp_path):
+    """Their rows are; the secret itself stands in no command."""
+    seeds = [None if secret is None else validation_seed.derive(secret) for secret in SECRETS]
+    todo = [
+        campaign.jobs("ag_news", ["adamw"], ["jax"], 1, [1.0], 5, 5, validation_seed=seed)[0]
+        for seed in seeds
+    ]
+    assert len({job.folder(tmp_path) for job in todo}) == len(todo)
+    for job, seed in zip(todo, seeds, strict=True):
+        words = job.command(tmp_path)
+        assert ("--validation-seed" in words) == (seed is not None)
+        assert not any(str(secret) in " ".join(words) for secret in SECRETS)
+    entries = [
+        campaign.entries(["ag_news"], ["adamw"], ["jax"], "self", 1, 1, validation_seed=seed)[0]
+        for seed in seeds
+    ]
+    for seed in seeds:
+        commitment = {} if seed is None else {"validation_commitment": seed.commitment}
+        for entry in entries:
+            folder = entry.folder(tmp_path, 1)
+            folder.mkdir(parents=True, exist_ok=True)
+            target = {"target": {"validation": entry.target}}
+            run_log.write_json(
+                folder / run_log.RESULT, {"status": "reached", **target, **commitment}
+            )
+        assert [entry.has_ended(tmp_path) for entry in entries] == [each is seed for each in seeds]
+
+
+def test_a_secret_goes_to_the_standard_input_of_each_run():
+    code = "import sys; print('-'.join([*sys.argv[1:], sys.stdin.read()]))"
+    processes = local.Processes(SECRETS[1])
+    ended = [processes.run([sys.executable, "-c", code, str(run)], None) for run in range(2)]
+    assert [each.stdout for each in ended] == [f"{run}-{SECRETS[1]}\n" for run in range(2)]
+
+
+def test_the_point_of_a_submission_is_asked_without_the_secret(monkeypatch, tmp_path):
+    asked = []
+    monkeypatch.setattr(default_point, "_answer", lambda plan, _: asked.append(plan) or {})
+    request = RunRequest("ag_news", "adamw", out=tmp_path, validation_seed=f"text:{SECRETS[1]}")
+    plan = run_plan.make(request).trial
+    assert plan.validation_seed == validation_seed.derive(SECRETS[1]).rows_seed
+    default_point.default_point(plan)
+    assert json.loads(asked[0])["validation_seed"] is None
+    assert str(plan.validation_seed) not in asked[0] + repr(plan) + json.dumps(plan.settings())
+
+
+def test_curves_of_another_secret_are_others(tmp_path):
+    curve = Curve([1, 2], [0.1, 0.2], [2.0, 1.0], is_finite=True)
+    book = CurveBook(tmp_path / "curves.json")
+    jobs = [
+        campaign.Job("ag_news", "nadamw", "jax", 0, 1.0, 2, 1, validation_seed=seed)
+        for seed in (None, *map(validation_seed.derive, SECRETS[1:]))
+    ]
+    book.add([(jobs[0], {}, curve), (jobs[1], {}, curve)])
+    again = CurveBook(tmp_path / "curves.json")
+    assert [again.find(job, {}) is not None for job in jobs] == [True, True, False]

@@ -203,3 +203,29 @@ def test_the_gauges_leave_no_thread_behind():
         assert beat in processor_time.own_threads
     beat.join(5)
     assert not beat.is_alive()
+
+
+def test_stops_of_another_process_count_while_its_clock_runs():
+    """It is stopped for .6 s, while the clock runs and while it does not; seen by the tenth."""
+    child = subprocess.Popen([sys.executable, "-c", "while True: sum(range(1000))"])
+    gauges = load.GaugesOfAnother(child.pid)
+    counted = {}
+    try:
+        with gauges:
+            for clock_runs in (True, False):
+                gauges.clock_runs = clock_runs
+                before = gauges.read()["stopped_s"]
+                child.send_signal(signal.SIGSTOP)
+                time.sleep(0.6)
+                counted[clock_runs] = gauges.read()["stopped_s"] - before
+                child.send_signal(signal.SIGCONT)
+            time.sleep(0.3)
+            spent = gauges.read()
+    finally:
+        child.kill()
+        child.wait()
+    assert 0.3 <= counted[True] <= 0.9
+    assert counted[False] == 0.0
+    assert spent["cpu_s"] > 0
+    assert spent["waited_s"] is None or spent["waited_s"] >= 0
+    assert gauges.read()["cpu_s"] is None  # it has ended

@@ -130,3 +130,58 @@ def test_who_looks_keeps_nobody_out(tmp_path, monkeypatch):
 def test_what_is_no_folder_is_not_locked(tmp_path, name):
     (tmp_path / "trial_1").touch()
     assert supervision.is_locked(tmp_path / name) is False
+
+
+# Processes that are stopped while a clock stands still
+
+BUSY = """
+import os, threading
+def spin():
+    while True:
+        sum(range(1000))
+if os.fork() == 0:
+    os.setsid()
+    if os.fork() == 0:  # it cuts itself off
+        spin()
+    os._exit(0)
+print("ready", flush=True)
+threading.Thread(target=spin).start()
+spin()
+"""
+ADOPTING = """
+import os, subprocess, sys, time
+import psutil
+from algoperf.machine import supervision
+
+supervision.adopt_orphans()
+child = subprocess.Popen([sys.executable, "-c", {busy!r}], stdout=subprocess.PIPE)
+child.stdout.readline()
+while len(supervision.descendants(os.getpid())) < 2 or len(psutil.Process().children()) < 2:
+    time.sleep(0.01)
+
+def worked_s():
+    return [sum(psutil.Process(each).cpu_times()[:2]) for each in sorted(pids)]
+
+pids = [pid for pid in supervision.descendants(os.getpid())
+        if psutil.Process(pid).status() != psutil.STATUS_ZOMBIE]
+pause = supervision.Pause(lambda: supervision.descendants(os.getpid()))
+pause.begin()
+time.sleep(0.05)
+before = worked_s()
+time.sleep(0.4)
+print(len(pids), worked_s() == before)
+pause.end()
+while not all(now > then for now, then in zip(worked_s(), before)):
+    time.sleep(0.01)
+supervision.kill(supervision.descendants(os.getpid()))
+print("went on")
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="orphans are adopted on Linux alone")
+def test_a_pause_stops_threads_and_children_and_those_that_cut_themselves_off():
+    source = ADOPTING.format(busy=BUSY)
+    ended = subprocess.run(
+        [sys.executable, "-c", source], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert ended.stdout == "2 True\nwent on\n"

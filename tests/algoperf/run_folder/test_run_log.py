@@ -285,6 +285,18 @@ def test_another_configuration_is_refused(folder, where, changed, told):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("name", sorted(run_log.CHOSEN))
+def test_a_choice_that_only_one_of_two_runs_made_is_another_configuration(folder, name):
+    """Such a setting is recorded only where it was asked for."""
+    write_flags(folder, **{name: "chosen"})
+    with pytest.raises(UserError, match=f'\\({name}: "chosen", now null\\)'):
+        check(sibling(folder, trial=2))
+    check(sibling(folder, trial=2), **{name: "chosen"})
+    write_flags(sibling(folder, workload="ag_news_jax"))
+    with pytest.raises(UserError, match=f'\\({name}: null, now "chosen"\\)'):
+        check(sibling(folder, workload="ag_news_jax", trial=2), **{name: "chosen"})
+
+
 def test_another_configuration_of_another_workload_is_no_matter(folder):
     write_flags(folder)
     check(sibling(folder, workload="ag_news_jax"), workload="ag_news", batch_size=32)
@@ -296,6 +308,15 @@ def test_another_submission_of_that_name_is_refused(folder, where, key):
     write_flags(folder)
     with pytest.raises(UserError, match="holds another submission named 'adamw'"):
         check(sibling(folder, **where), **{key: "xyz"})
+
+
+@pytest.mark.parametrize(("before", "now"), [({}, {"balance": True}), ({"referee": "process"}, {})])
+def test_what_is_recorded_where_it_was_chosen_is_compared_where_it_was_not(folder, before, now):
+    write_flags(folder, **before)
+    name = next(iter({**before, **now}))
+    with pytest.raises(UserError, match=f"holds another configuration \\({name}: .*, now "):
+        check(sibling(folder, trial=2), **now)
+    check(sibling(folder, workload="ag_news_jax"), **now)
 
 
 def test_flags_are_compared_as_json(folder):

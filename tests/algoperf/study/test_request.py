@@ -1,6 +1,8 @@
 """What a run is asked: the request is the command's arguments, and back."""
 
 import dataclasses
+import io
+import sys
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,7 @@ OTHER = {  # a value of each field that is not its default
     "rouge_tokenizer": "unicode",
     "drop_duplicates": True,
     "balance": True,
+    "validation_seed": "text:a text for tests, known to all",
     "pretrained": "weights",
     "save_model": Path("model"),
     "tuning_ruleset": "external",
@@ -51,6 +54,12 @@ OTHER = {  # a value of each field that is not its default
     "name": "variant-2",
     "save_best": Path("best.py"),
 }
+
+
+@pytest.fixture(autouse=True)
+def secret(monkeypatch):
+    """What standard input holds, where a request asks for it by its words."""
+    monkeypatch.setattr(sys, "stdin", io.StringIO("a text for tests, known to all\n"))
 
 
 def parsed(parser, words):

@@ -18,6 +18,10 @@ def labels(board):
         ({"precision": "bfloat16"}, ["mini-builtin", "mini-builtin-bfloat16"]),
         ({"tuning_ruleset": "external"}, ["mini-builtin", "mini-builtin-external tuning"]),
         (
+            {"validation_commitment": "0123456789abcdef" * 4},
+            ["mini-builtin", "mini-builtin-validation-0123456789ab"],
+        ),
+        (
             {"eval_every_steps": 50},
             ["mini-builtin (eval_every_steps=50)", "mini-builtin (eval_every_steps=None)"],
         ),

@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import functools
 import json
 import shutil
 from pathlib import Path
@@ -19,7 +20,7 @@ from algoperf.workload import Data, catalogue
 ROOT = Path(__file__).resolve().parents[4]
 SPIRALS = ROOT / "docs" / "examples" / "spirals"
 CONV_NORM = ROOT / "tests" / "workloads" / "conv_norm"
-COUNTS = {"any": 4, "jax": 11, "pytorch": 11, "both": 8}  # lines of a whole check
+COUNTS = {"any": 5, "jax": 11, "pytorch": 11, "both": 8}  # lines of a whole check
 
 
 @pytest.fixture
@@ -43,10 +44,12 @@ def edited(tmp_path):
 def test_the_command_prints_a_line_for_each_gate(capsys):
     assert commands.main(["check", "--workload", str(SPIRALS)]) == 0
     *lines, summary = capsys.readouterr().out.splitlines()
-    assert summary == "32 ok, 0 failed, 2 skipped"
+    assert summary == "32 ok, 0 failed, 3 skipped"
     assert collections.Counter(line.split()[0] for line in lines) == COUNTS
     assert "both     spirals  same training   ok" in lines
     assert "pytorch  spirals  traced rate     skipped  nothing is traced" in lines
+    reason = "its rows are the same for everybody"
+    assert f"any      spirals  validation seed skipped  {reason}" in lines
 
 
 def verdicts_on(folder, skipped=()):
@@ -114,6 +117,7 @@ def test_one_framework_is_checked_alone_and_says_so(edited, capsys):
     assert (len(verdicts["ok"]), len(verdicts["failed"])) == (15, 0)
     reasons = {verdict.framework: verdict.reason for verdict in verdicts["skipped"]}
     assert reasons == {
+        "any": "its rows are the same for everybody",
         "pytorch": "no model_torch.py in the folder",
         "both": "compares the frameworks: no model_torch.py in the folder",
     }
@@ -143,12 +147,12 @@ def test_a_submission_is_checked_on_a_folder(capsys):
     assert (told["submission"], told["failed"]) == ("adamw", 0)
 
 
-def subject(data=None, **changes):
+def subject(data=None, secret=("builtin", None), **changes):
     definition = catalogue.find(str(SPIRALS))
     scale = definition.scales["mini"]
     rows = load_data(definition, scale, "builtin")
     changed = dataclasses.replace(definition, **changes)
-    return workload_gates.Subject(changed, scale, data or rows, lambda: rows)
+    return workload_gates.Subject(changed, scale, data or rows, lambda: rows, *secret)
 
 
 def splits(**arrays):
@@ -207,6 +211,42 @@ MINI = catalogue.find(str(SPIRALS)).scales["mini"]
 def test_facts_and_rows_that_are_wrong(gate, asked, message):
     with pytest.raises((GateError, UserError), match=message):
         gate(asked())
+
+
+SEEDED = (
+    ("noise: float)", "noise: float, validation_seed: int = 1)"),
+    (
+        "_points(generator, count, noise) for split",
+        "_points(SEEDED, count, noise) for split",
+    ),
+)
+
+
+@pytest.mark.parametrize(
+    ("generator", "message"),
+    [
+        ("np.random.default_rng([split != 'train' and validation_seed, len(split)])", None),
+        ("np.random.default_rng([len(split)])", "validation rows are not others by the seed"),
+        ("np.random.default_rng([validation_seed])", "train rows are not the same by the seed"),
+        (
+            "np.random.default_rng([split == 'validation' and validation_seed, len(split)])",
+            "test rows are not others by the seed",
+        ),
+    ],
+)
+def test_rows_that_a_secret_draws(edited, generator, message):
+    edits = [(old, new.replace("SEEDED", generator)) for old, new in SEEDED]
+    definition = catalogue.find(str(edited({"data.py": edits})))
+    scale = definition.scales["mini"]
+    load = functools.partial(load_data, definition, scale, "builtin")
+    asked = workload_gates.Subject(
+        definition, scale, load(), load, "builtin", functools.partial(load, 2**255)
+    )
+    if message is None:
+        workload_gates.secret_rows(asked)
+    else:
+        with pytest.raises(GateError, match=message):
+            workload_gates.secret_rows(asked)
 
 
 def unit_of(folder, **changes):

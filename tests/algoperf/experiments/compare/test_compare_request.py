@@ -1,5 +1,6 @@
 """`algoperf compare`: which runs there are, what is run again, and mistakes in what was asked."""
 
+import dataclasses
 import itertools
 import json
 import subprocess
@@ -11,11 +12,14 @@ import pytest
 
 import algoperf
 from algoperf.cli import commands
+from algoperf.data import validation_seed
 from algoperf.errors import UserError
 from algoperf.experiments.compare import request
 from algoperf.machine import hardware
 from algoperf.run_folder import run_log
+from algoperf.study import run_plan, study
 from algoperf.study.executors import local
+from algoperf.study.request import RunRequest
 from algoperf.submission import search_space
 
 GOAL = {"metric": "accuracy", "higher_is_better": True, "validation": 0.97, "test": None}
@@ -38,6 +42,25 @@ def test_runs_are_ordinary_ones_trial_by_trial(asked, tmp_path):
     given = {"--workload": "digits_tanh", "--framework": "pytorch", "--seed": "7"}
     given |= {"--until": "end", "--max-steps": "31", "--trials": "2", "--trial-range": "2:2"}
     assert options.items() >= given.items()
+
+
+def test_all_runs_are_on_the_rows_of_one_secret(tmp_path):
+    text = "a text for tests, known to all"
+    secret = validation_seed.derive(text)
+    run = RunRequest("ag_news", "nadamw", validation_seed=secret)
+    asked = request.CompareRequest(run, frameworks=["jax", "pytorch"], out=tmp_path)
+    plan = request.make(asked)
+    assert plan.standard_input == text
+    for each in plan.runs:
+        assert each.experiment == f"mini-builtin-validation-{secret.short}"
+        words = each.command(tmp_path)
+        assert words[words.index("--validation-seed") + 1] == "-"
+    assert text not in repr(plan)
+    other = dataclasses.replace(run, validation_seed=None, experiment=plan.runs[0].experiment)
+    for one, commitment in ((run, secret.commitment), (other, None)):
+        made = run_plan.make(one)
+        settings = study.asked_settings(made.trial, made.outline)
+        assert settings.get("validation_commitment") == commitment
 
 
 def test_lengths_and_sizes(asked, tmp_path):

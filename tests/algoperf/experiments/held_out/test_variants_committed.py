@@ -11,7 +11,7 @@ REQUEST = sample.Request(7, ["digits", "ag_news", "xsum"], 1)
 
 def test_the_suite_is_what_its_curves_say(tmp_path, monkeypatch):
     asked = []
-    monkeypatch.setattr(sample.local, "run", lambda todo, *rest: asked.extend(todo))
+    monkeypatch.setattr(sample.local, "run", lambda todo, *_, **__: asked.extend(todo))
     curves = COMMITTED / "curves.json"
     sampler = sample.Sampler(REQUEST, tmp_path, 1, lambda text: None, curves)
     run_log.write_json(tmp_path / "suite.json", sampler.suite())

@@ -1,6 +1,7 @@
 """From draws to a suite, with runs whose curves are made up."""
 
 import csv
+import dataclasses
 import json
 import math
 
@@ -8,6 +9,7 @@ import pytest
 
 from algoperf.cli import commands
 from algoperf.cli.variants_command import run as run_command
+from algoperf.data import validation_seed
 from algoperf.errors import UserError
 from algoperf.experiments.held_out import sample
 from algoperf.machine.supervision import InterruptedRunError
@@ -39,8 +41,9 @@ def runs(monkeypatch):
     """
     started, change = [], {}
 
-    def run(todo, out, workers, note):
+    def run(todo, out, workers, note, standard_input):
         for job in todo:
+            assert standard_input == validation_seed.as_input(job.validation_seed)
             if job.has_ended(out):
                 continue
             started.append(job)
@@ -58,6 +61,21 @@ def runs(monkeypatch):
 
 def sampler(folder, request=REQUEST, curves=None):
     return sample.Sampler(request, folder, 1, lambda text: None, curves)
+
+
+def test_a_suite_on_secret_rows_says_so_and_takes_no_other_curves(runs, tmp_path):
+    secret = validation_seed.derive("a text for tests, known to all")
+    asked = dataclasses.replace(REQUEST, validation_seed=secret)
+    document = sampler(tmp_path, asked, tmp_path / "curves.json").suite()
+    assert document["settings"] == {
+        **REQUEST.settings,
+        "validation_commitment": secret.commitment,
+    }
+    entries = json.loads((tmp_path / "curves.json").read_text())["curves"]
+    assert {entry["validation_commitment"] for entry in entries} == {secret.commitment}
+    assert secret.secret not in str(document) + str(entries)
+    (started, _) = runs
+    assert {job.validation_seed for job in started} == {secret}
 
 
 def test_a_suite_holds_the_accepted_and_says_why_the_others_are_not(runs, tmp_path):
@@ -122,8 +140,8 @@ def first_changes(document, name):
 def test_curves_are_kept_of_what_ended_before_a_signal(runs, tmp_path, monkeypatch):
     real = sample.local.run
 
-    def interrupted(todo, out, workers, note):
-        real(todo[:3], out, workers, note)
+    def interrupted(todo, out, workers, note, standard_input):
+        real(todo[:3], out, workers, note, standard_input)
         raise InterruptedRunError(str(out))
 
     monkeypatch.setattr(sample.local, "run", interrupted)
