@@ -11,7 +11,7 @@ FRAMEWORKS = {"jax": {"jax", "jaxlib", "flax", "optax"}, "pytorch": {"torch"}}
 NEVER_IN_A_MINI_RUN = {"transformers", "datasets", "pandas", "wandb", "codecarbon"}
 COMMANDS = (
     *("run", "score", "workloads", "submissions", "campaign", "data", "check", "variants"),
-    *("compare", "status"),
+    *("compare", "status", "commitment"),
 )
 WATCHED = """
 import atexit, json, pathlib, sys
@@ -85,6 +85,8 @@ def test_commands_that_do_not_train_load_no_framework(words):
 def modules_of_a_run(folder, workload, framework):
     (folder / "watched.py").write_text(WATCHED)
     options = ["--framework", framework, "--max-steps", "12", "--eval-every-steps", "6"]
+    # Inline, one process loads all that the two of a trial with a referee do.
+    options += ["--referee", "inline"]
     words = ["run", "--workload", workload, "--submission", "watched.py", *options]
     ended = python("-m", "algoperf", *words, cwd=folder)
     assert ended.returncode == 0, ended.stderr

@@ -59,6 +59,10 @@ def versions() -> dict[str, str]:
     return installed
 
 
+# As tests/benchmarks/busy_machine.py has it: this many cost nothing on a quiet machine.
+SPINS = 10_000
+
+
 def thread_count() -> int:
     """Return the number of processor cores that this process may run on."""
     if hasattr(os, "sched_getaffinity"):
@@ -113,6 +117,18 @@ def thread_environment(threads: int | None = None) -> dict[str, str]:
         return dict.fromkeys(names, str(threads))
     pinned = (os.environ[name] for name in names if os.environ.get(name))
     return dict.fromkeys(names, next(pinned, str(thread_count())))
+
+
+def waiting_environment() -> dict[str, str]:
+    """Return the environment variables that say how long threads of OpenMP spin as they wait.
+
+    GNU's runtime, which PyTorch's wheels bring, lets a thread that waits for another one spin for
+    some milliseconds, and keeps it from the core that the other one may need. It must be set before
+    the library loads. What the user's environment says of waiting is left alone.
+    """
+    if any(os.environ.get(name) for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")):
+        return {}
+    return {"GOMP_SPINCOUNT": str(SPINS)}
 
 
 def peak_process_memory_bytes() -> int:

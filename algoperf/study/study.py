@@ -384,8 +384,9 @@ def _passing_on(stops: stopping.Stops, process: "subprocess.Popen[bytes]") -> It
 
 def _environment(plan: TrialPlan) -> dict[str, str]:
     if plan.threads is not None:
-        return {**os.environ, **hardware.thread_environment(plan.threads)}
-    return {**hardware.thread_environment(), **os.environ}
+        pinned = hardware.thread_environment(plan.threads)
+        return {**hardware.waiting_environment(), **os.environ, **pinned}
+    return {**hardware.waiting_environment(), **hardware.thread_environment(), **os.environ}
 
 
 def _rose(oom_kills_before: int | None) -> bool | None:

@@ -62,3 +62,20 @@ def test_more_threads_than_cores(cores, monkeypatch):
     monkeypatch.delattr(hardware.os, "sched_setaffinity")
     with pytest.raises(UserError, match="gives a process no cores of its own"):
         hardware.check_threads(1)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, {"GOMP_SPINCOUNT": "10000"}),
+        ({"GOMP_SPINCOUNT": ""}, {"GOMP_SPINCOUNT": "10000"}),
+        ({"GOMP_SPINCOUNT": "7"}, {}),
+        ({"OMP_WAIT_POLICY": "active"}, {}),
+    ],
+)
+def test_threads_spin_as_long_as_the_user_says_or_not_for_long(monkeypatch, given, expected):
+    for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    assert hardware.waiting_environment() == expected
