@@ -34,7 +34,7 @@ NEAR_DEVIATIONS, NEAR_SHARE = 2.0, 0.02
 # Time that was saved is spent at such a rate that it would last for this share of the time since
 # the first step.
 SAVED_FOR = 0.25
-FINEST = 0.0025  # No two probes are closer than this share of the clock: they would tell no more.
+FINEST = 0.005  # No two probes are closer than this share of the clock: they would tell no more.
 RECENT, NOISE_OF = 40, 8  # How many probes are remembered, and of how many the noise is measured.
 SLOPE_OVER = 0.1  # The share of the time since the first step that the slope is measured over.
 

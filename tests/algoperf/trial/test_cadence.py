@@ -97,10 +97,10 @@ def test_near_the_target_probes_are_as_close_as_can_be_afforded():
 
 
 def test_no_two_probes_are_closer_than_a_share_of_the_clock():
-    """They cost next to nothing; 1/400 of 20 s."""
+    """They cost next to nothing; 1/200 of 20 s."""
     cadence = begun()
     cadence.probed(Point(20.0, 200, 0.89), 1e-6)
-    assert cadence.next_due_s() == pytest.approx(20.05)
+    assert cadence.next_due_s() == pytest.approx(20.1)
 
 
 def test_noise_makes_near_wider():
