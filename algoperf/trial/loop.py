@@ -89,6 +89,10 @@ class Judge(Protocol):
     last_loss: float | None
     not_finite: NotFinite
 
+    @property
+    def predicted(self) -> float | None:
+        """The target metric as the last probe predicts it; None where that is not known."""
+
     def begin(self, signature: Mapping[str, Any], handed: Handed) -> None:
         """Take the trial's first parameters, and time the submission's initialisation from here."""
 

@@ -221,6 +221,7 @@ class FarReferee:
         self.error: Mapping[str, str] | None = None
         self.evaluations: list[tuple[int, float, dict[str, float]]] = []
         self.last_loss: float | None = None
+        self.predicted: float | None = None  # The referee knows.
         self.not_finite = NotFinite()
         self.keeper: preservation.Preservation | None = None
         self.has_failed = False
