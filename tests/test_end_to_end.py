@@ -62,7 +62,10 @@ def runs(tmp_path_factory):
 
 
 def time_to_target_s(folder: Path, target: float) -> float:
-    """On the straight line between the last evaluation that missed the target and the hit."""
+    """From the last evaluation that missed the target to the hit, by the probes in between.
+
+    Those of digits are of all rows, so that there is nothing to correct.
+    """
     with (folder / "eval_measurements.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     times = [float(row["accumulated_submission_time"]) for row in rows]
@@ -70,7 +73,13 @@ def time_to_target_s(folder: Path, target: float) -> float:
     hit = next((index for index, value in enumerate(values) if value >= target), None)
     if hit is None:
         return math.inf
-    (early, late), (low, high) = times[hit - 1 : hit + 1], values[hit - 1 : hit + 1]
+    way = list(zip(times, values, strict=True))[hit - 1 : hit + 1]
+    probes = json.loads((folder / "result.json").read_text()).get("probes", [])
+    if probes:
+        assert [(time_s, value) for time_s, _, value in (probes[0], probes[-1])] == way
+        way[1:1] = [(time_s, value) for time_s, _, value in probes[1:-1]]
+    after = next(place for place in range(1, len(way)) if way[place][1] >= target)
+    (early, low), (late, high) = way[after - 1 : after + 1]
     return late - (late - early) * (high - target) / (high - low)
 
 
@@ -142,7 +151,7 @@ def test_a_folder_begun_by_period_goes_on_by_period(runs, tmp_path):
     shutil.copytree(runs / name / first, out / name / first)
     path = out / name / first / "flags_0.json"
     flags = json.loads(path.read_text())
-    assert flags.pop("eval_share") == 0.18
+    assert flags.pop("eval_share") == 0.19
     path.write_text(json.dumps(flags := run_log.with_hashes(flags)))
     words = ["run", "--workload", "digits", "--submission", "momentum", "--framework", "jax"]
     assert commands.main([*words, "--studies", "2", "--out", str(out)]) == 0

@@ -207,6 +207,11 @@ def chosen(rows: Rows, indices: np.ndarray) -> Rows:
     return RowsView(rows, indices)
 
 
+def some(rows: Rows, indices: np.ndarray) -> Rows:
+    """Return these rows; of rows in memory a copy, so that they are read as fast as others."""
+    return ArrayRows(rows.take(indices)) if isinstance(rows, ArrayRows) else RowsView(rows, indices)
+
+
 def first(rows: Rows, count: int) -> Rows:
     """Return the first rows, at most so many; nothing is copied."""
     if isinstance(rows, ArrayRows):

@@ -100,7 +100,7 @@ class Progress:
         """Return the text of the line.
 
         It has the step, the submission's time against its budget, the loss, the metric against its
-        target, and the time left.
+        target, and the time left. A metric with a `~` is what a probe of a few rows predicts.
         """
         return " | ".join(self._parts(where, event))
 
@@ -117,9 +117,10 @@ class Progress:
             parts.append(f"loss {event['loss']:.4f}")
         metric = target["metric"]
         value, aimed = self._metrics.get(f"validation/{metric}"), target["validation"]
-        if value is not None:
-            aim = "" if aimed is None else f" (target {aimed:g})"
-            parts.append(f"{metric} {value:.4f}{aim}")
+        predicted = event.get("predicted")
+        if value is not None or predicted is not None:
+            shown = f"~{predicted:.4f}" if predicted is not None else f"{value:.4f}"
+            parts.append(f"{metric} {shown}" + ("" if aimed is None else f" (target {aimed:g})"))
         lefts = [max(0.0, budget_s - clock_s)] if has_budget else []
         if max_steps is not None and step > 0:
             lefts.append(clock_s / step * max(0, max_steps - step))

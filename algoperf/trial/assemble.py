@@ -414,11 +414,15 @@ def build(
         adapt.check_all_read(loaded.outline, hyperparameters)
         return measure(split, view.first(params), view.first_state(model_state))
 
+    def probe(params: Any, model_state: Any) -> float:
+        return evaluator.probe(view.first(params), view.first_state(model_state))
+
     referee = Referee(
         goal=configuration.goal,
         limits=configuration.limits,
         ledger=ledger,
         evaluate=evaluate,
+        probe=probe,
         log=folder.log,
         report=telling_of_load(report, clock_load, lambda: referee.step),
         preemptions=folder.preemptions,

@@ -1,5 +1,6 @@
 """One pass over one split: metric values, with every row counted once, a batch at a time."""
 
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
@@ -10,12 +11,13 @@ from algoperf import spec
 from algoperf.backends import Backend
 from algoperf.backends.generation import GenerationSettings
 from algoperf.data import batches
-from algoperf.data.rows import first
+from algoperf.data.rows import first, some
 from algoperf.data.tokenizers import PAD_ID
 from algoperf.trial import evaluate_text
 from algoperf.workload import SPLITS, Arrays, Data, Rows, Scale, WorkloadDefinition
-from algoperf.workload.metric import Accumulator, Batch, MeanLoss
+from algoperf.workload.metric import Accumulator, Batch, MeanLoss, TextAccumulator
 
+PROBED = 1 / 8  # How many rows a probe looks at, of those that an evaluation does.
 # A batch's 'targets' and 'weights', its losses and its predictions.
 Output = tuple[Mapping[str, np.ndarray], np.ndarray, np.ndarray]
 
@@ -143,6 +145,8 @@ class Evaluator:
             for split, arrays in self._splits.items()
         }
         self._batch_size = scale.eval_batch_size
+        self._few_N = self._few_rows()
+        self._few = some(self._splits["validation"], self._few_N)
         self.inference_s_per_example: float | None = None  # of the last pass over validation
         self.written: evaluate_text.Written | None = None
 
@@ -204,27 +208,67 @@ class Evaluator:
             self.inference_s_per_example = elapsed_s / values["num_examples"]
         return values
 
+    def probe(self, params: Any, model_state: Any) -> float:
+        """Return the target metric of a few of the validation rows, always the same ones.
+
+        They are `PROBED` of those whose losses an evaluation looks at and of those for which it
+        generates text; in whole batches of evaluation, so that nothing is compiled for them.
+        """
+        metric, size = self._definition.target_metric, self._size("validation")
+        if self._definition.generates_text:
+            start = {metric: self._definition.accumulators[metric]}
+            written = self._generate("validation", self._few_N, start, params, model_state)
+            return written.metrics[metric]
+        values = evaluate(
+            self._backend, self._workload, self._definition, self._few, size, params, model_state
+        )
+        return values[metric]
+
+    def _few_rows(self) -> np.ndarray:
+        count, size = batches.row_count(self._splits["validation"]), self._size("validation")
+        generation = self._scale.generation
+        judged = count if generation is None else min(count, generation.eval_rows)
+        looked_at = count if generation is None else count + judged
+        whole_batches = math.ceil(looked_at * PROBED / size)
+        return evaluate_text.subset(count, min(judged, whole_batches * size))
+
     def _write(self, split: str, params: Any, model_state: Any, *, whole: bool) -> dict[str, float]:
         generation = self._scale.generation
         assert generation is not None
-        assert self._text is not None
         count = batches.row_count(self._splits[split])
-        self.written = evaluate_text.write(
+        rows = evaluate_text.subset(count, count if whole else generation.eval_rows)
+        starts = self._definition.accumulators
+        self.written = self._generate(split, rows, starts, params, model_state, whole=whole)
+        return self.written.metrics
+
+    def _generate(
+        self,
+        split: str,
+        rows: np.ndarray,
+        metrics: Mapping[str, Callable[[int], TextAccumulator]],
+        params: Any,
+        model_state: Any,
+        *,
+        whole: bool = False,
+    ) -> evaluate_text.Written:
+        generation = self._scale.generation
+        assert generation is not None
+        assert self._text is not None
+        return evaluate_text.write(
             self._backend,
             self._workload,
             params,
             model_state,
             split=split,
-            rows=evaluate_text.subset(count, count if whole else generation.eval_rows),
+            rows=rows,
             arrays=self._splits[split],
             buckets=self._buckets[split],
             batch_size=self._size(split),
             text=self._text,
-            metrics=self._definition.accumulators,
+            metrics=metrics,
             settings=GenerationSettings(
                 generation.max_new_tokens,
                 generation.beams if whole else 1,
                 generation.length_penalty,
             ),
         )
-        return self.written.metrics

@@ -5,7 +5,9 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-MOST_PERIODS = 2
+from algoperf.trial.cadence import Cadence
+
+MOST_PERIODS = 3  # The longest time between two evaluations of all rows, where others are probed.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,8 +78,8 @@ class Limits:
         budget_s: The time after which the trial ends; infinite for a trial limited in steps.
         eval_every_s: After step 1, an evaluation follows each time that the clock passes a multiple
             of this.
-        eval_share: If given, evaluations follow by what they cost instead: all of them together
-            take at most this share of the submission time.
+        eval_share: If given, evaluations follow by what they cost instead, steered by probes of a
+            few rows: all of them together take at most this share of the submission time.
         eval_every_steps: If given, an evaluation follows each multiple of that many steps instead.
         max_steps: The number of steps after which the trial ends as complete; None sets no limit.
         keep_going: Whether numbers that are not finite are only recorded and do not end the trial.
@@ -90,19 +92,13 @@ class Limits:
     keep_going: bool = False
     eval_share: float | None = None
 
-    def next_due_s(self, clock_s: float, evaluation_s: float, last_s: float) -> float:
-        """Return the submission time from which on the next evaluation is due.
+    def cadence(self, goal: Goal) -> Cadence | None:
+        """Return what decides when a trial evaluates by cost; None where it does by period."""
+        if self.eval_share is None or goal.validation is None:
+            return None
+        longest_s = MOST_PERIODS * self.eval_every_s
+        return Cadence(goal.validation, goal.higher_is_better, self.eval_share, longest_s)
 
-        With `eval_share` it is the first time at which another evaluation as long as the last keeps
-        all of them within that share, so that a machine evaluates as often as it can afford; but no
-        later than in `MOST_PERIODS` periods, so that a single slow evaluation leaves no gap.
-
-        Args:
-            clock_s: The submission time now.
-            evaluation_s: The seconds that all evaluations took until now.
-            last_s: The seconds that the last of them took.
-        """
-        if self.eval_share is None:
-            return (math.floor(clock_s / self.eval_every_s) + 1) * self.eval_every_s
-        affordable_s = (evaluation_s + last_s) / self.eval_share
-        return min(affordable_s, clock_s + MOST_PERIODS * self.eval_every_s)
+    def next_period_s(self, clock_s: float) -> float:
+        """Return the first multiple of the period after a submission time."""
+        return (math.floor(clock_s / self.eval_every_s) + 1) * self.eval_every_s

@@ -16,7 +16,7 @@ from algoperf.trial import seeds
 from algoperf.trial.clock import InFlight, Ledger
 from algoperf.trial.goal import Goal, Limits
 from algoperf.trial.judgement import NotFinite
-from algoperf.trial.referee import Decision, Evaluate, Handed, Referee, Scalars, Segment
+from algoperf.trial.referee import Decision, Evaluate, Handed, Probe, Referee, Scalars, Segment
 from algoperf.trial.scalars import ScalarBuffer
 
 Function = Callable[..., Any]
@@ -89,6 +89,10 @@ class Judge(Protocol):
     last_loss: float | None
     not_finite: NotFinite
 
+    @property
+    def predicted(self) -> float | None:
+        """The target metric as the last probe predicts it; None where that is not known."""
+
     def begin(self, signature: Mapping[str, Any], handed: Handed) -> None:
         """Take the trial's first parameters, and time the submission's initialisation from here."""
 
@@ -120,14 +124,14 @@ class Trial:
     """One trial: a seed, a hyperparameter point, a budget.
 
     `referee` judges what is handed over to it after each stretch of training; where it is None, the
-    trial makes one of `evaluate(split, params, model_state)`, which measures a split, `goal`,
-    `log`, which has `scalars(rows)` and `evaluation(times, metrics)`, and `report(metrics)`, which
-    is told of each evaluation. `keeper` saves the trial after evaluations and when it says so; a
-    trial that is asked to stop is saved and left `interrupted`, without a status.
-    `untimed(trained)` watches what is done off the clock; `trained()` is (parameters, model state).
-    `timed()` is entered before each stretch in which the submission's clock runs, and left after
-    it. `on_step(step)` is told of each step. `preemptions` is how many processes worked on the
-    trial before this one.
+    trial makes one of `evaluate(split, params, model_state)`, which measures a split,
+    `probe(params, model_state)`, which measures the target metric of a few rows, `goal`, `log`,
+    which has `scalars(rows)` and `evaluation(times, metrics)`, and `report(metrics)`, which is told
+    of each evaluation. `keeper` saves the trial after evaluations and when it says so; a trial that
+    is asked to stop is saved and left `interrupted`, without a status. `untimed(trained)` watches
+    what is done off the clock; `trained()` is (parameters, model state). `timed()` is entered
+    before each stretch in which the submission's clock runs, and left after it. `on_step(step)` is
+    told of each step. `preemptions` is how many processes worked on the trial before this one.
     """
 
     def __init__(
@@ -142,6 +146,7 @@ class Trial:
         seed: int,
         referee: Judge | None = None,
         evaluate: Evaluate | None = None,
+        probe: Probe | None = None,
         goal: Goal | None = None,
         log: Any = None,
         hyperparameters: Any = None,
@@ -160,6 +165,7 @@ class Trial:
                 limits=limits,
                 ledger=ledger,
                 evaluate=evaluate,
+                probe=probe,
                 log=log,
                 report=report,
                 preemptions=preemptions,
@@ -312,7 +318,8 @@ class Trial:
         if decision.metrics is not None:
             self._eval_results.append((self.state.step, dict(decision.metrics)))
             self._last_evaluation_s = self.ledger.submission.elapsed_s
-        if self._keeper is not None and not decision.has_ended:
+        is_probe = evaluates and decision.metrics is None
+        if self._keeper is not None and not decision.has_ended and not is_probe:
             with self.ledger.checkpoint.running():
                 self._keeper.save(self)
             self.interrupted = self._keeper.must_stop()

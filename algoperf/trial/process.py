@@ -231,7 +231,8 @@ class Watched:
             return {}
         step = max(self._referee.step, int(self._counters[0]))
         clock_s = self._ledger.submission.elapsed_s
-        return {"step": step, "clock_s": clock_s, "loss": self._referee.last_loss}
+        loss, predicted = self._referee.last_loss, self._referee.predicted
+        return {"step": step, "clock_s": clock_s, "loss": loss, "predicted": predicted}
 
 
 def _report(
@@ -316,7 +317,8 @@ def _run(plan: "TrialPlan", ledger: Ledger, events: "Events", stops: stopping.St
 
 
 def snapshot(trial: "Trial") -> dict[str, Any]:
-    """Return the position of a trial: its step, its submission time in seconds, and its last loss.
+    """Return the position of a trial: its step, its submission time in seconds, its last loss, and
+    the target metric as it is predicted.
 
     Another thread may call this, so it does not touch the device.
     """
@@ -324,6 +326,7 @@ def snapshot(trial: "Trial") -> dict[str, Any]:
         "step": trial.state.step,
         "clock_s": trial.ledger.submission.elapsed_s,
         "loss": trial.last_loss,
+        "predicted": trial.referee.predicted,
     }
 
 

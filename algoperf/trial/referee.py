@@ -15,8 +15,10 @@ from algoperf.run_folder import crash_points
 from algoperf.trial.clock import Ledger
 from algoperf.trial.goal import Goal, Limits
 from algoperf.trial.judgement import NotFinite, Signature, difference
+from algoperf.workload.crossing import Point
 
 Evaluate = Callable[[str, Any, Any], dict[str, float]]  # split, params, model state -> metrics
+Probe = Callable[[Any, Any], float]  # params, model state -> the target metric of a few rows
 Scalars = Sequence[tuple[int, Mapping[str, float]]]
 
 
@@ -149,6 +151,8 @@ class Referee:
         limits: The budget, and when evaluations are due.
         ledger: The trial's stopwatches. Whoever calls `between` has stopped that of training.
         evaluate: `evaluate(split, params, model_state)` measures a split.
+        probe: `probe(params, model_state)` measures the target metric of a few validation rows;
+            without it nothing is probed, and evaluations come by period.
         log: Has `scalars(rows)` and `evaluation(times, metrics)`.
         report: Called with the metrics of each evaluation.
         preemptions: How many processes worked on the trial before this one.
@@ -160,6 +164,7 @@ class Referee:
         last_loss: The last training loss that was logged.
         step: The last step that was handed over.
         due_s: The submission time from which on the next evaluation is due, in seconds.
+        cadence: What decides that, where it is by what evaluations cost; else None.
     """
 
     def __init__(
@@ -169,6 +174,7 @@ class Referee:
         limits: Limits,
         ledger: Ledger,
         evaluate: Evaluate,
+        probe: Probe | None = None,
         log: Any,
         report: Callable[[dict[str, float]], None] = lambda metrics: None,
         preemptions: int = 0,
@@ -184,7 +190,9 @@ class Referee:
         self.not_finite = NotFinite()
         self.step = 0
         self.signature: Signature = {}
+        self.cadence = None if probe is None else limits.cadence(goal)
         self._evaluate = evaluate
+        self._probe = probe
         self._log = log
         self._report = report
         self.due_s = 0.0
@@ -220,7 +228,7 @@ class Referee:
         with self.ledger.logging.running():
             self._judge_training(segment)
         metrics = None
-        if self.status is None and segment.evaluates:
+        if self.status is None and segment.evaluates and self._looks_at_all(handed):
             before_s = self.ledger.evaluation.elapsed_s
             with self.ledger.evaluation.running():
                 metrics = self._measure(*handed.evaluated())
@@ -272,6 +280,29 @@ class Referee:
             self._is_last = self.goal.validation is None
             self.status = None if self._is_last else "budget"
 
+    def _looks_at_all(self, handed: Handed) -> bool:
+        """Probe, where evaluations come by what they cost; return whether all rows are due."""
+        cadence, evaluation = self.cadence, self.ledger.evaluation
+        if cadence is None or cadence.met or self._is_last:
+            return True
+        assert self._probe is not None
+        before_s = evaluation.elapsed_s
+        with evaluation.running():
+            value = self._probe(*handed.evaluated())
+        point = Point(self.ledger.submission.elapsed_s, self.step, value)
+        cadence.probed(point, evaluation.elapsed_s - before_s)
+        if cadence.wants_all():
+            return True
+        self.due_s = cadence.next_due_s()
+        return False
+
+    def _next_due_s(self, value: float, elapsed_s: float, cost_s: float) -> float:
+        """Return when the next evaluation or probe is due, after an evaluation of all rows."""
+        if self.cadence is None:
+            return self.limits.next_period_s(elapsed_s)
+        self.cadence.evaluated(Point(elapsed_s, self.step, value), cost_s)
+        return self.cadence.next_due_s()
+
     def _measure(self, params: Any, model_state: Any) -> dict[str, float]:
         splits = ["train", "validation"]
         if self.goal.until == "test" or self._is_last:
@@ -297,8 +328,8 @@ class Referee:
         ]
         self.evaluations.append((self.step, elapsed_s, metrics))
         self._log.evaluation(times(self.ledger, self.step, self.preemptions), metrics)
-        evaluation_s = self.ledger.evaluation.elapsed_s
-        self.due_s = self.limits.next_due_s(elapsed_s, evaluation_s, last_s)
+        value = metrics.get(f"validation/{self.goal.metric}", math.nan)
+        self.due_s = self._next_due_s(value, elapsed_s, last_s)
         if self.goal.is_met(metrics):
             self.status = "reached"
         elif not all(finite) and not self.limits.keep_going:
@@ -306,6 +337,11 @@ class Referee:
         elif self._is_last:
             self.status = "complete"
         self._report(metrics)
+
+    @property
+    def predicted(self) -> float | None:
+        """The target metric as the last probe predicts it; None where nothing is probed."""
+        return None if self.cadence is None else self.cadence.predicted
 
     def position(self) -> dict[str, Any]:
         """Where the trial is, as far as the referee knows it, as plain values."""
@@ -315,6 +351,7 @@ class Referee:
             "due_s": self.due_s,
             "last_loss": self.last_loss,
             "not_finite": self.not_finite.seen,
+            "cadence": None if self.cadence is None else self.cadence.position(),
         }
 
     def go_on(self, position: Mapping[str, Any]) -> None:
@@ -326,4 +363,6 @@ class Referee:
         ]
         self.step = position["step"]
         self.due_s, self.last_loss = position["due_s"], position["last_loss"]
+        if self.cadence is not None and position.get("cadence") is not None:
+            self.cadence.go_on(position["cadence"])
         self.not_finite.seen = {name: dict(seen) for name, seen in position["not_finite"].items()}

@@ -403,6 +403,7 @@ class _Run:
             limits=configuration.limits,
             ledger=self._ledger,
             evaluate=assemble.measuring(bench.evaluator, self._folder.log, plan),
+            probe=bench.evaluator.probe,
             log=self._folder.log,
             report=assemble.telling_of_load(self._report, self._load, lambda: self._referee.step),
             preemptions=self._folder.preemptions,

@@ -11,7 +11,7 @@ from algoperf.trial import seeds
 from algoperf.trial.evaluate import Evaluator
 from algoperf.trial.plan import TrialPlan
 from algoperf.trial.referee import Referee
-from algoperf.workload.crossing import share_of_way
+from algoperf.workload.crossing import Point, crossing
 
 EXAMPLES = 3  # The number of generated texts that the result shows.
 
@@ -83,6 +83,7 @@ def of(ended: Ended) -> dict[str, Any]:
         "steps_to_target": evaluations[-1][0] if reached else None,
         "last_miss": {"step": misses[-1][0], "time_s": misses[-1][1]} if misses else None,
         "interpolated": _interpolated(referee) if reached and misses else None,
+        "probes": [list(probe) for probe in _probes(referee)] if reached else [],
         "best": _best(referee),
         "final": evaluations[-1][2] if evaluations else {},
         "ledger": totals,
@@ -110,17 +111,21 @@ def _interpolated(referee: Referee) -> dict[str, float] | None:
     It is None where nothing lies between: the target itself was hit, or the miss measured nothing.
     """
     goal, column = referee.goal, f"validation/{referee.goal.metric}"
-    (miss_step, miss_s, miss), (hit_step, hit_s, hit) = referee.evaluations[-2:]
-    assert goal.validation is not None
-    share = share_of_way(
-        miss[column], hit[column], goal.validation, higher_is_better=goal.higher_is_better
-    )
-    if goal.until != "validation" or not share < 1:
+    if goal.until != "validation":
         return None
-    return {
-        "step": miss_step + share * (hit_step - miss_step),
-        "time_s": miss_s + share * (hit_s - miss_s),
-    }
+    assert goal.validation is not None
+    miss, hit = (
+        Point(time_s, step, metrics[column]) for step, time_s, metrics in referee.evaluations[-2:]
+    )
+    between = crossing(
+        miss, hit, goal.validation, higher_is_better=goal.higher_is_better, probes=_probes(referee)
+    )
+    return None if between is None else {"step": between.step, "time_s": between.time_s}
+
+
+def _probes(referee: Referee) -> Sequence[Point]:
+    """Return the probes from the last evaluation that missed the target to the one that met it."""
+    return [] if referee.cadence is None else referee.cadence.probes
 
 
 def _best(referee: Referee) -> dict[str, float]:

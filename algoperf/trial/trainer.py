@@ -221,6 +221,7 @@ class FarReferee:
         self.error: Mapping[str, str] | None = None
         self.evaluations: list[tuple[int, float, dict[str, float]]] = []
         self.last_loss: float | None = None
+        self.predicted: float | None = None  # The referee knows.
         self.not_finite = NotFinite()
         self.keeper: preservation.Preservation | None = None
         self.has_failed = False
@@ -228,6 +229,7 @@ class FarReferee:
         self._connection = connection
         self._process_id = os.getpid()
         self._are_all_finite = True
+        self._inspects = True
         self._signature: Signature = {}
 
     @property
@@ -287,7 +289,8 @@ class FarReferee:
 
     def before_run(self) -> None:
         """Say that a stretch can begin; its clock runs from the answer on."""
-        self._guard.inspect()
+        if self._inspects:
+            self._guard.inspect()
         saved_bytes = 0
         if self.keeper is not None:
             saved_bytes, self.keeper.saved_bytes = self.keeper.saved_bytes, 0
@@ -314,7 +317,10 @@ class FarReferee:
             signature={} if self.has_failed else self._signature,
             has_finite_params=self._are_all_finite,
         )
-        return self._follow(self.ask("segment", **dataclasses.asdict(whole)))
+        decision = self._follow(self.ask("segment", **dataclasses.asdict(whole)))
+        # Probes are many and cheap: to inspect this process would take longer than they do.
+        self._inspects = decision.metrics is not None or not segment.evaluates
+        return decision
 
     def fail(self, cause: str, details: str = "") -> None:
         """Say that the submission's initialisation raised an error."""

@@ -17,6 +17,7 @@ import numpy as np
 
 from algoperf import errors
 from algoperf.machine import supervision
+from algoperf.workload.crossing import Point
 from scoring.reading.evaluations import STEP_COLUMN, TIME_COLUMN, read_evaluations
 from scoring.reading.trials import INTERRUPTED, RUNNING, Changes, Finding, Target, TrialRun
 
@@ -228,9 +229,20 @@ def _read_trial(path: Path, findings: list[Finding]) -> dict[str, Any]:
         "workload_hash": source if isinstance(source, str) else None,
         "unfinished": unfinished,
         "busy_share": _busy_share(result.get("resources")),
+        "probes": _probes(result.get("probes")),
         "first_step_s": _first_step_s(result.get("ledger")),
         "contended": contended if isinstance(contended, bool) else None,
     }
+
+
+def _probes(values: Any) -> tuple[Point, ...]:
+    """Return the probes of a result; none unless each is three numbers."""
+    probes = values if isinstance(values, list) else []
+    good = all(
+        isinstance(each, list) and len(each) == len(Point._fields) and all(map(is_number, each))
+        for each in probes
+    )
+    return tuple(Point(*map(float, each)) for each in probes) if good else ()
 
 
 def _first_step_s(ledger: Any) -> float:

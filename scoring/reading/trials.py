@@ -6,6 +6,7 @@ from collections.abc import Callable, Hashable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from algoperf.workload.crossing import Point
 from scoring.reading.evaluations import Rows
 
 Changes = Mapping[str, str | float | bool]
@@ -84,6 +85,8 @@ class TrialRun:
             that is not recorded.
         contended: Whether the run says that others took more of its clock than may be overlooked;
             None where it does not say.
+        probes: The metric of a few validation rows from the last evaluation that missed the target
+            to the one that met it, the rows of both included; empty where there were none.
         first_step_s: The seconds of the submission's time that the first step took, which hold the
             compilation; NaN where that is not recorded.
         data_fingerprint: A digest of the data the trial was trained on, where it is recorded.
@@ -116,6 +119,7 @@ class TrialRun:
     unfinished: str | None = None
     busy_share: float = 0.0
     contended: bool | None = None
+    probes: tuple[Point, ...] = ()
     first_step_s: float = math.nan
 
     @property

@@ -6,9 +6,10 @@ evaluations as the time, so that both always belong to the same trial.
 A trial is evaluated now and then, so the target is met somewhere between the last evaluation that
 missed it and the first that met it. Rules that interpolate take the point on the straight line
 between the two at which the metric equals the target (of its logarithm, where the metric falls to a
-positive target: losses and perplexities fall by ever smaller amounts). The result never leaves the
-bracket, needs no more than the two evaluations, and a submission cannot gain by evaluating badly
-before it evaluates well: the lower the miss, the closer the crossing is to the hit.
+positive target: losses and perplexities fall by ever smaller amounts). Where a few of the rows were
+probed in between, the line goes by the probes, corrected so that it ends at the two evaluations.
+The result never leaves the bracket, and a submission cannot gain by evaluating badly before it
+evaluates well: the lower the miss, the closer the crossing is to the hit.
 """
 
 import dataclasses
@@ -17,7 +18,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
-from algoperf.workload.crossing import share_of_way
+from algoperf.workload.crossing import Point, crossing
 from scoring.reading.evaluations import STEP_COLUMN, TIME_COLUMN, Rows
 from scoring.reading.trials import CONTENDED, INTERRUPTED, RUNNING, Target, TrialRun
 from scoring.rules.rules import Floats, Rules, study_array
@@ -54,6 +55,9 @@ class Crossing:
             evaluation.
         hit_time_s: Submission time in seconds of the evaluation that met the target; inf where the
             target was never met. It differs from `time_s` where that was interpolated.
+        low_time_s: The submission time from which on the time was interpolated: that of the last
+            miss, or of a later probe.
+        high_time_s: The submission time up to which it was; NaN, both, where it was not.
         hit_step: The training step of that evaluation; inf likewise.
     """
 
@@ -63,6 +67,8 @@ class Crossing:
     last_miss: Miss | None
     hit_time_s: float = math.inf
     hit_step: float = math.inf
+    low_time_s: float = math.nan
+    high_time_s: float = math.nan
 
     @property
     def reached(self) -> bool:
@@ -78,21 +84,23 @@ class Crossing:
     def log_error(self) -> float:
         """Standard deviation of the error that the bracket leaves in the logarithm of the time.
 
-        It is INTERPOLATION_ERROR of the bracket where the time was interpolated. Where the hit
-        counts, any time of the bracket is as likely as another. 0 where there is no bracket, and at
-        most 1.
+        Where the time was interpolated, it is INTERPOLATION_ERROR of the distance between the two
+        points it was read from. Where the hit counts, any time of the bracket is as likely as
+        another. 0 where there is no bracket, and at most 1.
         """
         low_s = 0.0 if self.last_miss is None else self.last_miss.time_s
         if not self.reached or not 0 < low_s < self.hit_time_s:
             return 0.0
-        share = INTERPOLATION_ERROR if self.interpolated else 1 / math.sqrt(12)
-        return min(share * (math.log(self.hit_time_s) - math.log(low_s)), 1.0)
+        share, high_s = 1 / math.sqrt(12), self.hit_time_s
+        if self.low_time_s > 0:
+            share, low_s, high_s = INTERPOLATION_ERROR, self.low_time_s, self.high_time_s
+        return min(share * (math.log(high_s) - math.log(low_s)), 1.0)
 
 
 NEVER = Crossing(math.inf, math.inf, None, None)
-# The error of an interpolated time has this standard deviation, as a share of the bracket's width:
-# tests/benchmarks/crossing_error.py measures it.
-INTERPOLATION_ERROR = 0.2
+# The error of an interpolated time has this standard deviation, as a share of the distance between
+# the points it was read from. On the curves of tests/benchmarks/dense_curves.jsonl it is 0.27.
+INTERPOLATION_ERROR = 0.3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,7 +148,12 @@ class StudyResult:
 
 
 def time_to_target(
-    rows: Rows, target: Target, budget_s: float | None = None, *, interpolates: bool = False
+    rows: Rows,
+    target: Target,
+    budget_s: float | None = None,
+    *,
+    interpolates: bool = False,
+    probes: Sequence[Point] = (),
 ) -> Crossing:
     """Return where a trial first met the target within the budget.
 
@@ -152,6 +165,8 @@ def time_to_target(
             meets the target has to keep to it.
         interpolates: Whether the time is interpolated between the last evaluation that missed the
             target and the first that met it; otherwise it is the latter's.
+        probes: The metric of a few rows from the one to the other; probes of another stretch are
+            not used.
 
     Returns:
         The crossing. It is infinite where the target was not met, where the target has no
@@ -171,17 +186,24 @@ def time_to_target(
     if hit is None:
         return dataclasses.replace(NEVER, last_miss=last_miss)
     hit_time_s, hit_step = float(time_s[hit]), float(step[hit])
-    crossing = Crossing(hit_time_s, hit_step, hit, last_miss, hit_time_s, hit_step)
-    if not interpolates or last_miss is None or not 0 <= last_miss.time_s < hit_time_s:
-        return crossing
-    miss, way = float(value[before]), {"higher_is_better": target.higher_is_better}
-    share = share_of_way(miss, float(value[hit]), target.validation, **way)
-    if not share < 1:
-        return crossing  # The target itself was hit, or the miss measured nothing.
+    at_the_hit = Crossing(hit_time_s, hit_step, hit, last_miss, hit_time_s, hit_step)
+    if not interpolates or last_miss is None:
+        return at_the_hit
+    between = crossing(
+        Point(last_miss.time_s, last_miss.step, float(value[before])),
+        Point(hit_time_s, hit_step, float(value[hit])),
+        target.validation,
+        higher_is_better=target.higher_is_better,
+        probes=probes,
+    )
+    if between is None:
+        return at_the_hit
     return dataclasses.replace(
-        crossing,
-        time_s=last_miss.time_s + share * (hit_time_s - last_miss.time_s),
-        step=last_miss.step + share * (hit_step - last_miss.step),
+        at_the_hit,
+        time_s=between.time_s,
+        step=between.step,
+        low_time_s=between.low_s,
+        high_time_s=between.high_s,
     )
 
 
@@ -190,7 +212,9 @@ def crossing_of(run: TrialRun, rules: Rules) -> Crossing:
     if run.target is None:
         return NEVER
     budget_s = run.budget_s if rules.budgets else None
-    return time_to_target(run.rows, run.target, budget_s, interpolates=rules.interpolates)
+    return time_to_target(
+        run.rows, run.target, budget_s, interpolates=rules.interpolates, probes=run.probes
+    )
 
 
 def why_not(run: TrialRun) -> str:

@@ -132,7 +132,8 @@ def default_metrics(split, steps):
 def make_rig():
     """A function that returns a `Rig`; its arguments replace one part at a time.
 
-    `metrics(split, w)` are the values of an evaluation, `loss(step)` is a step's training loss.
+    `metrics(split, w)` are the values of an evaluation, `loss(step)` is a step's training loss,
+    and `probe(w)` is the metric of a few rows.
     """
 
     def make(
@@ -142,6 +143,7 @@ def make_rig():
         loss=lambda step: 1.0,
         evaluation_s=0.5,
         log_s=0.25,
+        probe=None,
         goal=None,
         limits=None,
         seed=3,
@@ -151,6 +153,7 @@ def make_rig():
         device = FakeDevice(clock)
         backend = FakeBackend(device)
         calls = {"splits": [], "evaluated": [], "unfinished": [], "updates": [], "batches": []}
+        calls["probed"] = []
 
         def init_model_fn(rng):
             calls["init_rng"] = rng
@@ -179,6 +182,12 @@ def make_rig():
             calls["evaluated"].append(float(params["w"]))
             return metrics(split, float(params["w"]))
 
+        def probed(params, model_state):
+            backend.drain()
+            clock.sleep(0.125)
+            calls["probed"].append(float(params["w"]))
+            return probe(float(params["w"]))
+
         workload = SimpleNamespace(
             metrics_logger=None,
             loss_type=spec.LossType.SOFTMAX_CROSS_ENTROPY,
@@ -199,6 +208,7 @@ def make_rig():
             functions=Functions(**{**defaults, **functions}),
             queue=SimpleQueue(queue, clock),
             evaluate=evaluate,
+            probe=None if probe is None else probed,
             goal=goal or Goal("accuracy", True, 0.9),
             limits=limits or Limits(budget_s=30.0, eval_every_s=10.0),
             ledger=Ledger(clock),
@@ -226,6 +236,12 @@ class SimpleQueue:
         self.clock.sleep(self.cost_s)
         self.wait_s += self.cost_s
         return next(self.batches)
+
+    def position(self):
+        return None
+
+    def go_to(self, position):
+        pass
 
 
 @pytest.fixture

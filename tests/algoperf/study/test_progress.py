@@ -54,6 +54,15 @@ def test_the_line():
     )
 
 
+def test_what_a_probe_predicts_is_newer_than_the_last_evaluation():
+    shown, _ = progress(terminal=False)
+    shown(PLAN, START)
+    shown(PLAN, MEASURED)
+    assert "| accuracy ~0.9612 (target 0.97) |" in shown.line(
+        WHERE, {**MIDDLE, "predicted": 0.9612}
+    )
+
+
 def test_without_a_target_the_metric_stands_alone():
     shown, _ = progress(terminal=False)
     shown(PLAN, {**START, "target": {"metric": "accuracy", "validation": None}})

@@ -24,7 +24,7 @@ def test_where_a_trial_ends(source, max_steps, steps, seconds):
 
 
 def test_evaluations_come_by_cost_where_there_is_a_target_to_cross():
-    assert choices.limits(plan("builtin"), scale()).eval_share == 0.18
+    assert choices.limits(plan("builtin"), scale()).eval_share == 0.19
     assert choices.limits(plan("builtin"), scale(), begun_by_period=True).eval_share is None
     assert choices.limits(plan("builtin", eval_every_steps=5), scale()).eval_share is None
     assert choices.limits(plan("folder"), scale()).eval_share is None

@@ -12,7 +12,8 @@ import pytest
 
 from algoperf import backends
 from algoperf.data.loading import load_data
-from algoperf.trial.evaluate import evaluate
+from algoperf.trial.evaluate import Evaluator, evaluate
+from algoperf.trial.evaluate_text import subset
 from algoperf.workload import catalogue
 from algoperf.workload.metric import WeightedMean
 
@@ -36,6 +37,11 @@ def measured(request):
     def measure(arrays, batch_size):
         return evaluate(backend, bound, DIGITS, arrays, batch_size, params, model_state)
 
+    def probe(batch_size):
+        scale = dataclasses.replace(SCALE, eval_batch_size=batch_size)
+        return Evaluator(backend, bound, DIGITS, digits(), scale).probe(params, model_state)
+
+    measure.probe = probe
     return measure, bound.to_neutral(params)
 
 
@@ -61,6 +67,14 @@ def test_the_result_is_the_same_for_every_batch_size(measured, batch_size):
     assert found["accuracy"] == (classes == arrays["targets"]).mean()
     assert found["num_examples"] == ROWS
     assert 0 < found["accuracy"] < 0.5  # neither trivial
+
+
+@pytest.mark.parametrize(("batch_size", "few"), [(20, 80), (63, 63), (300, 300), (500, 500)])
+def test_a_probe_is_of_an_eighth_of_the_rows_in_whole_batches(measured, batch_size, few):
+    measure, values = measured
+    _, classes = by_hand(digits().splits["validation"], values)
+    right = (classes == digits().splits["validation"]["targets"])[subset(ROWS, few)]
+    assert measure.probe(batch_size) == right.mean()
 
 
 def test_padding_counts_nowhere(measured):

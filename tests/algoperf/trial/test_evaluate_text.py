@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,8 +11,9 @@ import pytest
 from algoperf.backends.generation import GenerationSettings
 from algoperf.data import batches
 from algoperf.data.tokenizers import PAD_ID
-from algoperf.trial import evaluate_text
+from algoperf.trial import evaluate, evaluate_text
 from algoperf.workload import Text, metric
+from algoperf.workload.rows import as_rows
 from workloads.metrics import rouge
 
 WORDS = ["red", "green", "blue", "old", "new", "cat", "dog", "sun"]
@@ -20,12 +22,12 @@ WORDS = ["red", "green", "blue", "old", "new", "cat", "dog", "sun"]
 class Copier:
     """A backend that writes a source's tokens back, and remembers the shapes that it was given."""
 
-    def __init__(self):
-        self.shapes = []
+    def __init__(self, beams=4):
+        self.shapes, self.beams = [], beams
 
     def generate(self, workload, params, model_state, sources_BS, settings):
         self.shapes.append(sources_BS.shape)
-        assert settings.beams == 4
+        assert settings.beams == self.beams
         return [[token for token in row if token != PAD_ID] for row in sources_BS.tolist()]
 
 
@@ -180,6 +182,33 @@ def test_scores_are_rouge_s_and_metrics_their_means():
     names = metric.shared(of_texts=True)
     assert set(names) > set(rouge.names)
     assert set(rows[0]) == {"split", "source", "reference", "prediction", *names}
+
+
+def test_a_probe_generates_for_an_eighth_of_all_that_an_evaluation_looks_at():
+    """50 rows have losses and 40 of them are written, so 90 / 8 are probed, in batches of 2: 12."""
+    lengths = [5 + place % 7 for place in range(50)]
+    arrays, text = made(lengths)
+    splits = {split: as_rows(arrays) for split in ("train", "validation", "test")}
+    definition = SimpleNamespace(
+        generates_text=True,
+        target_metric="rouge2",
+        accumulators=metric.shared(of_texts=True),
+    )
+    scale = SimpleNamespace(
+        generation=SimpleNamespace(eval_rows=40, max_new_tokens=20, beams=4, length_penalty=1.0),
+        eval_batch_size=2,
+        eval_train_rows=4,
+        buckets=(),
+    )
+    backend = Copier(beams=1)
+    data = SimpleNamespace(text=text, splits=splits)
+    evaluator = evaluate.Evaluator(backend, None, definition, data, scale)
+    value = evaluator.probe(None, None)
+    assert len(backend.shapes) == 6
+    # Of n - 1 pairs of words the reference has n - 2: F1 = 2 (n - 2) / (2 n - 3).
+    n = np.array(lengths)[evaluate_text.subset(50, 12)]
+    assert value == pytest.approx((2 * (n - 2) / (2 * n - 3)).mean())
+    assert evaluator.written is None
 
 
 def test_the_subset_is_always_the_same_and_in_order():

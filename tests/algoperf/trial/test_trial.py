@@ -1,6 +1,8 @@
 """Stop rules, statuses, and what a submission is handed, on fakes (see conftest.py)."""
 
 import contextlib
+import dataclasses
+import json
 import math
 from types import SimpleNamespace
 
@@ -10,6 +12,7 @@ import pytest
 from algoperf import errors, spec
 from algoperf.submission.blame import cause_of
 from algoperf.trial.goal import Goal, Limits
+from algoperf.workload.crossing import Point, crossing
 
 NO_TARGET = Goal("accuracy", True, None)
 UNREACHED = Goal("accuracy", True, 2.0)
@@ -371,28 +374,130 @@ def test_a_trial_that_stops_before_its_first_step_has_not_timed_one(make_rig):
     assert (step, ledger["first_step_s"]) == (0, None)
 
 
-# Evaluations by what they cost
+# Evaluations by what they cost, steered by probes
 
 
-def test_evaluations_come_as_often_as_their_share_allows(make_rig):
-    """1 s steps; an evaluation of two splits takes 1 s. After n of them the next is due at
-    (n + 1) s / 0.25: at 8 s, 12 s, and so on; they never take over a quarter.
+def probing(make_rig, goal=None, **settings):
+    """1 s steps; w is the step. All rows say w / 100, the few 0.05 less. A probe takes 1/8 s, an
+    evaluation of two splits 1 s.
     """
-    limits = Limits(budget_s=50.0, eval_every_s=10.0, max_steps=20, eval_share=0.25)
-    rig = one_at_a_time(make_rig(metrics=at([0.1]), goal=UNREACHED, limits=limits))
-    rig.trial.run()
-    clocks = [clock_s for _, clock_s, _ in rig.trial.evaluations]
-    assert clocks == [1.0, 8.0, 12.0, 16.0, 20.0]
+    limits = Limits(budget_s=90.0, eval_every_s=1000.0, eval_share=0.25, **settings)
+    goal = goal or Goal("accuracy", True, 0.5)
+    return one_at_a_time(make_rig(probe=lambda w: w / 100 - 0.05, goal=goal, limits=limits))
 
 
-def test_a_slow_evaluation_leaves_no_gap(make_rig):
-    """20 s at 0.25 would be due at 160 s; two periods of 3 s come first."""
-    limits = Limits(budget_s=50.0, eval_every_s=3.0, max_steps=8, eval_share=0.25)
-    rig = make_rig(evaluation_s=10.0, metrics=at([0.1]), goal=UNREACHED, limits=limits)
+def test_a_probe_that_predicts_the_target_has_all_rows_evaluated_at_once(make_rig):
+    rig = probing(make_rig)
+    trial = rig.trial
+    trial.run()
+    assert trial.status == "reached"
+    steps = [step for step, _, _ in trial.evaluations]
+    miss, hit = steps[-2:]
+    assert steps[0] == 1
+    probed = rig.calls["probed"]
+    assert probed[0] == 1
+    assert probed[1] == 9  # (1/8 + 1 + 1/8 + 1) / 0.25
+    assert hit == probed[-1] >= 55 > probed[-2] >= miss
+    points = [Point(step, step, step / 100) for step in (miss, hit)]
+    found = crossing(*points, 0.5, higher_is_better=True, probes=trial.referee.cadence.probes)
+    assert found.step == pytest.approx(50)  # By now it is known that all say 0.05 more.
+    assert set(steps) <= set(probed)
+    bracket = [(probe.time_s, probe.step, probe.value) for probe in trial.referee.cadence.probes]
+    assert [step for _, step, _ in bracket] == [step for step in probed if step >= miss]
+    assert bracket == [(step, step, step / 100 - 0.05) for _, step, _ in bracket]
+    spent = trial.ledger.evaluation.elapsed_s - 0.5  # The test split is looked at in the end.
+    assert spent == len(probed) / 8 + len(trial.evaluations)
+    assert spent <= 0.25 * hit + 1
+
+
+def test_a_probe_alone_is_no_evaluation(make_rig):
+    """It is neither logged nor told, saves nothing, and meets no target."""
+    rig = make_rig(
+        probe=lambda w: 0.45 if w < 30 else 0.499,
+        metrics=at([0.45]),
+        goal=Goal("accuracy", True, 0.5),
+        limits=Limits(budget_s=60.0, eval_every_s=1000.0, eval_share=0.25),
+    )
+    saved = []
+    rig.trial._keeper = SimpleNamespace(
+        is_due=lambda: False,
+        after_step=lambda ledger: None,
+        save=lambda trial: saved.append(trial.state.step),
+        must_stop=lambda: False,
+    )
     one_at_a_time(rig).trial.run()
-    assert [clock_s for _, clock_s, _ in rig.trial.evaluations] == [1.0, 7.0, 8.0]
+    assert rig.trial.status == "budget"
+    steps = [step for step, _, _ in rig.trial.evaluations]
+    assert saved == steps
+    assert [row["global_step"] for row, _ in rig.log.rows] == steps
+    assert len(rig.calls["probed"]) > 2 * len(steps)
 
 
-def test_the_period_counts_where_there_is_no_share():
-    limits = Limits(budget_s=50.0, eval_every_s=10.0)
-    assert [limits.next_due_s(clock_s, 9.0, 9.0) for clock_s in (0.5, 10.0, 29.9)] == [10, 20, 30]
+def test_a_probe_that_is_not_finite_is_evaluated_and_ends_the_trial(make_rig):
+    rig = make_rig(
+        probe=lambda w: 0.1 if w < 20 else math.nan,
+        metrics=lambda split, w: {"loss": 1.0 if w < 20 else math.nan, "accuracy": 0.1},
+        goal=Goal("accuracy", True, 0.5),
+        limits=Limits(budget_s=90.0, eval_every_s=1000.0, eval_share=0.25),
+    )
+    one_at_a_time(rig).trial.run()
+    assert rig.trial.status == "diverged"
+    assert rig.trial.evaluations[-1][0] == rig.calls["probed"][-1]
+
+
+def test_once_the_target_is_met_nothing_is_probed(make_rig):
+    rig = probing(make_rig, goal=Goal("accuracy", True, 0.5, until="end"), max_steps=80)
+    rig.trial.run()
+    assert rig.trial.status == "complete"
+    met = next(
+        step for step, _, metrics in rig.trial.evaluations if metrics["validation/accuracy"] >= 0.5
+    )
+    assert rig.calls["probed"][-1] == met < rig.trial.evaluations[-2][0]
+    spent = rig.trial.ledger.evaluation.elapsed_s
+    assert spent <= 0.25 * 80 + 2.5
+
+
+def test_without_a_probe_or_a_share_the_period_counts(make_rig):
+    limits = Limits(budget_s=25.0, eval_every_s=10.0, eval_share=0.25)
+    for rig in (
+        make_rig(metrics=at([0.1]), goal=UNREACHED, limits=limits),
+        make_rig(
+            metrics=at([0.1]),
+            goal=UNREACHED,
+            limits=dataclasses.replace(limits, eval_share=None),
+            probe=lambda w: 0.1,
+        ),
+    ):
+        one_at_a_time(rig).trial.run()
+        assert [clock_s for _, clock_s, _ in rig.trial.evaluations] == [1.0, 10.0, 20.0]
+        assert rig.calls["probed"] == []
+
+
+def test_a_trial_that_goes_on_probes_as_it_would_have(make_rig):
+    whole = probing(make_rig)
+    whole.trial.run()
+    begun = probing(make_rig)
+    saved = {}
+
+    class Keeper:
+        def is_due(self):
+            return begun.trial.state.step == 33
+
+        def after_step(self, ledger):
+            pass
+
+        def save(self, trial):
+            saved["position"] = json.loads(json.dumps(trial.position()))
+
+        def must_stop(self):
+            return begun.trial.state.step == 33
+
+    begun.trial._keeper = Keeper()
+    begun.trial.run()
+    assert begun.trial.interrupted
+    later = probing(make_rig)
+    later.trial.go_on(begun.trial.state, saved["position"])
+    later.trial.run()
+    assert later.trial.referee.cadence == whole.trial.referee.cadence
+    assert later.trial.evaluations == whole.trial.evaluations
+    assert begun.calls["probed"] + later.calls["probed"] == whole.calls["probed"]

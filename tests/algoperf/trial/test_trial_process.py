@@ -482,6 +482,7 @@ def test_an_error_that_follows_a_signal_is_not_recorded(monkeypatch, is_asked):
         ledger=Ledger(),
         state=SimpleNamespace(step=3),
         last_loss=None,
+        referee=SimpleNamespace(predicted=None),
         interrupted=False,
         status=None,
     )

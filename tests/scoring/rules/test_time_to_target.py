@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from algoperf.machine import supervision
+from algoperf.workload.crossing import Point
 from scoring.reading.runs import read_runs
 from scoring.reading.trials import Target
 from scoring.rules.rules import AS_PUBLISHED, BY_THE_RULES, INTERPOLATED, median_over_studies
@@ -111,12 +112,44 @@ def test_the_hit_has_to_keep_to_the_budget_although_the_crossing_does():
 
 
 def test_what_a_bracket_leaves_open():
-    """0.2 of log(4 / 2); where the hit counts, uniform: log(4 / 2) / sqrt(12)."""
+    """0.3 of log(4 / 2); where the hit counts, uniform: log(4 / 2) / sqrt(12)."""
     values, times = [0.8, 1.0], (2.0, 4.0)
     between = time_to_target(rows(values, times=times), HIGHER, interpolates=True)
-    assert between.log_error == pytest.approx(0.138629436)
+    assert between.log_error == pytest.approx(0.207944154)
     assert time_to_target(rows(values, times=times), HIGHER).log_error == pytest.approx(0.200094530)
     assert time_to_target(rows([0.99]), HIGHER, interpolates=True).log_error == 0.0
+
+
+def test_probes_narrow_the_bracket():
+    """0.8 at 2 s, 1.0 at 4 s; the few rows agree at both ends and say 0.9 at 2.5 s, not at 3 s."""
+    columns = rows([0.8, 1.0], times=(2.0, 4.0))
+    probes = [Point(*each) for each in ((2.0, 10, 0.8), (2.5, 12, 0.9), (4.0, 20, 1.0))]
+    found = time_to_target(columns, HIGHER, interpolates=True, probes=probes)
+    assert (found.time_s, found.step) == pytest.approx((2.5, 12.0))
+    assert found.last_miss == Miss(2.0, 10)
+    assert found.log_error == pytest.approx(0.3 * math.log(2.5 / 2.0))
+    assert time_to_target(columns, HIGHER, probes=probes).time_s == 4.0
+    harder = dataclasses.replace(HIGHER, validation=0.95)  # between 0.9 at 2.5 s and 1.0 at 4 s
+    found = time_to_target(columns, harder, interpolates=True, probes=probes)
+    assert found.time_s == pytest.approx(3.25)
+
+
+@pytest.mark.parametrize(
+    ("told", "time_s"),
+    [
+        ([[10, 1, 0.8], [12, 1.2, 0.9], [20, 2, 1.0]], 12.0),
+        ([[10, 1, 0.8], [12, 1.2, "0.9"], [20, 2, 1.0]], 15.0),
+        ([[10, 1, 0.8], [12, 0.9], [20, 2, 1.0]], 15.0),
+        ([[10, 1, 0.8], [12, 1.2, True], [20, 2, 1.0]], 15.0),
+        ({"probes": 1}, 15.0),
+        (None, 15.0),
+    ],
+)
+def test_probes_are_read_from_the_result_or_left_out(tmp_path, make_trial, told, time_s):
+    make_trial([(10.0, 1, 0.8), (20.0, 2, 1.0)], result={"probes": told})
+    (found,) = results(tmp_path, [0], INTERPOLATED)
+    assert found.time_s == pytest.approx(time_s)
+    assert results(tmp_path, [0])[0].time_s == 20.0
 
 
 def test_a_study_takes_the_earliest_interpolated_time(tmp_path, make_trial):

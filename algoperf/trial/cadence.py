@@ -1,0 +1,212 @@
+"""When to look at the validation rows next, and at how many: numbers in, numbers out.
+
+An evaluation of all rows is dear: few fit into the share of the time that evaluations may take, and
+the target is met long before the next. A *probe* measures the target metric alone, on a fixed few
+of the rows. Probes come often and steer: where one, corrected by how far the few rows were from all
+when both were last measured, says that the target is met, all rows are evaluated, with the same
+parameters. Only that decides whether it is. The probes between the last evaluation that missed the
+target and the one that met it say where, between the two, it was met
+(`algoperf.workload.crossing`).
+
+Whoever measures has one `Cadence` a trial and tells it of every probe and every evaluation; it
+knows no model, no clock and no loop.
+"""
+
+import dataclasses
+import math
+import statistics
+from collections.abc import Mapping
+from typing import Any
+
+from algoperf.workload.crossing import LONGEST_LOG, Point
+
+# Evaluations of all rows that no probe asked for come when all of them have taken this share of the
+# submission's time, and the time since the first step has grown by this factor.
+UNASKED_SHARE, UNASKED_FACTOR = 0.03, 2.0
+# Far from the target, the next probe follows after AHEAD of the predicted way to it: at least and
+# at most these shares of the time since the first step, and no more than LAZIEST times the gap that
+# can be afforded.
+LEAST_GAP, MOST_GAP = 0.1, 0.1
+AHEAD, LAZIEST = 0.5, 2.0
+# The target is near where noise may meet it: within so many standard deviations, or this share of
+# the way from the first value to the target. There probes follow as closely as can be afforded.
+NEAR_DEVIATIONS, NEAR_SHARE = 2.0, 0.02
+# Time that was saved is spent at such a rate that it would last for this share of the time since
+# the first step.
+SAVED_FOR = 0.25
+FINEST = 0.005  # No two probes are closer than this share of the clock: they would tell no more.
+RECENT, NOISE_OF = 40, 8  # How many probes are remembered, and of how many the noise is measured.
+SLOPE_OVER = 0.1  # The share of the time since the first step that the slope is measured over.
+
+
+@dataclasses.dataclass
+class Cadence:
+    """Decides when a trial is probed, and when all rows are evaluated.
+
+    Attributes:
+        target: The value to meet.
+        higher_is_better: Whether the metric has to rise to it.
+        share: The share of the submission's time that probes and evaluations may take together.
+        longest_s: The most seconds of it between two evaluations of all rows.
+        probes: The probes since the last evaluation of all rows that missed the target. The first
+            is of the same parameters; once the target is met, the last is of those that met it.
+        recent: The last probes, in the same form.
+        spent_s: The seconds of all probes and evaluations.
+        whole_spent_s: Those of the evaluations of all rows.
+        probe_s: Those of the last probe.
+        whole_s: Those of the last evaluation of all rows; None before the first.
+        first: The first evaluation of all rows.
+        whole_at_s: The submission's time at the last one.
+        offset: How far the few rows were from all then, in the units of `_straight`; 0 after the
+            first, of initial parameters.
+        met: Whether the target was met, so that there is nothing left to look for.
+    """
+
+    target: float
+    higher_is_better: bool
+    share: float
+    longest_s: float = math.inf
+    probes: list[Point] = dataclasses.field(default_factory=list)
+    recent: list[Point] = dataclasses.field(default_factory=list)
+    spent_s: float = 0.0
+    whole_spent_s: float = 0.0
+    probe_s: float = 0.0
+    whole_s: float | None = None
+    first: Point | None = None
+    whole_at_s: float = 0.0
+    offset: float = 0.0
+    met: bool = False
+
+    def probed(self, point: Point, cost_s: float) -> None:
+        """Take the metric of the few rows, and the seconds that measuring it took."""
+        self.probes.append(point)
+        self.recent = [*self.recent, point][-RECENT:]
+        self.spent_s += cost_s
+        self.probe_s = cost_s
+
+    def wants_all(self) -> bool:
+        """Return whether all rows are to be evaluated at the parameters of the last probe."""
+        if self.first is None or self.met or not self.probes:
+            return True
+        last = self.probes[-1]
+        # Numbers that are not finite end a trial, and that is for an evaluation to say.
+        unclear = not math.isfinite(last.value)
+        return unclear or self._left() <= 0 or last.time_s >= self._whole_due_s()
+
+    def evaluated(self, point: Point, cost_s: float) -> None:
+        """Take the metric of all rows, and the seconds that measuring it took."""
+        self.spent_s += cost_s
+        self.whole_spent_s += cost_s
+        self.whole_s, self.whole_at_s = cost_s, point.time_s
+        self.met = self.met or self._sign * (point.value - self.target) >= 0
+        if self.first is None:  # How initial parameters do on some rows says nothing of later ones.
+            self.first = point
+        elif self.probes:
+            offset = self._straight(point.value) - self._straight(self.probes[-1].value)
+            self.offset = offset if math.isfinite(offset) else 0.0
+        if not self.met:
+            del self.probes[:-1]
+
+    def next_due_s(self) -> float:
+        """Return the submission's time from which on the next probe or evaluation is due."""
+        assert self.first is not None
+        assert self.whole_s is not None
+        if self.met or not self.probes:
+            affordable_s = (self.spent_s + self.whole_s) / self.share
+            return min(affordable_s, self.whole_at_s + self.longest_s)
+        now_s = self.probes[-1].time_s
+        # The evaluation that meets the target is to fit in, too.
+        reserved_s = self.spent_s + self.probe_s + self.whole_s
+        gap_s = max(self._gap_s(now_s), FINEST * now_s)
+        due_s = max(reserved_s / self.share, now_s + gap_s)
+        return min(due_s, max(self._whole_due_s(), now_s))
+
+    def _whole_due_s(self) -> float:
+        assert self.first is not None
+        assert self.whole_s is not None
+        affordable_s = (self.whole_spent_s + self.whole_s) / UNASKED_SHARE
+        start_s = self.first.time_s
+        later_s = start_s + UNASKED_FACTOR * (self.whole_at_s - start_s)
+        return min(max(affordable_s, later_s), self.whole_at_s + self.longest_s)
+
+    def _gap_s(self, now_s: float) -> float:
+        """Return the seconds from the last probe to the next, were there no limit on all."""
+        assert self.first is not None
+        assert self.whole_s is not None
+        trained_s = now_s - self.first.time_s
+        saved_s = max(0.0, self.share * now_s - self.spent_s - self.whole_s)
+        rate = self.share + (saved_s / (SAVED_FOR * trained_s) if trained_s > 0 else 0.0)
+        affordable_s = self.probe_s / rate
+        way = abs(self._straight(self.target) - self._straight(self.first.value))
+        left = self._left() - max(NEAR_DEVIATIONS * self._noise(), NEAR_SHARE * way)
+        if left <= 0:
+            return affordable_s
+        slope = self._slope(now_s, SLOPE_OVER * trained_s)
+        predicted_s = AHEAD * left / slope if slope > 0 else math.inf
+        gap_s = max(min(predicted_s, MOST_GAP * trained_s), LEAST_GAP * trained_s)
+        return min(max(gap_s, affordable_s), LAZIEST * affordable_s)
+
+    @property
+    def _sign(self) -> int:
+        return 1 if self.higher_is_better else -1
+
+    def _straight(self, value: float) -> float:
+        """Return a value where metrics come closer to their target along straight lines."""
+        if self.higher_is_better or self.target <= 0:
+            return value
+        return math.log(value) if value > 0 else -math.inf
+
+    @property
+    def predicted(self) -> float | None:
+        """The metric of all rows, as the last probe predicts it; None before the first."""
+        if not self.probes:
+            return None
+        predicted = self._predicted()
+        if self._straight(self.target) == self.target:
+            return predicted
+        return math.exp(predicted) if predicted < LONGEST_LOG else math.inf
+
+    def _predicted(self) -> float:
+        return self._straight(self.probes[-1].value) + self.offset
+
+    def _left(self) -> float:
+        """Return how far all rows are from the target, as the last probe predicts."""
+        return self._sign * (self._straight(self.target) - self._predicted())
+
+    def _slope(self, now_s: float, over_s: float) -> float:
+        """Return how fast the metric comes closer to the target; 0 where that is not known."""
+        before = [probe for probe in self.recent if probe.time_s < now_s]
+        if not before:
+            return 0.0
+        start = next(
+            (each for each in reversed(before) if now_s - each.time_s >= over_s), before[0]
+        )
+        rise = self._straight(self.probes[-1].value) - self._straight(start.value)
+        slope = self._sign * rise / (now_s - start.time_s)
+        return slope if math.isfinite(slope) else 0.0
+
+    def _noise(self) -> float:
+        """Return the standard deviation of probes, by how far each is off its neighbours' line."""
+        off = []
+        last = [(probe.time_s, self._straight(probe.value)) for probe in self.recent[-NOISE_OF:]]
+        for before, at, after in zip(last, last[1:], last[2:], strict=False):
+            if not before[0] < at[0] < after[0]:
+                continue
+            share = (at[0] - before[0]) / (after[0] - before[0])
+            line = (1 - share) * before[1] + share * after[1]
+            off.append((at[1] - line) / math.sqrt(1 + share**2 + (1 - share) ** 2))
+        off = [each for each in off if math.isfinite(each)]
+        return math.sqrt(statistics.fmean(each**2 for each in off)) if off else 0.0
+
+    def position(self) -> dict[str, Any]:
+        """Return all it knows as plain values, for a checkpoint."""
+        return dataclasses.asdict(self)
+
+    def go_on(self, position: Mapping[str, Any]) -> None:
+        """Take up what `position` returned in an earlier process."""
+        for name, value in position.items():
+            if name in ("probes", "recent"):
+                value = [Point(*each) for each in value]
+            elif name == "first" and value is not None:
+                value = Point(*value)
+            setattr(self, name, value)
