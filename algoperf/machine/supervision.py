@@ -170,14 +170,18 @@ class Pause:
 
     Args:
         processes: Returns which processes these are.
+        first: One of them that is stopped before the others are looked for.
     """
 
-    def __init__(self, processes: Callable[[], list[int]]) -> None:
+    def __init__(self, processes: Callable[[], list[int]], first: int | None = None) -> None:
         self._processes = processes
+        self._first = first
         self._stopped: list[int] = []
 
     def begin(self) -> None:
         """Stop them all, with those that they start meanwhile."""
+        if self._first is not None:
+            _signal(self._first, signal.SIGSTOP)
         while True:
             others = [each for each in self._processes() if each not in self._stopped]
             if not others:
