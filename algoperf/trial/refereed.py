@@ -337,7 +337,7 @@ class _Run:
         self._off_clock_s = self._clock_difference_s = 0.0
         self._saved_bytes = self._stretches = 0
         self._loading_s = 0.0
-        self._counted: set[str] = set()  # The checkpoints whose sizes are in `_saved_bytes`.
+        self._checked: set[str] = set()  # The checkpoints that were compared, and counted.
         self._peak_bytes = 0
         self._peak_device_bytes: int | None = None
         self._closing: Mapping[str, Any] = {}
@@ -499,6 +499,8 @@ class _Run:
                 f"{self._folder.log.folder}: its checkpoint is not one that the library wrote "
                 f"({cause_of(error)}); give --no-checkpoint to start over"
             ) from error
+        newest = self._folder.checkpoints.newest_size()
+        self._checked |= set() if newest is None else {newest[0]}
         self._compare_rows()
         assemble.say_that_it_goes_on(self._report, self._referee)
 
@@ -612,6 +614,8 @@ class _Run:
             self._peak_process_bytes()
             self._peak_device_bytes = message["peak_device_bytes"]
             self._closing = message
+            if message["interrupted"] and not self._is_saved_as_given():
+                self._folder.checkpoints.clear()  # No flag of this process is kept: it starts over.
             self._trainer.has_closed = True
             self._trainer.answer()
             if self._referee.status is None and not message["interrupted"]:
@@ -619,24 +623,26 @@ class _Run:
             return False
         if self._referee.status is not None:
             raise died("the trainer went on after its trial's end")
-        if message["saved_bytes"]:
-            newest = self._folder.checkpoints.newest_size()
-            if newest is not None and newest[0] not in self._counted:
-                self._counted.add(newest[0])
-                self._saved_bytes += min(message["saved_bytes"], newest[1])
-            self._check_saved()
+        newest = self._folder.checkpoints.newest_size()
+        if newest is not None and newest[0] not in self._checked:
+            # What it says buys time off the clock, so it counts no more than is there, and once.
+            self._saved_bytes += min(message["saved_bytes"], newest[1])
+            if not self._is_saved_as_given():
+                self._flag("a checkpoint has other times than those that were measured")
+            self._checked.add(newest[0])
         return True
 
-    def _check_saved(self) -> None:
-        """Look whether what the trainer has saved is what it was given to save."""
-        if not self._kept:
-            return
+    def _is_saved_as_given(self) -> bool:
+        """Return whether what the trainer has saved last is what it was given to save."""
+        newest = self._folder.checkpoints.newest_size()
+        if newest is None or newest[0] in self._checked or not self._kept:
+            return True
         document = self._folder.checkpoints.newest_document() or {}
         saved = {name: document.get(name) for name in self._kept}
         position = document.get("position") or {}
         saved["position"] = {name: position.get(name) for name in self._kept["position"]}
-        if json.dumps(saved) != json.dumps(self._kept):
-            self._flag("a checkpoint has other times than those that were measured")
+        is_step = position.get("step") == self._referee.step
+        return is_step and json.dumps(saved) == json.dumps(self._kept)
 
     def _compare_rows(self) -> None:
         """Look whether the evaluations in the run folder are those that were measured."""

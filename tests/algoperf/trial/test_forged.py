@@ -189,7 +189,9 @@ def referee(shared, monkeypatch):
     folder, bench = shared
     monkeypatch.setattr(refereed, "Trainer", FakeTrainer)
     monkeypatch.setattr(refereed, "GRACE_S", 0.01)
-    # What else runs on this machine is no part of these tests.
+    # What else runs on this machine is no part of these tests, and neither is how two threads of
+    # one process take turns.
+    monkeypatch.setattr(refereed, "CLOCK_S", 0.5)
     monkeypatch.setattr(refereed.load, "is_contended", lambda report: False)
     notes = []
 
@@ -311,8 +313,9 @@ def test_steps_only_go_up_and_stay_within_the_limit(referee):
     assert death(referee, beyond) == f"the trainer made step {STEPS + 1} of {STEPS}"
 
 
-def test_the_clock_is_the_referees(referee):
+def test_the_clock_is_the_referees(referee, monkeypatch):
     """Whatever the trainer says of its own: 80 ms of waiting are on the clock, and the lie seen."""
+    monkeypatch.setattr(refereed, "CLOCK_S", 0.005)
 
     def script(far):
         far.start()
@@ -333,7 +336,7 @@ def test_reading_scalars_is_on_the_clock(referee):
     def script(far):
         far.start()
         far.ready()
-        scalars = [[step, {"loss": 1.0}] for step in range(20_000)]
+        scalars = [[step, {"loss": 1.0}] for step in range(5_000)]
         far.segment(is_last=True, step=1, scalars=scalars)
         far.close()
 
@@ -475,7 +478,8 @@ def test_source_files_of_another_name_or_place(referee, shared):
 # Flagged
 
 
-def test_an_evaluation_before_it_is_due(referee):
+def test_an_evaluation_before_it_is_due(referee, monkeypatch):
+    monkeypatch.setattr(refereed, "CLOCK_S", 0.02)
     flag = "an evaluation was asked for before it was due"
 
     def between(far):  # of 2 and 4
@@ -641,7 +645,6 @@ def saving(steps, *, document=None, **changes):
             far.ready()
             far.segment()
             save(far, document, **changes)
-        far.ready()
         far.close(interrupted=True)
 
     return script
@@ -671,6 +674,51 @@ def test_an_honest_trial_goes_on_without_a_flag(resumed):
     assert (ended["status"], ended["steps"], ended["flags"]) == ("complete", STEPS, [])
 
 
+def test_a_forged_checkpoint_just_before_an_interruption_is_not_gone_on_from(resumed, referee):
+    """Nobody is there to keep its flag, so the trial starts over."""
+
+    def first(far):
+        far.folder = far.bench_folder
+        far.start()
+        far.ready()
+        far.segment()
+        save(far, due_s=1e6)
+        far.close(interrupted=True)
+
+    ended = resumed(first, Far.honest)
+    assert (ended["status"], ended["flags"]) == ("complete", [])
+    assert (referee.folder / "interrupted_0").is_dir()
+
+
+def test_a_checkpoint_of_another_step_with_earlier_times(resumed, referee):
+    """What was given at step 1 is no clock for the parameters of step 2."""
+
+    def first(far):
+        far.folder = far.bench_folder
+        far.start()
+        far.ready()
+        far.segment()
+        earlier = far.answers[-1]
+        save(far)
+        far.ready()
+        far.segment()
+        far.answers.append(earlier)
+        save(far)
+        far.ready()
+        far.segment(evaluates=False)
+        save(far)
+        far.close(interrupted=True)
+
+    def second(far):
+        far.start()
+        far.step = 3
+        far.train()
+        far.close()
+
+    flag = "a checkpoint has other times than those that were measured"
+    assert resumed(first, second)["flags"] == [flag]
+
+
 def test_a_checkpoint_with_other_times_is_flagged_and_stays_so(resumed):
     """The flag is for what was saved; a process later, the trial has it still."""
 
@@ -683,7 +731,6 @@ def test_a_checkpoint_with_other_times_is_flagged_and_stays_so(resumed):
         far.ready()
         far.segment()
         save(far)
-        far.ready()
         far.close(interrupted=True)
 
     ended = resumed(first, going_on)
