@@ -94,6 +94,14 @@ def seconds(value: Any) -> float:
     return converted
 
 
+def finite(value: Any) -> float:
+    """Return a finite number."""
+    converted = number(value)
+    if not math.isfinite(converted):
+        raise _wrong("a finite number", value)
+    return converted
+
+
 def share(value: Any) -> float:
     """Return a number from 0 to 1."""
     if seconds(value) > 1:
@@ -207,7 +215,7 @@ KINDS: Mapping[str, Mapping[str, Read]] = {
         "scalars": scalars,
         "signature": signature,
         "data_wait_s": seconds,
-        "clock_s": seconds,
+        "clock_s": finite,  # of its own clock; what is on it is the trainer's business
         "recompiled_s": seconds,
         "has_finite_params": boolean,
         "error": error,

@@ -475,6 +475,71 @@ def test_source_files_of_another_name_or_place(referee, shared):
     assert not list(folder.rglob("escaped.py"))
 
 
+# Gets through
+
+
+def test_steps_are_the_trainers_word(referee):
+    """A hundred that are said to be one: nobody outside can count them. No time is gained by it."""
+
+    def script(far):
+        far.start()
+        far.ready()
+        for _ in range(100):
+            next(far.params.parameters()).data.mul_(0.99)
+        far.segment(step=1, is_last=True)
+        far.close()
+
+    ended = referee(script)
+    assert (ended["steps"], ended["flags"]) == (1, [])
+
+
+def test_a_little_of_everything_that_is_free(referee):
+    """Work that stays below each limit: while it is loaded, initialised, and between stretches."""
+
+    def script(far):
+        far.ask("loading")
+        time.sleep(0.2)
+        asked = far.ask
+        far.ask = lambda kind, **values: {} if kind == "loading" else asked(kind, **values)
+        far.load()
+        far.begin()
+        time.sleep(0.05)
+        far.initialise()
+        time.sleep(0.2)
+        far.train()
+        far.close()
+
+    ended = referee(script)
+    assert (ended["status"], ended["flags"], ended["ledger"]["charged_s"]) == ("complete", [], 0.0)
+
+
+def test_a_run_folder_that_is_edited_in_all_its_parts(resumed, referee):
+    """Who edits a checkpoint and the rows beside it alike, between two processes of a trial, has
+    what he wants: the folder is all that the second process knows.
+    """
+
+    def second(far):
+        path = referee.folder / run_log.EVALUATIONS
+        going_on(far)
+        assert path.is_file()
+
+    assert referee(saving(2), checkpoints=True) is None
+    path, checkpoints = referee.folder / run_log.EVALUATIONS, Checkpoints(referee.folder)
+    header, *rows = path.read_text().splitlines()
+    path.write_text("\n".join([header, *("0.0" + row[row.index(",") :] for row in rows)]) + "\n")
+    document = checkpoints.newest_document()
+    position = document["position"]
+    position["ledger"]["submission_s"] = 0.0
+    position["evaluations"] = [[step, 0.0, metrics] for step, _, metrics in position["evaluations"]]
+    document["files"][path.name] = path.stat().st_size
+    for old in checkpoints._folder.iterdir():
+        old.unlink()
+    checkpoints.write(2, {"a": np.zeros(3)}, document)
+    ended = referee(second, anew=False, checkpoints=True)
+    assert (ended["status"], ended["flags"]) == ("complete", [])
+    assert run_log.evaluations(referee.folder)[1]["accumulated_submission_time"] == 0.0
+
+
 # Flagged
 
 
