@@ -167,7 +167,7 @@ def error(value: Any) -> dict[str, str] | None:
     """Return the 'cause' and the 'traceback' of what a submission raised."""
     if value is None:
         return None
-    given = by_name(text)(value)
+    given: dict[str, str] = by_name(text)(value)
     if set(given) != {"cause", "traceback"}:
         raise _wrong("a cause and a traceback", value)
     return given
