@@ -114,7 +114,7 @@ class Handover:
 
     def checksum(self) -> int:
         """Return a checksum of the bytes of all parameters."""
-        return zlib.crc32(memoryview(self._block.memory[COUNTERS * 8 :]))
+        return zlib.crc32(self._block.memory[COUNTERS * 8 :].data)
 
 
 class SharedRows:
@@ -142,7 +142,7 @@ class SharedRows:
             array[...] = rows[name]
 
     def _sum(self) -> int:
-        return zlib.crc32(memoryview(self._block.memory))
+        return zlib.crc32(self._block.memory.data)
 
     def rows(self) -> ArrayRows:
         """Return the rows, as read-only arrays."""

@@ -319,6 +319,12 @@ def run(
     return _Run(bench, plan, ledger, report, stops, attend).run()
 
 
+def _waited_s() -> float:
+    """Return how long this thread has waited for a core; 0 where the system does not tell."""
+    counted = processor_time.schedstat_ns(Path("/proc/thread-self"))
+    return 0.0 if counted is None else counted[1] / 1e9
+
+
 class _Run:
     """One trial, while it runs."""
 
@@ -336,7 +342,7 @@ class _Run:
         self._seen: list[str] = []
         self._off_clock_s = self._clock_difference_s = 0.0
         self._saved_bytes = self._stretches = 0
-        self._loading_s = 0.0
+        self._loading_s = self._waited_s = 0.0
         self._checked: set[str] = set()  # The checkpoints that were compared, and counted.
         self._peak_bytes = 0
         self._peak_device_bytes: int | None = None
@@ -546,6 +552,7 @@ class _Run:
         """Let the trainer train; its clock runs from the go until its parameters are here."""
         ledger = self._ledger
         before_s = ledger.submission.elapsed_s
+        waited_before_s = _waited_s()
         with self._load.timed(lambda: ledger.submission.elapsed_s):
             with ledger.submission.running():
                 self._gauges.clock_runs = True
@@ -553,6 +560,7 @@ class _Run:
                 message = self._trainer.hear("segment")
             self._gauges.clock_runs = False
             self._trainer.pause.begin()
+        self._waited_s += _waited_s() - waited_before_s
         segment = Segment.from_message(message)
         self._check_step(segment)
         own_s, far_s = ledger.submission.elapsed_s - before_s, segment.clock_s - before_s
@@ -665,7 +673,7 @@ class _Run:
         contended = load.is_contended(report)
         # What others take of a clock delays two processes that wait for one another, too, and is
         # told only from so much on.
-        taken_s = max(load.LEAST_LOST_S, report["lost_s"] or 0.0)
+        taken_s = max(load.LEAST_LOST_S, report["lost_s"] or 0.0) + self._waited_s
         allowed_s = max(CLOCK_SHARE * clock_s, CLOCK_S * self._stretches, taken_s)
         if abs(self._clock_difference_s) > allowed_s and not contended:
             self._flag(
