@@ -578,7 +578,7 @@ def test_an_evaluation_before_it_is_due(referee, monkeypatch):
 
 
 def test_work_while_the_clock_stands_still(referee, monkeypatch):
-    """Said to be the saving of a gigabyte that no file has."""
+    """Said to be the saving of a gigabyte, which no file has."""
     monkeypatch.setattr(refereed, "OFF_CLOCK_S", 0.05)
 
     def script(far):
@@ -586,6 +586,9 @@ def test_work_while_the_clock_stands_still(referee, monkeypatch):
         far.ready()
         far.segment()
         time.sleep(0.3)
+        if far.plan.checkpoints:  # a file of a few hundred bytes
+            far.folder = referee.folder
+            save(far)
         far.saved_bytes = 1 << 30
         far.train()
         far.close()
@@ -781,7 +784,8 @@ def test_a_checkpoint_of_another_step_with_earlier_times(resumed, referee):
     assert resumed(first, second)["flags"] == [flag]
 
 
-def test_a_checkpoint_with_other_times_is_flagged_and_stays_so(resumed):
+@pytest.mark.parametrize("changes", [{"due_s": 1e6}, {"step": 0}, {"evaluations": []}])
+def test_a_checkpoint_with_other_times_is_flagged_and_stays_so(resumed, changes):
     """The flag is for what was saved; a process later, the trial has it still."""
 
     def first(far):
@@ -789,7 +793,7 @@ def test_a_checkpoint_with_other_times_is_flagged_and_stays_so(resumed):
         far.start()
         far.ready()
         far.segment()
-        save(far, due_s=1e6)
+        save(far, **changes)
         far.ready()
         far.segment()
         save(far)
