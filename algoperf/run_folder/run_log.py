@@ -57,6 +57,7 @@ WHERE_CHOSEN = frozenset(
         "validation_commitment",
     }
 )
+BY_WORKLOAD = frozenset({"base_workload", "changes"})  # Of these, what its name says as well.
 # Settings that two results must share before they are pooled in one table.
 POOLED = (
     "scale",
@@ -169,7 +170,7 @@ def check_same_configuration(
         if path.parent in replaced:
             continue
         earlier = read_json(path) or {}
-        compared = (set(earlier) & set(now)) | WHERE_CHOSEN
+        compared = (set(earlier) & set(now)) | (WHERE_CHOSEN - BY_WORKLOAD)
         changed = [key for key in sorted(compared - PER_TRIAL) if earlier.get(key) != now.get(key)]
         if any(key.startswith("submission_") for key in changed):
             raise UserError(

@@ -679,10 +679,9 @@ class _Run:
         clock_s = self._ledger.submission.elapsed_s
         report = self._load.report()
         contended = load.is_contended(report)
-        # What others take of a clock delays two processes that wait for one another, too, and is
-        # told only from so much on.
-        taken_s = max(load.LEAST_LOST_S, report["lost_s"] or 0.0) + self._waited_s
-        allowed_s = max(CLOCK_SHARE * clock_s, CLOCK_S * self._stretches, taken_s)
+        # A message waits until its reader has a core.
+        waited_s = self._waited_s + (report.get("waited_s") or 0.0)
+        allowed_s = max(CLOCK_SHARE * clock_s, CLOCK_S * self._stretches) + waited_s
         if abs(self._clock_difference_s) > allowed_s and not contended:
             self._flag(
                 f"the trainer's own clock differs by {self._clock_difference_s:+.3f} s from the "

@@ -58,7 +58,7 @@ def test_a_source_that_occurred_before_is_drawn_anew(corpus) -> None:
     name, splits = corpus
     rows = splits["train"]
     rng = np.random.default_rng(np.random.SeedSequence([3, 0]))
-    redrawn = shared._split(GENERATORS[name]._row, rng, ROWS["train"], {rows[5].source})
+    redrawn = shared._split(GENERATORS[name].make_row, rng, ROWS["train"], {rows[5].source})
     assert redrawn[5].source != rows[5].source
     assert redrawn[:5] + redrawn[6:] == rows[:5] + rows[6:]
 

@@ -285,7 +285,9 @@ def test_another_configuration_is_refused(folder, where, changed, told):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("name", sorted(run_log.CHOSEN))
+@pytest.mark.parametrize(
+    "name", sorted(run_log.WHERE_CHOSEN - run_log.BY_WORKLOAD - run_log.PER_TRIAL)
+)
 def test_a_choice_that_only_one_of_two_runs_made_is_another_configuration(folder, name):
     """Such a setting is recorded only where it was asked for."""
     write_flags(folder, **{name: "chosen"})
@@ -308,15 +310,6 @@ def test_another_submission_of_that_name_is_refused(folder, where, key):
     write_flags(folder)
     with pytest.raises(UserError, match="holds another submission named 'adamw'"):
         check(sibling(folder, **where), **{key: "xyz"})
-
-
-@pytest.mark.parametrize(("before", "now"), [({}, {"balance": True}), ({"referee": "process"}, {})])
-def test_what_is_recorded_where_it_was_chosen_is_compared_where_it_was_not(folder, before, now):
-    write_flags(folder, **before)
-    name = next(iter({**before, **now}))
-    with pytest.raises(UserError, match=f"holds another configuration \\({name}: .*, now "):
-        check(sibling(folder, trial=2), **now)
-    check(sibling(folder, workload="ag_news_jax"), **now)
 
 
 def test_flags_are_compared_as_json(folder):

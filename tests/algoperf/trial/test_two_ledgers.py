@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from algoperf.trial import refereed
+from algoperf.trial import messages, refereed
 from algoperf.trial.clock import Ledger
 from algoperf.trial.goal import Goal, Limits
 from algoperf.trial.loop import Functions, Trial
@@ -32,9 +32,10 @@ class Line:
         self.pause = SimpleNamespace(begin=lambda: None, end=lambda: None)
         self.handover = SimpleNamespace(parameters=lambda: shared)
         self.has_closed = False
+        self.paused = contextlib.nullcontext
 
     def hear(self, *expected):
-        message = json.loads(self.connection.recv_bytes())
+        message = messages.read(messages.parse(self.connection.recv_bytes()))
         assert message["kind"] in expected
         return message
 
@@ -68,7 +69,10 @@ class Pair:
         backend = with_memory(rig.backend)
         limits = Limits(budget_s=100.0, eval_every_s=100.0, max_steps=6, eval_every_steps=3)
         bench = SimpleNamespace(
-            trials=0, signature=SIGNATURE, instruments=SimpleNamespace(backend=backend)
+            trials=0,
+            signature=SIGNATURE,
+            instruments=SimpleNamespace(backend=backend),
+            have_rows_changed=lambda: False,
         )
         plan = SimpleNamespace(checkpoints=False)
         self.judged = judged = refereed._Run(
@@ -79,7 +83,9 @@ class Pair:
         judged._own = {"w": np.zeros((), np.float32)}, None
         judged._initial = backend.checksum(*judged._own)
         judged._folder = SimpleNamespace(saved=None, flags={"target": {}}, log=rig.log)
+        judged._folder.checkpoints = SimpleNamespace(newest_size=lambda: None)
         judged._folder.log.folder = "folder"
+        judged._compare_rows = lambda: None  # there are no files
         judged._submitted = SimpleNamespace(point=None, point_source="")
         judged._gauges = SimpleNamespace()
         judged._load = SimpleNamespace(timed=lambda clock_s: contextlib.nullcontext(), report=dict)
