@@ -140,9 +140,7 @@ class Cadence:
         saved_s = max(0.0, self.share * now_s - self.spent_s - self.whole_s)
         rate = self.share + (saved_s / (SAVED_FOR * trained_s) if trained_s > 0 else 0.0)
         affordable_s = self.probe_s / rate
-        left = self._left()
-        if left <= 0:
-            return affordable_s
+        left = max(self._left(), 0.0)
         slope, variance = self._slope(now_s, SLOPE_OVER * trained_s), self._variance()
         gaps_s = [MOST_GAP * trained_s]
         if slope > 0:
