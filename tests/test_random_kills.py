@@ -1,5 +1,8 @@
 """A run that is killed again and again, at steps that nobody chose, is in the end the run that
-would have been: rows, metrics and last parameters, bit for bit.
+would have been: rows, metrics and last parameters, bit for bit. Whichever of its processes are
+killed, none of the others stays.
+
+102 kills over both frameworks and all forms: pytest -m exhaustive tests/test_random_kills.py
 """
 
 import csv
@@ -44,6 +47,23 @@ class Slow:
 def torch_optimizer(params, hyperparameters, info):
     optimizer, scheduler = adamw.torch_optimizer(params, hyperparameters, info)
     return optimizer, Slow(scheduler)
+"""
+# One that stays in the trial's group, with all that it has open, and one that cuts itself off.
+CHILDREN = """
+import os
+import time
+import warnings
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # JAX's own of a fork.
+    for is_cut_off in (False, True):
+        if os.fork() == 0:
+            if is_cut_off:
+                os.setsid()
+                if os.fork():
+                    os._exit(0)
+            time.sleep(600)
+            os._exit(0)
 """
 SLOW_SELECTION = """
 
@@ -180,6 +200,19 @@ SOURCES = {
     ("odd state", "pytorch"): ODD_TORCH + SLOW_SELECTION,
 }
 CLOCKS = ("accumulated", "score", "total_duration", "preemption_count")
+TRAINER, REFEREE, STARTER = "trainer", "referee", "starter"
+# Who is killed, in this order.
+VICTIMS = (
+    (TRAINER,),
+    (REFEREE,),
+    (STARTER,),
+    (TRAINER, REFEREE),
+    (REFEREE, TRAINER),
+    (STARTER, REFEREE),
+    (TRAINER, STARTER, REFEREE),
+)
+DIED = {TRAINER: "the trial's process was ended", REFEREE: "the referee was ended"}
+MARK = "ALGOPERF_TEST_OF_KILLS"  # A variable that all processes of a run inherit.
 
 
 class Run:
@@ -187,7 +220,7 @@ class Run:
 
     def __init__(self, folder, form, framework, steps):
         folder.mkdir()
-        (folder / "slow.py").write_text(SOURCES[form, framework])
+        (folder / "slow.py").write_text(SOURCES[form, framework] + CHILDREN)
         self.folder, self.steps = folder, steps
         words = ["--workload", "digits", "--submission", "slow.py", "--framework", framework]
         words += ["--max-steps", str(steps), "--eval-every-steps", "4", "--until", "end"]
@@ -197,12 +230,14 @@ class Run:
 
     def start(self):
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        return subprocess.Popen(self.words, cwd=self.folder, **pipes)
+        marked = {**os.environ, MARK: str(self.folder)}
+        return subprocess.Popen(self.words, cwd=self.folder, env=marked, **pipes)
 
     def finish(self):
         process = self.start()
         _, complaints = process.communicate(timeout=600)
         assert process.returncode == 0, complaints
+        self.check_nothing_is_left()
         return complaints
 
     def steps_written(self):
@@ -213,8 +248,8 @@ class Run:
         with path.open(newline="") as file:
             return [row["global_step"] for row in csv.DictReader(file)]
 
-    def kill(self, rows, delay_s, starter):
-        """Kill the trial's process, or its starter, some time after so many more rows."""
+    def kill(self, rows, delay_s, victims):
+        """Kill some of the run's processes, some time after so many more rows."""
         wanted = len(self.steps_written()) + rows
         process = self.start()
         try:
@@ -223,26 +258,52 @@ class Run:
                 assert process.poll() is None, process.communicate()
                 assert time.perf_counter() < end_s
                 time.sleep(0.01)
+            who = self.processes(process)
             time.sleep(delay_s)
-            (trial,) = psutil.Process(process.pid).children()
-            os.kill(process.pid if starter else trial.pid, signal.SIGKILL)
+            for victim in victims:
+                who[victim].kill()
             _, complaints = process.communicate(timeout=60)
-            trial.wait(timeout=60)
         finally:
             process.kill()
-        self.check_landed(process.returncode, starter)
+        self.check_nothing_is_left()
+        self.check_landed(process.returncode, victims)
         return complaints
 
-    def check_landed(self, code, starter):
+    def processes(self, starter):
+        """The starter, the referee and the trainer, which the referee's fork server has forked."""
+        (referee,) = psutil.Process(starter.pid).children()
+        servers = [each for each in referee.children() if "forkserver" in " ".join(each.cmdline())]
+        (trainer,) = (each for server in servers for each in self.of_server(server))
+        return {STARTER: psutil.Process(starter.pid), REFEREE: referee, TRAINER: trainer}
+
+    @staticmethod
+    def of_server(server):
+        """What a fork server has forked, without those that it adopted from the submission."""
+        return [each for each in server.children() if each.children()]
+
+    def check_nothing_is_left(self):
+        """All that the run has started has ended, the server and what the submission forked too."""
+        end_s = time.perf_counter() + 30
+        while left := self.left():
+            assert time.perf_counter() < end_s, [(each.pid, each.cmdline()) for each in left]
+            time.sleep(0.02)
+
+    def left(self):
+        mark = f"{MARK}={self.folder}\0".encode()
+        return [each for each in psutil.process_iter() if mark in environment(each)]
+
+    def check_landed(self, code, victims):
         """It was in mid-run: by its exit code, its result and the steps that it has written."""
         assert 1 <= int(self.steps_written()[-1]) < self.steps
-        if starter:
+        if STARTER in victims:
             assert code == -signal.SIGKILL
         else:
             assert code == 1
             error = json.loads((self.trial / "result.json").read_text())["error"]
             assert error["outside"]
             assert "was ended by SIGKILL" in error["cause"]
+            # The referee that goes after its trainer may have seen that one's end, or not.
+            assert any(error["cause"].startswith(DIED[victim]) for victim in victims)
 
     def rows(self, name):
         with (self.trial / name).open(newline="") as file:
@@ -255,15 +316,25 @@ class Run:
         return json.loads((self.trial / "result.json").read_text())
 
 
-def check_killed(folder, form, framework, steps, kills, seed):
+def environment(process):
+    """The variables of a process, as bytes; none where it has ended or may not be read."""
+    try:
+        if process.status() == psutil.STATUS_ZOMBIE:
+            return b""
+        return Path(f"/proc/{process.pid}/environ").read_bytes() + b"\0"
+    except (OSError, psutil.Error):
+        return b""
+
+
+def check_killed(folder, form, framework, steps, victims, seed):
     undisturbed = Run(folder / "undisturbed", form, framework, steps)
     undisturbed.finish()
     killed = Run(folder / "killed", form, framework, steps)
     draws = random.Random(seed)
-    for number in range(kills):
+    for number, each in enumerate(victims):
         # A second row comes after the first checkpoint: there is something to go on from.
         rows = draws.randint(1 if number else 2, 3)
-        said = killed.kill(rows, draws.uniform(0, 0.1), starter=number % 2 == 1)
+        said = killed.kill(rows, draws.uniform(0, 0.1), each)
         assert ("goes on from step" in said) == (number > 0)
     assert "goes on from step" in killed.finish()
 
@@ -284,17 +355,28 @@ def check_killed(folder, form, framework, steps, kills, seed):
     assert one["ledger"]["submission_s"] == float(rows[-1]["accumulated_submission_time"])
     interruptions = [int(row["preemption_count"]) for row in rows]
     assert interruptions == sorted(interruptions)
-    assert interruptions[-1] == kills
-    assert len(list(killed.trial.glob("meta_data_*.json"))) == kills + 1
+    assert interruptions[-1] == len(victims)
+    assert len(list(killed.trial.glob("meta_data_*.json"))) == len(victims) + 1
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("framework", ["jax", "pytorch"])
-def test_killed_twice_with_an_odd_state(tmp_path, framework):
-    check_killed(tmp_path, "odd state", framework, steps=32, kills=2, seed=1)
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize(
+    ("framework", "victims"),
+    [
+        ("jax", ((TRAINER,), (STARTER, REFEREE))),
+        ("pytorch", ((REFEREE,), (TRAINER, STARTER, REFEREE))),
+    ],
+)
+def test_killed_twice_with_an_odd_state(tmp_path, framework, victims):
+    check_killed(tmp_path, "odd state", framework, 32, victims, seed=1)
 
 
 @pytest.mark.exhaustive
 @pytest.mark.parametrize(("form", "framework"), SOURCES)
-def test_killed_ten_times_in_a_row(tmp_path, form, framework):
-    check_killed(tmp_path, form, framework, steps=240, kills=10, seed=2)
+def test_killed_seventeen_times_in_a_row(tmp_path, form, framework):
+    """All victims twice, three of them once more, in an order of its own."""
+    number = list(SOURCES).index((form, framework))
+    victims = [VICTIMS[(number + place) % len(VICTIMS)] for place in range(17)]
+    random.Random(number).shuffle(victims)
+    check_killed(tmp_path, form, framework, 400, victims, seed=number)

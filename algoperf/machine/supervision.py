@@ -170,33 +170,43 @@ class Pause:
 
     Args:
         processes: Returns which processes these are.
+
+    Attributes:
+        stopped: Those that are stopped now.
     """
 
     def __init__(self, processes: Callable[[], list[int]]) -> None:
         self._processes = processes
-        self._stopped: list[int] = []
+        self.stopped: list[int] = []
 
     def begin(self) -> None:
         """Stop them all, with those that they start meanwhile."""
         while True:
-            others = [each for each in self._processes() if each not in self._stopped]
+            others = [each for each in self._processes() if each not in self.stopped]
             if not others:
                 return
             for process_id in others:
                 _signal(process_id, signal.SIGSTOP)
-            self._stopped += others
+            self.stopped += others
 
     def end(self) -> None:
         """Let those that were stopped go on."""
-        for process_id in self._stopped:
+        for process_id in self.stopped:
             _signal(process_id, signal.SIGCONT)
-        self._stopped.clear()
+        self.stopped.clear()
 
 
 def kill(processes: list[int]) -> None:
     """Kill processes, whoever's they are; those that have ended are left alone."""
     for process_id in processes:
         _signal(process_id, signal.SIGKILL)
+
+
+def end_descendants(process_id: int) -> None:
+    """Kill all that a process has started, so that none starts another meanwhile."""
+    pause = Pause(lambda: descendants(process_id))
+    pause.begin()
+    kill(pause.stopped)
 
 
 def _signal(process_id: int, number: signal.Signals) -> None:

@@ -79,7 +79,7 @@ class Bench:
     def __init__(self, plan: TrialPlan) -> None:
         self.context = multiprocessing.get_context("forkserver")
         modules = ("algoperf.trial.trainer", *backends.modules_of(plan.framework))
-        self.context.set_forkserver_preload(list(modules))
+        self.context.set_forkserver_preload([*modules, "algoperf.machine.fork_server"])
         with stopping.held_back():  # A signal to all processes of a job must not end the server.
             forkserver.ensure_running()
         if plan.framework == "jax":  # The trainer has the accelerator's memory, by its own setting.

@@ -16,6 +16,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Mapping
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
@@ -108,6 +109,10 @@ def _cause(given: Given, error: BaseException) -> str:
 def _die_with_referee() -> None:
     parent = multiprocessing.parent_process()
     assert parent is not None
+    assert parent.pid is not None
+    with contextlib.suppress(OSError):  # It has ended already.
+        os.setpgid(0, os.getpgid(parent.pid))  # The server that forked this one has its own group.
+    _forget_server()
 
     def wait_for_end() -> None:
         wait([parent.sentinel])
@@ -116,6 +121,16 @@ def _die_with_referee() -> None:
     thread = threading.Thread(target=wait_for_end, daemon=True, name="referee watch")
     processor_time.own_threads.add(thread)
     thread.start()
+
+
+def _forget_server() -> None:
+    """Close this process's share in the server that forked it: that ends with its referee, and not
+    with the last of the processes that a submission has started.
+    """
+    server: Any = forkserver
+    if server._forkserver._forkserver_alive_fd is not None:
+        os.close(server._forkserver._forkserver_alive_fd)
+        server._forkserver._forkserver_alive_fd = None
 
 
 def _train(given: Given, referee: "FarReferee", stops: stopping.Stops) -> int:

@@ -5,9 +5,11 @@
 Both loops train the same model from the same parameters, with the same optimizer, gradient clipping
 and batches; the first block of each is not counted, and after it the two models are compared. Then
 come pairs of blocks, one of each loop, in alternating order. A block of the harness is
-`Trial.advance` with its clock running and the drain at its end; the bare loop blocks at its end,
-too. From the pairs: the median of the ratios and of the differences a step, each with a
-bootstrapped 95 % interval. The exit code is 1 where the upper end is over the workload's limit.
+`Trial.advance` with its clock running and all that ends a stretch: the drain and the scalars, and
+with `--referee process` the handover of the parameters through shared memory, as in a trainer. The
+bare loop blocks at its end, too. From the pairs: the median of the ratios and of the differences a
+step, each with a bootstrapped 95 % interval. The exit code is 1 where the upper end is over the
+workload's limit.
 
 A pair's two blocks follow each other, so slow drifts of a shared machine cancel out; bursts make
 outliers, which the median forgives. Use more blocks on a noisy machine, and `taskset -c N` to keep
@@ -83,10 +85,32 @@ def harness_loop(assembled: Any, steps: int) -> Loop:
     trial.limits = Limits(budget_s=math.inf, eval_every_s=math.inf, eval_every_steps=steps)
 
     def block() -> None:
-        with trial.ledger.submission.running(trial._drain):
+        with trial.ledger.submission.running(trial._finish_stretch):
             trial.advance()
 
     return Loop(block, lambda: trial._workload.to_neutral(trial.state.params))
+
+
+def hand_over(assembled: Any) -> None:
+    """Have the trial end its stretches as a trainer does whose referee is another process."""
+    import multiprocessing
+    from types import SimpleNamespace
+
+    from algoperf.trial import handover, trainer
+
+    trial, backend = assembled.trial, assembled.backend
+    signature = backend.signature(trial.state.params, trial.state.model_state)
+    context = multiprocessing.get_context("forkserver")
+    far = trainer.FarReferee(multiprocessing.Pipe()[0])
+    far.attend(
+        backend=backend,
+        view=SimpleNamespace(first=lambda params: params, first_state=lambda state: state),
+        handover=handover.Handover(context, signature),
+        ledger=trial.ledger,
+        guard=assembled.guard,
+        check=lambda: None,
+    )
+    trial.referee = far
 
 
 def torch_loop(setting: Setting, bound: Any, initial: dict[str, np.ndarray]) -> Loop:
@@ -264,8 +288,9 @@ def report(
     ratio_limit, extra_limit_us = LIMITS.get(arguments.workload, (None, None))
     within = True
     print(
-        f"{arguments.workload} {arguments.framework} {arguments.submission}: {len(ratios)} pairs "
-        f"of blocks of {steps} steps, bare {np.median(bare_s) / steps * 1e6:.0f} us a step, "
+        f"{arguments.workload} {arguments.framework} {arguments.submission}, referee "
+        f"{arguments.referee}: {len(ratios)} pairs of blocks of {steps} steps, "
+        f"bare {np.median(bare_s) / steps * 1e6:.0f} us a step, "
         f"{os.cpu_count()} cores, {len(os.sched_getaffinity(0))} used, "
         f"load {os.getloadavg()[0]:.1f}"
     )
@@ -293,6 +318,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--scale", default="mini")
     parser.add_argument("--framework", choices=("jax", "pytorch"), required=True)
     parser.add_argument("--submission", default="adamw", help="a reference algorithm")
+    parser.add_argument("--referee", choices=("process", "inline"), default="inline")
     parser.add_argument("--blocks", type=int, default=40, help="pairs of blocks, at least 20")
     parser.add_argument(
         "--steps", type=int, help="steps of a block; by default about half a second's"
@@ -311,6 +337,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         assembled, setting = build(arguments, folder)
         trial = assembled.trial
+        if arguments.referee == "process":
+            hand_over(assembled)
         harness = harness_loop(assembled, setting.steps)
         initial = harness.values()
         make_bare = {"jax": jax_loop, "pytorch": torch_loop}[arguments.framework]
