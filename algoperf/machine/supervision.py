@@ -170,17 +170,21 @@ class Pause:
 
     Args:
         processes: Returns which processes these are.
+        first: One of them that is stopped before the others are looked for.
 
     Attributes:
         stopped: Those that are stopped now.
     """
 
-    def __init__(self, processes: Callable[[], list[int]]) -> None:
+    def __init__(self, processes: Callable[[], list[int]], first: int | None = None) -> None:
         self._processes = processes
+        self._first = first
         self.stopped: list[int] = []
 
     def begin(self) -> None:
         """Stop them all, with those that they start meanwhile."""
+        if self._first is not None:
+            _signal(self._first, signal.SIGSTOP)
         while True:
             others = [each for each in self._processes() if each not in self.stopped]
             if not others:

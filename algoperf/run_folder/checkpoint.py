@@ -6,6 +6,7 @@ and a checksum of its bytes, so that a damaged file is recognised and the older 
 Nothing is unpickled.
 """
 
+import contextlib
 import json
 import os
 import re
@@ -115,6 +116,15 @@ class Checkpoints:
                     return document
             except (OSError, ValueError, KeyError, TypeError, SafetensorError):
                 return None
+        return None
+
+    def newest_size(self) -> tuple[str, int] | None:
+        """Return the name of the newest file, and how many bytes of the disk it takes."""
+        for path in self._newest_first():
+            with contextlib.suppress(OSError):
+                status = path.stat()
+                # A file may have holes, of which nothing is written.
+                return path.name, min(status.st_size, 512 * status.st_blocks)
         return None
 
     def clear(self) -> None:

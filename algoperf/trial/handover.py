@@ -7,6 +7,7 @@ trainer as it is started.
 
 import dataclasses
 import math
+import zlib
 from collections.abc import Mapping
 from multiprocessing.context import ForkServerContext
 from typing import Any
@@ -111,6 +112,10 @@ class Handover:
         """Return the bytes of each parameter by name, in the shared memory."""
         return self._block.bytes_of()
 
+    def checksum(self) -> int:
+        """Return a checksum of the bytes of all parameters."""
+        return zlib.crc32(self._block.memory[COUNTERS * 8 :].data)
+
 
 class SharedRows:
     """The training rows of a trial, which both processes read in the same memory.
@@ -124,8 +129,20 @@ class SharedRows:
         signature = {name: (array.shape, str(array.dtype)) for name, array in rows.items()}
         layout, size = lay_out(signature)
         self._block = Block(context, layout, size)
+        self.restore(rows)
+        self._checksum = self._sum()
+
+    def have_changed(self) -> bool:
+        """Return whether somebody has written into the memory, which both processes can."""
+        return self._sum() != self._checksum
+
+    def restore(self, rows: ArrayRows) -> None:
+        """Write the rows into the memory."""
         for name, array in self._block.arrays().items():
             array[...] = rows[name]
+
+    def _sum(self) -> int:
+        return zlib.crc32(self._block.memory.data)
 
     def rows(self) -> ArrayRows:
         """Return the rows, as read-only arrays."""

@@ -54,39 +54,9 @@ class Segment:
     error: Mapping[str, str] | None = None
 
     @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> "Segment":
-        """Return a segment from the JSON of `dataclasses.asdict`, as a message brings it.
-
-        Raises:
-            ValueError, TypeError, KeyError: It is no segment.
-        """
-        scalars = [
-            (int(step), {str(name): float(value) for name, value in row.items()})
-            for step, row in values["scalars"]
-        ]
-        error = values["error"]
-        return cls(
-            step=int(values["step"]),
-            evaluates=bool(values["evaluates"]),
-            is_last=bool(values["is_last"]),
-            scalars=scalars,
-            signature=signature_from_json(values["signature"]),
-            data_wait_s=float(values["data_wait_s"]),
-            clock_s=float(values["clock_s"]),
-            recompiled_s=float(values["recompiled_s"]),
-            has_finite_params=bool(values["has_finite_params"]),
-            error=None
-            if error is None
-            else {name: str(error[name]) for name in ("cause", "traceback")},
-        )
-
-
-def signature_from_json(values: Mapping[str, Any]) -> Signature:
-    """Return a signature from the JSON of one, as a message brings it."""
-    return {
-        str(name): (tuple(int(size) for size in shape), str(dtype))
-        for name, (shape, dtype) in values.items()
-    }
+    def from_message(cls, values: Mapping[str, Any]) -> "Segment":
+        """Return a segment from the fields of a message, as `messages.read` has checked them."""
+        return cls(**{field.name: values[field.name] for field in dataclasses.fields(cls)})
 
 
 @dataclasses.dataclass(frozen=True)

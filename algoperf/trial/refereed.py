@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import functools
 import json
+import math
 import multiprocessing
 import os
 import time
@@ -33,22 +34,26 @@ from algoperf.machine import (
     stopping,
     supervision,
 )
-from algoperf.run_folder import writing
+from algoperf.run_folder import run_log, writing
+from algoperf.submission import submission_source
 from algoperf.submission.blame import cause_of
-from algoperf.trial import assemble, handover, result, seeds, trainer
+from algoperf.trial import assemble, handover, messages, result, seeds, trainer
 from algoperf.trial.clock import Ledger
 from algoperf.trial.evaluate import Evaluator
 from algoperf.trial.judgement import Signature, difference
 from algoperf.trial.plan import TrialPlan
-from algoperf.trial.referee import Decision, Referee, Segment, signature_from_json
+from algoperf.trial.referee import Decision, Referee, Segment
 
 # How far the trainer's own clock may be off the referee's: a share, or seconds a stretch.
 CLOCK_SHARE, CLOCK_S = 0.01, 0.005
 # What the trainer may use while the clock stands still: seconds, a share of its clock, and the time
 # that a slow disk takes for what it saves.
 OFF_CLOCK_S, OFF_CLOCK_SHARE, DISK_BYTES_PER_S = 2.0, 0.05, 20e6
+STRETCH_S = 0.05  # And after each of the stretches that a user has asked for by their steps.
 GRACE_S = 5.0  # For a trainer to leave once it has closed.
-LONGEST_MESSAGE = 1 << 30  # bytes
+# What importing a submission and making its trial may take, before there is a clock: seconds, and
+# seconds for each of the model's numbers.
+LOADING_S, LOADING_S_PER_NUMBER = 5.0, 100e-9
 
 
 class TrainerDiedError(Exception):
@@ -67,6 +72,11 @@ class TrainerDiedError(Exception):
         self.error = error
         self.has_stopped = has_stopped
         self.cpu_s = 0.0
+
+
+def died(cause: str) -> TrainerDiedError:
+    """Return the error of a trainer whose trial has failed by what it did."""
+    return TrainerDiedError({"cause": cause, "outside": False})
 
 
 class Bench:
@@ -101,6 +111,7 @@ class Bench:
             self.bound.data,
             self.subject.scale,
         )
+        self._plan = plan
         self.trials = 0
         self.signature: Signature = {}
         self._is_warm = False
@@ -112,6 +123,18 @@ class Bench:
         params, model_state = self.bound.workload.init_model_fn(state)
         self.signature = backend.signature(params, model_state)
         return params, model_state
+
+    def have_rows_changed(self) -> bool:
+        """Return whether the training rows are others than were loaded."""
+        return self.shared_rows is not None and self.shared_rows.have_changed()
+
+    def restore_rows(self) -> None:
+        """Load the training rows again, where somebody has changed them."""
+        if self.shared_rows is not None and self.shared_rows.have_changed():
+            data = assemble.load_data(self._plan, self.subject.definition, self.subject.scale)
+            train = data.splits["train"]
+            assert isinstance(train, workload.ArrayRows)
+            self.shared_rows.restore(train)
 
     def warm_up(self, params: Any, model_state: Any) -> None:
         """Compile what evaluations need, once."""
@@ -182,7 +205,7 @@ class Trainer:
         far_end.close()
         assert self._process.pid is not None
         self.process_id = self._process.pid
-        self.pause = supervision.Pause(self.processes)
+        self.pause = supervision.Pause(self.processes, first=self.process_id)
         self.has_closed = False
 
     def processes(self) -> list[int]:
@@ -206,7 +229,7 @@ class Trainer:
 
     def answer(self, **values: Any) -> None:
         """Answer the trainer's last question."""
-        with contextlib.suppress(BrokenPipeError):  # It has ended, which is seen at the next look.
+        with contextlib.suppress(OSError):  # It has ended, which is seen at the next look.
             self._line.send_bytes(json.dumps(values).encode())
 
     def hear(self, *expected: str) -> dict[str, Any]:
@@ -220,37 +243,41 @@ class Trainer:
             UserError: It says that a user made a mistake.
         """
         while True:
-            message = self._next()
-            kind = message.get("kind")
+            try:
+                message = self._next(*expected)
+            except messages.InvalidMessageError as error:
+                raise died(f"the trainer's message is not valid: {error}") from error
+            kind = message["kind"]
             if kind == "note":
-                self._note(str(message.get("text")))
+                self._note(message["text"])
             elif kind == "user_error":
-                error = errors.UserError(str(message.get("text")))
-                error.add_note(str(message.get("traceback")))
-                raise error
+                mistake = errors.UserError(message["text"])
+                mistake.add_note(message["traceback"])
+                raise mistake
             elif kind == "crashed":
-                texts = {name: str(message.get(name)) for name in ("cause", "traceback")}
+                texts = {name: message[name] for name in ("cause", "traceback")}
                 raise TrainerDiedError({**texts, "outside": False})
-            elif kind in expected:
-                return message
             else:
-                cause = f"the trainer said {kind!r}, expected {' or '.join(expected)}"
-                raise TrainerDiedError({"cause": cause, "outside": False})
+                return message
 
-    def _next(self) -> dict[str, Any]:
+    def _next(self, *expected: str) -> dict[str, Any]:
         ready = wait([self._line, self._process.sentinel])
         if self._line in ready:
             try:
-                message = json.loads(self._line.recv_bytes(LONGEST_MESSAGE))
-            except (EOFError, OSError, ValueError):
-                message = None
-            if isinstance(message, dict):
-                return message
+                line = self._line.recv_bytes(messages.LONGEST_MESSAGE)
+            except (EOFError, OSError):
+                pass  # It has ended, closed the line, or sent more than anybody has to say.
+            else:
+                values = messages.parse(line)
+                kind = values.get("kind")
+                if kind not in (*expected, "note", "user_error", "crashed"):
+                    shown = messages.text(str(kind))[:40]
+                    raise died(f"the trainer said {shown!r}, expected {' or '.join(expected)}")
+                return messages.read(values)
         self._process.join(GRACE_S)
         code = self._process.exitcode
         if code is None:
-            cause = {"cause": "the trainer closed its line to the referee", "outside": False}
-            raise TrainerDiedError(cause)
+            raise died("the trainer closed its line to the referee")
         now = memory.oom_kills()
         was_killed = None
         if now is not None and self._killed_before is not None:
@@ -318,6 +345,8 @@ class _Run:
         self._off_clock_s = self._clock_difference_s = self._waited_s = 0.0
         self._saved_bytes = self._stretches = 0
         self._forgivable_s = 0.0  # What was charged for compiling, before an interruption.
+        self._loading_s = 0.0
+        self._checked: set[str] = set()  # The checkpoints that were compared, and counted.
         self._peak_bytes = 0
         self._peak_device_bytes: int | None = None
         self._closing: Mapping[str, Any] = {}
@@ -330,6 +359,8 @@ class _Run:
         except TrainerDiedError as error:
             error.cpu_s = self._cpu_s()
             raise
+        finally:
+            self._bench.restore_rows()  # for the trial after it; this one's processes have ended
 
     def _cpu_s(self) -> float:
         return processor_time.total_s() - self._spent_before_s
@@ -342,6 +373,8 @@ class _Run:
                 self._cache = environment.compilation_cache(plan.framework, os.environ)
                 if not self._bench.signature:
                     self._bench.initialise(0)
+                source = Path(plan.submission)
+                self._source_hash = submission_source.source_hash(source)
                 self._trainer = Trainer(self._bench, plan, self._say)
                 stack.callback(self._trainer.end)
                 self._stops.ask = self._trainer.ask_to_stop
@@ -368,13 +401,18 @@ class _Run:
         """Make what judges the trial, and answer what the trainer asks for before it trains."""
         bench, plan = self._bench, self._plan
         self._initial = bench.instruments.backend.checksum(*self._own)
-        message = self._trainer.hear("submitted")
-        files = {str(name): Path(path) for name, path in message["source_files"].items()}
+        self._trainer.hear("loading")
+        with self._loading():
+            self._trainer.answer()
+            message = self._trainer.hear("submitted")
+        # What it has started must not work while this process gets ready.
+        self._trainer.pause.begin()
+        files = self._source_files(message["source_files"])
         submitted = assemble.Submitted(
             message["point"],
-            str(message["point_source"]),
-            int(message["batch_size"]),
-            str(message["note"]),
+            message["point_source"],
+            message["batch_size"],
+            message["note"],
             files,
         )
         outline = assemble.outline_of(plan)
@@ -410,6 +448,7 @@ class _Run:
         )
         self._attend(self._referee, self._trainer.handover.counters)
         saved = self._folder.saved
+        self._trainer.pause.end()
         self._trainer.answer(
             folder=str(self._folder.log.folder),
             saved=None if saved is None else saved.document["files"],
@@ -422,10 +461,10 @@ class _Run:
         there is anything to train.
         """
         referee, far = self._referee, self._trainer
-        message = far.hear("begin")
+        with self._loading():
+            message = far.hear("begin")
         with far.paused():
-            signature = signature_from_json(message["signature"])
-            changed = difference(self._bench.signature, signature)
+            changed = difference(self._bench.signature, message["signature"])
             handed = self._received()
             referee.begin(self._bench.signature, handed)
             if changed is not None:
@@ -437,18 +476,12 @@ class _Run:
         message = far.hear("initialised", "failed")
         with far.paused():
             if message["kind"] == "failed":
-                referee.fail(str(message["cause"]), str(message["traceback"]))
+                referee.fail(message["cause"], message["traceback"])
             elif referee.status is None:
-                referee.initialised(self._received(), float(message["compiled_s"]))
+                referee.initialised(self._received(), message["compiled_s"])
             saved = self._folder.saved
             if saved is not None and referee.status is None:
-                document = saved.document
-                referee.go_on(document["position"])
-                self._meter.go_on(document.get("resources", {}))
-                self._load.go_on(document.get("load", {}))
-                self._forgivable_s = float(document["compiled_s"])
-                self._folder.log.go_back(document["files"])
-                assemble.say_that_it_goes_on(self._report, referee)
+                self._go_on(saved.document)
             self._report(
                 "start",
                 budget_s=referee.limits.budget_s,
@@ -463,9 +496,55 @@ class _Run:
         self._off_clock_s = 0.0  # It was set-up: a checkpoint was read, for the most part.
         return is_running
 
+    def _go_on(self, document: Mapping[str, Any]) -> None:
+        """Put the referee where the trial was saved, as far as it is to be believed: the trainer
+        has written it.
+        """
+        try:
+            position = document["position"]
+            self._referee.go_on(position)
+            self._meter.go_on(document.get("resources", {}))
+            self._load.go_on(document.get("load", {}))
+            # No more is forgiven than was charged before.
+            charged_s = self._ledger.submission.elapsed_s
+            self._forgivable_s = min(messages.seconds(document["compiled_s"]), charged_s)
+            for text in messages.flags(position.get("flags", [])):
+                self._flag(text)
+            self._folder.log.go_back(document["files"])
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            raise errors.UserError(
+                f"{self._folder.log.folder}: its checkpoint is not one that the library wrote "
+                f"({cause_of(error)}); give --no-checkpoint to start over"
+            ) from error
+        newest = self._folder.checkpoints.newest_size()
+        self._checked |= set() if newest is None else {newest[0]}
+        self._compare_rows()
+        assemble.say_that_it_goes_on(self._report, self._referee)
+
+    @contextlib.contextmanager
+    def _loading(self) -> Iterator[None]:
+        began_s = time.perf_counter()
+        yield
+        self._loading_s += time.perf_counter() - began_s
+
+    def _source_files(self, claimed: Mapping[str, str]) -> dict[str, Path]:
+        """Return the submission's files: those that its source names, and what it says that it has
+        loaded beside them, each under its own name.
+        """
+        source = Path(self._plan.submission)
+        if submission_source.source_hash(source) != self._source_hash:
+            self._flag("the submission's source was changed while it was loaded")
+        loaded = {}
+        for path in map(Path, claimed.values()):
+            with contextlib.suppress(OSError, ValueError, StopIteration):
+                if path.is_absolute() and path.resolve() == path and path.is_file():
+                    loaded[submission_source.key(source.parent, path)] = path
+        return {**loaded, **submission_source.source_files(source)}
+
     def _train(self, is_running: bool) -> None:
         while is_running:
             segment = self._stretch()
+            before = self._trainer.handover.checksum() if segment.evaluates else 0
             try:
                 decision = self._referee.between(segment, self._received(segment))
             except (errors.UserError, writing.UnwritableError):
@@ -473,6 +552,8 @@ class _Run:
             except Exception as error:  # an evaluation's own
                 self._referee.fail(cause_of(error), traceback.format_exc())
                 decision = self._referee.decision()
+            if segment.evaluates and self._trainer.handover.checksum() != before:
+                self._flag("the parameters changed while they were evaluated")
             with self._ledger.checkpoint.running():
                 self._trainer.pause.end()
                 self._answer_with(decision)
@@ -480,7 +561,7 @@ class _Run:
 
     def _stretch(self) -> Segment:
         """Let the trainer train; its clock runs from the go until its parameters are here."""
-        ledger, referee = self._ledger, self._referee
+        ledger = self._ledger
         before_s, waited_before_s = ledger.submission.elapsed_s, load.waited_by_this_thread_s()
         with self._load.timed(lambda: ledger.submission.elapsed_s):
             with ledger.submission.running():
@@ -490,7 +571,8 @@ class _Run:
             self._gauges.clock_runs = False
             self._trainer.pause.begin()
         self._waited_s += load.waited_by_this_thread_s() - waited_before_s
-        segment = Segment.from_json(message)
+        segment = Segment.from_message(message)
+        self._check_step(segment)
         own_s, far_s = ledger.submission.elapsed_s - before_s, segment.clock_s - before_s
         again_s = segment.recompiled_s - ledger.recompilation.elapsed_s
         forgiven_s = min(again_s, self._forgivable_s, own_s)
@@ -501,17 +583,33 @@ class _Run:
         self._stretches += 1
         self._clock_difference_s += own_s - far_s
         if segment.evaluates and not segment.is_last and segment.error is None:
-            limits, elapsed_s = referee.limits, ledger.submission.elapsed_s
-            early_s = referee.due_s - elapsed_s - max(CLOCK_S, CLOCK_SHARE * elapsed_s)
-            if limits.eval_every_steps is None and segment.step > 1 and early_s > 0:
-                self._flag("an evaluation was asked for before it was due")
+            self._check_due(segment)
         return segment
+
+    def _check_step(self, segment: Segment) -> None:
+        limits, before = self._referee.limits, self._referee.step
+        if segment.step < before:
+            raise died(f"the trainer's step went from {before} back to {segment.step}")
+        if limits.max_steps is not None and segment.step > limits.max_steps:
+            raise died(f"the trainer made step {segment.step} of {limits.max_steps}")
+
+    def _check_due(self, segment: Segment) -> None:
+        """Look whether an evaluation was due; one is after the first step."""
+        referee, limits = self._referee, self._referee.limits
+        elapsed_s = self._ledger.submission.elapsed_s
+        if not referee.evaluations or elapsed_s > limits.budget_s:
+            return
+        early_s = referee.due_s - elapsed_s - max(CLOCK_S, CLOCK_SHARE * elapsed_s)
+        every = limits.eval_every_steps
+        is_again = segment.step == referee.evaluations[-1][0]
+        if is_again or (early_s > 0 if every is None else segment.step % every):
+            self._flag("an evaluation was asked for before it was due")
 
     def _answer_with(self, decision: Decision) -> None:
         kept: dict[str, Any] = {}
         if self._plan.checkpoints and not decision.has_ended:
             kept = {
-                "position": self._referee.position(),
+                "position": {**self._referee.position(), "flags": list(self._seen)},
                 "files": self._folder.log.sizes(),
                 "resources": self._meter.totals(),
                 "load": self._load.totals(),
@@ -527,49 +625,79 @@ class _Run:
         message = self._trainer.hear("ready", "closing")
         self._off_clock_s += time.perf_counter() - began_s
         for text in message["flags"]:
-            self._flag(str(text))
+            self._flag(text)
         if message["kind"] == "closing":
             self._peak_process_bytes()
             self._peak_device_bytes = message["peak_device_bytes"]
             self._closing = message
+            if message["interrupted"] and not self._is_saved_as_given():
+                self._folder.checkpoints.clear()  # No flag of this process is kept: it starts over.
             self._trainer.has_closed = True
             self._trainer.answer()
             if self._referee.status is None and not message["interrupted"]:
-                raise TrainerDiedError(
-                    {"cause": "the trainer ended before its trial did", "outside": False}
-                )
+                raise died("the trainer ended before its trial did")
             return False
         if self._referee.status is not None:
-            raise TrainerDiedError(
-                {"cause": "the trainer went on after its trial's end", "outside": False}
-            )
-        saved_bytes = int(message["saved_bytes"])
-        if saved_bytes:
-            self._saved_bytes += saved_bytes
-            self._check_saved()
+            raise died("the trainer went on after its trial's end")
+        newest = self._folder.checkpoints.newest_size()
+        if newest is not None and newest[0] not in self._checked:
+            # What it says buys time off the clock, so it counts no more than is there, and once.
+            self._saved_bytes += min(message["saved_bytes"], newest[1])
+            if not self._is_saved_as_given():
+                self._flag("a checkpoint has other times than those that were measured")
+            self._checked.add(newest[0])
         return True
 
-    def _check_saved(self) -> None:
-        """Look whether what the trainer has saved is what it was given to save."""
+    def _is_saved_as_given(self) -> bool:
+        """Return whether what the trainer has saved last is what it was given to save."""
+        newest = self._folder.checkpoints.newest_size()
+        if newest is None or newest[0] in self._checked or not self._kept:
+            return True
         document = self._folder.checkpoints.newest_document() or {}
         saved = {name: document.get(name) for name in self._kept}
         position = document.get("position") or {}
         saved["position"] = {name: position.get(name) for name in self._kept["position"]}
-        if json.dumps(saved) != json.dumps(self._kept):
-            self._flag("a checkpoint has other times than those that were measured")
+        is_step = position.get("step") == self._referee.step
+        return is_step and json.dumps(saved) == json.dumps(self._kept)
+
+    def _compare_rows(self) -> None:
+        """Look whether the evaluations in the run folder are those that were measured."""
+        columns = ("global_step", "accumulated_submission_time")
+        measured = [(step, elapsed_s) for step, elapsed_s, _ in self._referee.evaluations]
+        written = run_log.evaluations(self._folder.log.folder)
+        rows = [tuple(row.get(column) for column in columns) for row in written]
+        losses = [row.get("validation/loss") for row in written]
+        expected = [metrics.get("validation/loss") for _, _, metrics in self._referee.evaluations]
+        is_before = bool(measured) and self._ledger.submission.elapsed_s < measured[-1][1]
+        if rows != measured or repr(losses) != repr(expected) or is_before:
+            self._flag("the evaluations in the run folder are not those that were measured")
 
     def _judge_the_whole(self) -> None:
+        if self._bench.have_rows_changed():
+            self._flag("the training rows were changed in memory")
+        self._compare_rows()
         clock_s = self._ledger.submission.elapsed_s
-        # On a busy machine a message waits until its reader has a core.
-        waited_s = self._waited_s + (self._load.report()["waited_s"] or 0.0)
-        allowed_s = max(CLOCK_SHARE * clock_s, CLOCK_S * self._stretches) + waited_s
-        if abs(self._clock_difference_s) > allowed_s:
+        report = self._load.report()
+        contended = load.is_contended(report)
+        # What others take of a clock delays two processes that wait for one another, too, and is
+        # told only from so much on.
+        taken_s = max(load.LEAST_LOST_S, report["lost_s"] or 0.0) + self._waited_s
+        allowed_s = max(CLOCK_SHARE * clock_s, CLOCK_S * self._stretches, taken_s)
+        if abs(self._clock_difference_s) > allowed_s and not contended:
             self._flag(
                 f"the trainer's own clock differs by {self._clock_difference_s:+.3f} s from the "
                 f"referee's {clock_s:.3f} s"
             )
+        numbers = sum(math.prod(shape) for shape, _ in self._bench.signature.values())
+        if self._loading_s > LOADING_S + LOADING_S_PER_NUMBER * numbers and not contended:
+            self._flag(
+                f"the submission took {self._loading_s:.1f} s to be loaded, before its clock"
+            )
         off_s = self._off_clock_s - self._saved_bytes / DISK_BYTES_PER_S
-        if off_s > OFF_CLOCK_S + OFF_CLOCK_SHARE * clock_s:
+        allowed_s = OFF_CLOCK_S + OFF_CLOCK_SHARE * clock_s
+        if self._referee.limits.eval_every_steps is not None:  # As often as a user likes.
+            allowed_s += STRETCH_S * self._stretches
+        if off_s > allowed_s and not contended:
             self._flag(f"the trainer worked {off_s:.1f} s while the clock stood still")
 
     def _end(self) -> dict[str, Any]:

@@ -140,11 +140,14 @@ def _train(given: Given, referee: "FarReferee", stops: stopping.Stops) -> int:
     instruments = assemble.load_instruments(plan, subject)
     backend = instruments.backend
     outline = assemble.outline_of(plan)
+    bound = assemble.bind(plan, subject, backend, _data(plan, subject, given))
+    # From the answer on the referee measures how long the submission takes to be imported: all
+    # that can be done without it is done.
+    referee.ask("loading")
     loaded = dataclasses.replace(loading.load(outline, plan.framework), outline=outline)
     submitted = assemble.submit(plan, loaded, subject)
     files = {name: str(path) for name, path in submitted.source_files.items()}
     answer = referee.ask("submitted", **{**dataclasses.asdict(submitted), "source_files": files})
-    bound = assemble.bind(plan, subject, backend, _data(plan, subject, given))
     hyperparameters = assemble.hyperparameters_of(submitted)
     view = older.view(loaded.contract, bound.workload, backend.place, hyperparameters)
     guard = instruments.guard

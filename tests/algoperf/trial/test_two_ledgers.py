@@ -3,6 +3,7 @@ difference is taken for.
 """
 
 import contextlib
+import dataclasses
 import json
 import os
 import threading
@@ -169,3 +170,24 @@ def test_a_trainer_whose_clock_goes_wrong(rig, rate, is_seen):
     difference = f"{(1 - rate) * clock_s:+.3f}"
     text = f"the trainer's own clock differs by {difference} s from the referee's 6.375 s"
     assert pair.flags == ([text] if is_seen else [])
+
+
+@pytest.mark.parametrize(
+    ("off_s", "every", "lost_s", "is_seen"),
+    [
+        (2.0 + 0.05 * 6.375 + 3 * 0.05 + 0.01, 3, 0.0, True),
+        (2.0 + 0.05 * 6.375 + 3 * 0.05 - 0.01, 3, 0.0, False),
+        (2.0 + 0.05 * 6.375 + 0.01, None, 0.0, True),
+        (2.0 + 0.05 * 6.375 - 0.01, None, 0.0, False),
+        (99.0, None, 1.0, False),  # Whoever waits for a core is slow, at work and off the clock.
+    ],
+)
+def test_work_while_the_clock_stands_still(rig, off_s, every, lost_s, is_seen):
+    judged = Pair(rig, rig.clock).judged
+    judged._seen.clear()
+    judged._off_clock_s, judged._stretches = off_s, 3
+    judged._referee.limits = dataclasses.replace(judged._referee.limits, eval_every_steps=every)
+    judged._load.report = lambda: {"lost_s": lost_s, "lost_share": lost_s / 6.375}
+    judged._judge_the_whole()
+    text = f"the trainer worked {off_s:.1f} s while the clock stood still"
+    assert judged._seen == ([text] if is_seen else [])
