@@ -23,19 +23,19 @@ from algoperf.workload.crossing import LONGEST_LOG, Point
 # Evaluations of all rows that no probe asked for come when all of them have taken this share of the
 # submission's time, and the time since the first step has grown by this factor.
 UNASKED_SHARE, UNASKED_FACTOR = 0.03, 2.0
-# Far from the target, the next probe follows after AHEAD of the predicted way to it: at least and
-# at most these shares of the time since the first step, and no more than LAZIEST times the gap that
-# can be afforded.
-LEAST_GAP, MOST_GAP = 0.1, 0.1
-AHEAD, LAZIEST = 0.5, 2.0
-# The target is near where noise may meet it: within so many standard deviations, or this share of
-# the way from the first value to the target. There probes follow as closely as can be afforded.
-NEAR_DEVIATIONS, NEAR_SHARE = 2.0, 0.02
+# The next probe follows after the shortest of three: AHEAD of the time in which the metric's slope
+# leads to the target; WANDER of that in which its random changes typically would, could they be
+# taken to add up (their variance grows with time, so that it is the square of what is left over the
+# variance of a second); and MOST_GAP of the time since the first step. But no sooner than can be
+# afforded.
+AHEAD, WANDER, MOST_GAP = 0.5, 0.1, 0.1
 # Time that was saved is spent at such a rate that it would last for this share of the time since
 # the first step.
-SAVED_FOR = 0.25
-FINEST = 0.005  # No two probes are closer than this share of the clock: they would tell no more.
-RECENT, NOISE_OF = 40, 8  # How many probes are remembered, and of how many the noise is measured.
+SAVED_FOR = 0.1
+# The n-th probe is no closer to the one before than n over this of the clock, so that a trial which
+# stays below its target is not probed a thousand times.
+PROBES = 40_000
+RECENT, CHANGES_OF = 40, 13  # So many probes are remembered; random changes are those of the last.
 SLOPE_OVER = 0.1  # The share of the time since the first step that the slope is measured over.
 
 
@@ -51,6 +51,7 @@ class Cadence:
         probes: The probes since the last evaluation of all rows that missed the target. The first
             is of the same parameters; once the target is met, the last is of those that met it.
         recent: The last probes, in the same form.
+        count: How many there were in all.
         spent_s: The seconds of all probes and evaluations.
         whole_spent_s: Those of the evaluations of all rows.
         probe_s: Those of the last probe.
@@ -68,6 +69,7 @@ class Cadence:
     longest_s: float = math.inf
     probes: list[Point] = dataclasses.field(default_factory=list)
     recent: list[Point] = dataclasses.field(default_factory=list)
+    count: int = 0
     spent_s: float = 0.0
     whole_spent_s: float = 0.0
     probe_s: float = 0.0
@@ -81,6 +83,7 @@ class Cadence:
         """Take the metric of the few rows, and the seconds that measuring it took."""
         self.probes.append(point)
         self.recent = [*self.recent, point][-RECENT:]
+        self.count += 1
         self.spent_s += cost_s
         self.probe_s = cost_s
 
@@ -117,7 +120,7 @@ class Cadence:
         now_s = self.probes[-1].time_s
         # The evaluation that meets the target is to fit in, too.
         reserved_s = self.spent_s + self.probe_s + self.whole_s
-        gap_s = max(self._gap_s(now_s), FINEST * now_s)
+        gap_s = max(self._gap_s(now_s), self.count / PROBES * now_s)
         due_s = max(reserved_s / self.share, now_s + gap_s)
         return min(due_s, max(self._whole_due_s(), now_s))
 
@@ -137,14 +140,14 @@ class Cadence:
         saved_s = max(0.0, self.share * now_s - self.spent_s - self.whole_s)
         rate = self.share + (saved_s / (SAVED_FOR * trained_s) if trained_s > 0 else 0.0)
         affordable_s = self.probe_s / rate
-        way = abs(self._straight(self.target) - self._straight(self.first.value))
-        left = self._left() - max(NEAR_DEVIATIONS * self._noise(), NEAR_SHARE * way)
-        if left <= 0:
-            return affordable_s
-        slope = self._slope(now_s, SLOPE_OVER * trained_s)
-        predicted_s = AHEAD * left / slope if slope > 0 else math.inf
-        gap_s = max(min(predicted_s, MOST_GAP * trained_s), LEAST_GAP * trained_s)
-        return min(max(gap_s, affordable_s), LAZIEST * affordable_s)
+        left = max(self._left(), 0.0)
+        slope, variance = self._slope(now_s, SLOPE_OVER * trained_s), self._variance()
+        gaps_s = [MOST_GAP * trained_s]
+        if slope > 0:
+            gaps_s.append(AHEAD * left / slope)
+        if variance > 0:
+            gaps_s.append(WANDER * left**2 / variance)
+        return max(min(gaps_s), affordable_s)
 
     @property
     def _sign(self) -> int:
@@ -185,18 +188,23 @@ class Cadence:
         slope = self._sign * rise / (now_s - start.time_s)
         return slope if math.isfinite(slope) else 0.0
 
-    def _noise(self) -> float:
-        """Return the standard deviation of probes, by how far each is off its neighbours' line."""
-        off = []
-        last = [(probe.time_s, self._straight(probe.value)) for probe in self.recent[-NOISE_OF:]]
-        for before, at, after in zip(last, last[1:], last[2:], strict=False):
-            if not before[0] < at[0] < after[0]:
-                continue
-            share = (at[0] - before[0]) / (after[0] - before[0])
-            line = (1 - share) * before[1] + share * after[1]
-            off.append((at[1] - line) / math.sqrt(1 + share**2 + (1 - share) ** 2))
-        off = [each for each in off if math.isfinite(each)]
-        return math.sqrt(statistics.fmean(each**2 for each in off)) if off else 0.0
+    def _variance(self) -> float:
+        """Return the variance of the metric's random changes in a second; 0 where it is not known.
+
+        They are what a change has beside the next one, at the same rate: of two stretches a and b
+        seconds long, this has the variance of a + a^2 / b seconds.
+        """
+        last = [(probe.time_s, self._straight(probe.value)) for probe in self.recent[-CHANGES_OF:]]
+        squares = []
+        for (start_s, start), (at_s, at), (end_s, end) in zip(
+            last, last[1:], last[2:], strict=False
+        ):
+            before_s, after_s = at_s - start_s, end_s - at_s
+            if before_s > 0 and after_s > 0:
+                change = (at - start) - (end - at) * before_s / after_s
+                squares.append(change**2 / (before_s + before_s**2 / after_s))
+        squares = [each for each in squares if math.isfinite(each)]
+        return statistics.fmean(squares) if squares else 0.0
 
     def position(self) -> dict[str, Any]:
         """Return all it knows as plain values, for a checkpoint."""

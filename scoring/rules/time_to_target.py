@@ -99,7 +99,8 @@ class Crossing:
 
 NEVER = Crossing(math.inf, math.inf, None, None)
 # The error of an interpolated time has this standard deviation, as a share of the distance between
-# the points it was read from. On the curves of tests/benchmarks/dense_curves.jsonl it is 0.27.
+# the points it was read from. On the curves of tests/benchmarks/dense_curves.jsonl it is 0.15 to
+# 0.5 by workload; more on digits, where hits are overlooked.
 INTERPOLATION_ERROR = 0.3
 
 

@@ -80,42 +80,41 @@ def test_a_miss_begins_the_bracket_anew_and_a_hit_closes_it():
 
 
 def at_20_s(few):
-    """1.2 s spent at 20 s, 18 s after the first step: 0.25 * 20 - 1.2 - 1 = 2.8 s are saved."""
+    """1.2 s spent at 20 s, 18 s after the first step: 0.25 * 20 - 1.2 - 1 = 2.8 s are saved, and
+    are to last 1.8 s.
+    """
     cadence = begun()
     cadence.probed(Point(20.0, 200, few), 0.1)
     return cadence.next_due_s() - 20.0
 
 
 def test_near_the_target_probes_are_as_close_as_can_be_afforded():
-    """0.1 s at a rate of 0.25 + 2.8 / (0.25 * 18), and far from it twice that; at 0.78 from a start
-    at 0.12 to 0.9, near is within 0.02 * 0.78 = 0.0156.
+    """Half of the way by the slope since the first probe, 0.1 at 2 s; a tenth of 18 s at most."""
+    assert at_20_s(0.3) == pytest.approx(1.8)
+    assert at_20_s(0.88) == pytest.approx(0.5 * 0.02 / (0.78 / 18))
+    assert at_20_s(0.8999) == pytest.approx(0.1 / (0.25 + 2.8 / 1.8))
+
+
+def test_where_the_metric_wanders_probes_are_closer():
+    """It goes to and fro by 0.06 a second: each change differs from the next by 0.12, which has the
+    variance of two seconds, 0.0072 each. 0.2 are left: a tenth of 0.04 / 0.0072 s.
     """
-    affordable_s = 0.1 / (0.25 + 2.8 / 4.5)
-    assert at_20_s(0.9 - 0.0155) == pytest.approx(affordable_s)
-    assert at_20_s(0.9 - 0.0157) == pytest.approx(2 * affordable_s)
-    assert at_20_s(0.3) == pytest.approx(2 * affordable_s)
+    cadence = begun(whole=0.1)
+    for second, few in enumerate((0.64, 0.7) * 6, 10):
+        cadence.probed(Point(float(second), 10 * second, few), 0.001)
+    cadence.recent = cadence.recent[1:]  # Without the first rise.
+    assert cadence.next_due_s() - 21.0 == pytest.approx(0.1 * 0.04 / 0.0072)
 
 
-def test_no_two_probes_are_closer_than_a_share_of_the_clock():
-    """They cost next to nothing; 1/200 of 20 s."""
+def test_the_more_probes_the_further_apart():
+    """They cost next to nothing; the second is 1 / 20,000 of the clock after the first, the 400th a
+    hundredth.
+    """
     cadence = begun()
-    cadence.probed(Point(20.0, 200, 0.89), 1e-6)
-    assert cadence.next_due_s() == pytest.approx(20.1)
-
-
-def test_noise_makes_near_wider():
-    """Most of eight probes are 0.06 off the line of their neighbours, equally spaced: a deviation
-    of about 0.06 / sqrt(1.5) = 0.049. So 0.08 is near.
-    """
-
-    def gap_s(last):
-        cadence = begun(whole=0.1)
-        for second, few in enumerate((0.7, 0.64, 0.7, 0.64, 0.7, 0.64, 0.7, last), 10):
-            cadence.probed(Point(float(second), 10 * second, few), 0.0)
-        cadence.probe_s = 0.1
-        return cadence.next_due_s() - 17.0
-
-    assert gap_s(0.64) == pytest.approx(2 * gap_s(0.82), rel=1e-6)
+    cadence.probed(Point(20.0, 200, 0.89999), 1e-9)
+    assert cadence.next_due_s() == pytest.approx(20.0 * (1 + 2 / 40_000))
+    cadence.count = 400
+    assert cadence.next_due_s() == pytest.approx(20.2)
 
 
 def test_without_probes_or_with_the_target_met_evaluations_come_by_their_share():
