@@ -30,7 +30,7 @@ class Line:
     def __init__(self, connection, shared):
         self.connection, self.process_id = connection, os.getpid()
         self.pause = SimpleNamespace(begin=lambda: None, end=lambda: None)
-        self.handover = SimpleNamespace(parameters=lambda: shared)
+        self.handover = SimpleNamespace(parameters=lambda: shared, checksum=lambda: 0)
         self.has_closed = False
         self.paused = contextlib.nullcontext
 
@@ -97,7 +97,8 @@ class Pair:
             log=rig.log,
         )
         self.steps = []
-        thread = threading.Thread(target=self.train, args=(rig, theirs, backend, shared, limits))
+        arguments = (rig, theirs, backend, shared, limits)
+        thread = threading.Thread(target=self.train, args=arguments, daemon=True)
         thread.start()
         judged._train(judged._initialise())
         thread.join()
