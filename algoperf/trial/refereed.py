@@ -29,6 +29,7 @@ from algoperf.machine import (
     environment,
     load,
     memory,
+    own_code,
     processor_time,
     resources,
     stopping,
@@ -90,7 +91,8 @@ class Bench:
         self.context = multiprocessing.get_context("forkserver")
         modules = ("algoperf.trial.trainer", *backends.modules_of(plan.framework))
         self.context.set_forkserver_preload([*modules, "algoperf.machine.fork_server"])
-        with stopping.held_back():  # A signal to all processes of a job must not end the server.
+        # A signal to all processes of a job must not end the server.
+        with stopping.held_back(), own_code.importable():
             forkserver.ensure_running()
         if plan.framework == "jax":  # The trainer has the accelerator's memory, by its own setting.
             os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
@@ -192,7 +194,13 @@ class Trainer:
         facts = {"model": data.model, "notes": data.notes, "tokenizer": data.tokenizer}
         self.handover = handover.Handover(bench.context, bench.signature)
         without_secret = dataclasses.replace(plan, validation_seed=None)
-        given = trainer.Given(without_secret.to_json(), bench.shared_rows, facts, self.handover)
+        given = trainer.Given(
+            without_secret.to_json(),
+            bench.shared_rows,
+            facts,
+            self.handover,
+            os.environ.get("PYTHONPATH"),
+        )
         self._note = note
         self._line, far_end = bench.context.Pipe()
         self._process = bench.context.Process(

@@ -26,7 +26,7 @@ import numpy as np
 from algoperf import workload
 from algoperf.backends import Backend
 from algoperf.errors import UserError
-from algoperf.machine import processor_time, stopping, supervision, terminal
+from algoperf.machine import own_code, processor_time, stopping, supervision, terminal
 from algoperf.machine.supervision import INTERRUPTED
 from algoperf.run_folder import state_kinds
 from algoperf.run_folder.checkpoint import Checkpoints
@@ -54,12 +54,14 @@ class Given:
         rows: The training rows; None where they are not in memory, so that the trainer loads them.
         facts: What the model has to know of the rows beside them: 'model', 'notes', 'tokenizer'.
         handover: Where the parameters go.
+        python_path: PYTHONPATH as the user has it, None for not set.
     """
 
     plan: str
     rows: SharedRows | None
     facts: Mapping[str, Any]
     handover: Handover
+    python_path: str | None
 
 
 def serve(connection: Connection, given: Given) -> None:
@@ -74,6 +76,7 @@ def serve(connection: Connection, given: Given) -> None:
 
 
 def _serve(connection: Connection, given: Given) -> int:
+    own_code.restore_path(given.python_path)
     stops = stopping.Stops(_leave)
     stops.ignores_afterwards = True
     with stops:

@@ -3,7 +3,7 @@
 import pytest
 
 from algoperf.errors import UserError
-from algoperf.machine import hardware
+from algoperf.machine import hardware, own_code
 
 NAMES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NPROC")
 
@@ -79,3 +79,14 @@ def test_threads_spin_as_long_as_the_user_says_or_not_for_long(monkeypatch, give
     for name, value in given.items():
         monkeypatch.setenv(name, value)
     assert hardware.waiting_environment() == expected
+
+
+@pytest.mark.parametrize("before", [None, "/a"])
+def test_a_process_finds_the_library_that_is_on_this_ones_path_alone(monkeypatch, before):
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    if before is not None:
+        monkeypatch.setenv("PYTHONPATH", before)
+    with own_code.importable():
+        parts = hardware.os.environ["PYTHONPATH"].split(hardware.os.pathsep)
+        assert parts == [*filter(None, [before]), str(own_code.PACKAGE.parent)]
+    assert hardware.os.environ.get("PYTHONPATH") == before

@@ -20,7 +20,7 @@ def torch_optimizer(params, hyperparameters):
     import torch
     assert hyperparameters.decay == 0
     with open(os.environ["SEEN"], "a") as file:
-        print(os.getppid(), os.getpid(), file=file)
+        print(os.getppid(), os.getpid(), os.environ.get("PYTHONPATH", "-"), file=file)
     return torch.optim.SGD(params.tensors(), lr=hyperparameters.learning_rate)
 """
 WORDS = ("--workload", "digits", "--framework", "pytorch", "--max-steps", "3")
@@ -36,12 +36,13 @@ def ran(tmp_path_factory):
     def run(out, *words):
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("SEEN", str(seen))
+            patch.setenv("PYTHONPATH", str(folder))
             given = ("--submission", str(folder / "mine.py"), "--out", str(folder / out))
             return commands.main(["run", *WORDS, *given, *words])
 
     assert run("two", "--tuning-ruleset", "external", "--trials", "2") == 0
     assert run("old", "--referee", "inline") == 0
-    lines = [[int(part) for part in line.split()] for line in seen.read_text().splitlines()]
+    lines = [line.split() for line in seen.read_text().splitlines()]
     return folder, run, lines
 
 
@@ -53,10 +54,11 @@ def test_a_referee_stays_and_each_trial_has_a_process_of_its_own(ran):
     """The fork server is the parent of both trainers; inline, the trial's process is the starter's
     own child, so it was started by another one.
     """
-    _, _, lines = ran
+    folder, _, lines = ran
     (first, second, inline) = lines
     assert first[0] == second[0] != inline[0]
     assert len({first[1], second[1], inline[1]}) == 3
+    assert {line[2] for line in lines} == {str(folder)}  # as the user has it
 
 
 def test_where_the_referee_is_is_recorded_and_pools_apart(ran):
