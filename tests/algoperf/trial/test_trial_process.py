@@ -331,13 +331,10 @@ def test_what_leaves_while_the_file_is_imported_is_named_with_its_line(tmp_path,
     write(
         tmp_path, broken + "def torch_optimizer(params): return torch.optim.SGD(params.tensors())"
     )
-    assert run(tmp_path, "--framework", "pytorch") == 1
-    error = result_of(tmp_path, "pytorch")["error"]
-    assert error["cause"] == (
-        "importing the submission changed the model's parameters: hidden_0.weight was "
-        "torch.float32[128, 64], is torch.float64[128, 64]"
-    )
-    assert "Traceback" not in capfd.readouterr().err
+    # The model was made before the file was run.
+    assert run(tmp_path, "--framework", "pytorch") == 0
+    result = result_of(tmp_path, "pytorch")
+    assert (result["status"], result["flags"]) == ("complete", [])
 
 
 def test_death_while_the_file_is_imported(tmp_path, capsys):
