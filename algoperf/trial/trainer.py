@@ -203,6 +203,8 @@ def _train(given: Given, referee: "FarReferee", stops: stopping.Stops) -> int:
     trial.run()
     share = None if built.buckets is None else built.buckets.real_share
     failed = trial.interrupted or referee.has_failed
+    if not failed:
+        guard.inspect()
     referee.ask(
         "closing",
         interrupted=trial.interrupted,
@@ -289,7 +291,9 @@ class FarReferee:
             self._connection.send_bytes(json.dumps({"kind": kind, **values}).encode())
 
     def ask(self, kind: str, **values: Any) -> dict[str, Any]:
-        """Say something, and return the answer."""
+        """Say something, and return the answer; a process that the submission forked leaves."""
+        if not self.is_heard:
+            os._exit(0)
         self.tell(kind, **values)
         answer: dict[str, Any] = json.loads(self._connection.recv_bytes())
         return answer
