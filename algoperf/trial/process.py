@@ -214,9 +214,13 @@ class Watched:
 
     Args:
         ledger: The trial's stopwatches.
+
+    Attributes:
+        has_started: Whether the trial's start has been reported.
     """
 
     def __init__(self, ledger: Ledger) -> None:
+        self.has_started = False
         self._ledger = ledger
         self._referee: Referee | None = None
         self._counters: Sequence[int] = (0,)
@@ -242,8 +246,11 @@ def _report(
     metrics: dict[str, float] | None = None,
     **values: Any,
 ) -> None:
+    if event == "progress" and not watched.has_started:
+        return  # Nobody has been told yet what goes on.
     measured = {} if metrics is None else {"metrics": metrics}
     events.send(event, **values, **watched.position(), **measured)
+    watched.has_started = watched.has_started or event == "start"
 
 
 def _send_crash(events: Events, plan: "TrialPlan", error: BaseException) -> None:

@@ -504,3 +504,19 @@ def test_an_error_that_follows_a_signal_is_not_recorded(monkeypatch, is_asked):
     code = process._run(plan, trial.ledger, process.Events(io.StringIO()), stops)
     assert code == (75 if is_asked else 0)
     assert written == ([] if is_asked else [{"status": "failed"}])
+
+
+def test_progress_is_told_of_a_trial_that_has_started():
+    """Before, there is no position that could be shown."""
+    stream = io.StringIO()
+    events, watched = process.Events(stream), process.Watched(Ledger())
+    process._report(events, watched, "progress")
+    process._report(events, watched, "note", text="loading")
+    referee = SimpleNamespace(step=3, last_loss=0.5, predicted=None)
+    watched.attend(referee, [4])
+    process._report(events, watched, "progress")
+    process._report(events, watched, "start", budget_s=1.0)
+    process._report(events, watched, "progress")
+    lines = [json.loads(line) for line in stream.getvalue().splitlines()]
+    assert [line["event"] for line in lines] == ["note", "start", "progress"]
+    assert (lines[2]["step"], lines[2]["loss"], lines[2]["clock_s"]) == (4, 0.5, 0.0)
