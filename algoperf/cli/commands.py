@@ -12,11 +12,15 @@ import shutil
 import sys
 import traceback
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from algoperf.cli import parser
 from algoperf.cli.argument_types import USER_MISTAKE, masked
 from algoperf.errors import UserError, choose
+
+if TYPE_CHECKING:
+    from algoperf.data.validation_seed import ValidationSeed
+    from algoperf.study.executors import local
 
 DONE, TRIAL_FAILED, CHECK_FAILED, NOT_VERIFIED = 0, 1, 1, 1
 
@@ -97,7 +101,6 @@ def campaign_command(arguments: argparse.Namespace) -> int:
     from algoperf.data import validation_seed
     from algoperf.experiments import campaign
     from algoperf.run_folder import writing
-    from algoperf.study.executors import local
     from algoperf.workload import catalogue
 
     for framework in arguments.frameworks:
@@ -121,14 +124,7 @@ def campaign_command(arguments: argparse.Namespace) -> int:
         rerun_contended=arguments.rerun_contended,
         validation_seed=secret,
     )
-    writing.make_folder("--out", arguments.out)
-    failed = local.run(
-        todo,
-        arguments.out,
-        arguments.workers,
-        lambda text: print(text, flush=True),
-        standard_input=validation_seed.as_input(secret),
-    )
+    failed = _run_missing(todo, arguments, secret)
     rows = campaign.curves(todo, arguments.out)
     with writing.asked("--out", arguments.out):
         campaign.write_curves(rows, arguments.out / "curves.csv")
@@ -142,8 +138,6 @@ def _leaderboard(arguments: argparse.Namespace) -> int:
     from algoperf.cli.argument_types import words
     from algoperf.data import validation_seed
     from algoperf.experiments import campaign
-    from algoperf.run_folder import writing
-    from algoperf.study.executors import local
 
     secret = validation_seed.resolve(arguments.validation_seed)
     todo = campaign.entries(
@@ -157,17 +151,28 @@ def _leaderboard(arguments: argparse.Namespace) -> int:
         rerun_contended=arguments.rerun_contended,
         validation_seed=secret,
     )
+    failed = _run_missing(todo, arguments, secret)
+    command = ["algoperf", "score", str(arguments.out), *campaign.suite_words(arguments.suite)]
+    print(f"{len(todo)} studies in {arguments.out}; score them with: {shlex.join(command)}")
+    return TRIAL_FAILED if failed else DONE
+
+
+def _run_missing(
+    todo: "Sequence[local.Task]", arguments: argparse.Namespace, secret: "ValidationSeed | None"
+) -> int:
+    """Run what is missing of a campaign; return how many runs failed."""
+    from algoperf.data import validation_seed
+    from algoperf.run_folder import writing
+    from algoperf.study.executors import local
+
     writing.make_folder("--out", arguments.out)
-    failed = local.run(
+    return local.run(
         todo,
         arguments.out,
         arguments.workers,
         lambda text: print(text, flush=True),
         standard_input=validation_seed.as_input(secret),
     )
-    command = ["algoperf", "score", str(arguments.out), *campaign.suite_words(arguments.suite)]
-    print(f"{len(todo)} studies in {arguments.out}; score them with: {shlex.join(command)}")
-    return TRIAL_FAILED if failed else DONE
 
 
 def run_command(arguments: argparse.Namespace) -> int:

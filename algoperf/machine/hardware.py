@@ -133,13 +133,32 @@ def waiting_environment() -> dict[str, str]:
 
 def peak_process_memory_bytes() -> int:
     """Return the largest resident memory that this process has had so far, in bytes."""
-    status = Path("/proc/self/status")
-    if status.exists():  # It is preferred: ru_maxrss includes the parent's size at the fork.
-        for line in status.read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
+    peak_bytes = _high_water_bytes("self")
+    if peak_bytes is not None:  # It is preferred: ru_maxrss includes the parent's size at the fork.
+        return peak_bytes
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def peak_memory_of_bytes(process_id: int) -> int:
+    """Return the largest resident memory that another process has had so far, in bytes; where the
+    system does not tell, what it has now; 0 if it has ended.
+    """
+    peak_bytes = _high_water_bytes(str(process_id))
+    if peak_bytes is not None:
+        return peak_bytes
+    with contextlib.suppress(psutil.Error):
+        return int(psutil.Process(process_id).memory_info().rss)
+    return 0
+
+
+def _high_water_bytes(process: str) -> int | None:
+    """Return the VmHWM of a process as Linux has it; None where it does not tell, or has none."""
+    with contextlib.suppress(OSError):
+        for line in Path(f"/proc/{process}/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    return None
 
 
 def _cpu_name() -> str:

@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import psutil
 
@@ -221,7 +221,7 @@ class Gauges:
     def __init__(self) -> None:
         self._waiting, self._heartbeat = WaitingTime(), Heartbeat()
 
-    def __enter__(self) -> "Gauges":
+    def __enter__(self) -> Self:
         self._heartbeat.start()
         return self
 
@@ -229,21 +229,27 @@ class Gauges:
         self._heartbeat.stop()
 
     def read(self) -> Counts:
-        """Return each count so far, None where the system does not tell."""
+        """Return each count so far, None where the system does not tell of it."""
         stopped = self._heartbeat.total_s()  # It may wait for a beat, so it comes first.
         busy_s = processor_time.busy_s()
         return {
-            "cpu_s": time.process_time(),
+            "cpu_s": self._cpu_s(),
             "waited_s": self._waiting.total_s(),
             "other_cpu_s": None if busy_s is None else busy_s - processor_time.total_s(),
-            "involuntary_switches": float(resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw),
+            "involuntary_switches": self._switches(),
             "pressure_s": _pressure_s(),
             "stopped_s": stopped,
         }
 
+    def _cpu_s(self) -> Count:
+        return time.process_time()
 
-class GaugesOfAnother:
-    """Reads the same counts of another process, as long as it is entered, from outside of it.
+    def _switches(self) -> Count:
+        return float(resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw)
+
+
+class GaugesOfAnother(Gauges):
+    """Reads the same counts of another process, from outside of it.
 
     This process waits for the other one while that one's clock runs, and stops it in between: it
     sets `clock_runs`, so that its own stops are not counted.
@@ -255,34 +261,15 @@ class GaugesOfAnother:
     def __init__(self, process_id: int) -> None:
         self._process = psutil.Process(process_id)
         self._tasks = Path(f"/proc/{process_id}/task")
-        self._waiting = WaitingTime(self._tasks)
-        self._heartbeat = Heartbeat(self._is_stopped)
+        self._waiting, self._heartbeat = WaitingTime(self._tasks), Heartbeat(self._is_stopped)
         self.clock_runs = False
 
-    def __enter__(self) -> "GaugesOfAnother":
-        self._heartbeat.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._heartbeat.stop()
-
-    def read(self) -> Counts:
-        """Return each count so far, None where the system does not tell of it."""
-        stopped = self._heartbeat.total_s()  # It may wait for a beat, so it comes first.
-        busy_s = processor_time.busy_s()
+    def _cpu_s(self) -> Count:
         try:
             spent = self._process.cpu_times()
-            cpu_s: Count = spent.user + spent.system
         except psutil.Error:
-            cpu_s = None
-        return {
-            "cpu_s": cpu_s,
-            "waited_s": self._waiting.total_s(),
-            "other_cpu_s": None if busy_s is None else busy_s - processor_time.total_s(),
-            "involuntary_switches": self._switches(),
-            "pressure_s": _pressure_s(),
-            "stopped_s": stopped,
-        }
+            return None
+        return float(spent.user + spent.system)
 
     def _is_stopped(self) -> bool:
         try:

@@ -23,6 +23,7 @@ import psutil
 
 from algoperf.errors import UserError
 
+ORPHANED = 113  # The exit code of a process whose starter, or whose referee, has ended.
 INTERRUPTED = 75  # The exit code of a process that was asked to stop and has saved its trial.
 SET_UP_LIMIT_S = 3600.0  # The most wall time that a trial may take to start.
 # The budget excludes evaluations, logs and checkpoints. A trial that exceeds these hangs.

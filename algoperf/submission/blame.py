@@ -50,3 +50,21 @@ def place_of(error: BaseException, is_own: Callable[[Path], bool]) -> str:
         return ""
     line = "" if str(error).strip() else f": {last.line}"
     return f" ({Path(last.filename).name}:{last.lineno}{line})"
+
+
+def crash(error: BaseException, submission: str) -> dict[str, str]:
+    """Return what is said of an error that no trial has recorded.
+
+    Args:
+        error: The error.
+        submission: The submission's main file.
+
+    Returns:
+        Its 'cause', in one line with its place, and its 'traceback'.
+    """
+    folder = Path(submission).parent
+    where = place_of(error, lambda file: file.parent == folder)
+    return {
+        "cause": cause_of(error) + where,
+        "traceback": "".join(traceback.format_exception(error)),
+    }

@@ -274,7 +274,7 @@ class Trial:
                 self._fail_by(error)
             # A step that failed may have used its parameters up: there is nothing to compare.
             failed = self._error is not None
-            watch = contextlib.nullcontext() if failed else self._untimed(self._trained)
+            watch = contextlib.nullcontext() if failed else self._untimed(self.trained)
             with watch:
                 self._between(evaluates)
             if self.interrupted:
@@ -306,9 +306,6 @@ class Trial:
     def checksum(self) -> int:
         """Return a checksum of the parameters that train and of the running statistics."""
         return self._backend.checksum(self.state.params, self.state.model_state)
-
-    def _trained(self) -> tuple[Any, Any]:
-        return self.state.params, self.state.model_state
 
     def _between(self, evaluates: bool) -> None:
         """What happens while the submission's clock stands still."""

@@ -16,22 +16,20 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from algoperf.machine import stopping, supervision, terminal
-from algoperf.machine.supervision import INTERRUPTED
+from algoperf.machine.supervision import INTERRUPTED, ORPHANED
 from algoperf.run_folder import writing
 from algoperf.trial.clock import Ledger
 
 if TYPE_CHECKING:
     from algoperf.trial import refereed
-    from algoperf.trial.loop import Trial
     from algoperf.trial.plan import TrialPlan
     from algoperf.trial.referee import Referee
 
-ORPHANED = 113  # The exit code of a process whose starter has ended.
 PATIENCE_S = 60.0  # The longest wait for an answer of the starter.
 
 
@@ -100,17 +98,12 @@ def main() -> int:
         `writing.UNWRITABLE` if its run folder could not be written any more.
     """
     started_at_s = time.perf_counter()
-    stops = stopping.Stops(_leave)
+    stops = stopping.Stops(stopping.leave_at_once)
     stops.ignores_afterwards = True
     with stops:
         stopping.let_through()
         code = _main(stops, started_at_s)
     return INTERRUPTED if code == 0 and stops.are_asked else code
-
-
-def _leave() -> None:
-    """Leave in the middle of the set-up: all that is to be saved was saved before it."""
-    os._exit(INTERRUPTED)
 
 
 def _main(stops: stopping.Stops, started_at_s: float) -> int:
@@ -138,7 +131,9 @@ def _main(stops: stopping.Stops, started_at_s: float) -> int:
     except BaseException as error:  # What a submission raises to leave, or breaks for all of us.
         if not events.are_heard:
             raise  # A process that it forked leaves as it wants to.
-        _send_crash(events, TrialPlan.from_json(line), error)
+        from algoperf.submission import blame
+
+        events.send("crashed", **blame.crash(error, TrialPlan.from_json(line).submission))
         return 1
 
 
@@ -167,7 +162,7 @@ def _referee(
     bench = None
     while True:
         # Before there is a trainer there is nothing to save; then it is asked, and says what is.
-        stops.ask = _leave
+        stops.ask = stopping.leave_at_once
         ledger = Ledger(started_at_s=started_at_s)
         if bench is None:
             with ledger.set_up.running():
@@ -175,7 +170,7 @@ def _referee(
         code = _judge(bench, plan, ledger, events, stops)
         if code is not None:
             return code
-        stops.ask = _leave
+        stops.ask = stopping.leave_at_once
         plan = TrialPlan.from_json(plans.get())
         started_at_s = time.perf_counter()
 
@@ -210,7 +205,7 @@ def _judge(
 
 
 class Watched:
-    """What another thread may read of a trial that a referee judges.
+    """What another thread may read of a trial.
 
     Args:
         ledger: The trial's stopwatches.
@@ -223,20 +218,26 @@ class Watched:
         self.has_started = False
         self._ledger = ledger
         self._referee: Referee | None = None
-        self._counters: Sequence[int] = (0,)
+        self._step: Callable[[], int] = int
 
-    def attend(self, referee: "Referee", counters: "Sequence[int]") -> None:
-        """Take the referee, and the counters that the trainer keeps, once there are any."""
-        self._referee, self._counters = referee, counters
+    def attend(self, referee: "Referee", step: Callable[[], int]) -> None:
+        """Take the referee, and what returns the step of training, once there are any."""
+        self._referee, self._step = referee, step
 
     def position(self) -> dict[str, Any]:
-        """Return the trial's position, as `snapshot` does; nothing before it has any."""
+        """Return the trial's position: its step, its submission time in seconds, its last loss, and
+        the target metric as it is predicted; nothing before it has any.
+
+        Another thread may call this, so it does not touch the device.
+        """
         if self._referee is None:
             return {}
-        step = max(self._referee.step, int(self._counters[0]))
-        clock_s = self._ledger.submission.elapsed_s
-        loss, predicted = self._referee.last_loss, self._referee.predicted
-        return {"step": step, "clock_s": clock_s, "loss": loss, "predicted": predicted}
+        return {
+            "step": max(self._referee.step, self._step()),
+            "clock_s": self._ledger.submission.elapsed_s,
+            "loss": self._referee.last_loss,
+            "predicted": self._referee.predicted,
+        }
 
 
 def _report(
@@ -253,15 +254,6 @@ def _report(
     watched.has_started = watched.has_started or event == "start"
 
 
-def _send_crash(events: Events, plan: "TrialPlan", error: BaseException) -> None:
-    """Report the cause of an error that no trial recorded, in one line, and its traceback."""
-    from algoperf.submission import blame
-
-    folder = Path(plan.submission).parent
-    where = blame.place_of(error, lambda file: file.parent == folder)
-    events.send("crashed", cause=blame.cause_of(error) + where, traceback=traceback.format_exc())
-
-
 def _without_input() -> int:
     """Return a new descriptor of what was standard input; that is empty from now on.
 
@@ -275,14 +267,8 @@ def _without_input() -> int:
 
 
 def _run(plan: "TrialPlan", ledger: Ledger, events: "Events", stops: stopping.Stops) -> int:
-    trial: Trial | None = None
-
-    def report(event: str, metrics: dict[str, float] | None = None, **values: Any) -> None:
-        position = {} if trial is None else snapshot(trial)
-        events.send(
-            event, **values, **position, **({} if metrics is None else {"metrics": metrics})
-        )
-
+    watched = Watched(ledger)
+    report = functools.partial(_report, events, watched)
     with ledger.set_up.running():
         from algoperf.run_folder import state_kinds
         from algoperf.trial import assemble, result
@@ -292,6 +278,7 @@ def _run(plan: "TrialPlan", ledger: Ledger, events: "Events", stops: stopping.St
         state_kinds.seed_generators(plan.seed)
         assembled = assemble.assemble(plan, ledger, report, lambda: stops.are_asked)
         trial = assembled.trial
+        watched.attend(assembled.referee, lambda: trial.state.step)
         report(
             "start",
             budget_s=trial.limits.budget_s,
@@ -321,20 +308,6 @@ def _run(plan: "TrialPlan", ledger: Ledger, events: "Events", stops: stopping.St
         assembled.checkpoints.clear()
     report("result", result=ended, was_asked_to_stop=stops.are_asked)
     return 0
-
-
-def snapshot(trial: "Trial") -> dict[str, Any]:
-    """Return the position of a trial: its step, its submission time in seconds, its last loss, and
-    the target metric as it is predicted.
-
-    Another thread may call this, so it does not touch the device.
-    """
-    return {
-        "step": trial.state.step,
-        "clock_s": trial.ledger.submission.elapsed_s,
-        "loss": trial.last_loss,
-        "predicted": trial.referee.predicted,
-    }
 
 
 def _report_every(period_s: float, report: Callable[[], None]) -> threading.Event:

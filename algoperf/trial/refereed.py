@@ -22,11 +22,10 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from algoperf import backends, errors, workload
 from algoperf.machine import (
     environment,
+    hardware,
     load,
     memory,
     own_code,
@@ -312,7 +311,7 @@ def run(
     ledger: Ledger,
     report: assemble.Report,
     stops: stopping.Stops,
-    attend: Callable[[Referee, Any], None] = lambda referee, counters: None,
+    attend: Callable[[Referee, Callable[[], int]], None] = lambda referee, step: None,
 ) -> dict[str, Any] | None:
     """Run one trial.
 
@@ -322,8 +321,8 @@ def run(
         ledger: Its stopwatches.
         report: Called with the name and the values of each event.
         stops: What this process was asked; it is passed on to the trainer.
-        attend: Called with the referee and the trainer's counters once there are any, for whoever
-            watches the trial from another thread.
+        attend: Called with the referee and what returns the trainer's step once there are any, for
+            whoever watches the trial from another thread.
 
     Returns:
         Its result; None where it was interrupted.
@@ -345,7 +344,7 @@ class _Run:
         ledger: Ledger,
         report: assemble.Report,
         stops: stopping.Stops,
-        attend: Callable[[Referee, Any], None],
+        attend: Callable[[Referee, Callable[[], int]], None],
     ) -> None:
         self._bench, self._plan, self._ledger = bench, plan, ledger
         self._report, self._stops, self._attend = report, stops, attend
@@ -407,14 +406,25 @@ class _Run:
 
     def _begin(self) -> None:
         """Make what judges the trial, and answer what the trainer asks for before it trains."""
-        bench, plan = self._bench, self._plan
-        self._initial = bench.instruments.backend.checksum(*self._own)
+        self._initial = self._bench.instruments.backend.checksum(*self._own)
         self._trainer.hear("loading")
         with self._loading():
             self._trainer.answer()
             message = self._trainer.hear("submitted")
         # What it has started must not work while this process gets ready.
-        self._trainer.pause.begin()
+        with self._trainer.paused():
+            self._get_ready(message)
+        saved = self._folder.saved
+        self._trainer.answer(
+            folder=str(self._folder.log.folder),
+            saved=None if saved is None else saved.document["files"],
+            limits=dataclasses.asdict(self._referee.limits),
+            preemptions=self._folder.preemptions,
+        )
+
+    def _get_ready(self, message: Mapping[str, Any]) -> None:
+        """Open the run folder, and make what judges and measures, as the submission has asked."""
+        bench, plan = self._bench, self._plan
         files = self._source_files(message["source_files"])
         submitted = assemble.Submitted(
             message["point"],
@@ -454,15 +464,8 @@ class _Run:
             report=assemble.telling_of_load(self._report, self._load, lambda: self._referee.step),
             preemptions=self._folder.preemptions,
         )
-        self._attend(self._referee, self._trainer.handover.counters)
-        saved = self._folder.saved
-        self._trainer.pause.end()
-        self._trainer.answer(
-            folder=str(self._folder.log.folder),
-            saved=None if saved is None else saved.document["files"],
-            limits=dataclasses.asdict(configuration.limits),
-            preemptions=self._folder.preemptions,
-        )
+        counters = self._trainer.handover.counters
+        self._attend(self._referee, lambda: int(counters[0]))
 
     def _initialise(self) -> bool:
         """Time the submission's initialisation; put the trial where it was saved. Return whether
@@ -737,14 +740,8 @@ class _Run:
 
     def _peak_process_bytes(self) -> int:
         """Return the most memory that the trainer has held so far."""
-        with contextlib.suppress(OSError, ValueError):
-            lines = Path(f"/proc/{self._trainer.process_id}/status").read_text().splitlines()
-            sizes = [line.split()[1] for line in lines if line.startswith("VmHWM:")]
-            self._peak_bytes = max([self._peak_bytes, *(1024 * int(size) for size in sizes)])
-            return self._peak_bytes
-        with contextlib.suppress(psutil.Error):
-            held = psutil.Process(self._trainer.process_id).memory_info().rss
-            self._peak_bytes = max(self._peak_bytes, held)
+        held_bytes = hardware.peak_memory_of_bytes(self._trainer.process_id)
+        self._peak_bytes = max(self._peak_bytes, held_bytes)
         return self._peak_bytes
 
     def _received(self, segment: Segment | None = None) -> "_Received":

@@ -27,7 +27,7 @@ from algoperf import workload
 from algoperf.backends import Backend
 from algoperf.errors import UserError
 from algoperf.machine import own_code, processor_time, stopping, supervision, terminal
-from algoperf.machine.supervision import INTERRUPTED
+from algoperf.machine.supervision import INTERRUPTED, ORPHANED
 from algoperf.run_folder import state_kinds
 from algoperf.run_folder.checkpoint import Checkpoints
 from algoperf.submission import blame, loading, older
@@ -40,7 +40,6 @@ from algoperf.trial.plan import TrialPlan
 from algoperf.trial.referee import Decision, Handed, Segment
 from algoperf.trial.trust import Guard
 
-ORPHANED = 113  # The exit code of a trainer whose referee has ended.
 FAILED = 1
 ENDED = "ended"  # The status of a trial whose status the referee alone knows.
 
@@ -77,7 +76,7 @@ def serve(connection: Connection, given: Given) -> None:
 
 def _serve(connection: Connection, given: Given) -> int:
     own_code.restore_path(given.python_path)
-    stops = stopping.Stops(_leave)
+    stops = stopping.Stops(stopping.leave_at_once)
     stops.ignores_afterwards = True
     with stops:
         supervision.die_with_starter()
@@ -94,19 +93,9 @@ def _serve(connection: Connection, given: Given) -> int:
         except BaseException as error:  # What a submission raises to leave, or breaks for all.
             if not referee.is_heard:
                 raise  # A process that it forked leaves as it wants to.
-            cause = _cause(given, error)
-            referee.tell("crashed", cause=cause, traceback=traceback.format_exc())
+            plan = TrialPlan.from_json(given.plan)
+            referee.tell("crashed", **blame.crash(error, plan.submission))
             return FAILED
-
-
-def _leave() -> None:
-    """Leave in the middle of the set-up: all that is to be saved was saved before it."""
-    os._exit(INTERRUPTED)
-
-
-def _cause(given: Given, error: BaseException) -> str:
-    folder = Path(TrialPlan.from_json(given.plan).submission).parent
-    return blame.cause_of(error) + blame.place_of(error, lambda file: file.parent == folder)
 
 
 def _die_with_referee() -> None:

@@ -70,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         children = {name: stack.enter_context(_started(words, POLICIES[name])) for name in names}
         for round_number in range(given.pairs):
             for is_busy in (False, True) if round_number % 2 else (True, False):
-                with _busy_loops(hardware.thread_count() if is_busy else 0):
+                with busy_loops(hardware.thread_count() if is_busy else 0):
                     order = names if round_number % 2 else names[::-1]
                     for name in order:
                         blocks.setdefault((name, is_busy), []).append(_ask(children[name]))
@@ -149,7 +149,8 @@ def _ask(child: "subprocess.Popen[str]") -> tuple[float, float]:
 
 
 @contextlib.contextmanager
-def _busy_loops(count: int) -> Iterator[None]:
+def busy_loops(count: int) -> Iterator[None]:
+    """Run so many processes that only compute, while in the block."""
     words = [sys.executable, "-c", LOOP]
     loops = [subprocess.Popen(words) for _ in range(count)]
     try:

@@ -15,20 +15,14 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import psutil
+from busy_machine import busy_loops
 
 from algoperf.run_folder import run_log
 
-LOOP = """
-import os
-starter = os.getppid()
-while os.getppid() == starter:
-    for _ in range(100_000):
-        pass
-"""
 STOP_S = 4.0
 CONDITIONS = {"alone": 0, "one loop": 1, "two loops": 2, "stopped": 0}
 
@@ -47,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         words = [sys.executable, "-m", "algoperf", "run", "--workload", given.workload]
         words += ["--framework", given.framework, "--submission", given.submission]
         words += ["--eval-every-steps", str(given.eval_every_steps), "--out", str(out)]
-        with _busy_loops(loops), subprocess.Popen(words, stdout=subprocess.DEVNULL) as run:
+        with busy_loops(loops), subprocess.Popen(words, stdout=subprocess.DEVNULL) as run:
             if condition == "stopped":
                 threading.Thread(target=_stop_trainer, args=(out, run.pid), daemon=True).start()
             run.wait()
@@ -76,17 +70,6 @@ def _stop_trainer(out: Path, starter: int) -> None:
     os.kill(trainer, signal.SIGSTOP)
     time.sleep(STOP_S)
     os.kill(trainer, signal.SIGCONT)
-
-
-@contextlib.contextmanager
-def _busy_loops(count: int) -> Iterator[None]:
-    loops = [subprocess.Popen([sys.executable, "-c", LOOP]) for _ in range(count)]
-    try:
-        yield
-    finally:
-        for loop in loops:
-            loop.kill()
-            loop.wait()
 
 
 if __name__ == "__main__":

@@ -700,6 +700,14 @@ def save(far, document=None, **changes):
     far.saved_bytes = Checkpoints(far.folder).write(far.step, {"a": np.zeros(3)}, document)
 
 
+def train_a_stretch(far):
+    """Begin a trial that is going to be saved, and train until it can be for the first time."""
+    far.folder = far.bench_folder
+    far.start()
+    far.ready()
+    far.segment()
+
+
 def saving(steps, *, document=None, **changes):
     """A trainer that is saved after each of so many steps, and is then interrupted."""
 
@@ -743,10 +751,7 @@ def test_a_forged_checkpoint_just_before_an_interruption_is_not_gone_on_from(res
     """Nobody is there to keep its flag, so the trial starts over."""
 
     def first(far):
-        far.folder = far.bench_folder
-        far.start()
-        far.ready()
-        far.segment()
+        train_a_stretch(far)
         save(far, due_s=1e6)
         far.close(interrupted=True)
 
@@ -759,10 +764,7 @@ def test_a_checkpoint_of_another_step_with_earlier_times(resumed, referee):
     """What was given at step 1 is no clock for the parameters of step 2."""
 
     def first(far):
-        far.folder = far.bench_folder
-        far.start()
-        far.ready()
-        far.segment()
+        train_a_stretch(far)
         earlier = far.answers[-1]
         save(far)
         far.ready()
@@ -789,10 +791,7 @@ def test_a_checkpoint_with_other_times_is_flagged_and_stays_so(resumed, changes)
     """The flag is for what was saved; a process later, the trial has it still."""
 
     def first(far):
-        far.folder = far.bench_folder
-        far.start()
-        far.ready()
-        far.segment()
+        train_a_stretch(far)
         save(far, **changes)
         far.ready()
         far.segment()

@@ -487,6 +487,7 @@ def test_an_error_that_follows_a_signal_is_not_recorded(monkeypatch, is_asked):
         trial=trial,
         flags={"target": {}},
         submitted=SimpleNamespace(point=None, point_source="its DEFAULTS"),
+        referee=SimpleNamespace(step=3, last_loss=None, predicted=None),
         log=SimpleNamespace(folder="folder", result=written.append),
         checkpoints=SimpleNamespace(clear=lambda: None),
     )
@@ -513,7 +514,7 @@ def test_progress_is_told_of_a_trial_that_has_started():
     process._report(events, watched, "progress")
     process._report(events, watched, "note", text="loading")
     referee = SimpleNamespace(step=3, last_loss=0.5, predicted=None)
-    watched.attend(referee, [4])
+    watched.attend(referee, lambda: 4)
     process._report(events, watched, "progress")
     process._report(events, watched, "start", budget_s=1.0)
     process._report(events, watched, "progress")
