@@ -54,7 +54,7 @@ def small_data(definition: WorkloadDefinition, scale_name: str) -> Data:
         split: {key: _spread(key, array[: rows[split]], stride) for key, array in arrays.items()}
         for split, arrays in mini.splits.items()
     }
-    return Data(splits, model=settings, text=mini.text)
+    return Data(splits, model=settings, text=mini.text, augmentation=mini.augmentation)
 
 
 def _spread(key: str, array: np.ndarray, stride: int) -> np.ndarray:
