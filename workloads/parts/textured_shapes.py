@@ -22,12 +22,13 @@ from numpy.typing import NDArray
 
 from algoperf.workload import Arrays
 
-SHAPES = ("disc", "square", "triangle", "cross")
-TEXTURES = ("stripes", "checks", "tiles")
+SHAPES = ("square", "triangle", "cross")
+TEXTURES = ("rows", "columns", "checks", "tiles")
 CLASSES = len(SHAPES) * len(TEXTURES)
 BACKGROUNDS = len(TEXTURES) + 1  # each texture, or none
 CHUNK_ROWS = 512  # of which the floats of a channel take 2 MB
 DISCS = 3
+TURN = 0.15  # the tangent of half the largest angle, 17 degrees
 Floats = NDArray[np.float32]
 
 
@@ -43,10 +44,11 @@ class Difficulty:
         label_noise: The share of rows with another class's label.
     """
 
-    radius: tuple[float, float] = (0.5, 0.85)
-    off_centre: float = 0.3
-    background_contrast: float = 0.35
-    noise: int = 40
+    radius: tuple[float, float] = (0.65, 0.95)
+    off_centre: float = 0.2
+    background_contrast: float = 0.2
+    colours: int = 40
+    noise: int = 20
     label_noise: float = 0.05
 
 
@@ -103,16 +105,14 @@ def _chunk(
     behind_NSS = _pattern(background_N, x_NSS, y_NSS, generator)
 
     image_NSSC = np.empty((N, size, size, 3), np.float32)
+    light, dark, ground = uniform(170, 240), uniform(80, 140), uniform(10, 60)
+    spread, weak = difficulty.colours, 128 * difficulty.background_contrast * uniform(0, 1)
+    painted = np.where(background_N[:, None, None] == len(TEXTURES), np.float32(0), weak)
     for channel in range(3):
-        base = uniform(0, 256)
-        # The object's two colours are far from each other, around the circle of 256 values.
-        other = (base + uniform(80, 176)) % np.float32(256)
-        filled = np.where(pattern_NSS, base, other)
-        ground = uniform(40, 216)
-        slope = uniform(-50, 50) * x_NSS + uniform(-50, 50) * y_NSS
-        weak = np.float32(128 * difficulty.background_contrast) * uniform(-1, 1)
-        painted = np.where(background_N[:, None, None] == len(TEXTURES), np.float32(0), weak)
-        shaded = ground + slope + np.where(behind_NSS, painted, -painted)
+        tints = [uniform(-spread, spread) for _ in range(3)]
+        filled = np.where(pattern_NSS, light + tints[0], dark + tints[1])
+        slope = uniform(-30, 30) * x_NSS + uniform(-30, 30) * y_NSS
+        shaded = ground + tints[2] + slope + np.where(behind_NSS, painted, -painted)
         image_NSSC[..., channel] = np.where(inside_NSS, filled, shaded)
     for _ in range(DISCS):
         dx, dy, reach = x_NSS - uniform(-1, 1), y_NSS - uniform(-1, 1), uniform(0.08, 0.2)
@@ -130,11 +130,9 @@ def _chunk(
 
 def _turned(x_NSS: Floats, y_NSS: Floats, generator: np.random.Generator) -> tuple[Floats, Floats]:
     """Coordinates turned by a random angle, without a sine: (1 - t^2, 2 t) / (1 + t^2)."""
-    t = 2 * generator.random((len(x_NSS), 1, 1), np.float32) - 1
+    t = np.float32(TURN) * (2 * generator.random((len(x_NSS), 1, 1), np.float32) - 1)
     whole = 1 + t * t
     c, s = (1 - t * t) / whole, 2 * t / whole
-    quarter = generator.random((len(x_NSS), 1, 1), np.float32) < np.float32(0.5)
-    c, s = np.where(quarter, s, c), np.where(quarter, -c, s)
     return c * x_NSS + s * y_NSS, c * y_NSS - s * x_NSS
 
 
@@ -143,7 +141,6 @@ def _inside(shape_N: NDArray[np.int64], u_NSS: Floats, v_NSS: Floats) -> NDArray
     across, along = np.abs(u_NSS), np.abs(v_NSS)
     arm = np.float32(0.36)
     each = (
-        u_NSS * u_NSS + v_NSS * v_NSS < np.float32(0.8),
         np.maximum(across, along) < np.float32(0.78),
         (v_NSS < np.float32(0.72)) & (np.float32(1.8) * across - v_NSS < np.float32(0.95)),
         (np.minimum(across, along) < arm) & (np.maximum(across, along) < 1),
@@ -157,13 +154,12 @@ def _pattern(
     """Which pixels have the first of a texture's two colours: about half of them."""
     N = len(texture_N)
     a, b = _turned(x_NSS, y_NSS, generator)
-    period = np.float32(0.28) + np.float32(0.14) * generator.random((N, 1, 1), np.float32)
+    period = np.float32(0.4) + np.float32(0.2) * generator.random((N, 1, 1), np.float32)
     phase = generator.random((2, N, 1, 1), np.float32)
     a, b = a / period + phase[0], b / period + phase[1]
     a, b = a - np.floor(a), b - np.floor(b)  # both in [0, 1)
     half, edge = np.float32(0.5), np.float32(0.7071)  # a square of this side is half of one of 1
-    stripes, checks = a < half, (a < half) != (b < half)
-    tiles = (a < edge) & (b < edge)
-    return np.choose(
-        np.minimum(texture_N, len(TEXTURES) - 1)[:, None, None], (stripes, checks, tiles)
-    )
+    columns, rows = a < half, b < half
+    checks, tiles = columns != rows, (a < edge) & (b < edge)
+    drawn = np.minimum(texture_N, len(TEXTURES) - 1)[:, None, None]
+    return np.choose(drawn, (rows, columns, checks, tiles))
