@@ -51,8 +51,11 @@ def small_data(definition: WorkloadDefinition, scale_name: str) -> Data:
         settings["pad_id"] *= stride
     rows = {"train": TRAIN_ROWS, "validation": OTHER_ROWS, "test": OTHER_ROWS}
     splits = {
-        split: {key: _spread(key, array[: rows[split]], stride) for key, array in arrays.items()}
-        for split, arrays in mini.splits.items()
+        split: {
+            key: _spread(key, array, stride)
+            for key, array in every.take(np.arange(min(rows[split], len(every)))).items()
+        }
+        for split, every in mini.splits.items()
     }
     return Data(splits, model=settings, text=mini.text)
 
