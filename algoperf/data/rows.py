@@ -11,7 +11,7 @@ import numpy as np
 
 from algoperf.errors import UserError
 from algoperf.workload import ArrayRows, Field, Rows
-from algoperf.workload.rows import FINGERPRINT_DIGITS
+from algoperf.workload.rows import FINGERPRINT_DIGITS, source_row
 
 SAMPLES = 64  # places of a file that its fingerprint is of, the first and the last bytes included
 SAMPLE_BYTES = 4096
@@ -95,6 +95,8 @@ class DecodedRows:
         source: What tells this source of rows from others in fingerprints, such as the digest of a
             list of its files with their sizes, and the settings of the decoding.
         is_slow: Whether threads are to decode ahead.
+        open_row: From a row's index to the row in its source's own form, for
+            `algoperf.workload.rows.source_row`; by default that is the decoded row.
 
     Raises:
         UserError: The first row cannot be decoded, or is not as `fields` say.
@@ -109,8 +111,10 @@ class DecodedRows:
         source: str,
         *,
         is_slow: bool = True,
+        open_row: Callable[[int], Row] | None = None,
     ) -> None:
         self._count = count
+        self._open_row = open_row or decode
         self.fields: Mapping[str, Field] = {
             name: Field(tuple(shape), np.dtype(dtype)) for name, (shape, dtype) in fields.items()
         }
@@ -139,15 +143,24 @@ class DecodedRows:
             for name, field in self.fields.items()
         }
         for position, index in enumerate(indices.tolist()):
-            try:
-                row = self._decode(index)
-            except Exception as error:
-                cause = f"{type(error).__name__}: {error}"
-                raise UnreadableRowError(f"row {index} cannot be decoded: {cause}") from error
+            row = self._read(index, self._decode)
             self._check(index, row)
             for name, array in batch.items():
                 array[position] = row[name]
         return batch
+
+    def source_row(self, index: int) -> Row:
+        """Return the row in its source's own form."""
+        return self._read(index, self._open_row)
+
+    def _read(self, index: int, read: Callable[[int], Row]) -> Row:
+        try:
+            return read(index)
+        except Exception as error:
+            cause = (
+                str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+            )
+            raise UnreadableRowError(f"row {index} cannot be decoded: {cause}") from error
 
     def _check(self, index: int, row: Row) -> None:
         """NumPy would repeat a value of too few axes, and round one of another type."""
@@ -198,6 +211,10 @@ class RowsView:
     def take(self, indices: np.ndarray) -> dict[str, np.ndarray]:
         """Return these rows of the view."""
         return self._rows.take(self._indices[indices])
+
+    def source_row(self, index: int) -> Row:
+        """Return a row of the view as its source has it."""
+        return source_row(self._rows, int(self._indices[index]))
 
 
 def chosen(rows: Rows, indices: np.ndarray) -> Rows:

@@ -11,13 +11,15 @@ from algoperf.workload.definition import (
     Variant,
     WorkloadDefinition,
 )
-from algoperf.workload.rows import ArrayRows, Arrays, Field, Rows
+from algoperf.workload.rows import ArrayRows, Arrays, Augmentation, Drawn, Field, Rows
 
 __all__ = [
     "SPLITS",
     "ArrayRows",
     "Arrays",
+    "Augmentation",
     "Data",
+    "Drawn",
     "Field",
     "Generation",
     "Outside",

@@ -11,7 +11,14 @@ from typing import Any
 from algoperf import spec
 from algoperf.errors import UserError, choose
 from algoperf.workload import metric
-from algoperf.workload.rows import FINGERPRINT_DIGITS, ArrayRows, Arrays, Rows, as_rows
+from algoperf.workload.rows import (
+    FINGERPRINT_DIGITS,
+    ArrayRows,
+    Arrays,
+    Augmentation,
+    Rows,
+    as_rows,
+)
 
 SPLITS = ("train", "validation", "test")
 
@@ -134,6 +141,8 @@ class Data:
         text: Is there where the workload generates text.
         tokenizer: The JSON of the tokenizer, as the `tokenizers` library writes it, where it is no
             published one.
+        augmentation: What changes the training rows at random, anew in each epoch; None where
+            they are trained on as they are.
 
     Raises:
         UserError: The arrays of a split differ in their numbers of rows.
@@ -144,6 +153,7 @@ class Data:
     notes: Mapping[str, Any]
     text: Text | None
     tokenizer: str | None
+    augmentation: Augmentation | None
 
     def __init__(
         self,
@@ -152,6 +162,7 @@ class Data:
         notes: Mapping[str, Any] | None = None,
         text: Text | None = None,
         tokenizer: str | None = None,
+        augmentation: Augmentation | None = None,
     ) -> None:
         values: dict[str, Any] = {
             "splits": {split: as_rows(rows) for split, rows in splits.items()},
@@ -159,6 +170,7 @@ class Data:
             "notes": {} if notes is None else notes,
             "text": text,
             "tokenizer": tokenizer,
+            "augmentation": augmentation,
         }
         for name, value in values.items():
             object.__setattr__(self, name, value)  # the instance is frozen
@@ -223,8 +235,8 @@ class WorkloadDefinition:
         sources: Where its rows may come from: of 'builtin', 'hub', 'folder'.
         output_layer: The name of the module that is the model's output layer.
         initial_std: Called with (name, shape, model): the standard deviation of a weight's normal
-            initial value, for a parameter path and its shape in JAX's layout. Biases start at 0 and
-            norm scales at 1.
+            initial value, for a parameter path and its shape in JAX's layout. Biases start at 0.
+        initial_norm_scale: Called with (name, model): what a norm's scale starts at.
         own_metrics: Metrics of its own, by name: functions of the number of rows that return an
             accumulator (`algoperf.workload.metric`).
         generates_text: Whether it feeds the model (inputs, targets) and judges what it generates;
@@ -248,6 +260,7 @@ class WorkloadDefinition:
     sources: tuple[str, ...]
     output_layer: str
     initial_std: Callable[[str, tuple[int, ...], Mapping[str, Any]], float]
+    initial_norm_scale: Callable[[str, Mapping[str, Any]], float] = lambda name, model: 1.0
     own_metrics: Mapping[str, metric.Start] = dataclasses.field(default_factory=dict)
     generates_text: bool = False
     pretrained: tuple[str, ...] = ()

@@ -44,15 +44,20 @@ def parameter_type(name: str, shape: Shape) -> ParameterType:
         return ParameterType.EMBEDDING
     if module in ATTENTION:
         return ATTENTION[module]
-    return ParameterType.CONV_WEIGHT if len(shape) > 2 else ParameterType.WEIGHT
+    is_convolution = leaf == "kernel" and len(shape) > 2
+    return ParameterType.CONV_WEIGHT if is_convolution else ParameterType.WEIGHT
 
 
 def initial_value(
-    name: str, shape: Shape, std: Callable[[], float], seed: tuple[int, int]
+    name: str,
+    shape: Shape,
+    std: Callable[[], float],
+    seed: tuple[int, int],
+    norm_scale: Callable[[], float] = lambda: 1.0,
 ) -> np.ndarray:
     """Return the initial value of a parameter, in JAX's layout.
 
-    Scales of norms (and running variances) are 1, biases (and running means) are 0, and all others
+    Scales of norms are what the workload says (1 by default), running variances are 1, biases (and running means) are 0, and all others
     are normal with mean 0. Each parameter draws from a random stream of its own, determined by the
     seed and its name. So both frameworks start from the same function, and it does not matter which
     other parameters a model has.
@@ -62,9 +67,12 @@ def initial_value(
         shape: Its shape in JAX's layout.
         std: Returns the standard deviation; called only where the value is normal.
         seed: The seed.
+        norm_scale: Returns the value of a norm's scale.
     """
     leaf = name.rsplit("/", 1)[-1]
-    if leaf in ("scale", "var"):
+    if leaf == "scale":
+        return np.full(shape, norm_scale(), np.float32)
+    if leaf == "var":
         return np.ones(shape, np.float32)
     if leaf in ("bias", "mean"):
         return np.zeros(shape, np.float32)

@@ -57,7 +57,7 @@ def small_data(definition: WorkloadDefinition, scale_name: str) -> Data:
         }
         for split, every in mini.splits.items()
     }
-    return Data(splits, model=settings, text=mini.text)
+    return Data(splits, model=settings, text=mini.text, augmentation=mini.augmentation)
 
 
 def _spread(key: str, array: np.ndarray, stride: int) -> np.ndarray:

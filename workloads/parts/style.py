@@ -24,6 +24,9 @@ class Style:
         output_scale: The factor that the logits are multiplied by.
     """
 
+    NORMS: ClassVar[tuple[str, ...]] = ("layer", "rms")
+    GATES: ClassVar[bool] = True  # whether the model can have gated layers
+
     activation: str
     norm: str
     output_scale: float = 1.0
@@ -32,6 +35,21 @@ class Style:
     def is_gated(self) -> bool:
         """Whether feed-forward layers have a second inner layer, `gate`."""
         return self.activation == "glu"
+
+
+@dataclasses.dataclass(frozen=True)
+class ResidualConvolutionStyle(Style):
+    """The style of a residual convolutional network; `norm` is one of `norms.KINDS`.
+
+    Attributes:
+        last_norm_scale: What the scale of a block's last norm starts at; at 0 a block changes
+            nothing at first (Goyal et al. 2017).
+    """
+
+    NORMS: ClassVar[tuple[str, ...]] = ("batch", "layer", "group")
+    GATES: ClassVar[bool] = False
+
+    last_norm_scale: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,6 +93,18 @@ class TransformerStyle(Style):
             layers: The number of blocks.
         """
         return self.is_pre or self.has_last_norm or layer < layers - 1
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageTransformerStyle(TransformerStyle):
+    """The style of a transformer of images.
+
+    Attributes:
+        pooling: How the patches become one vector: 'mean', or 'map', attention by a learned probe
+            (Zhai et al. 2022).
+    """
+
+    pooling: str = "mean"
 
 
 @dataclasses.dataclass(frozen=True)

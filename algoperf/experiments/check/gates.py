@@ -58,7 +58,7 @@ def first_rows(data: Data) -> Data:
         split: rows.take(np.arange(min(counts[split], len(rows))))
         for split, rows in data.splits.items()
     }
-    return Data(splits, model=data.model, text=data.text)
+    return Data(splits, model=data.model, text=data.text, augmentation=data.augmentation)
 
 
 def perturbed(shapes: Mapping[str, tuple[int, ...]], seed: int = 0) -> Values:

@@ -75,7 +75,7 @@ def bind(
         return Side(backend, backend.workload(definition, scale, source_kind, data))
 
     ours, theirs = side("jax"), side("pytorch")
-    queue = TrainingQueue(data.splits["train"], batch_size, seed=0)
+    queue = TrainingQueue(data.splits["train"], batch_size, seed=0, augmentation=data.augmentation)
     values = gates.values_of(ours.workload)
     batches = [next(queue) for _ in range(steps)]
     return Pair(ours, theirs, batches, values, is_variant=definition.base is not None)
