@@ -21,7 +21,7 @@ SLICES = 4  # of a volume
 ORGANS, VESSELS, LESIONS = 7, 4, 5
 STEP = 2.0**-10
 NOISE = 0.01  # of a body's intensities, which are around 0.5
-VOLUMES = {"train": 96, "validation": 24, "test": 24}
+VOLUMES = {"train": 192, "validation": 24, "test": 24}
 Array = NDArray[np.float64]
 
 
