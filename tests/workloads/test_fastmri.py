@@ -4,14 +4,23 @@ import collections
 import hashlib
 import math
 
+import jax
 import numpy as np
 import pytest
+from flax import linen as nn
+from torch.nn import functional
 
-from algoperf import backends
+from algoperf import backends, spec
+from algoperf.data.batches import TrainingQueue
+from algoperf.data.rows import first
+from algoperf.errors import UserError
 from algoperf.workload import SPLITS, Data, catalogue
-from workloads.fastmri import generator
+from workloads.fastmri import data, generator
+from workloads.parts import kspace
+from workloads.parts.dropout_jax import Dropout
 
 NAME = "fastmri"
+TRAIN = spec.ForwardPassMode.TRAIN
 DEFINITION = catalogue.find(NAME)
 # Of the reference's own models, in PyTorch's layout.
 BASE = {
@@ -84,3 +93,118 @@ def test_built_in_slices_are_the_same_everywhere():
 
 
 DIGEST = "19e5a3dc3de0645b7fc7bc3984330832070634f5345ed699f654990e417d3316"
+
+
+# Rows
+
+
+@pytest.fixture(scope="module")
+def loaded(load_mini):
+    return load_mini(NAME)
+
+
+def test_evaluation_s_masks_are_all_the_same(loaded):
+    sampling = loaded.augmentation.sampling
+    assert (sampling.accelerations, sampling.centre_fractions) == ((4,), (0.08,))
+    kept_W = sampling.mask(generator.WIDTH, kspace.fixed_generator())
+    slices, rows = generator.generate("test", 0), loaded.splits["test"]
+    batch = rows.take(np.array([3, 40]))
+    for position, index in enumerate((3, 40)):
+        expected = kspace.row(
+            slices.kspace_NHW[index], slices.target_NSS[index], slices.volume_max_N[index], kept_W
+        )
+        for name, value in expected.items():
+            np.testing.assert_array_equal(batch[name][position], value)
+
+
+def test_training_s_masks_are_drawn_by_seed_epoch_and_row(loaded):
+    """They do not depend on the batches that rows come in."""
+    train, count = first(loaded.splits["train"], 12), 12
+
+    def batches(seed, size, number):
+        queue = TrainingQueue(train, size, seed, augmentation=loaded.augmentation)
+        return [next(queue) for _ in range(number)]
+
+    epochs = batches(3, count, 2)
+    for name in train.fields:
+        np.testing.assert_array_equal(
+            np.concatenate([batch[name] for batch in batches(3, 4, 6)]),
+            np.concatenate([epoch[name] for epoch in epochs]),
+        )
+    fixed = train.take(np.arange(count))
+    rows = [which(epoch, fixed) for epoch in epochs]
+    assert sorted(rows[0]) == sorted(rows[1]) == list(range(count))
+    means = np.full((3, count), np.nan)  # of each row's image: evaluated, in each epoch
+    means[0] = fixed["mean"]
+    for epoch in range(2):
+        means[epoch + 1, rows[epoch]] = epochs[epoch]["mean"]
+    assert len(np.unique(means)) == 3 * count
+    other_seed = batches(4, count, 1)[0]
+    assert not np.isin(other_seed["mean"], means).any()
+
+
+def which(batch, fixed):
+    """Which row each of a batch is, by the image that it is to become."""
+
+    def images(rows):
+        return rows["targets"] * rows["std"][:, None, None] + rows["mean"][:, None, None]
+
+    return np.abs(images(batch)[:, None] - images(fixed)).mean((2, 3)).argmin(1).tolist()
+
+
+def test_masks_that_contradict_each_other_are_refused():
+    settings = {**DEFINITION.scales["mini"].data, "centre_fractions": (0.3,)}
+    with pytest.raises(UserError, match="centre fraction"):
+        data.load("builtin", **settings)
+
+
+# Dropout
+
+
+LAYERS = 2 * 9  # two in each block: four down, one at the bottom, four up
+
+
+def bound_with_rows(framework, loaded):
+    backend = backends.load(framework)
+    bound = backend.workload(DEFINITION, DEFINITION.scales["mini"], "builtin", loaded)
+    return backend, bound, backend.place(loaded.splits["train"].take(np.arange(2)))
+
+
+def test_in_pytorch_the_rate_reaches_every_layer_and_drops_whole_channels(loaded, monkeypatch):
+    backend, bound, placed = bound_with_rows("pytorch", loaded)
+    params, _ = bound.init_model_fn((0, 1))
+    seen, dropout = [], functional.dropout2d
+
+    def recorded(values, rate, training):
+        after = dropout(values, rate, training)
+        seen.append((values.detach().numpy(), after.detach().numpy()))
+        return after
+
+    monkeypatch.setattr(functional, "dropout2d", recorded)
+    backend.seed((0, 2))
+    bound.model_fn(params, placed, None, TRAIN, (0, 2), False, 0.5)
+    assert len(seen) == LAYERS
+    for before_NCHW, after_NCHW in seen:
+        dropped_NC11 = (after_NCHW == 0).all((2, 3), keepdims=True)
+        np.testing.assert_array_equal(after_NCHW, np.where(dropped_NC11, 0, 2 * before_NCHW))
+    share = np.concatenate([(after == 0).all((2, 3)).ravel() for _, after in seen]).mean()
+    assert 0.4 < share < 0.6
+
+
+def test_in_jax_the_rate_reaches_every_layer(loaded):
+    """test_dropout.py has what a layer does with it."""
+    backend, bound, placed = bound_with_rows("jax", loaded)
+    params, _ = bound.init_model_fn(backend.random_state((0, 1)))
+    seen = []
+
+    def intercept(call, arguments, keywords, context):
+        if isinstance(context.module, Dropout):
+            seen.append((context.module.rate, context.module.train, context.module.whole))
+        return call(*arguments, **keywords)
+
+    def forward(params, batch, rng):
+        return bound.model_fn(params, batch, None, TRAIN, rng, False, 0.5)[0]
+
+    with nn.intercept_methods(intercept):
+        jax.eval_shape(forward, params, placed, backend.random_state((0, 2)))
+    assert seen == [(0.5, True, (1, 2))] * LAYERS
