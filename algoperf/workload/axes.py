@@ -190,6 +190,9 @@ AXES: Mapping[str, Axis] = {
         (0.5, 2.0),
         _times("depth", "layers", "encoder_layers", "decoder_layers"),
     ),
+    "levels": Axis(
+        "factor: how often a U-Net halves its images", "parameters", (0.5, 0.75), _times("levels")
+    ),
     "heads": Axis("factor, at the same width", "logits", (0.5, 2.0), _times("heads")),
     "dropout": Axis("the default rate", "dropout", (0.1, 0.3), _field("dropout_rate")),
     "vocabulary": Axis("factor, where the tokenizer is trained", "data", (0.2, 0.3), _vocabulary),

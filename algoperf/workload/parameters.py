@@ -4,7 +4,8 @@ A parameter's name is the path of module names and the leaf, joined by '/', as i
 `block_0/attention/qkv/kernel`. The leaves are `kernel`, `bias`, `scale` and `embedding`. Both
 models of a workload use the same module names, which determine a parameter's role. A module with
 `norm` in its name is a layer norm, or with `batch_norm` a batch norm. Attention projections are
-called `query`, `key`, `value`, `qkv`, `key_value` and `attention_out`.
+called `query`, `key`, `value`, `qkv`, `key_value` and `attention_out`. A module with `transposed`
+in its name is a transposed convolution, whose window is not turned round (as PyTorch has it).
 """
 
 import zlib
@@ -104,8 +105,8 @@ def describe(
 def to_torch(name: str, value: np.ndarray) -> np.ndarray:
     """Return a parameter in PyTorch's layout.
 
-    A dense kernel goes from (in, out) to (out, in), and a kernel of a convolution from HWIO to
-    OIHW. All others are the same in both frameworks.
+    A dense kernel goes from (in, out) to (out, in), a kernel of a convolution from HWIO to OIHW,
+    and that of a transposed one to IOHW. All others are the same in both frameworks.
 
     Args:
         name: Its name.
@@ -113,7 +114,13 @@ def to_torch(name: str, value: np.ndarray) -> np.ndarray:
     """
     if not name.endswith("kernel"):
         return value
-    return np.ascontiguousarray(np.moveaxis(value, (-1, -2), (0, 1)))
+    return np.ascontiguousarray(np.moveaxis(value, _channels(name), (0, 1)))
+
+
+def _channels(name: str) -> tuple[int, int]:
+    """The axes of a kernel in JAX's layout that are PyTorch's first and second."""
+    is_transposed = any("transposed" in module for module in name.split("/")[-2:-1])
+    return (-2, -1) if is_transposed else (-1, -2)
 
 
 def from_torch(name: str, value: np.ndarray) -> np.ndarray:
@@ -125,15 +132,15 @@ def from_torch(name: str, value: np.ndarray) -> np.ndarray:
     """
     if not name.endswith("kernel"):
         return value
-    return np.ascontiguousarray(np.moveaxis(value, (0, 1), (-1, -2)))
+    return np.ascontiguousarray(np.moveaxis(value, (0, 1), _channels(name)))
 
 
 def jax_shape(name: str, shape: Shape) -> Shape:
     """Return the shape of a parameter in JAX's layout, from its shape in PyTorch's."""
     if not name.endswith("kernel"):
         return shape
-    outputs, inputs, *window = shape
-    return (*window, inputs, outputs)
+    first, second, *window = shape
+    return (*window, first, second) if _channels(name) == (-2, -1) else (*window, second, first)
 
 
 def fan_in(shape: Shape) -> int:

@@ -17,8 +17,10 @@ import pytest
 
 from algoperf import backends, workload
 from algoperf.data.loading import load_data
+from algoperf.data.rows import first
 from algoperf.experiments.check.gates import perturbed
 from algoperf.workload import Data, WorkloadDefinition, catalogue
+from algoperf.workload.rows import in_memory
 
 TRAIN_ROWS, OTHER_ROWS = 256, 64
 Load = Callable[[WorkloadDefinition, str], Data]
@@ -51,14 +53,19 @@ def small_data(definition: WorkloadDefinition, scale_name: str) -> Data:
         settings["pad_id"] *= stride
     rows = {"train": TRAIN_ROWS, "validation": OTHER_ROWS, "test": OTHER_ROWS}
     splits = {
-        split: {key: _spread(key, array[: rows[split]], stride) for key, array in arrays.items()}
-        for split, arrays in mini.splits.items()
+        split: first(every, rows[split])
+        if stride == 1
+        else {
+            key: _spread(key, array, stride)
+            for key, array in in_memory(first(every, rows[split]), "other ids").items()
+        }
+        for split, every in mini.splits.items()
     }
     return Data(splits, model=settings, text=mini.text, augmentation=mini.augmentation)
 
 
 def _spread(key: str, array: np.ndarray, stride: int) -> np.ndarray:
-    return array * np.array(stride, array.dtype) if key == "inputs" and stride > 1 else array
+    return array * np.array(stride, array.dtype) if key == "inputs" else array
 
 
 TINY = {

@@ -8,7 +8,8 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
-ACTIVATIONS = ("relu", "gelu", "gelu_tanh", "silu", "tanh", "glu")
+ACTIVATIONS = ("relu", "leaky_relu", "gelu", "gelu_tanh", "silu", "tanh", "glu")
+LEAKY_SLOPE = 0.2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,9 +17,9 @@ class Style:
     """The style that any model has.
 
     Attributes:
-        activation: One of `ACTIVATIONS`. 'gelu' is GELU by the error function, 'gelu_tanh' its tanh
-            approximation. 'glu' is a gated linear unit, inner * sigmoid(gate), with one layer more
-            (Dauphin et al. 2017).
+        activation: One of `ACTIVATIONS`. 'leaky_relu' has the slope `LEAKY_SLOPE` below 0, 'gelu'
+            is GELU by the error function, 'gelu_tanh' its tanh approximation. 'glu' is a gated
+            linear unit, inner * sigmoid(gate), with one layer more (Dauphin et al. 2017).
         norm: 'layer', 'rms' (Zhang and Sennrich 2019), or 'none' in a model that needs no norm.
         output_scale: The factor that the logits are multiplied by.
     """
@@ -116,6 +117,18 @@ class EncoderDecoderStyle(TransformerStyle):
     """
 
     ties_embeddings: bool = True
+
+
+@dataclasses.dataclass(frozen=True)
+class UNetStyle(Style):
+    """The style of a U-Net.
+
+    Its norms are 'instance', of each channel and without parameters (Ulyanov et al. 2016), and
+    'layer', of all channels together.
+    """
+
+    NORMS: ClassVar[tuple[str, ...]] = ("instance", "layer")
+    GATES: ClassVar[bool] = False
 
 
 BART = EncoderDecoderStyle(activation="gelu", norm="layer", norm_place="post")

@@ -13,6 +13,7 @@ NORM_EPSILON = 1e-5  # This is PyTorch's default for layer norms; flax's would b
 Layer = Callable[[jax.Array], jax.Array]
 FUNCTIONS: dict[str, Layer] = {
     "relu": nn.relu,
+    "leaky_relu": functools.partial(nn.leaky_relu, negative_slope=style.LEAKY_SLOPE),
     "gelu": functools.partial(nn.gelu, approximate=False),
     "gelu_tanh": functools.partial(nn.gelu, approximate=True),
     "silu": nn.silu,

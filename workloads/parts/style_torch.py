@@ -14,6 +14,7 @@ NORM_EPSILON = 1e-5
 Layer = Callable[[torch.Tensor], torch.Tensor]
 FUNCTIONS: dict[str, Layer] = {
     "relu": torch.relu,
+    "leaky_relu": functools.partial(functional.leaky_relu, negative_slope=style.LEAKY_SLOPE),
     "gelu": functional.gelu,
     "gelu_tanh": functools.partial(functional.gelu, approximate="tanh"),
     "silu": functional.silu,

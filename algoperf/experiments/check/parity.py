@@ -47,11 +47,19 @@ class Pair:
     is_variant: bool
 
     @property
-    def trains_little(self) -> bool:
-        """Less than a tenth of the model: that takes a higher learning rate."""
-        return sum(each.size for each in self.trained.values()) < 0.1 * sum(
+    def rate_factor(self) -> float:
+        """What adamw's learning rate is multiplied by in `training`.
+
+        Less than a tenth of a model takes a higher rate. Where the gradient of an absolute error
+        jumps, rounding grows: at the usual rate a change of the first values by 1e-7 moves a
+        U-Net's losses by up to 4e-3 within 20 steps of one framework, at this one by 5e-5.
+        """
+        if sum(each.size for each in self.trained.values()) < 0.1 * sum(
             each.size for each in self.values.values()
-        )
+        ):
+            return 10.0
+        is_kinked = self.jax.workload.loss_type is spec.LossType.MEAN_ABSOLUTE_ERROR
+        return 0.03 if is_kinked else 1.0
 
     @property
     def trained(self) -> Values:
@@ -253,8 +261,7 @@ def weighted(batch: Batch) -> dict[str, np.ndarray]:
 
 def training(pair: Pair) -> None:
     """Losses stay together to 1e-3 over the steps of AdamW, and change by more than 1 %."""
-    factor = 10.0 if pair.trains_little else 1.0
-    ours, theirs = (_train(side, pair.batches, factor) for side in (pair.jax, pair.torch))
+    ours, theirs = (_train(side, pair.batches, pair.rate_factor) for side in (pair.jax, pair.torch))
     count = len(pair.batches) + 1
     expect(len(ours) == len(theirs) == count, f"{len(ours)} and {len(theirs)} losses, not {count}")
     for step, (loss, other) in enumerate(zip(ours, theirs, strict=True)):
