@@ -85,6 +85,8 @@ class Scale:
         output_layer: The model's, where it is not the workload's.
         techniques: The techniques that make sense for the model.
         trainable: What trains: one of them, with its settings (`algoperf.workload.trainable`).
+        published_batch_size: The batch size of the published workload of this name, at a scale that
+            is smaller: what a submission asks for is scaled down by it.
     """
 
     model: Mapping[str, Any]
@@ -108,6 +110,7 @@ class Scale:
     output_layer: str | None = None
     techniques: tuple[str, ...] = ()
     trainable: str | None = None
+    published_batch_size: int | None = None
 
     def on(self, source_kind: str) -> "Scale":
         """The scale for rows of that kind: 'builtin', 'hub' or 'folder'."""

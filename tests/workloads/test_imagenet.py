@@ -111,7 +111,9 @@ def start(name, load_small):
     return bound, params, bound.to_neutral(params), data
 
 
-@pytest.mark.parametrize(("name", "last"), [("imagenet_resnet", 0), ("imagenet_resnet_large_bn_init", 8)])
+@pytest.mark.parametrize(
+    ("name", "last"), [("imagenet_resnet", 0), ("imagenet_resnet_large_bn_init", 8)]
+)
 def test_the_last_norm_of_a_block_starts_at_0_or_8(name, last, load_small):
     _, _, values, _ = start(name, load_small)
     for key, value in values.items():
@@ -171,7 +173,9 @@ def test_norms_over_channels_by_hand(kind, groups):
     np.testing.assert_allclose(theirs.detach().permute(0, 2, 3, 1), by_hand, atol=2e-3)
 
 
-@pytest.mark.parametrize(("name", "places"), [("imagenet_resnet", 1), ("imagenet_vit", None), ("imagenet_vit_map", None)])
+@pytest.mark.parametrize(
+    ("name", "places"), [("imagenet_resnet", 1), ("imagenet_vit", None), ("imagenet_vit_map", None)]
+)
 def test_dropout_reaches_every_place_in_both_frameworks(name, places, load_small, monkeypatch):
     """After the positions, and in each block after attention, inside and after the feed-forward
     layer; inside that of the map head.

@@ -45,7 +45,7 @@ WORKLOAD = WorkloadDefinition(
     scales={
         "mini": Scale(
             model={
-                "width": 16,
+                "width": 24,
                 "stages": (1, 1, 1),
                 "stem": 3,
                 "stem_stride": 2,
@@ -56,10 +56,11 @@ WORKLOAD = WorkloadDefinition(
             default_source="builtin",
             batch_size=64,
             eval_batch_size=250,
-            eval_train_rows=1000,
-            step_hint=1000,
+            eval_train_rows=500,
+            step_hint=600,
             budget_s=300.0,
             eval_every_s=10.0,
+            published_batch_size=1024,
         ),
         "full": Scale(
             model={

@@ -53,7 +53,7 @@ WORKLOAD = WorkloadDefinition(
                 "layers": 4,
                 "heads": 4,
                 "feed_forward": 256,
-                "patch": 4,
+                "patch": 8,
                 "classes": 12,
                 "style": STYLE,
             },
@@ -61,10 +61,11 @@ WORKLOAD = WorkloadDefinition(
             default_source="builtin",
             batch_size=64,
             eval_batch_size=250,
-            eval_train_rows=1000,
-            step_hint=1000,
+            eval_train_rows=500,
+            step_hint=1500,
             budget_s=300.0,
             eval_every_s=10.0,
+            published_batch_size=1024,
         ),
         "full": Scale(
             model={

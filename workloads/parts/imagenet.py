@@ -15,8 +15,8 @@ from workloads.parts.augment import ImageAugmentation, centre_crop
 
 HUB = Hub("ILSVRC/imagenet-1k", "49e2ee26f3810fb5a7536bbf732a7b07389a47b5")
 CENTRE_SHARE = 224 / 256  # of the short side, what evaluation sees
-MINI_ROWS = {"train": 10_000, "validation": 2_000, "test": 2_000}
-MINI = {"size": 32, "area": (0.5, 1.0), "rows": MINI_ROWS}
+MINI_ROWS = {"train": 10_000, "validation": 1_000, "test": 1_000}
+MINI = {"size": 32, "area": (0.7, 1.0), "rows": MINI_ROWS}
 FULL = {"size": 224, "area": (0.08, 1.0)}
 
 

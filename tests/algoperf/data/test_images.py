@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import io
+import itertools
 import threading
 
 import numpy as np
@@ -192,13 +193,12 @@ def truncated(folder):
 def test_a_truncated_file_is_named_where_it_comes(folder, truncated):
     rows = load(str(folder), SIZE, (0.5, 1.0)).splits["train"]
     rows.take(np.array([0, 5]))
-    with pytest.raises(UnreadableRowError, match=f"row 6 .*{truncated}: .*truncated"):
+    with pytest.raises(UnreadableRowError, match=f"row 6 .*{truncated}: .*[Tt]runcated"):
         rows.take(np.array([6]))
     augmentation = ImageAugmentation(SIZE, (0.5, 1.0))
     queue = TrainingQueue(rows, 5, 0, augmentation=augmentation)
     with pytest.raises(UnreadableRowError, match=str(truncated)):
-        for _ in range(3):
-            next(queue)
+        list(itertools.islice(queue, 3))
     queue.close()
 
 
