@@ -196,7 +196,7 @@ def test_dropout_reaches_every_place_in_both_frameworks(name, places, load_small
     assert rates == [0.3] * places
     rates.clear()
     monkeypatch.setattr(
-        dropout_jax, "dropped", lambda module, values, rate: rates.append(rate) or values
+        dropout_jax, "dropped", lambda module, values, rate, *_: rates.append(rate) or values
     )
     built = definition.build_model("jax", model)
     key = jax.random.PRNGKey(0)
