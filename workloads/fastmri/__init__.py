@@ -48,6 +48,14 @@ WORKLOAD = WorkloadDefinition(
             step_hint=400,
             budget_s=240.0,
             eval_every_s=10.0,
+            targets={
+                "builtin": Target(
+                    validation=0.82,
+                    ceiling=0.911,
+                    baselines={"zero-filled k-space": 0.697},
+                    provenance="docs/targets.md: nadamw's defaults",
+                )
+            },
         ),
         "full": Scale(
             model={"width": 32, "levels": 4, "style": STYLE},
