@@ -23,6 +23,7 @@ from algoperf.workload import axes, catalogue, registry
 FULL_STEPS = 8  # of a second or more each; and of models whose blocks another case trains
 TECHNIQUES = ("ag_news_lora", "ag_news_prompt", "ag_news_adapters", "xsum_lora")
 DRAWN = 10  # of each workload
+SLOW = ("fastmri_model_size", "fastmri_tanh")  # a minute each; fastmri has the same layers
 SAME_BLOCKS = {"lm": "ag_news", "mlm": "xsum"}  # whose cases test what these have of theirs
 
 
@@ -55,6 +56,7 @@ def variant_cases():
         is_technique = "trainable" in definition.changes
         is_by_hand = definition.base in SAME_BLOCKS or (is_technique and name not in TECHNIQUES)
         marks = [pytest.mark.exhaustive] if is_by_hand else []
+        marks += [pytest.mark.slow] if name in SLOW else []
         yield pytest.param((definition, "mini"), id=f"{name}-mini", marks=marks)
     for name, attempt in itertools.product(registry.names(), range(DRAWN)):
         base = catalogue.find(name)

@@ -80,9 +80,9 @@ def perturbed(shapes: Mapping[str, tuple[int, ...]], seed: int = 0) -> Values:
     return values
 
 
-def values_of(bound: Any) -> Values:
+def values_of(bound: Any, seed: int = 0) -> Values:
     """Return perturbed values of all parameters of a workload, and of batch norm's statistics."""
-    return perturbed({**bound.shapes, **bound.statistic_shapes})
+    return perturbed({**bound.shapes, **bound.statistic_shapes}, seed)
 
 
 def leaves(tree: Any, is_leaf: type) -> dict[str, Any]:

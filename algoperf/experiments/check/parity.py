@@ -11,7 +11,7 @@ import reference_algorithms
 from algoperf import backends, spec
 from algoperf.data.batches import TrainingQueue
 from algoperf.experiments.check import gates
-from algoperf.experiments.check.gates import NotApplicableError, Values, expect
+from algoperf.experiments.check.gates import GateError, NotApplicableError, Values, expect
 from algoperf.submission import loading
 from algoperf.trial import adapt
 from algoperf.workload import Data, Scale, WorkloadDefinition
@@ -22,6 +22,11 @@ BATCH_SIZE = 8
 SEED = (7, 2**32 - 1)
 LOGITS_RTOL = 1e-4  # of the largest logit
 GRADIENTS_RTOL = 1e-4
+# Drawn parameters that gradients are asked with, before they count as different. Where a model is
+# piecewise linear, one value that rounding moves across a kink changes gradients by up to 7e-3 of
+# their norm (of a U-Net in one framework, its parameters changed by 1e-7); with other parameters no
+# value is that near one.
+ATTEMPTS = 4
 LOSSES_RTOL = 1e-3  # over the steps
 Batch = Mapping[str, np.ndarray]
 
@@ -58,8 +63,8 @@ class Pair:
             each.size for each in self.values.values()
         ):
             return 10.0
-        is_kinked = self.jax.workload.loss_type is spec.LossType.MEAN_ABSOLUTE_ERROR
-        return 0.03 if is_kinked else 1.0
+        jumps = self.jax.workload.loss_type is spec.LossType.MEAN_ABSOLUTE_ERROR
+        return 0.03 if jumps else 1.0
 
     @property
     def trained(self) -> Values:
@@ -227,11 +232,21 @@ def statistics(pair: Pair) -> None:
 
 def gradients(pair: Pair) -> None:
     """Loss and gradients agree, for weighted rows, with and without label smoothing."""
+    values = pair.values
+    for attempt in range(1, ATTEMPTS):
+        try:
+            return _same_gradients(pair, values)
+        except GateError:
+            values = gates.values_of(pair.jax.workload, attempt)
+    return _same_gradients(pair, values)
+
+
+def _same_gradients(pair: Pair, values: Values) -> None:
     batch = weighted(pair.batches[0])
     label_smoothings = (0.0,) if pair.is_variant else (0.0, 0.1)  # the loss is the base's
     in_jax, in_torch = (
         gates.framework_module(side.backend.name).losses_and_gradients(
-            side.workload, side.backend, pair.values, batch, label_smoothings
+            side.workload, side.backend, values, batch, label_smoothings
         )
         for side in (pair.jax, pair.torch)
     )
