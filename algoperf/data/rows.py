@@ -217,6 +217,59 @@ class RowsView:
         return source_row(self._rows, int(self._indices[index]))
 
 
+class OtherTargets:
+    """Rows that have the targets, and their weights, of other rows of the same split.
+
+    Args:
+        rows: The rows of any kind.
+        givers: For each row, the one whose targets it has.
+    """
+
+    KEYS = ("targets", "weights")
+
+    def __init__(self, rows: Rows, givers: np.ndarray) -> None:
+        self._rows = rows
+        self._givers = np.asarray(givers, np.int64)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @property
+    def is_slow(self) -> bool:
+        """As the rows beneath."""
+        return self._rows.is_slow
+
+    @property
+    def fields(self) -> Mapping[str, Field]:
+        """As the rows beneath."""
+        return self._rows.fields
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the rows beneath and the givers."""
+        digest = hashlib.sha256(self._rows.fingerprint.encode())
+        digest.update(b"givers" + self._givers.tobytes())
+        return digest.hexdigest()[:FINGERPRINT_DIGITS]
+
+    def take(self, indices: np.ndarray) -> dict[str, np.ndarray]:
+        """Return these rows, with the others' targets."""
+        batch = self._rows.take(indices)
+        changed = np.flatnonzero(self._givers[indices] != indices)
+        if len(changed):
+            given = self._rows.take(self._givers[indices[changed]])
+            for key in given.keys() & {*self.KEYS}:
+                batch[key][changed] = given[key]
+        return batch
+
+    def source_row(self, index: int) -> Row:
+        """Return a row as its source has it, with the other's targets."""
+        row, giver = source_row(self._rows, index), int(self._givers[index])
+        if giver == index:
+            return row
+        given = source_row(self._rows, giver)
+        return {**row, **{key: given[key] for key in given.keys() & {*self.KEYS}}}
+
+
 def chosen(rows: Rows, indices: np.ndarray) -> Rows:
     """Return these rows alone: arrays copied where they are in memory, else a view."""
     if isinstance(rows, ArrayRows):

@@ -9,7 +9,7 @@ transforms differ by.
 Legend: N slices of a split, D slices of a volume, E ellipses, H, W height and width of k-space.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +22,7 @@ ORGANS, VESSELS, LESIONS = 7, 4, 5
 STEP = 2.0**-10
 NOISE = 0.01  # of a body's intensities, which are around 0.5
 VOLUMES = {"train": 192, "validation": 24, "test": 24}
-Array = NDArray[np.float64]
+Array = NDArray[Any]  # of float64
 
 
 class Slices(NamedTuple):
@@ -80,7 +80,8 @@ def _between(generator: np.random.Generator, low: float, high: float, count: int
     """
     first_E, last_E = generator.uniform(low, high, (2, count))
     depth_D = np.arange(SLICES) / (SLICES - 1)
-    return first_E[:, None] + (last_E - first_E)[:, None] * depth_D / 3
+    values: Array = first_E[:, None] + (last_E - first_E)[:, None] * depth_D / 3
+    return values
 
 
 def _body(generator: np.random.Generator) -> Array:
@@ -103,7 +104,8 @@ def _body(generator: np.random.Generator) -> Array:
             strict=True,
         ):
             total_DHW = total_DHW + shape_DHW * (value + coarse * smooth_HW + grain * fine_HW)
-    return np.maximum(total_DHW * outline, 0)
+    intensities: Array = np.maximum(total_DHW * outline, 0)
+    return intensities
 
 
 def _ellipses(
@@ -151,7 +153,8 @@ def _sensitivity(generator: np.random.Generator) -> Array:
     cosine, sine = _direction(generator.uniform(-3, 3, 1))
     reach = generator.uniform(1.2, 2.5)
     square_HW = (across - cosine) * (across - cosine) + (down - sine) * (down - sine)
-    return 1.3 / (1 + square_HW / (reach * reach))
+    strength: Array = 1.3 / (1 + square_HW / (reach * reach))
+    return strength
 
 
 def _phase(generator: np.random.Generator) -> tuple[Array, Array]:
@@ -164,4 +167,5 @@ def _phase(generator: np.random.Generator) -> tuple[Array, Array]:
 def _noise(generator: np.random.Generator, shape: tuple[int, ...]) -> Array:
     """Nearly normal numbers of variance 1: sums of four uniform ones."""
     parts = generator.random((4, *shape))
-    return (parts[0] + parts[1] + parts[2] + parts[3] - 2) * np.sqrt(3.0)
+    numbers: Array = (parts[0] + parts[1] + parts[2] + parts[3] - 2) * np.sqrt(3.0)
+    return numbers

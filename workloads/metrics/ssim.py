@@ -41,8 +41,12 @@ def ssim(image_HW: Image, true_HW: Image, value_range: float) -> float:
 def _window_means(image_HW: Image) -> Image:
     """The mean of every window within the image: sums along one direction, then the other."""
     rows, columns = (size - WINDOW + 1 for size in image_HW.shape)
-    down = sum(image_HW[start : start + rows] for start in range(WINDOW))
-    total: Image = sum(down[:, start : start + columns] for start in range(WINDOW))
+    down = image_HW[:rows].copy()
+    for start in range(1, WINDOW):
+        down += image_HW[start : start + rows]
+    total = down[:, :columns].copy()
+    for start in range(1, WINDOW):
+        total += down[:, start : start + columns]
     return total / WINDOW**2
 
 
@@ -66,10 +70,10 @@ class Ssim:
         mean, std, volume_max = (
             float(batch.others[name][row]) for name in ("mean", "std", "volume_max")
         )
-        images = (
+        image_HW, true_HW = (
             each[row].astype(np.float64) * std + mean for each in (batch.predictions, batch.targets)
         )
-        return ssim(*images, volume_max or 1.0)
+        return ssim(image_HW, true_HW, volume_max or 1.0)
 
     def finish(self) -> float:
         """Return the mean."""

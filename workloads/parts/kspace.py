@@ -9,6 +9,7 @@ Legend: H, W height and width of k-space; S rows and columns of the image.
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -77,7 +78,7 @@ def kspace(image_HW: NDArray[np.complexfloating]) -> NDArray[np.complexfloating]
     return np.fft.fftshift(np.fft.fft2(np.fft.ifftshift(image_HW), norm="ortho"))
 
 
-def cropped(image_HW: NDArray, size: int) -> NDArray:
+def cropped(image_HW: NDArray[Any], size: int) -> NDArray[Any]:
     """Return the middle of an image that is at least so large in both directions."""
     height, width = image_HW.shape
     top, left = (height - size) // 2, (width - size) // 2
@@ -86,7 +87,8 @@ def cropped(image_HW: NDArray, size: int) -> NDArray:
 
 def magnitude(kspace_HW: Complex, size: int) -> Floats:
     """Return the cropped magnitude of the image of a k-space."""
-    return np.abs(cropped(image(kspace_HW), size))
+    pixels: Floats = np.abs(cropped(image(kspace_HW), size))
+    return pixels
 
 
 def fields(size: int) -> Mapping[str, Field]:
@@ -115,7 +117,8 @@ def row(
     mean, std = undersampled_SS.mean(), undersampled_SS.std()
 
     def normalised(pixels_SS: Floats) -> Floats:
-        return np.clip((pixels_SS - mean) / (std + np.float32(EPSILON)), -LARGEST, LARGEST)
+        shifted: Floats = (pixels_SS - mean) / (std + np.float32(EPSILON))
+        return shifted.clip(-LARGEST, LARGEST)
 
     return {
         "inputs": normalised(undersampled_SS),
