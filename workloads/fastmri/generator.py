@@ -128,7 +128,8 @@ def _ellipses(
     beside = cosine * (down - centre_down) - sine * (across - centre_across)
     from_centre = (along / long) * (along / long) + (beside / short) * (beside / short)
     edge = np.minimum(long, short) * (SIZE / 4)
-    return np.clip((1 - from_centre) * edge + 0.5, 0, 1)
+    covered: Array = np.clip((1 - from_centre) * edge + 0.5, 0, 1)
+    return covered
 
 
 def _direction(tangent: Array) -> tuple[Array, Array]:
