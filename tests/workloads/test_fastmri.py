@@ -14,8 +14,10 @@ from algoperf import backends, spec
 from algoperf.data.batches import TrainingQueue
 from algoperf.data.rows import first
 from algoperf.errors import UserError
+from algoperf.trial.evaluate import evaluate
 from algoperf.workload import SPLITS, Data, catalogue
 from workloads.fastmri import data, generator
+from workloads.metrics.ssim import ssim
 from workloads.parts import kspace
 from workloads.parts.dropout_jax import Dropout
 
@@ -156,6 +158,27 @@ def test_masks_that_contradict_each_other_are_refused():
     settings = {**DEFINITION.scales["mini"].data, "centre_fractions": (0.3,)}
     with pytest.raises(UserError, match="centre fraction"):
         data.load("builtin", **settings)
+
+
+def test_an_evaluation_s_ssim_is_of_the_images_before_they_were_normalised(loaded):
+    """Whatever the batch size, and so the padding of the last batch."""
+    backend = backends.load("pytorch")
+    bound = backend.workload(DEFINITION, DEFINITION.scales["mini"], "builtin", loaded)
+    params, state = bound.init_model_fn((0, 1))
+    rows = first(loaded.splits["validation"], 5)
+    batch = rows.take(np.arange(5))
+    _, images_BHW = backend.fetch(backend.predict(bound, params, state, backend.place(batch)))
+    scales = zip(batch["std"], batch["mean"], batch["volume_max"], strict=True)
+    expected = [
+        ssim(*(np.float64(each) * std + mean for each in pair), largest)
+        for *pair, (std, mean, largest) in zip(images_BHW, batch["targets"], scales, strict=True)
+    ]
+    for size in (2, 5):
+        found = evaluate(backend, bound, DEFINITION, rows, size, params, state)
+        assert found["ssim"] == pytest.approx(np.mean(expected), rel=1e-4)
+        error = np.abs(images_BHW - batch["targets"]).mean()
+        assert found["loss"] == pytest.approx(error, rel=1e-5)
+        assert found["num_examples"] == 5
 
 
 # Dropout
