@@ -23,9 +23,8 @@ from algoperf.workload import axes, catalogue, registry
 FULL_STEPS = 8  # of a second or more each; and of models whose blocks another case trains
 TECHNIQUES = ("ag_news_lora", "ag_news_prompt", "ag_news_adapters", "xsum_lora")
 DRAWN = 10  # of each workload
-# Compiling a convolutional network takes long; of the transformer of images, the others change less.
-SLOW = ("imagenet_resnet", "imagenet_vit")  # whose variants, but for one, are slow
-QUICK = ("imagenet_vit_map",)
+# Compiling their variants takes long, and what differs is tested by hand (test_imagenet.py).
+SLOW = ("imagenet_resnet", "imagenet_vit")
 # At norm scales of 8, rounding grows to a thousandth of the loss within fifteen steps.
 SHORT = ("imagenet_resnet_large_bn_init",)
 SAME_BLOCKS = {"lm": "ag_news", "mlm": "xsum"}  # whose cases test what these have of theirs
@@ -60,7 +59,7 @@ def variant_cases():
         is_technique = "trainable" in definition.changes
         is_by_hand = definition.base in SAME_BLOCKS or (is_technique and name not in TECHNIQUES)
         marks = [pytest.mark.exhaustive] if is_by_hand else []
-        if definition.base in SLOW and name not in QUICK:
+        if definition.base in SLOW:
             marks = [pytest.mark.slow]
         yield pytest.param((definition, "mini"), id=f"{name}-mini", marks=marks)
     for name, attempt in itertools.product(registry.names(), range(DRAWN)):

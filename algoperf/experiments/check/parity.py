@@ -272,7 +272,9 @@ def training(pair: Pair) -> None:
         )
     change = abs(ours[-1] - ours[0]) / ours[0]
     # A head that starts at 0, or blocks that add nothing at first, learn slowly at first.
-    expect(change > LEAST_CHANGE, f"over the steps the loss changes by {change:.2%}: it hardly trains")
+    expect(
+        change > LEAST_CHANGE, f"over the steps the loss changes by {change:.2%}: it hardly trains"
+    )
 
 
 class _Losses(list[float]):
