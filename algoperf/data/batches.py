@@ -6,6 +6,7 @@ prefetching thread that would compete with the training step for the two cores o
 Rows that are slow to take are taken ahead by threads (`algoperf.data.prefetch`), in the same order.
 """
 
+import functools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -123,6 +124,13 @@ def make_buckets(
     return Buckets(rows, lengths, pad_id) if lengths else None
 
 
+def _taken(rows: Rows, augmentation: Augmentation | None, drawn: Drawn) -> Batch:
+    """The own rows of a batch, changed where they are."""
+    if augmentation is None:
+        return rows.take(drawn.rows[drawn.own])
+    return augmentation(rows, drawn)
+
+
 class TrainingQueue:
     """Endless batches from a split, reshuffled every epoch; every row once an epoch, whatever the
     batch size.
@@ -181,7 +189,8 @@ class TrainingQueue:
         self._ranks = shard[1]
         self._order = Order(len(self._rows), seed)
         self._augmentation = augmentation
-        self._take: prefetch.Take[Drawn] = self._taken
+        # Of the rows alone: threads must not hold the queue, which nobody would let go of.
+        self._take: prefetch.Take[Drawn] = functools.partial(_taken, self._rows, augmentation)
         self._depth = depth
         self._prefetch: prefetch.Prefetch[Drawn] | None = None
         # Where the order stood when each of the batches that are taken ahead was drawn from it.
@@ -200,12 +209,6 @@ class TrainingQueue:
     def changes_rows(self) -> bool:
         """Whether rows are changed at random as they are taken."""
         return self._augmentation is not None
-
-    def _taken(self, drawn: Drawn) -> Batch:
-        """The own rows of a batch."""
-        if self._augmentation is None:
-            return self._rows.take(drawn.rows[drawn.own])
-        return self._augmentation(self._rows, drawn)
 
     def _draw(self) -> Drawn:
         """The next batch in the order."""

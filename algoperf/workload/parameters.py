@@ -58,9 +58,9 @@ def initial_value(
     """Return the initial value of a parameter, in JAX's layout.
 
     Scales of norms are what the workload says (1 by default), running variances are 1, biases (and
-    running means) are 0, and all others are normal with mean 0. Each parameter draws from a random stream of its own, determined by the
-    seed and its name. So both frameworks start from the same function, and it does not matter which
-    other parameters a model has.
+    running means) are 0, and all others are normal with mean 0. Each parameter draws from a random
+    stream of its own, determined by the seed and its name. So both frameworks start from the same
+    function, and it does not matter which other parameters a model has.
 
     Args:
         name: Its name.

@@ -21,6 +21,7 @@ from algoperf.data.rows import first
 from algoperf.experiments.check.gates import perturbed
 from algoperf.workload import Data, WorkloadDefinition, catalogue
 from algoperf.workload.rows import in_memory
+from workloads.parts.augment import ImageAugmentation
 
 TRAIN_ROWS, OTHER_ROWS = 256, 64
 Load = Callable[[WorkloadDefinition, str], Data]
@@ -42,7 +43,7 @@ def small_data(definition: WorkloadDefinition, scale_name: str) -> Data:
     """Return a few of mini's rows, fit for the scale's model.
 
     Where the scale has a larger vocabulary, token ids are spread over it: id x (its size // mini's
-    size), so that padding stays padding.
+    size), so that padding stays padding. Images are enlarged to the scale's size.
     """
     mini, scale = mini_data(definition), definition.scales[scale_name]
     settings = {name: scale.data.get(name, value) for name, value in mini.model.items()}
@@ -61,7 +62,16 @@ def small_data(definition: WorkloadDefinition, scale_name: str) -> Data:
         }
         for split, every in mini.splits.items()
     }
-    return Data(splits, model=settings, text=mini.text, augmentation=mini.augmentation)
+    augmentation: Any = mini.augmentation
+    if isinstance(augmentation, ImageAugmentation) and scale.data["size"] > augmentation.size:
+        factor = scale.data["size"] // augmentation.size
+        splits = {split: _enlarged(rows, factor) for split, rows in splits.items()}
+        augmentation = dataclasses.replace(augmentation, size=scale.data["size"])
+    return Data(splits, model=settings, text=mini.text, augmentation=augmentation)
+
+
+def _enlarged(rows: Any, factor: int) -> dict[str, np.ndarray]:
+    return {**rows, "inputs": rows["inputs"].repeat(factor, 1).repeat(factor, 2)}
 
 
 def _spread(key: str, array: np.ndarray, stride: int) -> np.ndarray:

@@ -58,9 +58,17 @@ WORKLOAD = WorkloadDefinition(
             eval_batch_size=250,
             eval_train_rows=500,
             step_hint=600,
-            budget_s=300.0,
-            eval_every_s=10.0,
+            budget_s=150.0,
+            eval_every_s=5.0,
             published_batch_size=1024,
+            targets={
+                "builtin": Target(
+                    validation=0.85,
+                    ceiling=imagenet.MINI_CEILING,
+                    baselines=imagenet.MINI_BASELINES,
+                    provenance="docs/targets.md: to be filled",
+                )
+            },
         ),
         "full": Scale(
             model={

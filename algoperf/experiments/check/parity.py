@@ -28,6 +28,7 @@ GRADIENTS_RTOL = 1e-4
 # value is that near one.
 ATTEMPTS = 4
 LOSSES_RTOL = 1e-3  # over the steps
+LEAST_CHANGE = 2e-3  # of the loss, twice what the frameworks may differ by
 Batch = Mapping[str, np.ndarray]
 
 
@@ -275,7 +276,7 @@ def weighted(batch: Batch) -> dict[str, np.ndarray]:
 
 
 def training(pair: Pair) -> None:
-    """Losses stay together to 1e-3 over the steps of AdamW, and change by more than 1 %."""
+    """Losses stay together to 1e-3 over the steps of AdamW, and change by more than 0.2 %."""
     ours, theirs = (_train(side, pair.batches, pair.rate_factor) for side in (pair.jax, pair.torch))
     count = len(pair.batches) + 1
     expect(len(ours) == len(theirs) == count, f"{len(ours)} and {len(theirs)} losses, not {count}")
@@ -285,7 +286,10 @@ def training(pair: Pair) -> None:
             f"after {step} steps of adamw the loss is {loss:.6g} in jax and {other:.6g} in pytorch",
         )
     change = abs(ours[-1] - ours[0]) / ours[0]
-    expect(change > 0.01, f"over the steps the loss changes by {change:.2%}: it hardly trains")
+    # A head that starts at 0, or blocks that add nothing at first, learn slowly at first.
+    expect(
+        change > LEAST_CHANGE, f"over the steps the loss changes by {change:.2%}: it hardly trains"
+    )
 
 
 class _Losses(list[float]):

@@ -256,7 +256,7 @@ def test_a_row_that_cannot_be_decoded():
     fields = {"inputs": ((), np.float32)}
     built = DecodedRows(9, fields, decode, "test", is_slow=False)
     assert not built.is_slow
-    message = "row 4 cannot be decoded: UserError: no such image"
+    message = "row 4 cannot be decoded: no such image"
     with pytest.raises(UnreadableRowError, match=message) as raised:
         built.take(np.array([4]))
     assert isinstance(raised.value.__cause__, UserError)
