@@ -1,6 +1,7 @@
 """The fastmri workload: its rows, and its U-Net's parameters, shapes and layers."""
 
 import collections
+import dataclasses
 import hashlib
 import math
 
@@ -14,8 +15,9 @@ from algoperf import backends, spec
 from algoperf.data.batches import TrainingQueue
 from algoperf.data.rows import first
 from algoperf.errors import UserError
+from algoperf.experiments.check import parity
 from algoperf.trial.evaluate import evaluate
-from algoperf.workload import SPLITS, Data, catalogue
+from algoperf.workload import SPLITS, ArrayRows, Data, catalogue
 from workloads.fastmri import data, generator
 from workloads.metrics.ssim import ssim
 from workloads.parts import kspace
@@ -95,6 +97,21 @@ def test_built_in_slices_are_the_same_everywhere():
 
 
 DIGEST = "19e5a3dc3de0645b7fc7bc3984330832070634f5345ed699f654990e417d3316"
+
+
+@pytest.mark.parametrize("changes", [{}, {"norm": "layer", "activation": "tanh"}])
+def test_small_models_agree_in_both_modes_for_perturbed_weights(changes):
+    """What the variants change, at a size that compiles fast; test_parity.py has the others."""
+    scale, rng = DEFINITION.scales["mini"], np.random.default_rng(0)
+    style = dataclasses.replace(scale.model["style"], **changes)
+    small = dataclasses.replace(scale, model={"width": 3, "levels": 2, "style": style})
+    images = rng.standard_normal((2, 4, 12, 16)).astype(np.float32)
+    rows = {"inputs": images[0], "targets": images[1]}
+    data = Data(dict.fromkeys(SPLITS, ArrayRows(rows)))
+    pair = parity.bind(DEFINITION, small, "builtin", data, steps=1, batch_size=4)
+    parity.parameters(pair)
+    for mode in (TRAIN, spec.ForwardPassMode.EVAL):
+        parity.same_logits(pair, mode)
 
 
 # Rows

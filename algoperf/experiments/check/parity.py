@@ -172,12 +172,13 @@ def logits(pair: Pair) -> None:
     With batch norm also in training mode, where the batch's own statistics normalise; a model
     without it computes the same there, but for dropout.
     """
-    _same_logits(pair, spec.ForwardPassMode.EVAL)
+    same_logits(pair, spec.ForwardPassMode.EVAL)
     if pair.jax.workload.statistic_shapes:
-        _same_logits(pair, spec.ForwardPassMode.TRAIN)
+        same_logits(pair, spec.ForwardPassMode.TRAIN)
 
 
-def _same_logits(pair: Pair, mode: spec.ForwardPassMode) -> None:
+def same_logits(pair: Pair, mode: spec.ForwardPassMode) -> None:
+    """Logits agree to 1e-4 of the largest in one mode, without dropout."""
     ours, theirs = (
         _forward(side, pair.values, pair.batches[0], mode, False)[0]
         for side in (pair.jax, pair.torch)
