@@ -53,7 +53,8 @@ WORKLOAD = WorkloadDefinition(
                     validation=0.82,
                     ceiling=0.911,
                     baselines={"zero-filled k-space": 0.697},
-                    provenance="docs/targets.md: nadamw's defaults",
+                    provenance="docs/targets.md: nadamw reaches it in 200 to 225 steps in 4 of 4 "
+                    "seeds, in each framework",
                 )
             },
         ),
