@@ -17,10 +17,10 @@ HUB = Hub("ILSVRC/imagenet-1k", "49e2ee26f3810fb5a7536bbf732a7b07389a47b5")
 CENTRE_SHARE = 224 / 256  # of the short side, what evaluation sees
 MINI_ROWS = {"train": 10_000, "validation": 1_000, "test": 1_000}
 MINI = {"size": 32, "area": (0.7, 1.0), "rows": MINI_ROWS}
-MINI_CEILING = 0.95  # 5 % of the labels are another class's
+MINI_CEILING = 0.943  # of the validation rows have the right label
 MINI_BASELINES = {
-    "logistic regression on pixels (best of C 1e-4, 1e-3, 1e-2)": 0.2455,
-    "logistic regression on colour histograms (best of the same)": 0.126,
+    "logistic regression on pixels (best of C 1e-4, 1e-3, 1e-2)": 0.246,
+    "logistic regression on colour histograms (best of the same)": 0.13,
 }
 FULL = {"size": 224, "area": (0.08, 1.0)}
 
