@@ -50,8 +50,9 @@ def per_example(
     """Return the loss of each example, without a mask.
 
     Softmax cross-entropy: the labels are integers, of the logits' shape without its last axis, and
-    so is the loss. Smoothing mixes in the uniform distribution over all classes (Szegedy et al.
-    2016).
+    so is the loss. Labels of the logits' own number of axes are a distribution over the classes for
+    each example, as mixed rows have it. Smoothing mixes in the uniform distribution over all
+    classes (Szegedy et al. 2016).
 
     Sigmoid cross-entropy: the labels are in [0, 1] and of the logits' shape, and so is the loss.
     Smoothing mixes in 1/2.
@@ -71,6 +72,10 @@ def per_example(
     smooth = label_smoothing
     match loss_type:
         case LossType.SOFTMAX_CROSS_ENTROPY:
+            if labels.ndim == logits.ndim:  # distributions
+                log_probabilities = ops.log_softmax(logits)
+                mixed = labels * (1 - smooth) + smooth / logits.shape[-1]
+                return -(mixed * log_probabilities).sum(-1)
             loss = ops.cross_entropy(logits, labels)
             if isinstance(smooth, float | int) and not smooth:  # A traced value cannot be tested.
                 return loss

@@ -47,6 +47,7 @@ ROOMS = (
 ALONE = ("algoperf",)
 IMPORTED_WHERE_USED = {"datasets", "jinja2", "matplotlib", "pandas", "transformers"}
 DISTRIBUTIONS = {
+    "PIL": "pillow",
     "sklearn": "scikit-learn",
     "huggingface_hub": "huggingface-hub",
     "rouge_score": "rouge-score",

@@ -44,14 +44,14 @@ class JaxWorkload(spec.Workload):
         facts: dict[str, Any],
         model: nn.Module,
         sample_inputs: Any,
-        initial_std: shared.InitialStd,
+        initial_rule: shared.InitialRule,
         sharding: NamedSharding,
         computation: Computation,
         technique: str | None = None,
     ) -> None:
         super().__init__(**facts)
         self._computation = computation
-        self._initial_std = initial_std
+        self._initial_rule = initial_rule
         self.sharding = sharding
         init = functools.partial(model.init, train=False, dropout_rate=0.0)
         variables = jax.eval_shape(init, jax.random.PRNGKey(0), sample_inputs)
@@ -94,7 +94,7 @@ class JaxWorkload(spec.Workload):
         high, low = (int(word) for word in np.asarray(rng))
         shapes = {**self._shapes["params"], **self.statistic_shapes}
         params, model_state = self.state_from_neutral(
-            shared.initial_values(self, self._initial_std, shapes, (high, low), self._set.added)
+            shared.initial_values(self, self._initial_rule, shapes, (high, low), self._set.added)
         )
         self._frozen_sum.start(self.to_neutral((model_state or {}).get(FROZEN, {})))
         return params, model_state
@@ -261,7 +261,7 @@ class JaxBackend:
         pretrained: Mapping[str, np.ndarray] | None = None,
     ) -> JaxWorkload:
         """Build the flax model and bind it to the facts."""
-        settings, initial_std = shared.model_settings(definition, scale, data)
+        settings, initial_rule = shared.model_settings(definition, scale, data)
         model = definition.build_model("jax", settings)
         sample_inputs = shared.sample_inputs(definition, data)
         facts = {**definition.facts(scale, source, data), "pretrained": pretrained}
@@ -269,7 +269,7 @@ class JaxBackend:
             facts,
             model,
             sample_inputs,
-            initial_std,
+            initial_rule,
             self._replicated,
             self._computation,
             scale.trainable,

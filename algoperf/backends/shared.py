@@ -11,7 +11,18 @@ import numpy as np
 from algoperf import spec
 from algoperf.workload import Data, Scale, WorkloadDefinition, parameters, trainable
 
-InitialStd = Callable[[str, tuple[int, ...]], float]
+
+@dataclasses.dataclass(frozen=True)
+class InitialRule:
+    """What parameters start at.
+
+    Attributes:
+        std: From a weight's name and shape to the standard deviation of its normal values.
+        norm_scale: From the name of a norm's scale to its value.
+    """
+
+    std: Callable[[str, tuple[int, ...]], float]
+    norm_scale: Callable[[str], float]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,14 +73,17 @@ class OptimizerFunctions:
 
 def model_settings(
     definition: WorkloadDefinition, scale: Scale, data: Data
-) -> tuple[dict[str, Any], InitialStd]:
+) -> tuple[dict[str, Any], InitialRule]:
     """Return what the model is built with, and the workload's rule for its initial values."""
     settings = {**scale.model, **data.model}
 
-    def initial_std(name: str, shape: tuple[int, ...]) -> float:
+    def std(name: str, shape: tuple[int, ...]) -> float:
         return scale.initial_scale * definition.initial_std(name, shape, settings)
 
-    return settings, initial_std
+    def norm_scale(name: str) -> float:
+        return definition.initial_norm_scale(name, settings)
+
+    return settings, InitialRule(std, norm_scale)
 
 
 def sample_inputs(definition: WorkloadDefinition, data: Data) -> Any:
@@ -80,7 +94,7 @@ def sample_inputs(definition: WorkloadDefinition, data: Data) -> Any:
 
 def initial_values(
     workload: spec.Workload,
-    initial_std: InitialStd,
+    rule: InitialRule,
     shapes: Mapping[str, tuple[int, ...]],
     seed: tuple[int, int],
     added: Mapping[str, tuple[int, ...]],
@@ -93,7 +107,9 @@ def initial_values(
     given = workload.pretrained or {}
 
     def draw(name: str, shape: tuple[int, ...]) -> np.ndarray:
-        return parameters.initial_value(name, shape, lambda: initial_std(name, shape), seed)
+        return parameters.initial_value(
+            name, shape, lambda: rule.std(name, shape), seed, lambda: rule.norm_scale(name)
+        )
 
     values = {
         name: given[name] if name in given else draw(name, shape) for name, shape in shapes.items()

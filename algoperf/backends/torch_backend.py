@@ -22,6 +22,7 @@ from algoperf.workload import Data, Scale, WorkloadDefinition, parameters, train
 
 LEAVES = {
     nn.Embedding: "embedding",
+    nn.GroupNorm: "scale",
     nn.LayerNorm: "scale",
     nn.RMSNorm: "scale",
     nn.modules.batchnorm._BatchNorm: "scale",
@@ -58,7 +59,7 @@ class TorchWorkload(spec.Workload):
         self,
         facts: dict[str, Any],
         model: nn.Module,
-        initial_std: shared.InitialStd,
+        initial_rule: shared.InitialRule,
         device: torch.device,
         compile_model: bool,
         precision: str,
@@ -78,7 +79,7 @@ class TorchWorkload(spec.Workload):
         self._batch_norms = torch_batch_norm.layers(model)
         self.autocast = functools.partial(autocast, precision, device)
         self._names = neutral_names(model)
-        self._initial_std = initial_std
+        self._initial_rule = initial_rule
         self._forward: Callable[..., torch.Tensor] | None = (
             torch.compile(model) if compile_model else None
         )
@@ -115,7 +116,7 @@ class TorchWorkload(spec.Workload):
         """Return (the module with fresh parameters and running statistics, None)."""
         shapes = {**self._own_shapes, **self.statistic_shapes}
         self.from_neutral(
-            shared.initial_values(self, self._initial_std, shapes, rng, self._set.added)
+            shared.initial_values(self, self._initial_rule, shapes, rng, self._set.added)
         )
         torch_batch_norm.restart_counts(self._batch_norms)
         self._frozen_sum.start(self._frozen_values(self._model))
@@ -257,7 +258,7 @@ class TorchBackend:
         pretrained: Mapping[str, np.ndarray] | None = None,
     ) -> TorchWorkload:
         """Build the module and bind it to the facts."""
-        settings, initial_std = shared.model_settings(definition, scale, data)
+        settings, initial_rule = shared.model_settings(definition, scale, data)
         model = definition.build_model("torch", settings)
         if self._computation.checkpoint_activations:
             checkpoint_blocks(model)
@@ -265,7 +266,7 @@ class TorchBackend:
         bound = TorchWorkload(
             facts,
             model,
-            initial_std,
+            initial_rule,
             self._device,
             self._compile_model,
             self._computation.precision,

@@ -6,6 +6,7 @@ prefetching thread that would compete with the training step for the two cores o
 Rows that are slow to take are taken ahead by threads (`algoperf.data.prefetch`), in the same order.
 """
 
+import functools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -15,7 +16,7 @@ import numpy as np
 from algoperf.data import prefetch, sortish
 from algoperf.data.order import Order
 from algoperf.errors import UserError
-from algoperf.workload import Arrays, Rows
+from algoperf.workload import Arrays, Augmentation, Drawn, Field, Rows
 from algoperf.workload.rows import as_rows, in_memory
 
 SORTISH = 0x50  # sets the random stream of `TrainingQueue.sortish` apart from that of the order
@@ -123,6 +124,13 @@ def make_buckets(
     return Buckets(rows, lengths, pad_id) if lengths else None
 
 
+def _taken(rows: Rows, augmentation: Augmentation | None, drawn: Drawn) -> Batch:
+    """The own rows of a batch, changed where they are."""
+    if augmentation is None:
+        return rows.take(drawn.rows[drawn.own])
+    return augmentation(rows, drawn)
+
+
 class TrainingQueue:
     """Endless batches from a split, reshuffled every epoch; every row once an epoch, whatever the
     batch size.
@@ -143,9 +151,12 @@ class TrainingQueue:
             the order of the ranks, are the batch that one process alone would get.
         depth: How many batches are taken ahead where the rows are slow to take; None: as many as
             memory allows (`prefetch.depth_for`).
+        augmentation: What changes the rows at random as they are taken; a function of the seed, the
+            epoch and the row, so that what is changed does not depend on threads or interruptions.
 
     Raises:
-        UserError: There are no rows, or the batch size does not divide by the number of ranks.
+        UserError: There are no rows, the batch size does not divide by the number of ranks, or
+            batches are to be cut and their rows changed as well.
     """
 
     def __init__(
@@ -158,7 +169,12 @@ class TrainingQueue:
         buckets: Buckets | None = None,
         shard: tuple[int, int] = ALONE,
         depth: int | None = None,
+        augmentation: Augmentation | None = None,
     ) -> None:
+        if buckets is not None and augmentation is not None:
+            raise UserError(
+                "the rows of a workload can be cut to their lengths or changed at random"
+            )
         self.buckets = buckets
         self._waiting: dict[int, list[int]] = {}
         self._ahead: list[np.ndarray] = []  # the rows of the batches that `sortish` chose already
@@ -172,14 +188,38 @@ class TrainingQueue:
         self._own = _shard(batch_size, shard)
         self._ranks = shard[1]
         self._order = Order(len(self._rows), seed)
-        self._take: prefetch.Take = self._rows.take
+        self._augmentation = augmentation
+        # Of the rows alone: threads must not hold the queue, which nobody would let go of.
+        self._take: prefetch.Take[Drawn] = functools.partial(_taken, self._rows, augmentation)
         self._depth = depth
-        self._prefetch: prefetch.Prefetch | None = None
+        self._prefetch: prefetch.Prefetch[Drawn] | None = None
         # Where the order stood when each of the batches that are taken ahead was drawn from it.
         self._drawn_at: list[tuple[int, int]] = []
         self._at = self._order.at
         self.is_resumed = False
         self.wait_s = 0.0
+
+    @property
+    def fields(self) -> Mapping[str, Field]:
+        """What is in a row as it is trained on."""
+        rows = self._rows
+        return rows.fields if self._augmentation is None else self._augmentation.fields(rows)
+
+    @property
+    def changes_rows(self) -> bool:
+        """Whether rows are changed at random as they are taken."""
+        return self._augmentation is not None
+
+    def _draw(self) -> Drawn:
+        """The next batch in the order."""
+        epoch, offset = self._order.at
+        rows = self._order.take_all(self._batch_size)
+        epochs = epoch + (offset + np.arange(len(rows))) // self._order.count
+        return Drawn(rows, epochs, self._seed, self._own)
+
+    def _of_rows(self, rows: np.ndarray) -> Drawn:
+        """A batch of rows that were drawn before, of whatever epochs: none is changed."""
+        return Drawn(rows, np.zeros_like(rows), self._seed, self._own)
 
     def watch(self, look: Callable[[Batch], None]) -> None:
         """Have a function look at every batch as it is taken, before it is cut or placed; where
@@ -187,8 +227,8 @@ class TrainingQueue:
         """
         take = self._take
 
-        def taken(indices: np.ndarray) -> Batch:
-            batch = take(indices)
+        def taken(drawn: Drawn) -> Batch:
+            batch = take(drawn)
             look(batch)
             return batch
 
@@ -210,7 +250,7 @@ class TrainingQueue:
             if self._rows.is_slow:
                 batch, at = self._fetch_ahead().next(), self._drawn_at.pop(0)
             else:
-                batch = self._take(self._order.take_all(self._batch_size)[self._own])
+                batch = self._take(self._draw())
                 at = self._order.at
         except BaseException:
             self._return_to(self._at)
@@ -218,14 +258,14 @@ class TrainingQueue:
         self._at = at
         return batch
 
-    def _fetch_ahead(self) -> prefetch.Prefetch:
+    def _fetch_ahead(self) -> prefetch.Prefetch[Drawn]:
         """The threads, which have been asked for as many batches as they may take ahead."""
         if self._prefetch is None:
-            own_bytes = prefetch.row_bytes(self._rows.fields) * self._batch_size // self._ranks
+            own_bytes = prefetch.row_bytes(self.fields) * self._batch_size // self._ranks
             depth = self._depth or prefetch.depth_for(own_bytes)
             self._prefetch = prefetch.Prefetch(self._take, depth, prefetch.thread_count())
         while self._prefetch.has_room:
-            self._prefetch.ask(self._order.take_all(self._batch_size)[self._own])
+            self._prefetch.ask(self._draw())
             self._drawn_at.append(self._order.at)
         return self._prefetch
 
@@ -246,7 +286,8 @@ class TrainingQueue:
             if len(rows) == self._batch_size:
                 drawn = np.array(self._waiting.pop(bucket))
                 self._at = self._order.at
-                return buckets.cut(self._take(drawn[self._own]), drawn, ranks=self._ranks)
+                own = self._take(self._of_rows(drawn))
+                return buckets.cut(own, drawn, ranks=self._ranks)
 
     def sortish(self, window: int = 16, noise: float = 1.0, multiple: int = 8) -> Any:
         """The next batch of rows of about the same length, cut to the longest of them.
@@ -274,7 +315,7 @@ class TrainingQueue:
             sortish.cut_length(sides_N[key][rows], multiple, self._rows.fields[key].shape[0])
             for key in ("inputs", "targets")
         )
-        own = self._take(rows[self._own])
+        own = self._take(self._of_rows(rows))
         batch = self._place(self.buckets.cut(own, rows, (source, target), self._ranks))
         self.wait_s += self._now() - started_at_s
         return batch

@@ -9,6 +9,7 @@ import queue
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Generic, TypeVar
 
 import numpy as np
 
@@ -16,7 +17,8 @@ from algoperf.machine import hardware, processor_time
 from algoperf.workload import Field
 
 Batch = dict[str, np.ndarray]
-Take = Callable[[np.ndarray], Batch]
+Wanted = TypeVar("Wanted")  # what a batch is asked for by, such as the indices of its rows
+Take = Callable[[Wanted], Batch]
 DEPTH = 8  # batches ahead, where they are small
 LEAST_DEPTH = 2  # and where they are large: one being taken while one is trained on
 AHEAD_BYTES = 2**30  # of the batches ahead, between those bounds
@@ -33,32 +35,32 @@ def thread_count() -> int:
     return min(MOST_THREADS, hardware.thread_count())
 
 
-class _Asked:
+class _Asked(Generic[Wanted]):
     """A batch that was asked for, and what became of it."""
 
-    def __init__(self, indices: np.ndarray) -> None:
-        self.indices = indices
+    def __init__(self, wanted: Wanted) -> None:
+        self.wanted = wanted
         self.batch: Batch | None = None
         self.error: BaseException | None = None
         self.is_dropped = False  # nobody waits for it any more
         self.is_ready = threading.Event()
 
 
-class Prefetch:
+class Prefetch(Generic[Wanted]):
     """Threads that take batches ahead.
 
     The threads end with `close`, when nobody holds this object any more, and with the process.
 
     Args:
-        take: From indices to a batch; called by several threads at a time.
+        take: From what is asked for to a batch; called by several threads at a time.
         depth: How many batches are asked for and not handed out yet, at most.
         threads: How many threads take them.
     """
 
-    def __init__(self, take: Take, depth: int, threads: int) -> None:
+    def __init__(self, take: Take[Wanted], depth: int, threads: int) -> None:
         self._depth = depth
-        self._asked: collections.deque[_Asked] = collections.deque()
-        self._tasks: queue.SimpleQueue[_Asked | None] = queue.SimpleQueue()
+        self._asked: collections.deque[_Asked[Wanted]] = collections.deque()
+        self._tasks: queue.SimpleQueue[_Asked[Wanted] | None] = queue.SimpleQueue()
         self.threads = [
             # The function holds no reference to this object, which would never be let go of.
             threading.Thread(
@@ -81,10 +83,10 @@ class Prefetch:
         """Whether another batch may be asked for."""
         return len(self._asked) < self._depth
 
-    def ask(self, indices: np.ndarray) -> None:
-        """Have these rows taken; `has_room` must hold."""
+    def ask(self, wanted: Wanted) -> None:
+        """Have this batch taken; `has_room` must hold."""
         assert self.has_room
-        self._asked.append(_Asked(indices))
+        self._asked.append(_Asked(wanted))
         self._tasks.put(self._asked[-1])
 
     def next(self) -> Batch:
@@ -113,23 +115,25 @@ class Prefetch:
             thread.join()
 
 
-def _work(take: Take, tasks: "queue.SimpleQueue[_Asked | None]") -> None:
+def _work(take: Take[Wanted], tasks: "queue.SimpleQueue[_Asked[Wanted] | None]") -> None:
     while (asked := tasks.get()) is not None:
         if not asked.is_dropped:
             try:
-                asked.batch = take(asked.indices)
+                asked.batch = take(asked.wanted)
             except BaseException as error:  # raised where the batch is waited for
                 asked.error = error
         asked.is_ready.set()
         del asked  # else the last batch would be held until there is another to take
 
 
-def _end(tasks: "queue.SimpleQueue[_Asked | None]", threads: int) -> None:
+def _end(tasks: "queue.SimpleQueue[_Asked[Wanted] | None]", threads: int) -> None:
     for _ in range(threads):
         tasks.put(None)
 
 
-def in_order(take: Take, parts: Iterable[np.ndarray], batch_bytes: int) -> Iterator[Batch]:
+def in_order(
+    take: Take[np.ndarray], parts: Iterable[np.ndarray], batch_bytes: int
+) -> Iterator[Batch]:
     """Yield the batch of each part, in order, taken ahead; the threads end with the iterator."""
     ahead = Prefetch(take, depth_for(batch_bytes), thread_count())
     try:

@@ -23,13 +23,18 @@ _WORDS = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64}
 
 class Rows:
     """Rows that may be trained on, each known by 64 bits: all of the split where its arrays are in
-    memory, else those that `add` was given.
+    memory and trained on as they are, else those that `add` was given.
+
+    Args:
+        rows: The rows of the split.
+        queue: The queue that hands them out, where it may change them.
     """
 
-    def __init__(self, rows: workload.Rows | Arrays) -> None:
+    def __init__(self, rows: workload.Rows | Arrays, queue: TrainingQueue | None = None) -> None:
         rows = as_rows(rows)
-        self._shapes = {key: rows.fields[key].shape for key in KEYS}
-        self._types = {key: rows.fields[key].dtype for key in KEYS}
+        fields = rows.fields if queue is None else queue.fields
+        self._shapes = {key: fields[key].shape for key in KEYS}
+        self._types = {key: fields[key].dtype for key in KEYS}
         rng = np.random.default_rng(0)
         self._factors = {
             key: rng.integers(0, 2**64, int(np.prod(shape)), np.uint64) | np.uint64(1)
@@ -37,9 +42,10 @@ class Rows:
         }
         self._lock = threading.Lock()
         self._added: list[np.ndarray] = []
-        self.has_all = isinstance(rows, ArrayRows)
         self._known_N = np.empty(0, np.uint64)
-        if isinstance(rows, ArrayRows):
+        changes = queue is not None and queue.changes_rows
+        self.has_all = isinstance(rows, ArrayRows) and not changes
+        if isinstance(rows, ArrayRows) and not changes:
             self._known_N = self._digests({key: rows[key] for key in KEYS})
 
     def add(self, batch: Arrays) -> None:

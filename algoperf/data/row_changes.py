@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from algoperf.data import order, select
-from algoperf.workload import ArrayRows, Data
+from algoperf.data.rows import OtherTargets
+from algoperf.workload import ArrayRows, Data, Rows
 from algoperf.workload.rows import in_memory
 
 TRAIN = "train"
@@ -34,15 +35,18 @@ def label_noise(data: Data, share: float) -> Data:
     chosen = _generator(data).permutation(count)[: round(share * count)]
     giver = np.arange(count)
     giver[chosen] = np.roll(chosen, 1)
-    train = dict(in_memory(data.splits[TRAIN], "the axis label_noise"))
-    for key in train.keys() & {"targets", "weights"}:
-        train[key] = train[key][giver]
+    train = data.splits[TRAIN]
+    if isinstance(train, ArrayRows):
+        noisy = {key: array[giver] for key, array in train.items() if key in OtherTargets.KEYS}
+        changed: Rows = ArrayRows({**train, **noisy})
+    else:
+        changed = OtherTargets(train, giver)
     text = data.text
     if text is not None:
         references = [text.references[TRAIN][row] for row in giver.tolist()]
         text = dataclasses.replace(text, references={**text.references, TRAIN: references})
     notes = {**data.notes, "label_noise": {"share": share, "rows": len(chosen), "seed": SEED}}
-    splits = {**data.splits, TRAIN: ArrayRows(train)}
+    splits = {**data.splits, TRAIN: changed}
     return dataclasses.replace(data, splits=splits, notes=notes, text=text)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from algoperf.errors import UserError
 from algoperf.workload import ArrayRows, Field, Rows
-from algoperf.workload.rows import FINGERPRINT_DIGITS
+from algoperf.workload.rows import FINGERPRINT_DIGITS, source_row
 
 SAMPLES = 64  # places of a file that its fingerprint is of, the first and the last bytes included
 SAMPLE_BYTES = 4096
@@ -95,6 +95,8 @@ class DecodedRows:
         source: What tells this source of rows from others in fingerprints, such as the digest of a
             list of its files with their sizes, and the settings of the decoding.
         is_slow: Whether threads are to decode ahead.
+        open_row: From a row's index to the row in its source's own form, for
+            `algoperf.workload.rows.source_row`; by default that is the decoded row.
 
     Raises:
         UserError: The first row cannot be decoded, or is not as `fields` say.
@@ -109,8 +111,10 @@ class DecodedRows:
         source: str,
         *,
         is_slow: bool = True,
+        open_row: Callable[[int], Row] | None = None,
     ) -> None:
         self._count = count
+        self._open_row = open_row or decode
         self.fields: Mapping[str, Field] = {
             name: Field(tuple(shape), np.dtype(dtype)) for name, (shape, dtype) in fields.items()
         }
@@ -139,15 +143,24 @@ class DecodedRows:
             for name, field in self.fields.items()
         }
         for position, index in enumerate(indices.tolist()):
-            try:
-                row = self._decode(index)
-            except Exception as error:
-                cause = f"{type(error).__name__}: {error}"
-                raise UnreadableRowError(f"row {index} cannot be decoded: {cause}") from error
+            row = self._read(index, self._decode)
             self._check(index, row)
             for name, array in batch.items():
                 array[position] = row[name]
         return batch
+
+    def source_row(self, index: int) -> Row:
+        """Return the row in its source's own form."""
+        return self._read(index, self._open_row)
+
+    def _read(self, index: int, read: Callable[[int], Row]) -> Row:
+        try:
+            return read(index)
+        except Exception as error:
+            cause = (
+                str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+            )
+            raise UnreadableRowError(f"row {index} cannot be decoded: {cause}") from error
 
     def _check(self, index: int, row: Row) -> None:
         """NumPy would repeat a value of too few axes, and round one of another type."""
@@ -198,6 +211,63 @@ class RowsView:
     def take(self, indices: np.ndarray) -> dict[str, np.ndarray]:
         """Return these rows of the view."""
         return self._rows.take(self._indices[indices])
+
+    def source_row(self, index: int) -> Row:
+        """Return a row of the view as its source has it."""
+        return source_row(self._rows, int(self._indices[index]))
+
+
+class OtherTargets:
+    """Rows that have the targets, and their weights, of other rows of the same split.
+
+    Args:
+        rows: The rows of any kind.
+        givers: For each row, the one whose targets it has.
+    """
+
+    KEYS = ("targets", "weights")
+
+    def __init__(self, rows: Rows, givers: np.ndarray) -> None:
+        self._rows = rows
+        self._givers = np.asarray(givers, np.int64)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @property
+    def is_slow(self) -> bool:
+        """As the rows beneath."""
+        return self._rows.is_slow
+
+    @property
+    def fields(self) -> Mapping[str, Field]:
+        """As the rows beneath."""
+        return self._rows.fields
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the rows beneath and the givers."""
+        digest = hashlib.sha256(self._rows.fingerprint.encode())
+        digest.update(b"givers" + self._givers.tobytes())
+        return digest.hexdigest()[:FINGERPRINT_DIGITS]
+
+    def take(self, indices: np.ndarray) -> dict[str, np.ndarray]:
+        """Return these rows, with the others' targets."""
+        batch = self._rows.take(indices)
+        changed = np.flatnonzero(self._givers[indices] != indices)
+        if len(changed):
+            given = self._rows.take(self._givers[indices[changed]])
+            for key in given.keys() & {*self.KEYS}:
+                batch[key][changed] = given[key]
+        return batch
+
+    def source_row(self, index: int) -> Row:
+        """Return a row as its source has it, with the other's targets."""
+        row, giver = source_row(self._rows, index), int(self._givers[index])
+        if giver == index:
+            return row
+        given = source_row(self._rows, giver)
+        return {**row, **{key: given[key] for key in given.keys() & {*self.KEYS}}}
 
 
 def chosen(rows: Rows, indices: np.ndarray) -> Rows:

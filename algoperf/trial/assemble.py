@@ -511,7 +511,14 @@ def make_trial(
     train = bound.data.splits["train"]
     buckets = batches.make_buckets(train, subject.scale.buckets, PAD_ID)
     seed = seeds.trial_seed(plan.seed, plan.study, plan.trial)
-    queue = batches.TrainingQueue(train, submitted.batch_size, seed, view.place, buckets=buckets)
+    queue = batches.TrainingQueue(
+        train,
+        submitted.batch_size,
+        seed,
+        view.place,
+        buckets=buckets,
+        augmentation=bound.data.augmentation,
+    )
     functions: Functions = adapt.submission_functions(
         loaded, backend, bound.workload, hyperparameters
     )
@@ -623,7 +630,7 @@ def _selection(
     def last() -> tuple[int, Any]:
         return trial.state.step, trial.last_batch
 
-    return provenance.Selection(provenance.Rows(train), queue, backend.fetch, last)
+    return provenance.Selection(provenance.Rows(train, queue), queue, backend.fetch, last)
 
 
 def say(report: Report, text: str) -> None:

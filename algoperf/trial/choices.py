@@ -119,12 +119,28 @@ def choose_batch_size(
     reason = ""
     for name in filter(None, (plan.workload, plan.base_workload)):
         try:
-            size = int(own(workload_name=name))
+            size, scaled = _scaled(int(own(workload_name=name)), scale)
         except Exception as error:  # Published tables raise all kinds of errors for unknown names.
             reason = reason or f"get_batch_size does not know {name} ({type(error).__name__})"
         else:
-            return size, f"{reason}; its {size} for {name} is taken" if reason else ""
+            notes = [scaled, f"{reason}; its {size} for {name} is taken" if reason else ""]
+            return size, "; ".join(filter(None, notes))
     return scale.batch_size, f"{reason}; the workload's own batch size {scale.batch_size} is taken"
+
+
+def _scaled(size: int, scale: workload.Scale) -> tuple[int, str]:
+    """Return the batch size for a scale of what a submission asks for, and a note about it.
+
+    Tables of batch sizes are of the published workloads, which are far larger than mini.
+    """
+    published = scale.published_batch_size
+    if published is None:
+        return size, ""
+    smaller = max(1, round(size * scale.batch_size / published))
+    return smaller, (
+        f"get_batch_size asks for {size} of the published workload, whose batch is {published}; "
+        f"here that is {smaller} of {scale.batch_size}"
+    )
 
 
 def judged(plan: TrialPlan, definition: workload.WorkloadDefinition) -> workload.WorkloadDefinition:

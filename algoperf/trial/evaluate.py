@@ -18,7 +18,7 @@ from algoperf.workload import SPLITS, Arrays, Data, Rows, Scale, WorkloadDefinit
 from algoperf.workload.metric import Accumulator, Batch, MeanLoss, TextAccumulator
 
 PROBED = 1 / 8  # How many rows a probe looks at, of those that an evaluation does.
-# A batch's 'targets' and 'weights', its losses and its predictions.
+# A batch without its 'inputs', its losses and its predictions.
 Output = tuple[Mapping[str, np.ndarray], np.ndarray, np.ndarray]
 
 
@@ -58,7 +58,7 @@ def _predictions(
     for batch in padded:
         placed = backend.place(batch)
         done = None if running is None else (running[0], *backend.fetch(running[1]))
-        counted = {key: batch[key] for key in ("targets", "weights")}
+        counted = {key: array for key, array in batch.items() if key != "inputs"}
         running = counted, backend.predict(workload, params, model_state, placed)
         if done is not None:
             yield done
@@ -72,8 +72,9 @@ def accumulate(
     """Count the outputs of a split, batch by batch.
 
     Args:
-        outputs: For each batch, in the order of the rows, (its 'targets' and 'weights', losses,
-            predictions); beyond the split's rows the last one is padding.
+        outputs: For each batch, in the order of the rows, (its 'targets', 'weights' and what else
+            it has but 'inputs', losses, predictions); beyond the split's rows the last one is
+            padding.
         rows: How many rows the split has.
         starts: What starts each metric, by name.
 
@@ -89,7 +90,12 @@ def accumulate(
         if weights.shape != losses.shape:  # a row's weight is that of each of its tokens
             added = [1] * (losses.ndim - weights.ndim)
             weights = np.broadcast_to(weights.reshape(*weights.shape, *added), losses.shape)
-        batch = Batch(losses, predictions[:missing], padded["targets"][:missing], weights)
+        others = {
+            key: array[:missing]
+            for key, array in padded.items()
+            if key not in ("targets", "weights")
+        }
+        batch = Batch(losses, predictions[:missing], padded["targets"][:missing], weights, others)
         missing -= len(losses)
         mean_loss.add(batch)
         for metric in metrics.values():

@@ -110,6 +110,8 @@ def load(
         )
     own_seed = seeds.trial_seed(seed, study, trial)
     buckets = batches.make_buckets(train, sized.buckets, PAD_ID)
-    queue = batches.TrainingQueue(train, size, own_seed, backend.place, buckets=buckets)
+    queue = batches.TrainingQueue(
+        train, size, own_seed, backend.place, buckets=buckets, augmentation=rows.augmentation
+    )
     evaluator = Evaluator(backend, bound, definition, rows, sized)
     return LoadedWorkload(bound, queue, size, definition, sized, rows, own_seed, backend, evaluator)

@@ -103,7 +103,7 @@ class Bench:
         if isinstance(train, workload.ArrayRows):
             self.shared_rows = handover.SharedRows(self.context, train)
             splits = {**data.splits, "train": self.shared_rows.rows()}
-            data = workload.Data(splits, data.model, data.notes, data.text, data.tokenizer)
+            data = data.with_splits(splits)
         self.bound = assemble.bind(plan, self.subject, self.instruments.backend, data)
         self.evaluator = Evaluator(
             self.instruments.backend,
@@ -190,7 +190,7 @@ class Trainer:
 
     def __init__(self, bench: Bench, plan: TrialPlan, note: Callable[[str], None]) -> None:
         data = bench.bound.data
-        facts = {"model": data.model, "notes": data.notes, "tokenizer": data.tokenizer}
+        facts = {name: getattr(data, name) for name in trainer.FACTS}
         self.handover = handover.Handover(bench.context, bench.signature)
         without_secret = dataclasses.replace(plan, validation_seed=None)
         given = trainer.Given(

@@ -41,6 +41,7 @@ from algoperf.trial.referee import Decision, Handed, Segment
 from algoperf.trial.trust import Guard
 
 FAILED = 1
+FACTS = ("model", "notes", "tokenizer", "augmentation")  # of the data, beside the rows
 ENDED = "ended"  # The status of a trial whose status the referee alone knows.
 
 
@@ -51,7 +52,7 @@ class Given:
     Attributes:
         plan: The trial's plan, as JSON, without what is the referee's alone.
         rows: The training rows; None where they are not in memory, so that the trainer loads them.
-        facts: What the model has to know of the rows beside them: 'model', 'notes', 'tokenizer'.
+        facts: What training has to know of the data beside the rows, by the names in `FACTS`.
         handover: Where the parameters go.
         python_path: PYTHONPATH as the user has it, None for not set.
     """

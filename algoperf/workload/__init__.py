@@ -12,14 +12,16 @@ from algoperf.workload.definition import (
     Variant,
     WorkloadDefinition,
 )
-from algoperf.workload.rows import ArrayRows, Arrays, Field, Rows
+from algoperf.workload.rows import ArrayRows, Arrays, Augmentation, Drawn, Field, Rows
 
 __all__ = [
     "EVAL_SHARE",
     "SPLITS",
     "ArrayRows",
     "Arrays",
+    "Augmentation",
     "Data",
+    "Drawn",
     "Field",
     "Generation",
     "Outside",

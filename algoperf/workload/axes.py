@@ -59,7 +59,14 @@ def _activation(scale: Scale, value: str) -> Scale | None:
     style: Any = scale.model.get("style")
     if style is not None and style.activation.startswith(value):
         return None  # The two forms of GELU differ less than a variant should.
+    if value == "glu" and not getattr(style, "GATES", True):
+        return None
     return _style("activation")(scale, value)
+
+
+def _norm(scale: Scale, value: str) -> Scale | None:
+    style: Any = scale.model.get("style")
+    return _style("norm")(scale, value) if value in getattr(style, "NORMS", ()) else None
 
 
 def _times(*names: str) -> Change:
@@ -140,7 +147,19 @@ AXES: Mapping[str, Axis] = {
         ("relu", "gelu", "silu", "tanh", "glu"),
         _activation,
     ),
-    "norm": Axis("layer norm or RMS norm", "logits", ("layer", "rms"), _style("norm")),
+    "norm": Axis(
+        "layer norm, RMS norm, or of a convolutional model group norm",
+        "logits",
+        ("layer", "rms", "group"),
+        _norm,
+    ),
+    "last_norm_scale": Axis(
+        "what the scale of a residual block's last norm starts at",
+        "initial values",
+        (1.0, 8.0),
+        _style("last_norm_scale"),
+    ),
+    "pooling": Axis("map: attention by a learned probe", "parameters", ("map",), _style("pooling")),
     "norm_place": Axis(
         "before each layer or after its sum", "logits", ("pre", "post"), _style("norm_place")
     ),
@@ -170,6 +189,9 @@ AXES: Mapping[str, Axis] = {
         "parameters",
         (0.5, 2.0),
         _times("depth", "layers", "encoder_layers", "decoder_layers"),
+    ),
+    "levels": Axis(
+        "factor: how often a U-Net halves its images", "parameters", (0.5, 0.75), _times("levels")
     ),
     "heads": Axis("factor, at the same width", "logits", (0.5, 2.0), _times("heads")),
     "dropout": Axis("the default rate", "dropout", (0.1, 0.3), _field("dropout_rate")),

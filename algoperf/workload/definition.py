@@ -11,7 +11,14 @@ from typing import Any
 from algoperf import spec
 from algoperf.errors import UserError, choose
 from algoperf.workload import metric
-from algoperf.workload.rows import FINGERPRINT_DIGITS, ArrayRows, Arrays, Rows, as_rows
+from algoperf.workload.rows import (
+    FINGERPRINT_DIGITS,
+    ArrayRows,
+    Arrays,
+    Augmentation,
+    Rows,
+    as_rows,
+)
 
 SPLITS = ("train", "validation", "test")
 # `Scale.eval_share` of the library's mini scales: at most a fifth, with room for an evaluation that
@@ -83,6 +90,8 @@ class Scale:
         output_layer: The model's, where it is not the workload's.
         techniques: The techniques that make sense for the model.
         trainable: What trains: one of them, with its settings (`algoperf.workload.trainable`).
+        published_batch_size: The batch size of the published workload of this name, at a scale that
+            is smaller: what a submission asks for is scaled down by it.
     """
 
     model: Mapping[str, Any]
@@ -107,6 +116,7 @@ class Scale:
     output_layer: str | None = None
     techniques: tuple[str, ...] = ()
     trainable: str | None = None
+    published_batch_size: int | None = None
 
     def on(self, source_kind: str) -> "Scale":
         """The scale for rows of that kind: 'builtin', 'hub' or 'folder'."""
@@ -140,6 +150,8 @@ class Data:
         text: Is there where the workload generates text.
         tokenizer: The JSON of the tokenizer, as the `tokenizers` library writes it, where it is no
             published one.
+        augmentation: What changes the training rows at random, anew in each epoch; None where
+            they are trained on as they are.
 
     Raises:
         UserError: The arrays of a split differ in their numbers of rows.
@@ -150,6 +162,7 @@ class Data:
     notes: Mapping[str, Any]
     text: Text | None
     tokenizer: str | None
+    augmentation: Augmentation | None
 
     def __init__(
         self,
@@ -158,6 +171,7 @@ class Data:
         notes: Mapping[str, Any] | None = None,
         text: Text | None = None,
         tokenizer: str | None = None,
+        augmentation: Augmentation | None = None,
     ) -> None:
         values: dict[str, Any] = {
             "splits": {split: as_rows(rows) for split, rows in splits.items()},
@@ -165,9 +179,14 @@ class Data:
             "notes": {} if notes is None else notes,
             "text": text,
             "tokenizer": tokenizer,
+            "augmentation": augmentation,
         }
         for name, value in values.items():
             object.__setattr__(self, name, value)  # the instance is frozen
+
+    def with_splits(self, splits: Mapping[str, Rows]) -> "Data":
+        """Return the same data with these rows, by split."""
+        return dataclasses.replace(self, splits=splits)
 
     @functools.cached_property
     def fingerprint(self) -> str:
@@ -229,8 +248,8 @@ class WorkloadDefinition:
         sources: Where its rows may come from: of 'builtin', 'hub', 'folder'.
         output_layer: The name of the module that is the model's output layer.
         initial_std: Called with (name, shape, model): the standard deviation of a weight's normal
-            initial value, for a parameter path and its shape in JAX's layout. Biases start at 0 and
-            norm scales at 1.
+            initial value, for a parameter path and its shape in JAX's layout. Biases start at 0.
+        initial_norm_scale: Called with (name, model): what a norm's scale starts at.
         own_metrics: Metrics of its own, by name: functions of the number of rows that return an
             accumulator (`algoperf.workload.metric`).
         generates_text: Whether it feeds the model (inputs, targets) and judges what it generates;
@@ -254,6 +273,7 @@ class WorkloadDefinition:
     sources: tuple[str, ...]
     output_layer: str
     initial_std: Callable[[str, tuple[int, ...], Mapping[str, Any]], float]
+    initial_norm_scale: Callable[[str, Mapping[str, Any]], float] = lambda name, model: 1.0
     own_metrics: Mapping[str, metric.Start] = dataclasses.field(default_factory=dict)
     generates_text: bool = False
     pretrained: tuple[str, ...] = ()

@@ -12,7 +12,7 @@ import dataclasses
 import importlib
 import math
 import pkgutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -32,12 +32,15 @@ class Batch:
         predictions: The predicted classes, (B, ...), where the loss is a softmax's; else logits.
         targets: As the split has them, (B, ...).
         weights: How much each loss counts, float64, in the losses' shape; 0 is not at all.
+        others: What else the split's rows have, by name, (B, ...): all but inputs, targets and
+            weights.
     """
 
     losses: NDArray[Any]
     predictions: NDArray[Any]
     targets: NDArray[Any]
     weights: NDArray[np.float64]
+    others: Mapping[str, NDArray[Any]] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,7 +4,8 @@ A parameter's name is the path of module names and the leaf, joined by '/', as i
 `block_0/attention/qkv/kernel`. The leaves are `kernel`, `bias`, `scale` and `embedding`. Both
 models of a workload use the same module names, which determine a parameter's role. A module with
 `norm` in its name is a layer norm, or with `batch_norm` a batch norm. Attention projections are
-called `query`, `key`, `value`, `qkv`, `key_value` and `attention_out`.
+called `query`, `key`, `value`, `qkv`, `key_value` and `attention_out`. A module with `transposed`
+in its name is a transposed convolution, whose window is not turned round (as PyTorch has it).
 """
 
 import zlib
@@ -43,27 +44,35 @@ def parameter_type(name: str, shape: Shape) -> ParameterType:
         return ParameterType.EMBEDDING
     if module in ATTENTION:
         return ATTENTION[module]
-    return ParameterType.CONV_WEIGHT if len(shape) > 2 else ParameterType.WEIGHT
+    is_convolution = leaf == "kernel" and len(shape) > 2
+    return ParameterType.CONV_WEIGHT if is_convolution else ParameterType.WEIGHT
 
 
 def initial_value(
-    name: str, shape: Shape, std: Callable[[], float], seed: tuple[int, int]
+    name: str,
+    shape: Shape,
+    std: Callable[[], float],
+    seed: tuple[int, int],
+    norm_scale: Callable[[], float] = lambda: 1.0,
 ) -> np.ndarray:
     """Return the initial value of a parameter, in JAX's layout.
 
-    Scales of norms (and running variances) are 1, biases (and running means) are 0, and all others
-    are normal with mean 0. Each parameter draws from a random stream of its own, determined by the
-    seed and its name. So both frameworks start from the same function, and it does not matter which
-    other parameters a model has.
+    Scales of norms are what the workload says (1 by default), running variances are 1, biases (and
+    running means) are 0, and all others are normal with mean 0. Each parameter draws from a random
+    stream of its own, determined by the seed and its name. So both frameworks start from the same
+    function, and it does not matter which other parameters a model has.
 
     Args:
         name: Its name.
         shape: Its shape in JAX's layout.
         std: Returns the standard deviation; called only where the value is normal.
         seed: The seed.
+        norm_scale: Returns the value of a norm's scale.
     """
     leaf = name.rsplit("/", 1)[-1]
-    if leaf in ("scale", "var"):
+    if leaf == "scale":
+        return np.full(shape, norm_scale(), np.float32)
+    if leaf == "var":
         return np.ones(shape, np.float32)
     if leaf in ("bias", "mean"):
         return np.zeros(shape, np.float32)
@@ -96,8 +105,8 @@ def describe(
 def to_torch(name: str, value: np.ndarray) -> np.ndarray:
     """Return a parameter in PyTorch's layout.
 
-    A dense kernel goes from (in, out) to (out, in), and a kernel of a convolution from HWIO to
-    OIHW. All others are the same in both frameworks.
+    A dense kernel goes from (in, out) to (out, in), a kernel of a convolution from HWIO to OIHW,
+    and that of a transposed one to IOHW. All others are the same in both frameworks.
 
     Args:
         name: Its name.
@@ -105,7 +114,13 @@ def to_torch(name: str, value: np.ndarray) -> np.ndarray:
     """
     if not name.endswith("kernel"):
         return value
-    return np.ascontiguousarray(np.moveaxis(value, (-1, -2), (0, 1)))
+    return np.ascontiguousarray(np.moveaxis(value, _channels(name), (0, 1)))
+
+
+def _channels(name: str) -> tuple[int, int]:
+    """The axes of a kernel in JAX's layout that are PyTorch's first and second."""
+    is_transposed = any("transposed" in module for module in name.split("/")[-2:-1])
+    return (-2, -1) if is_transposed else (-1, -2)
 
 
 def from_torch(name: str, value: np.ndarray) -> np.ndarray:
@@ -117,15 +132,15 @@ def from_torch(name: str, value: np.ndarray) -> np.ndarray:
     """
     if not name.endswith("kernel"):
         return value
-    return np.ascontiguousarray(np.moveaxis(value, (0, 1), (-1, -2)))
+    return np.ascontiguousarray(np.moveaxis(value, (0, 1), _channels(name)))
 
 
 def jax_shape(name: str, shape: Shape) -> Shape:
     """Return the shape of a parameter in JAX's layout, from its shape in PyTorch's."""
     if not name.endswith("kernel"):
         return shape
-    outputs, inputs, *window = shape
-    return (*window, inputs, outputs)
+    first, second, *window = shape
+    return (*window, first, second) if _channels(name) == (-2, -1) else (*window, second, first)
 
 
 def fan_in(shape: Shape) -> int:

@@ -3,6 +3,7 @@
 `algoperf.data.rows` has the kinds whose rows are not in memory.
 """
 
+import dataclasses
 import hashlib
 from collections.abc import ItemsView, Iterator, KeysView, Mapping, ValuesView
 from typing import Any, NamedTuple, Protocol, overload
@@ -13,6 +14,8 @@ from algoperf.errors import UserError
 
 Arrays = Mapping[str, np.ndarray]
 FINGERPRINT_DIGITS = 16
+# Set the random streams of changed rows and batches apart from each other and from the order's.
+OF_ROW, OF_BATCH = 0xA6, 0xA7
 
 
 class Field(NamedTuple):
@@ -130,6 +133,68 @@ class ArrayRows:
     def get(self, name: str, default: np.ndarray | None = None) -> np.ndarray | None:
         """The array of that name, else the default."""
         return self._arrays.get(name, default)
+
+
+@dataclasses.dataclass(frozen=True)
+class Drawn:
+    """The rows of one training batch, and what their random changes are drawn from.
+
+    Attributes:
+        rows: Which rows the batch of all ranks has, (B,).
+        epochs: In which epoch each of them is drawn, (B,), counted from 0.
+        seed: The seed of the order of the rows.
+        own: The part of the batch that this process trains on.
+    """
+
+    rows: np.ndarray
+    epochs: np.ndarray
+    seed: int
+    own: slice
+
+    def row_generator(self, position: int) -> np.random.Generator:
+        """What the changes of one row are drawn from: a function of seed, epoch and row alone.
+
+        Args:
+            position: Where the row stands in the batch of all ranks.
+        """
+        return _generator(self.seed, OF_ROW, self.epochs[position], self.rows[position])
+
+    def batch_generator(self) -> np.random.Generator:
+        """What changes of the whole batch are drawn from, the same on all ranks."""
+        return _generator(self.seed, OF_BATCH, self.epochs[0], self.rows[0])
+
+
+def _generator(seed: int, stream: int, epoch: int, row: int) -> np.random.Generator:
+    sequence = np.random.SeedSequence([seed, stream, int(epoch), int(row)])
+    return np.random.Generator(np.random.Philox(sequence))
+
+
+class Augmentation(Protocol):
+    """Random changes of training rows, such as crops: the same for a seed in both frameworks.
+
+    Evaluation sees the rows themselves. Any thread may call it, several at a time.
+    """
+
+    def fields(self, rows: Rows) -> Mapping[str, Field]:
+        """What is in a row that was changed, by name."""
+        ...
+
+    def __call__(self, rows: Rows, drawn: Drawn) -> dict[str, np.ndarray]:
+        """Return the own rows of a batch, changed; it depends on nothing but the arguments."""
+        ...
+
+
+def source_row(rows: Rows, index: int) -> Mapping[str, Any]:
+    """Return one row as its source has it, before it is brought to the shape of all rows.
+
+    An image is then as large as its file says. Rows of a kind that knows no other form are taken
+    as they are.
+    """
+    own = getattr(rows, "source_row", None)
+    if own is not None:
+        row: Mapping[str, Any] = own(index)
+        return row
+    return {name: array[0] for name, array in rows.take(np.array([index])).items()}
 
 
 def as_rows(rows: Rows | Arrays) -> Rows:

@@ -57,6 +57,30 @@ def test_softmax_by_hand(framework):
     assert smoothed[0] == pytest.approx(by_hand, rel=1e-6)  # 0.7 + 0.3 / 3 on the true class
 
 
+@pytest.mark.parametrize("smoothing", [0.0, 0.3])
+def test_softmax_of_distributions_is_the_mean_over_classes(framework, smoothing):
+    """Mixed labels: each class's loss by its share; a share of 1 is the class itself. A batch of as
+    many rows as classes is none.
+    """
+    shares_BC = np.array([[1, 0, 0, 0], [0.25, 0, 0.75, 0], [0.1, 0.2, 0.3, 0.4], [0, 0, 0, 1]])
+    logits = LOGITS_BC[:4]
+    by_class = [
+        loss(framework, LossType.SOFTMAX_CROSS_ENTROPY, np.full(4, c, np.int32), logits, smoothing)
+        for c in range(4)
+    ]
+    mixed = loss(
+        framework,
+        LossType.SOFTMAX_CROSS_ENTROPY,
+        shares_BC.astype(np.float32),
+        logits,
+        smoothing,
+    )
+    np.testing.assert_allclose(mixed, (shares_BC * np.stack(by_class, -1)).sum(-1), rtol=1e-5)
+    weights = np.arange(4, dtype=np.float32)
+    reduced = reduce_masked(in_framework(framework, mixed), in_framework(framework, weights))
+    assert float(reduced["summed"]) == pytest.approx(float(mixed @ weights), rel=1e-5)
+
+
 def test_softmax_against_outside(framework):
     ours = loss(framework, LossType.SOFTMAX_CROSS_ENTROPY, CLASSES_B, LOGITS_BC)
     probabilities = special.softmax(LOGITS_BC.astype(np.float64), -1)

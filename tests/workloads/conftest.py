@@ -18,8 +18,11 @@ import pytest
 
 from algoperf import backends, workload
 from algoperf.data.loading import load_data
+from algoperf.data.rows import first
 from algoperf.experiments.check.gates import perturbed
 from algoperf.workload import Data, WorkloadDefinition, catalogue
+from algoperf.workload.rows import in_memory
+from workloads.parts.augment import ImageAugmentation
 
 TRAIN_ROWS, OTHER_ROWS = 256, 64
 Load = Callable[[WorkloadDefinition, str], Data]
@@ -41,7 +44,7 @@ def small_data(definition: WorkloadDefinition, scale_name: str) -> Data:
     """Return a few of mini's rows, fit for the scale's model.
 
     Where the scale has a larger vocabulary, token ids are spread over it: id x (its size // mini's
-    size), so that padding stays padding.
+    size), so that padding stays padding. Images are enlarged to the scale's size.
     """
     mini, scale = mini_data(definition), definition.scales[scale_name]
     settings = {name: scale.data.get(name, value) for name, value in mini.model.items()}
@@ -52,14 +55,28 @@ def small_data(definition: WorkloadDefinition, scale_name: str) -> Data:
         settings["pad_id"] *= stride
     rows = {"train": TRAIN_ROWS, "validation": OTHER_ROWS, "test": OTHER_ROWS}
     splits = {
-        split: {key: _spread(key, array[: rows[split]], stride) for key, array in arrays.items()}
-        for split, arrays in mini.splits.items()
+        split: first(every, rows[split])
+        if stride == 1
+        else {
+            key: _spread(key, array, stride)
+            for key, array in in_memory(first(every, rows[split]), "other ids").items()
+        }
+        for split, every in mini.splits.items()
     }
-    return Data(splits, model=settings, text=mini.text)
+    augmentation: Any = mini.augmentation
+    if isinstance(augmentation, ImageAugmentation) and scale.data["size"] > augmentation.size:
+        factor = scale.data["size"] // augmentation.size
+        splits = {split: _enlarged(rows, factor) for split, rows in splits.items()}
+        augmentation = dataclasses.replace(augmentation, size=scale.data["size"])
+    return Data(splits, model=settings, text=mini.text, augmentation=augmentation)
+
+
+def _enlarged(rows: Any, factor: int) -> dict[str, np.ndarray]:
+    return {**rows, "inputs": rows["inputs"].repeat(factor, 1).repeat(factor, 2)}
 
 
 def _spread(key: str, array: np.ndarray, stride: int) -> np.ndarray:
-    return array * np.array(stride, array.dtype) if key == "inputs" and stride > 1 else array
+    return array * np.array(stride, array.dtype) if key == "inputs" else array
 
 
 TINY = {

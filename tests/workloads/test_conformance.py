@@ -138,8 +138,8 @@ def test_the_loss_has_three_parts(unit: Unit) -> None:
     if unit.backend.name == "pytorch":  # AlgoPerf's have tensors, which submissions reduce
         logits = unit.backend.place({"logits": unit.forward(EVAL)})["logits"]
         placed = unit.backend.place(unit.rows)
-        count = unit.bound.loss_fn(placed["targets"], logits)["n_valid_examples"]
-        assert count.clone().item() == unit.rows["targets"].size
+        loss = unit.bound.loss_fn(placed["targets"], logits)
+        assert loss["n_valid_examples"].clone().item() == loss["per_example"].numel()
 
 
 def test_initial_parameters_follow_the_random_state(unit: Unit) -> None:

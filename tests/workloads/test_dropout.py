@@ -34,3 +34,13 @@ def test_a_traced_rate(rate, kind, rtol):
     assert abs(float((traced == 0).mean()) - rate) < 0.1
     strong = jax.jit(lambda rate: ours(rate, values))(jnp.float32(rate))
     assert strong.dtype == kind
+
+
+def test_whole_channels_are_dropped():
+    values = 1 + jnp.arange(2 * 3 * 4 * 50.0).reshape(2, 3, 4, 50)
+    layer = Dropout(0.25, True, (1, 2), name="d")
+    after = layer.apply({}, values, rngs={"dropout": KEY})
+    dropped = np.asarray((after == 0).all((1, 2), keepdims=True))
+    np.testing.assert_array_equal(after, np.where(dropped, 0, values / 0.75))
+    assert 0.1 < dropped.mean() < 0.4
+    assert (dropped[0] != dropped[1]).any()

@@ -23,6 +23,11 @@ from algoperf.workload import axes, catalogue, registry
 FULL_STEPS = 8  # of a second or more each; and of models whose blocks another case trains
 TECHNIQUES = ("ag_news_lora", "ag_news_prompt", "ag_news_adapters", "xsum_lora")
 DRAWN = 10  # of each workload
+# Compiling their variants takes long, and what differs is tested by hand (test_imagenet.py,
+# test_fastmri.py).
+SLOW = ("fastmri", "imagenet_resnet", "imagenet_vit")
+# At norm scales of 8, rounding grows to a thousandth of the loss within fifteen steps.
+SHORT = ("imagenet_resnet_large_bn_init",)
 SAME_BLOCKS = {"lm": "ag_news", "mlm": "xsum"}  # whose cases test what these have of theirs
 
 
@@ -55,6 +60,8 @@ def variant_cases():
         is_technique = "trainable" in definition.changes
         is_by_hand = definition.base in SAME_BLOCKS or (is_technique and name not in TECHNIQUES)
         marks = [pytest.mark.exhaustive] if is_by_hand else []
+        if definition.base in SLOW:
+            marks = [pytest.mark.slow]
         yield pytest.param((definition, "mini"), id=f"{name}-mini", marks=marks)
     for name, attempt in itertools.product(registry.names(), range(DRAWN)):
         base = catalogue.find(name)
@@ -72,6 +79,7 @@ def pair(request, load_small) -> Iterator[Pair]:
     definition, scale_name = request.param
     data = load_small(definition, scale_name)
     is_short = scale_name != "mini" or (definition.base or definition.name) in SAME_BLOCKS
+    is_short = is_short or definition.name in SHORT
     with optimised() if scale_name != "mini" else contextlib.nullcontext():
         yield parity.bind(
             definition,

@@ -9,7 +9,9 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 
-def dropped(module: nn.Module, values: jax.Array, rate: float | jax.Array) -> jax.Array:
+def dropped(
+    module: nn.Module, values: jax.Array, rate: float | jax.Array, whole: tuple[int, ...] = ()
+) -> jax.Array:
     """Set a random share of the values to 0 and scale up the rest.
 
     Args:
@@ -17,13 +19,15 @@ def dropped(module: nn.Module, values: jax.Array, rate: float | jax.Array) -> ja
             number 0 or 1 needs none.
         values: The values, of any shape.
         rate: The share of values to drop.
+        whole: The axes along which all values are dropped or none.
     """
     if not isinstance(rate, jax.Array):
         if rate == 0:
             return values
         if rate == 1:
             return jnp.zeros_like(values)
-    kept = jax.random.bernoulli(module.make_rng("dropout"), 1 - rate, values.shape)
+    shape = tuple(1 if axis in whole else size for axis, size in enumerate(values.shape))
+    kept = jax.random.bernoulli(module.make_rng("dropout"), 1 - rate, shape)
     scale = 1 - rate if not isinstance(rate, jax.Array) else (1 - rate).astype(values.dtype)
     return jnp.where(kept, values / scale, 0)
 
@@ -34,11 +38,13 @@ class Dropout(nn.Module):
     Attributes:
         rate: The share of values to drop.
         train: Whether the model is training; otherwise values pass unchanged.
+        whole: The axes along which all values are dropped or none.
     """
 
     rate: float | jax.Array
     train: bool
+    whole: tuple[int, ...] = ()
 
     def __call__(self, values: jax.Array) -> jax.Array:
         """Return the values, of the same shape, with a random share set to 0 while training."""
-        return dropped(self, values, self.rate) if self.train else values
+        return dropped(self, values, self.rate, self.whole) if self.train else values

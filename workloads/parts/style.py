@@ -6,9 +6,10 @@ fields are axes of variants (`algoperf.workload.axes`) of every model whose styl
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
-ACTIVATIONS = ("relu", "gelu", "gelu_tanh", "silu", "tanh", "glu")
+ACTIVATIONS = ("relu", "leaky_relu", "gelu", "gelu_tanh", "silu", "tanh", "glu")
+LEAKY_SLOPE = 0.2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,12 +17,15 @@ class Style:
     """The style that any model has.
 
     Attributes:
-        activation: One of `ACTIVATIONS`. 'gelu' is GELU by the error function, 'gelu_tanh' its tanh
-            approximation. 'glu' is a gated linear unit, inner * sigmoid(gate), with one layer more
-            (Dauphin et al. 2017).
+        activation: One of `ACTIVATIONS`. 'leaky_relu' has the slope `LEAKY_SLOPE` below 0, 'gelu'
+            is GELU by the error function, 'gelu_tanh' its tanh approximation. 'glu' is a gated
+            linear unit, inner * sigmoid(gate), with one layer more (Dauphin et al. 2017).
         norm: 'layer', 'rms' (Zhang and Sennrich 2019), or 'none' in a model that needs no norm.
         output_scale: The factor that the logits are multiplied by.
     """
+
+    NORMS: ClassVar[tuple[str, ...]] = ("layer", "rms")
+    GATES: ClassVar[bool] = True  # whether the model can have gated layers
 
     activation: str
     norm: str
@@ -31,6 +35,21 @@ class Style:
     def is_gated(self) -> bool:
         """Whether feed-forward layers have a second inner layer, `gate`."""
         return self.activation == "glu"
+
+
+@dataclasses.dataclass(frozen=True)
+class ResidualConvolutionStyle(Style):
+    """The style of a residual convolutional network; `norm` is one of `norms.KINDS`.
+
+    Attributes:
+        last_norm_scale: What the scale of a block's last norm starts at; at 0 a block changes
+            nothing at first (Goyal et al. 2017).
+    """
+
+    NORMS: ClassVar[tuple[str, ...]] = ("batch", "layer", "group")
+    GATES: ClassVar[bool] = False
+
+    last_norm_scale: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,6 +96,18 @@ class TransformerStyle(Style):
 
 
 @dataclasses.dataclass(frozen=True)
+class ImageTransformerStyle(TransformerStyle):
+    """The style of a transformer of images.
+
+    Attributes:
+        pooling: How the patches become one vector: 'mean', or 'map', attention by a learned probe
+            (Zhai et al. 2022).
+    """
+
+    pooling: str = "mean"
+
+
+@dataclasses.dataclass(frozen=True)
 class EncoderDecoderStyle(TransformerStyle):
     """The style of an encoder-decoder.
 
@@ -86,6 +117,18 @@ class EncoderDecoderStyle(TransformerStyle):
     """
 
     ties_embeddings: bool = True
+
+
+@dataclasses.dataclass(frozen=True)
+class UNetStyle(Style):
+    """The style of a U-Net.
+
+    Its norms are 'instance', of each channel and without parameters (Ulyanov et al. 2016), and
+    'layer', of all channels together.
+    """
+
+    NORMS: ClassVar[tuple[str, ...]] = ("instance", "layer")
+    GATES: ClassVar[bool] = False
 
 
 BART = EncoderDecoderStyle(activation="gelu", norm="layer", norm_place="post")

@@ -14,6 +14,7 @@ NORM_EPSILON = 1e-5
 Layer = Callable[[torch.Tensor], torch.Tensor]
 FUNCTIONS: dict[str, Layer] = {
     "relu": torch.relu,
+    "leaky_relu": functools.partial(functional.leaky_relu, negative_slope=style.LEAKY_SLOPE),
     "gelu": functional.gelu,
     "gelu_tanh": functools.partial(functional.gelu, approximate="tanh"),
     "silu": functional.silu,
@@ -22,18 +23,21 @@ FUNCTIONS: dict[str, Layer] = {
 }
 
 
-def norm(chosen: Style, width: int, present: bool = True) -> nn.Module:
+def norm(
+    chosen: Style, width: int, present: bool = True, epsilon: float = NORM_EPSILON
+) -> nn.Module:
     """Return the norm layer that the style chooses, or an identity layer where there is none.
 
     Args:
         chosen: The style.
         width: The size of the last axis, over which the layer normalises.
         present: Whether there is a norm at this place.
+        epsilon: What is added to the variance.
     """
     if chosen.norm == "none" or not present:
         return nn.Identity()
     kind = nn.RMSNorm if chosen.norm == "rms" else nn.LayerNorm
-    return kind(width, eps=NORM_EPSILON)
+    return kind(width, eps=epsilon)
 
 
 def activate(chosen: Style, inner: torch.Tensor, gate: Callable[[], torch.Tensor]) -> torch.Tensor:

@@ -13,11 +13,12 @@ import json
 import re
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from algoperf.data.formats import sources
 from algoperf.errors import UserError
@@ -293,22 +294,29 @@ def hold_out(splits: Mapping[str, Columns], seed: int) -> tuple[dict[str, Column
     tenth each, at most 6,000, the rest and they in their old order.
     """
     missing = [split for split in SPLITS if split not in splits]
-    rows = len(next(iter(splits["train"].values())))
+    parts = held_out_rows(len(next(iter(splits["train"].values()))), missing, seed)
+    taken = {
+        split: {field: [texts[row] for row in chosen] for field, texts in splits["train"].items()}
+        for split, chosen in parts.items()
+    }
+    whole = {split: taken.get(split) or splits[split] for split in SPLITS}
+    return whole, {split: len(parts[split]) for split in missing}
+
+
+def held_out_rows(rows: int, missing: Sequence[str], seed: int) -> dict[str, NDArray[np.int64]]:
+    """Return which training rows become those of the splits that are missing, and which stay.
+
+    Each missing split has a seeded tenth, at most 6,000; all keep their old order. Where none is
+    missing nothing is returned.
+    """
+    if not missing:
+        return {}
     each = min(int(rows * HELD_OUT_SHARE), MOST_HELD_OUT_ROWS)
-    if missing and each == 0:
+    if each == 0:
         raise UserError(
             f"{rows} training rows leave none for {' and '.join(missing)}; at least 10 are needed"
         )
     order = np.random.default_rng(seed).permutation(rows)
     parts = {split: order[index * each :][:each] for index, split in enumerate(missing)}
     parts["train"] = order[len(missing) * each :]
-    taken = {
-        split: {
-            field: [texts[row] for row in np.sort(chosen)]
-            for field, texts in splits["train"].items()
-        }
-        for split, chosen in parts.items()
-    }
-    return {
-        split: taken[split] if missing and split in taken else splits[split] for split in SPLITS
-    }, dict.fromkeys(missing, each)
+    return {split: np.sort(chosen) for split, chosen in parts.items()}

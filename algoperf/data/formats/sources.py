@@ -19,6 +19,10 @@ def resolve(definition: WorkloadDefinition, scale: Scale, given: str | None) -> 
     a path.
     """
     source = given or scale.default_source
+    if given is None and source == "folder":
+        raise UserError(
+            f"{definition.name} at this scale needs its data set's files: give --data FOLDER"
+        )
     if source in ("builtin", "hub"):
         choose(f"data for {definition.name}", source, definition.sources)
         return source, source

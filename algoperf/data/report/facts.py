@@ -9,21 +9,23 @@ leaves bad rows out counts them itself, by split and reason, in its notes ('bad_
 import dataclasses
 import importlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from algoperf.data import loading
+from algoperf import workload
+from algoperf.data import loading, prefetch
 from algoperf.data.report import duplicates
 from algoperf.data.validation_seed import PARAMETER, ValidationSeed
-from algoperf.workload import SPLITS, Data, Scale, WorkloadDefinition
+from algoperf.workload import SPLITS, ArrayRows, Data, Scale, WorkloadDefinition
 from algoperf.workload.rows import in_memory
 
 Ints = NDArray[np.int64]
 LENGTH_PERCENTILE = 95
-PURPOSE = "describing or exporting the data"
+PURPOSE = "describing or exporting the texts of the data"
+LOOKED_AT_BYTES = 2**28  # of a split that is not in memory: its first rows, up to this much
 # What a decoder writes where it could not read, and control characters that no text layout uses.
 _DAMAGE = re.compile("[\ufffd\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f]")
 
@@ -35,7 +37,8 @@ class Rows:
     `sources` are texts, or arrays where the rows are none. `targets` are the texts to be written,
     `labels` the classes. `..._tokens` are counts, one a row. By field ('source', 'target') and only
     where the loader says: how many rows are `cut`, and what the lengths are before that
-    (`tokens_uncut`: mean, median, p95).
+    (`tokens_uncut`: mean, median, p95). `count` is the number of all rows, where that is more than
+    were looked at.
     """
 
     sources: Sequence[str] | np.ndarray
@@ -45,6 +48,7 @@ class Rows:
     target_tokens: Ints | None = None
     cut: Mapping[str, int | None] = dataclasses.field(default_factory=dict)
     tokens_uncut: Mapping[str, Mapping[str, float]] = dataclasses.field(default_factory=dict)
+    count: int | None = None
 
     @property
     def texts(self) -> dict[str, Sequence[str]]:
@@ -102,10 +106,10 @@ def _texts(
 def rows_of(data: Data, texts: Mapping[str, Sequence[str]]) -> dict[str, Rows]:
     """The rows of loaded data by split; `texts` are those of the inputs, if they have any."""
     rows = {}
-    for split in SPLITS:
-        arrays = in_memory(data.splits[split], PURPOSE)
+    looked_at = {split: _looked_at(data.splits[split]) for split in SPLITS}
+    pad_id = _pad_id(data, looked_at.values())
+    for split, arrays in looked_at.items():
         inputs, targets = arrays["inputs"], arrays["targets"]
-        pad_id = _pad_id(data)
         noted = {name: data.notes.get(name, {}).get(split) for name in ("rows_cut", "tokens")}
         cut = noted["rows_cut"] if isinstance(noted["rows_cut"], Mapping) else {}
         uncut = noted["tokens"] if isinstance(noted["tokens"], Mapping) else {}
@@ -119,19 +123,27 @@ def rows_of(data: Data, texts: Mapping[str, Sequence[str]]) -> dict[str, Rows]:
             target_tokens=None if data.text is None else (arrays["weights"] > 0).sum(1),
             cut=cut or {"source": noted["rows_cut"]},
             tokens_uncut=uncut,
+            count=len(data.splits[split]),
         )
     return rows
+
+
+def _looked_at(rows: workload.Rows) -> ArrayRows:
+    """All rows where they are in memory, else as many as it may hold."""
+    if isinstance(rows, ArrayRows):
+        return rows
+    most = max(1, LOOKED_AT_BYTES // prefetch.row_bytes(rows.fields))
+    return ArrayRows(rows.take(np.arange(min(len(rows), most))))
 
 
 def _is_whole(array: np.ndarray, axes: int) -> bool:
     return array.ndim == axes and bool(np.issubdtype(array.dtype, np.integer))
 
 
-def _pad_id(data: Data) -> int | None:
+def _pad_id(data: Data, splits: Iterable[ArrayRows]) -> int | None:
     """The token that fills rows up: what the data says, else what stands where no weight is."""
     noted: int | None = data.model.get("pad_id")
-    for rows in data.splits.values():
-        arrays = in_memory(rows, PURPOSE)
+    for arrays in splits:
         if noted is None and "weights" in arrays and _is_whole(arrays["targets"], 2):
             padding = arrays["targets"][arrays["weights"] == 0]
             noted = int(padding[0]) if len(padding) else None
@@ -142,7 +154,8 @@ def describe(rows: Mapping[str, Rows]) -> dict[str, Any]:
     """All facts of the rows as plain values."""
     fields = next(iter(rows.values())).texts
     facts: dict[str, Any] = {
-        "rows": {split: len(part.sources) for split, part in rows.items()},
+        "rows": {split: part.count or len(part.sources) for split, part in rows.items()},
+        "looked_at": {split: len(part.sources) for split, part in rows.items()},
         "lengths": {
             field: {split: _lengths(part, field) for split, part in rows.items()}
             for field in fields
@@ -171,6 +184,10 @@ def report(
         "data": kind,
         "path": source if kind == "folder" else None,
         "fingerprint": data.fingerprint,
+        "fields": {
+            name: f"{dtype}{list(shape)}"
+            for name, (shape, dtype) in data.splits["train"].fields.items()
+        },
         "bad_rows": data.notes.get("bad_rows", {}),
         "held_out": data.notes.get("held_out", {}),
         "remarks": definition.remarks(data),

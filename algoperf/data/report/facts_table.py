@@ -22,6 +22,12 @@ def heading(facts: Mapping[str, Any]) -> list[str]:
             "validation and test rows are drawn by a secret; its commitment is "
             f"{facts['validation_commitment']}"
         )
+    if not facts["lengths"]:
+        fields = ", ".join(f"{name} {field}" for name, field in facts["fields"].items())
+        lines.append(f"a row: {fields}")
+    for split, looked_at in facts["looked_at"].items():
+        if looked_at < facts["rows"][split]:
+            lines.append(f"{split}: beside their number, of the first {looked_at:,} rows")
     for split, reasons in facts["bad_rows"].items():
         left_out = ", ".join(f"{count} x {reason}" for reason, count in reasons.items())
         lines.append(f"left out of {split}: {left_out}")
@@ -102,7 +108,7 @@ def _duplicates(facts: Mapping[str, Any]) -> Table:
         for kind, places in kinds.items():
             for split, counts in places.items():
                 first, _, second = split.rpartition("/")
-                most = max(counts.values()) / max(facts["rows"][second], 1)
+                most = max(counts.values()) / max(facts["looked_at"][second], 1)
                 table.add_row(
                     f"{second}{named} in {first}" if kind == "across" else f"{second}{named}",
                     *(f"{counts[level]:,}" if level in counts else "" for level in levels),
@@ -123,7 +129,7 @@ def _labels(facts: Mapping[str, Any]) -> Table:
         cells = []
         for split, each in splits.items():
             count = each["rows"].get(name, 0)
-            cells += [f"{count:,}", f"{count / max(facts['rows'][split], 1):.1%}"]
+            cells += [f"{count:,}", f"{count / max(facts['looked_at'][split], 1):.1%}"]
             if has_words:
                 cells.append(f"{each['words'][name]['mean']:.1f}" if count else "")
         table.add_row(name, *cells)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from algoperf.data.rows import first
 from algoperf.workload import Data
 
 MODULES = {"jax": "gates_jax", "pytorch": "gates_torch"}
@@ -54,11 +55,8 @@ def framework_module(framework: str) -> Any:
 def first_rows(data: Data) -> Data:
     """Return data with the first rows of each split, as many as the gates use."""
     counts = {"train": TRAIN_ROWS, "validation": OTHER_ROWS, "test": OTHER_ROWS}
-    splits = {
-        split: rows.take(np.arange(min(counts[split], len(rows))))
-        for split, rows in data.splits.items()
-    }
-    return Data(splits, model=data.model, text=data.text)
+    splits = {split: first(rows, counts[split]) for split, rows in data.splits.items()}
+    return Data(splits, model=data.model, text=data.text, augmentation=data.augmentation)
 
 
 def perturbed(shapes: Mapping[str, tuple[int, ...]], seed: int = 0) -> Values:
@@ -82,9 +80,9 @@ def perturbed(shapes: Mapping[str, tuple[int, ...]], seed: int = 0) -> Values:
     return values
 
 
-def values_of(bound: Any) -> Values:
+def values_of(bound: Any, seed: int = 0) -> Values:
     """Return perturbed values of all parameters of a workload, and of batch norm's statistics."""
-    return perturbed({**bound.shapes, **bound.statistic_shapes})
+    return perturbed({**bound.shapes, **bound.statistic_shapes}, seed)
 
 
 def leaves(tree: Any, is_leaf: type) -> dict[str, Any]:

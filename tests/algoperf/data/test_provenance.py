@@ -7,6 +7,7 @@ from algoperf.data import provenance
 from algoperf.data.batches import Buckets, TrainingQueue
 from algoperf.data.provenance import FEW_DRAWN, OTHER_ROWS, Rows, Selection
 from algoperf.data.tokenizers import PAD_ID
+from algoperf.workload import Field
 
 
 @pytest.fixture
@@ -39,6 +40,28 @@ def test_rows_may_be_chosen_repeated_and_joined(images, monkeypatch):
     for chosen in ([3], [5, 5, 99, 0], list(range(100))[::-1]):
         assert rows.hold(taken(images, chosen))
         assert rows.hold({**taken(images, chosen), "weights": np.zeros(len(chosen))})
+
+
+def test_rows_that_the_queue_changes_are_known_as_it_handed_them_out(images):
+    """In training they are no rows of the split, whose inputs may have another shape and type."""
+
+    class Halved:
+        def fields(self, rows):
+            return {**rows.fields, "inputs": Field((4,), np.dtype(np.float64))}
+
+        def __call__(self, rows, drawn):
+            batch = rows.take(drawn.rows[drawn.own])
+            return {**batch, "inputs": batch["inputs"][:, :4].astype(np.float64) / 2}
+
+    queue = TrainingQueue(images, 10, 0, augmentation=Halved())
+    rows = Rows(images, queue)
+    returned = []
+    selection = Selection(rows, queue, lambda batch: batch, lambda: (1, returned[-1]))
+    returned.append(next(queue))
+    assert selection.findings() == []
+    returned.append({**returned[-1], "inputs": returned[-1]["inputs"] + 1})
+    assert selection.findings() == [OTHER_ROWS]
+    assert not rows.hold(images)
 
 
 @pytest.mark.parametrize("key", ["inputs", "targets"])

@@ -17,6 +17,7 @@ from algoperf.data.report import facts
 from algoperf.data.rows import DecodedRows, MemmapRows, RowsView, UnreadableRowError
 from algoperf.errors import UserError
 from algoperf.workload import ArrayRows, Data, Field, Text, catalogue
+from algoperf.workload.rows import source_row
 from reference_algorithms import adamw
 
 ROWS = 30
@@ -255,7 +256,7 @@ def test_a_row_that_cannot_be_decoded():
     fields = {"inputs": ((), np.float32)}
     built = DecodedRows(9, fields, decode, "test", is_slow=False)
     assert not built.is_slow
-    message = "row 4 cannot be decoded: UserError: no such image"
+    message = "row 4 cannot be decoded: no such image"
     with pytest.raises(UnreadableRowError, match=message) as raised:
         built.take(np.array([4]))
     assert isinstance(raised.value.__cause__, UserError)
@@ -301,15 +302,41 @@ def test_texts_without_duplicates_need_no_arrays():
     [
         (lambda built: select.balance(built, 0), "--balance"),
         (select.drop_duplicates, "--drop-duplicates"),
-        (lambda built: row_changes.label_noise(built, 0.5), "label_noise"),
         (lambda built: row_changes.class_imbalance(built, 0.5), "class_imbalance"),
-        (lambda built: facts.rows_of(built, {}), "describing or exporting"),
         (lambda built: batches.make_buckets(built.splits["train"], [(2, 2)], 1), "lengths"),
     ],
 )
 def test_what_needs_arrays_says_so(operation, named):
     with pytest.raises(UserError, match=f"{named}.* in memory; .* are DecodedRows"):
         operation(data(decoded()))
+
+
+def test_noise_of_rows_that_are_not_in_memory():
+    """The same rows as of those that are, in a batch and from the source."""
+    plain, views = (
+        row_changes.label_noise(data(built), 0.5).splits["train"] for built in (arrays(), decoded())
+    )
+    every = np.arange(ROWS)
+    same(views.take(every[::-1]), plain.take(every[::-1]))
+    assert (views.take(every)["targets"] != every).sum() == ROWS // 2
+    for index in range(ROWS):
+        row = source_row(views, index)
+        assert row["targets"] == plain["targets"][index]
+        np.testing.assert_array_equal(row["inputs"], plain["inputs"][index])
+    assert views.fingerprint != decoded().fingerprint
+    assert views.is_slow
+    assert (len(views), views.fields) == (ROWS, decoded().fields)
+
+
+def test_rows_that_are_not_in_memory_are_described(monkeypatch):
+    """As those that are; of more than may be held, the first."""
+    described = [facts.describe(facts.rows_of(data(each), {})) for each in (arrays(), decoded())]
+    assert described[0] == described[1]
+    monkeypatch.setattr(facts, "LOOKED_AT_BYTES", 7 * 16)  # a row is three floats and an integer
+    found = facts.describe(facts.rows_of(data(decoded()), {}))
+    assert found["rows"]["train"] == ROWS
+    assert found["looked_at"]["train"] == 7
+    assert found["labels"]["train"]["rows"] == {str(number): 1 for number in range(7)}
 
 
 def test_the_number_of_training_rows_is_a_fact():

@@ -147,6 +147,9 @@ def test_resolve():
     assert sources.resolve(ag_news, ag_news.scales["mini"], "hub") == ("hub", "hub")
     with pytest.raises(UserError, match="digits reads no folder"):
         sources.resolve(digits, digits.scales["mini"], ".")
+    fastmri = catalogue.find("fastmri")  # which neither the hub nor a generator has at full scale
+    with pytest.raises(UserError, match=r"fastmri at this scale needs .* give --data FOLDER"):
+        sources.resolve(fastmri, fastmri.scales["full"], None)
 
 
 def test_a_folder_that_is_named_like_a_source_is_reached_by_a_path(tmp_path, monkeypatch):

@@ -168,10 +168,28 @@ def test_a_batch_table_is_asked_for_the_variant_then_for_its_base(table, expecte
         outline=SimpleNamespace(is_full_form=True),
     )
     plan = SimpleNamespace(batch_size=None, workload="ag_news_wide", base_workload="ag_news")
-    scale = SimpleNamespace(batch_size=64)
+    scale = SimpleNamespace(batch_size=64, published_batch_size=None)
     assert choices.choose_batch_size(plan, loaded, None, scale) == expected
     plan.batch_size = 5
     assert choices.choose_batch_size(plan, loaded, None, scale) == (5, "")
+
+
+def test_a_batch_of_the_published_workload_is_scaled_down_at_mini():
+    """1,024 of AlgoPerf's ImageNet are 64 of mini's; a quarter of that is a quarter of this."""
+    loaded = SimpleNamespace(
+        functions={"get_batch_size": lambda workload_name: 256},
+        outline=SimpleNamespace(is_full_form=True),
+    )
+    plan = SimpleNamespace(batch_size=None, workload="imagenet_vit", base_workload=None)
+    scale = SimpleNamespace(batch_size=64, published_batch_size=1024)
+    size, note = choices.choose_batch_size(plan, loaded, None, scale)
+    assert size == 16
+    assert note == (
+        "get_batch_size asks for 256 of the published workload, whose batch is 1024; here that is "
+        "16 of 64"
+    )
+    scale.published_batch_size = None
+    assert choices.choose_batch_size(plan, loaded, None, scale) == (256, "")
 
 
 def test_requirements_are_checked_and_never_installed(tmp_path):

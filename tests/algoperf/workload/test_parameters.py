@@ -91,6 +91,27 @@ def test_a_convolution_kernel_in_torchs_layout(dimensions, layout, layer):
     np.testing.assert_allclose(np.moveaxis(np.asarray(ours), -1, 1), theirs, rtol=1e-4, atol=1e-5)
 
 
+def test_a_transposed_convolution_kernel_in_torchs_layout():
+    """Of a window of 2 by 2 that strides by 2: each pixel becomes four, by the window as it is."""
+    kernel = RNG.normal(size=(2, 2, 3, 5)).astype(np.float32)
+    inputs = RNG.normal(size=(2, 6, 7, 3)).astype(np.float32)
+    module = torch.nn.ConvTranspose2d(3, 5, 2, stride=2, bias=False)
+    there = parameters.to_torch("transposed_0/kernel", kernel)
+    assert there.flags.c_contiguous
+    module.weight.data = torch.from_numpy(there)
+    theirs = module(torch.from_numpy(np.moveaxis(inputs, -1, 1).copy())).detach().numpy()
+    for i in range(2):
+        for j in range(2):
+            np.testing.assert_allclose(
+                np.moveaxis(theirs, 1, -1)[:, i::2, j::2],
+                inputs @ kernel[i, j],
+                rtol=1e-4,
+                atol=1e-5,
+            )
+    np.testing.assert_array_equal(parameters.from_torch("transposed_0/kernel", there), kernel)
+    assert parameters.jax_shape("transposed_0/kernel", there.shape) == kernel.shape
+
+
 def first(name, shape=(200, 300), std=0.5, seed=(1, 2)):
     return parameters.initial_value(name, shape, lambda: std, seed)
 

@@ -1,0 +1,5 @@
+"""The rows of imagenet_vit, which are those of both ImageNet workloads."""
+
+from workloads.parts.imagenet import load
+
+__all__ = ["load"]
