@@ -66,7 +66,8 @@ WORKLOAD = WorkloadDefinition(
                     validation=0.85,
                     ceiling=imagenet.MINI_CEILING,
                     baselines=imagenet.MINI_BASELINES,
-                    provenance="docs/targets.md: to be filled",
+                    provenance="docs/targets.md: nadamw reaches it in 250 of 600 steps, "
+                    "one seed in each framework",
                 )
             },
         ),

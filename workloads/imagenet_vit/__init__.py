@@ -71,7 +71,8 @@ WORKLOAD = WorkloadDefinition(
                     validation=0.5,
                     ceiling=imagenet.MINI_CEILING,
                     baselines=imagenet.MINI_BASELINES,
-                    provenance="docs/targets.md: to be filled",
+                    provenance="docs/targets.md: nadamw reaches it in 900 of 1,500 steps, "
+                    "one seed in PyTorch",
                 )
             },
         ),
