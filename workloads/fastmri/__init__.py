@@ -74,7 +74,9 @@ WORKLOAD = WorkloadDefinition(
     output_layer="head",
     initial_std=_initial_std,
     variants={
-        "model_size": _variant({"width": 2.0, "levels": 0.75}, (0.723559, 0.740726)),
+        "model_size": _variant(
+            {"width": 2.0, "levels": 0.75}, (0.723559, 0.740726), _mini(0.85, ONE_SEED)
+        ),
         "tanh": _variant({"activation": "tanh"}, (0.717840, 0.734505), _mini(0.72, ONE_SEED)),
         "layernorm": _variant({"norm": "layer"}, (0.723284, 0.739996), _mini(0.81, ONE_SEED)),
     },
