@@ -27,4 +27,5 @@ class PatchEmbedding(nn.Module):
         grid = self.conv(pixels_NCHW)
         D, rows, columns = grid.shape[1:]
         positions_TD = torch.from_numpy(sine_positions(rows, columns, D)).to(grid)
-        return grid.flatten(2).transpose(1, 2) + positions_TD
+        embedded_NTD: torch.Tensor = grid.flatten(2).transpose(1, 2) + positions_TD
+        return embedded_NTD
