@@ -8,18 +8,22 @@ Legend: H, W height and width of k-space; S rows and columns of the image.
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from algoperf.data.rows import DecodedRows
 from algoperf.errors import UserError
-from algoperf.workload import Field
+from algoperf.workload import Drawn, Field, Rows
+from algoperf.workload.rows import source_row
 
 Complex = NDArray[np.complex64]
 Floats = NDArray[np.float32]
 Mask = NDArray[np.bool_]
+Row = Mapping[str, Any]
+Slice = tuple[Any, Any, float]  # all of k-space, the image's magnitude, its volume's largest value
 LARGEST = 6.0  # in standard deviations: normalised pixels are cut there
 EPSILON = 1e-11  # beside the standard deviation of an image, which may be blank
 
@@ -127,3 +131,69 @@ def row(
         "std": std,
         "volume_max": np.float32(volume_max),
     }
+
+
+def rows(
+    count: int,
+    read: Callable[[int], Slice],
+    source: str,
+    size: int,
+    sampling: Sampling,
+    *,
+    is_slow: bool,
+) -> DecodedRows:
+    """Return rows that are made of slices when they are asked for.
+
+    All rows of a width keep the same columns; `DrawnMasks` draws others for training.
+
+    Args:
+        count: The number of slices.
+        read: From a slice's index to the slice; its image is at least as large as the rows'.
+        source: What tells these slices from others in fingerprints.
+        size: Rows and columns of the cropped images.
+        sampling: Which columns are kept.
+        is_slow: Whether threads are to read ahead.
+    """
+
+    def open_row(index: int) -> Row:
+        kspace_HW, target_HW, volume_max = read(index)
+        target_SS = cropped(target_HW, size)
+        return {"kspace": kspace_HW, "targets": target_SS, "volume_max": volume_max}
+
+    def decode(index: int) -> Row:
+        return _undersampled(open_row(index), sampling, fixed_generator())
+
+    source = f"{source} {sampling}"
+    return DecodedRows(count, fields(size), decode, source, is_slow=is_slow, open_row=open_row)
+
+
+def _undersampled(source: Row, sampling: Sampling, generator: np.random.Generator) -> Row:
+    kept_W = sampling.mask(source["kspace"].shape[1], generator)
+    return row(source["kspace"], source["targets"], source["volume_max"], kept_W)
+
+
+@dataclasses.dataclass(frozen=True)
+class DrawnMasks:
+    """In training, the columns of each of `rows` are drawn from the run's seed, in each epoch anew.
+
+    Attributes:
+        sampling: How they are drawn.
+    """
+
+    sampling: Sampling
+
+    def fields(self, rows: Rows) -> Mapping[str, Field]:
+        """As without it."""
+        return rows.fields
+
+    def __call__(self, rows: Rows, drawn: Drawn) -> dict[str, np.ndarray]:
+        """Return the own rows of a batch."""
+        undersampled = []
+        for position in range(*drawn.own.indices(len(drawn.rows))):
+            source = source_row(rows, int(drawn.rows[position]))
+            generator = drawn.row_generator(position)
+            undersampled.append(_undersampled(source, self.sampling, generator))
+        return {
+            name: np.stack([each[name] for each in undersampled]).astype(dtype, copy=False)
+            for name, (_, dtype) in rows.fields.items()
+        }
