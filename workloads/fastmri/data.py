@@ -22,6 +22,7 @@ def load(
     centre_fractions: tuple[float, ...] = (0.08,),
     seed: int = 0,
     skip_bad_rows: bool = False,
+    validation_seed: int | None = None,
 ) -> Data:
     """Return undersampled and full images.
 
@@ -32,6 +33,7 @@ def load(
         centre_fractions: Likewise.
         seed: The seed of the built-in slices.
         skip_bad_rows: Whether files that cannot be used are left out and counted.
+        validation_seed: As of `generator.generate`.
 
     Returns:
         For each split, 'inputs' and 'targets', float32 (rows, size, size), normalised by the
@@ -44,7 +46,10 @@ def load(
     sampling = Sampling(tuple(accelerations), tuple(centre_fractions))
     notes: dict[str, Any] = {}
     if source == "builtin":
-        rows = {split: _built_in(split, seed, size, sampling) for split in SPLITS}
+        rows = {}
+        for split in SPLITS:
+            slices = generator.generate(split, seed, validation_seed)
+            rows[split] = _built_in(slices, size, sampling)
     else:
         splits, notes = fastmri.find(Path(source), size, skip_bad_rows)
         rows = {
@@ -56,9 +61,7 @@ def load(
     return Data(rows, notes=notes, augmentation=DrawnMasks(sampling))
 
 
-def _built_in(split: str, seed: int, size: int, sampling: Sampling) -> DecodedRows:
-    slices = generator.generate(split, seed)
-
+def _built_in(slices: generator.Slices, size: int, sampling: Sampling) -> DecodedRows:
     def read(index: int) -> kspace.Slice:
         volume_max = float(slices.volume_max_N[index])
         return slices.kspace_NHW[index], slices.target_NSS[index], volume_max

@@ -41,11 +41,20 @@ class Slices(NamedTuple):
     clean_NSS: NDArray[np.float32]
 
 
-def generate(split: str, seed: int) -> Slices:
-    """Return the slices of a split, volume after volume."""
+def generate(split: str, seed: int, validation_seed: int | None = None) -> Slices:
+    """Return the slices of a split, volume after volume.
+
+    Args:
+        split: 'train', 'validation' or 'test', which have different volumes.
+        seed: The seed of the volumes.
+        validation_seed: The seed of other volumes than the usual ones for validation and test; None
+            for the usual ones.
+    """
     number = list(VOLUMES).index(split)
+    secret = [] if validation_seed is None or split == "train" else [validation_seed]
     volumes = [
-        _volume(np.random.default_rng([seed, number, volume])) for volume in range(VOLUMES[split])
+        _volume(np.random.default_rng([seed, number, volume, *secret]))
+        for volume in range(VOLUMES[split])
     ]
     return Slices(*(np.concatenate(parts) for parts in zip(*volumes, strict=True)))
 

@@ -26,14 +26,6 @@ def _initial_norm_scale(name: str, model: Mapping[str, Any]) -> float:
     return float(model["style"].last_norm_scale) if name.endswith(LAST_NORM) else 1.0
 
 
-def _published(validation: float, test: float) -> Target:
-    return Target(
-        validation=validation,
-        test=test,
-        provenance="AlgoPerf's; its test rows are ImageNet-v2's (matched frequency)",
-    )
-
-
 WORKLOAD = WorkloadDefinition(
     name="imagenet_resnet",
     package="workloads.imagenet_resnet",
@@ -88,7 +80,7 @@ WORKLOAD = WorkloadDefinition(
             step_hint=195_999,
             budget_s=66_159.0,
             eval_every_s=510.0,
-            targets={source: _published(0.77431, 0.6560) for source in ("folder", "hub")},
+            targets=imagenet.published(0.77431, 0.6560),
         ),
     },
     sources=("builtin", "hub", "folder"),
@@ -96,9 +88,11 @@ WORKLOAD = WorkloadDefinition(
     initial_std=_initial_std,
     initial_norm_scale=_initial_norm_scale,
     variants={
-        "silu": Variant({"activation": "silu"}),
-        "gelu": Variant({"activation": "gelu_tanh"}),
-        "large_bn_init": Variant({"last_norm_scale": 8.0}),
+        "silu": Variant({"activation": "silu"}, {"full": imagenet.published(0.75445, 0.6323)}),
+        "gelu": Variant({"activation": "gelu_tanh"}, {"full": imagenet.published(0.76765, 0.6519)}),
+        "large_bn_init": Variant(
+            {"last_norm_scale": 8.0}, {"full": imagenet.published(0.76526, 0.6423)}
+        ),
         "layer_norm": Variant({"norm": "layer"}),
         "group_norm": Variant({"norm": "group"}),
     },

@@ -9,7 +9,7 @@ from typing import Any
 
 from algoperf.data.formats import images as image_files
 from algoperf.data.formats.records import Hub
-from algoperf.workload import SPLITS, Data
+from algoperf.workload import SPLITS, Data, Target
 from workloads.parts import textured_shapes
 from workloads.parts.augment import ImageAugmentation, centre_crop
 
@@ -25,6 +25,13 @@ MINI_BASELINES = {
 FULL = {"size": 224, "area": (0.08, 1.0)}
 
 
+def published(validation: float, test: float) -> Mapping[str, Target]:
+    """Return AlgoPerf's targets, of accuracy on ImageNet's validation rows and on its test rows."""
+    provenance = "AlgoPerf's; its test rows are ImageNet-v2's (matched frequency)"
+    target = Target(validation=validation, test=test, provenance=provenance)
+    return dict.fromkeys(("folder", "hub"), target)
+
+
 def load(
     source: str,
     size: int,
@@ -34,6 +41,7 @@ def load(
     rows: Mapping[str, int] | None = None,
     seed: int = 0,
     skip_bad_rows: bool = False,
+    validation_seed: int | None = None,
 ) -> Data:
     """Return images, uint8 (N, S, S, 3), and their classes, int32 (N,).
 
@@ -46,11 +54,15 @@ def load(
         rows: The number of generated images of each split.
         seed: The seed of the generated images, and of a held-out split.
         skip_bad_rows: Whether files that cannot be decoded are left out and counted.
+        validation_seed: As of `textured_shapes.generate`.
     """
     if source == "builtin":
         assert rows is not None
         splits = {
-            split: textured_shapes.generate(split, rows[split], size, seed) for split in SPLITS
+            split: textured_shapes.generate(
+                split, rows[split], size, seed, validation_seed=validation_seed
+            )
+            for split in SPLITS
         }
         classes, notes = textured_shapes.CLASSES, {}
         model: dict[str, Any] = {}

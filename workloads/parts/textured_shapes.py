@@ -58,6 +58,7 @@ def generate(
     size: int,
     seed: int,
     difficulty: Difficulty = Difficulty(),
+    validation_seed: int | None = None,
 ) -> Arrays:
     """Return 'inputs', uint8 (N, S, S, 3), and 'targets', int32 (N,), labels from 0 to 11.
 
@@ -67,9 +68,13 @@ def generate(
         size: The side S of an image in pixels.
         seed: The seed of the images.
         difficulty: What makes them hard.
+        validation_seed: The seed of other images than the usual ones for validation and test; None
+            for the usual ones.
     """
     stream = ("train", "validation", "test").index(split)
-    generator = np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, stream])))
+    secret = [] if validation_seed is None or split == "train" else [validation_seed]
+    sequence = np.random.SeedSequence([seed, stream, *secret])
+    generator = np.random.Generator(np.random.Philox(sequence))
     images, labels = [], []
     for start in range(0, rows, CHUNK_ROWS):
         count = min(CHUNK_ROWS, rows - start)

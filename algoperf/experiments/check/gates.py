@@ -56,7 +56,7 @@ def first_rows(data: Data) -> Data:
     """Return data with the first rows of each split, as many as the gates use."""
     counts = {"train": TRAIN_ROWS, "validation": OTHER_ROWS, "test": OTHER_ROWS}
     splits = {split: first(rows, counts[split]) for split, rows in data.splits.items()}
-    return Data(splits, model=data.model, text=data.text, augmentation=data.augmentation)
+    return data.with_splits(splits)
 
 
 def perturbed(shapes: Mapping[str, tuple[int, ...]], seed: int = 0) -> Values:
