@@ -64,6 +64,13 @@ class Order:
             self._block_start = start
         return self._block_rows
 
+    def give_back(self, count: int) -> None:
+        """Go back by so many rows, at most those of one epoch."""
+        if count > self._offset:
+            self.go_to(self._epoch - 1, self.count + self._offset - count)
+        elif count:
+            self._offset -= count
+
     def take_all(self, count: int) -> np.ndarray:
         """So many next rows, of as many epochs as it takes."""
         rows = self.take(count)

@@ -11,7 +11,7 @@ import numpy as np
 
 from algoperf.errors import UserError
 from algoperf.workload import ArrayRows, Field, Rows
-from algoperf.workload.rows import FINGERPRINT_DIGITS, source_row
+from algoperf.workload.rows import FINGERPRINT_DIGITS, IS_ROW, Packing, packing_of, source_row
 
 SAMPLES = 64  # places of a file that its fingerprint is of, the first and the last bytes included
 SAMPLE_BYTES = 4096
@@ -176,6 +176,27 @@ class DecodedRows:
                 )
 
 
+class _PackedAs:
+    """The packing of other rows, given these rows' indices and changing what it returns."""
+
+    def __init__(
+        self,
+        packing: Packing,
+        index: Callable[[np.ndarray], np.ndarray],
+        change: Callable[[dict[str, np.ndarray], np.ndarray], None] = lambda batch, indices: None,
+    ) -> None:
+        self._packing, self._index, self._change = packing, index, change
+
+    @property
+    def fields(self) -> Mapping[str, Field]:
+        return self._packing.fields
+
+    def __call__(self, indices: np.ndarray, batch_size: int) -> dict[str, np.ndarray]:
+        batch = self._packing(self._index(indices), batch_size)
+        self._change(batch, indices[: int(batch[IS_ROW].sum())])
+        return batch
+
+
 class RowsView:
     """Some rows of others, in an order of their own; nothing is copied or read.
 
@@ -207,6 +228,12 @@ class RowsView:
         digest = hashlib.sha256(self._rows.fingerprint.encode())
         digest.update(self._indices.tobytes())
         return digest.hexdigest()[:FINGERPRINT_DIGITS]
+
+    @property
+    def packing(self) -> Packing | None:
+        """As the rows beneath."""
+        packing = packing_of(self._rows)
+        return packing and _PackedAs(packing, lambda indices: self._indices[indices])
 
     def take(self, indices: np.ndarray) -> dict[str, np.ndarray]:
         """Return these rows of the view."""
@@ -254,12 +281,22 @@ class OtherTargets:
     def take(self, indices: np.ndarray) -> dict[str, np.ndarray]:
         """Return these rows, with the others' targets."""
         batch = self._rows.take(indices)
+        self._give(batch, indices)
+        return batch
+
+    @property
+    def packing(self) -> Packing | None:
+        """As the rows beneath."""
+        packing = packing_of(self._rows)
+        return packing and _PackedAs(packing, lambda indices: indices, self._give)
+
+    def _give(self, batch: dict[str, np.ndarray], indices: np.ndarray) -> None:
+        """Give the first rows of a batch, which are these, the others' targets."""
         changed = np.flatnonzero(self._givers[indices] != indices)
         if len(changed):
             given = self._rows.take(self._givers[indices[changed]])
             for key in given.keys() & {*self.KEYS}:
                 batch[key][changed] = given[key]
-        return batch
 
     def source_row(self, index: int) -> Row:
         """Return a row as its source has it, with the other's targets."""

@@ -16,6 +16,7 @@ from algoperf.data.tokenizers import PAD_ID
 from algoperf.trial import evaluate_text
 from algoperf.workload import SPLITS, Arrays, Data, Rows, Scale, WorkloadDefinition
 from algoperf.workload.metric import Accumulator, Batch, MeanLoss, TextAccumulator
+from algoperf.workload.rows import IS_ROW
 
 PROBED = 1 / 8  # How many rows a probe looks at, of those that an evaluation does.
 # A batch without its 'inputs', its losses and its predictions.
@@ -85,17 +86,19 @@ def accumulate(
     metrics = {name: start(rows) for name, start in starts.items()}
     missing = rows
     for padded, losses, predictions in outputs:
-        losses = losses[:missing]
-        weights = padded["weights"][:missing].astype(np.float64)
+        is_row_B = padded.get(IS_ROW)  # of a packed batch, which may end with padding anywhere
+        real = missing if is_row_B is None else int(is_row_B.sum())
+        losses = losses[:real]
+        weights = padded["weights"][:real].astype(np.float64)
         if weights.shape != losses.shape:  # a row's weight is that of each of its tokens
             added = [1] * (losses.ndim - weights.ndim)
             weights = np.broadcast_to(weights.reshape(*weights.shape, *added), losses.shape)
         others = {
-            key: array[:missing]
+            key: array[:real]
             for key, array in padded.items()
-            if key not in ("targets", "weights")
+            if key not in ("targets", "weights", IS_ROW)
         }
-        batch = Batch(losses, predictions[:missing], padded["targets"][:missing], weights, others)
+        batch = Batch(losses, predictions[:real], padded["targets"][:real], weights, others)
         missing -= len(losses)
         mean_loss.add(batch)
         for metric in metrics.values():
