@@ -196,7 +196,7 @@ class TrainingQueue:
         self._now = now
         self._own = _shard(batch_size, shard)
         self._ranks = shard[1]
-        self._order = Order(len(self._rows), seed)
+        self._order = Order(len(self._rows), seed, getattr(self._rows, "blocks", None))
         self._augmentation = augmentation
         whole = is_packed and shard == ALONE
         self._packing = packing_of(self._rows) if whole else None
@@ -409,15 +409,18 @@ def once(
         yield from _once_packed(len(rows), batch_size, packing)
         return
     own, ranks = _shard(batch_size, shard), shard[1]
-    drawn = list(_evaluation_batches(len(rows), batch_size, buckets))
     taken: Iterator[Batch]
     # Of a rank without a real row, the first row of the batch alone, to fill its part with.
-    parts = (indices[own] if own.start < len(indices) else indices[:1] for indices in drawn)
+    parts = (
+        indices[own] if own.start < len(indices) else indices[:1]
+        for indices in _evaluation_batches(len(rows), batch_size, buckets)
+    )
     if rows.is_slow:
         batch_bytes = prefetch.row_bytes(rows.fields) * batch_size // ranks
         taken = prefetch.in_order(rows.take, parts, batch_bytes)
     else:
         taken = map(rows.take, parts)
+    drawn = _evaluation_batches(len(rows), batch_size, buckets)
     for indices, batch in zip(drawn, taken, strict=True):
         real = len(indices[own])
         batch.setdefault("weights", np.ones(len(batch["targets"]), np.float32))
@@ -440,11 +443,12 @@ def _evaluation_batches(
     count: int, batch_size: int, buckets: Buckets | None
 ) -> Iterator[np.ndarray]:
     """Yield the rows of each batch, the last (of each bucket) shorter than the others."""
-    every = np.arange(count)
-    parts = [every]
-    if buckets is not None:
-        parts = [every[buckets.of_row == bucket] for bucket in np.unique(buckets.of_row)]
-    for bucket_rows in parts:
+    if buckets is None:
+        for start in range(0, count, batch_size):
+            yield np.arange(start, min(start + batch_size, count))
+        return
+    for bucket in np.unique(buckets.of_row):
+        bucket_rows = np.flatnonzero(buckets.of_row == bucket)
         for start in range(0, len(bucket_rows), batch_size):
             yield bucket_rows[start : start + batch_size]
 

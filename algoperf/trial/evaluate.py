@@ -1,5 +1,6 @@
 """One pass over one split: metric values, with every row counted once, a batch at a time."""
 
+import functools
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -154,8 +155,6 @@ class Evaluator:
             for split, arrays in self._splits.items()
         }
         self._batch_size = scale.eval_batch_size
-        self._few_N = self._few_rows()
-        self._few = some(self._splits["validation"], self._few_N)
         self.inference_s_per_example: float | None = None  # of the last pass over validation
         self.written: evaluate_text.Written | None = None
 
@@ -226,14 +225,19 @@ class Evaluator:
         metric, size = self._definition.target_metric, self._size("validation")
         if self._definition.generates_text:
             start = {metric: self._definition.accumulators[metric]}
-            written = self._generate("validation", self._few_N, start, params, model_state)
+            written = self._generate("validation", self._few_indices, start, params, model_state)
             return written.metrics[metric]
         values = evaluate(
             self._backend, self._workload, self._definition, self._few, size, params, model_state
         )
         return values[metric]
 
-    def _few_rows(self) -> np.ndarray:
+    @functools.cached_property
+    def _few(self) -> Rows:
+        return some(self._splits["validation"], self._few_indices)
+
+    @functools.cached_property
+    def _few_indices(self) -> np.ndarray:
         count, size = batches.row_count(self._splits["validation"]), self._size("validation")
         generation = self._scale.generation
         judged = count if generation is None else min(count, generation.eval_rows)

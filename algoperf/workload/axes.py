@@ -159,6 +159,18 @@ AXES: Mapping[str, Axis] = {
         (1.0, 8.0),
         _style("last_norm_scale"),
     ),
+    "table_scale": Axis(
+        "the largest first value of a table of embeddings",
+        "initial values",
+        (1.0,),
+        _style("table_scale"),
+    ),
+    "residual": Axis(
+        "layers that add to their inputs, in place of products of embeddings",
+        "parameters",
+        (True,),
+        _style("is_residual"),
+    ),
     "pooling": Axis("map: attention by a learned probe", "parameters", ("map",), _style("pooling")),
     "norm_place": Axis(
         "before each layer or after its sum", "logits", ("pre", "post"), _style("norm_place")
