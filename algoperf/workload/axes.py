@@ -202,6 +202,12 @@ AXES: Mapping[str, Axis] = {
         (0.5, 2.0),
         _times("depth", "layers", "encoder_layers", "decoder_layers"),
     ),
+    "mlp_layers": Axis(
+        "factor: layers of each perceptron of a graph network",
+        "parameters",
+        (2.0,),
+        _times("mlp_layers"),
+    ),
     "levels": Axis(
         "factor: how often a U-Net halves its images", "parameters", (0.5, 0.75), _times("levels")
     ),

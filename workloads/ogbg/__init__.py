@@ -35,7 +35,7 @@ WORKLOAD = WorkloadDefinition(
     metrics=("mean_average_precision",),
     scales={
         "mini": Scale(
-            model={"width": 64, "hidden": 64, "mlp_layers": 1, "depth": 3, "style": STYLE},
+            model={"width": 64, "hidden": 64, "mlp_layers": 1, "depth": 5, "style": STYLE},
             data={},
             default_source="builtin",
             batch_size=64,
