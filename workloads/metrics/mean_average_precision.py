@@ -6,6 +6,8 @@ have a label of it, there are both; its average precision is scikit-learn's, of 
 Legend: B rows of a batch, N of a split, T tasks.
 """
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -13,7 +15,7 @@ from algoperf.workload.metric import Batch
 
 
 def average_precisions(
-    labels_NT: NDArray[np.bool_], scores_NT: NDArray[np.floating], known_NT: NDArray[np.bool_]
+    labels_NT: NDArray[np.bool_], scores_NT: NDArray[Any], known_NT: NDArray[np.bool_]
 ) -> NDArray[np.float64]:
     """Return the average precision of each task, NaN for one without labels of both kinds.
 
@@ -36,7 +38,7 @@ class MeanAveragePrecision:
     """Holds the scores of all rows, since they have to be sorted."""
 
     def __init__(self, rows: int) -> None:
-        self._parts: list[tuple[NDArray[np.bool_], NDArray[np.floating], NDArray[np.bool_]]] = []
+        self._parts: list[tuple[NDArray[np.bool_], NDArray[Any], NDArray[np.bool_]]] = []
 
     def add(self, batch: Batch) -> None:
         """Count the next rows of the split; a weight of 0 is a missing label."""
