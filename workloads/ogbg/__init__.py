@@ -10,9 +10,9 @@ from typing import Any
 from algoperf import spec
 from algoperf.workload import Scale, Target, Variant, WorkloadDefinition
 from algoperf.workload.parameters import fan_in
-from workloads.parts.style import Style
+from workloads.parts.style import GraphStyle
 
-STYLE = Style(activation="relu", norm="layer")
+STYLE = GraphStyle(activation="relu", norm="layer")
 ALGOPERF = "AlgoPerf's own; nobody trained this scale here"
 
 

@@ -12,7 +12,7 @@ from flax import linen as nn
 
 from workloads.parts import graphs
 from workloads.parts.dropout_jax import Dropout
-from workloads.parts.style import Style, scaled
+from workloads.parts.style import GraphStyle, scaled
 from workloads.parts.style_jax import FUNCTIONS, norm
 
 EPSILON = graphs.NORM_EPSILON
@@ -60,7 +60,7 @@ class Update(nn.Module):
 
     width: int
     layers: int
-    style: Style
+    style: GraphStyle
 
     @nn.compact
     def __call__(
@@ -81,7 +81,7 @@ class Block(nn.Module):
 
     width: int
     layers: int
-    style: Style
+    style: GraphStyle
 
     @nn.compact
     def __call__(
@@ -143,7 +143,7 @@ class GraphNetwork(nn.Module):
     mlp_layers: int
     depth: int
     tasks: int
-    style: Style
+    style: GraphStyle
 
     @nn.compact
     def __call__(

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional
 
 from workloads.parts import graphs
-from workloads.parts.style import Style, scaled
+from workloads.parts.style import GraphStyle, scaled
 from workloads.parts.style_torch import FUNCTIONS, norm
 
 EPSILON = graphs.NORM_EPSILON
@@ -61,7 +61,7 @@ class Joined(nn.Linear):
 class Update(nn.Module):
     """The perceptron that makes edges, nodes or graphs anew of what they see."""
 
-    def __init__(self, inputs: Sequence[int], width: int, layers: int, style: Style) -> None:
+    def __init__(self, inputs: Sequence[int], width: int, layers: int, style: GraphStyle) -> None:
         super().__init__()
         self.layers, self.style = layers, style
         for layer in range(layers):
@@ -89,7 +89,9 @@ class Block(nn.Module):
         style: Activation and norm.
     """
 
-    def __init__(self, inputs: tuple[int, int, int], width: int, layers: int, style: Style) -> None:
+    def __init__(
+        self, inputs: tuple[int, int, int], width: int, layers: int, style: GraphStyle
+    ) -> None:
         super().__init__()
         nodes, edges, whole = inputs
         self.edges = Update([edges, nodes, nodes, whole], width, layers, style)
@@ -148,7 +150,7 @@ class GraphNetwork(nn.Module):
     """
 
     def __init__(
-        self, width: int, hidden: int, mlp_layers: int, depth: int, tasks: int, style: Style
+        self, width: int, hidden: int, mlp_layers: int, depth: int, tasks: int, style: GraphStyle
     ) -> None:
         super().__init__()
         self.depth, self.tasks, self.style = depth, tasks, style

@@ -132,6 +132,13 @@ class UNetStyle(Style):
 
 
 @dataclasses.dataclass(frozen=True)
+class GraphStyle(Style):
+    """The style of a graph network."""
+
+    GATES: ClassVar[bool] = False
+
+
+@dataclasses.dataclass(frozen=True)
 class ClickStyle(Style):
     """The style of a model of clicks; `norm` is 'none' or 'layer'.
 
