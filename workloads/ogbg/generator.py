@@ -103,11 +103,11 @@ def generate(split: str, seed: int, validation_seed: int | None = None) -> Split
         kept_M = np.flatnonzero(
             ~has_halogen_M | has_ring_nitrogen_M if split == "train" else np.ones(CHUNK, bool)
         )[:missing]
-        chunks.append((Molecules(*(each[kept_M] for each in molecules)), true_MT[kept_M]))
+        kept: list[Any] = [each[kept_M] for each in molecules]
+        chunks.append((Molecules(*kept), true_MT[kept_M]))
         missing -= len(kept_M)
-    molecules = Molecules(
-        *(np.concatenate(parts) for parts in zip(*(each for each, _ in chunks), strict=True))
-    )
+    parts: list[Any] = [np.concatenate(each) for each in zip(*(m for m, _ in chunks), strict=True)]
+    molecules = Molecules(*parts)
     true_GT = np.concatenate([flags for _, flags in chunks])
     error_GT = generator.random(true_GT.shape)
     wrong_GT = error_GT < np.where(true_GT, FALSE_NEGATIVE, FALSE_POSITIVE)
@@ -211,7 +211,7 @@ def _substructures(molecules: Molecules) -> tuple[Flags, Flags, Flags]:
     aromatic = (bond_MAA == AROMATIC).any(2)
 
     def beside(bonds: Flags, neighbours: Flags) -> Flags:
-        return (bonds & neighbours[:, None, :]).any(2)
+        return np.asarray((bonds & neighbours[:, None, :]).any(2))
 
     carbonyl = carbon & beside(double, oxygen)
     amide = (carbonyl & beside(bound, nitrogen)).any(1)

@@ -103,7 +103,8 @@ def _categories(values: Any) -> NDArray[np.uint64]:
     if pyarrow.types.is_integer(values.type):
         wide = values.cast(pyarrow.int64()) if values.type != pyarrow.uint64() else values
         filled = pc.fill_null(wide, -1) if values.type != pyarrow.uint64() else wide
-        return filled.to_numpy(zero_copy_only=False).astype(np.uint64)
+        whole: NDArray[np.uint64] = filled.to_numpy(zero_copy_only=False).astype(np.uint64)
+        return whole
     if not pyarrow.types.is_binary(values.type):
         values = values.cast(pyarrow.binary())
     _, offsets, characters = values.buffers()
