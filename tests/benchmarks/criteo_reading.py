@@ -38,20 +38,26 @@ def main() -> None:
     train = data.load(str(arguments.folder), TABLE).splits["train"]
     print(f"{len(train)} rows indexed in {time.perf_counter() - started_s:.1f} s")
     ours, theirs = [], []
-    queue = TrainingQueue(train, BATCH, seed=0)
     batches = max(1, arguments.read // BATCH)
     for _ in range(arguments.rounds):
+        # A queue of its own for each round, so that none is given blocks that another has read.
+        queue = TrainingQueue(data.load(str(arguments.folder), TABLE).splits["train"], BATCH, 0)
         started_s = time.process_time()
         for _ in range(batches):
             next(queue)
         ours.append(batches * BATCH / (time.process_time() - started_s))
+        position = queue.position()
+        queue.close()
         started_s = time.process_time()
         read = by_pandas(arguments.folder / "day_0", max(CHUNK, arguments.read // 5))
         theirs.append(read / (time.process_time() - started_s))
         print(f"rows a second of processor time: {ours[-1]:,.0f}, pandas {theirs[-1]:,.0f}")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     print(f"ratio of medians {np.median(ours) / np.median(theirs):.2f}; peak memory {peak:.2f} GiB")
-    position = queue.position()
+    queue = TrainingQueue(train, BATCH, seed=0)
+    for _ in range(batches):
+        next(queue)
+    assert queue.position()["offset"] == position["offset"]
     expected = [next(queue) for _ in range(3)]
     queue.close()
     resumed = TrainingQueue(data.load(str(arguments.folder), TABLE).splits["train"], BATCH, seed=0)
