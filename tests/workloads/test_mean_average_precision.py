@@ -88,3 +88,16 @@ def test_by_hand():
 
 def test_without_a_task_that_counts_it_is_nan():
     assert np.isnan(measured(np.ones((3, 2)), np.zeros((3, 2), np.float32)))
+
+
+@pytest.mark.parametrize("score", [np.nan, np.inf, -np.inf])
+def test_of_a_model_that_diverged_it_is_nan(score):
+    """And no error, which would end the trial; a row without a label does not count."""
+    labels, scores = random_rows(0)
+    expected = measured(labels, scores)
+    row, task = np.argwhere(np.isnan(labels))[0]
+    scores[row, task] = score
+    assert measured(labels, scores) == expected
+    row, task = np.argwhere(~np.isnan(labels))[0]
+    scores[row, task] = score
+    assert np.isnan(measured(labels, scores))

@@ -45,10 +45,11 @@ class MeanAveragePrecision:
         self._parts.append((batch.targets > 0.5, batch.predictions.copy(), batch.weights > 0))
 
     def finish(self) -> float:
-        """Return the mean, in [0, 1]; NaN where no task counts."""
-        values_T = average_precisions(
-            *(np.concatenate(parts) for parts in zip(*self._parts, strict=True))
-        )
+        """Return the mean, in [0, 1]; NaN where no task counts, or a score is not finite."""
+        labels_NT, scores_NT, known_NT = map(np.concatenate, zip(*self._parts, strict=True))
+        if not np.isfinite(scores_NT[known_NT]).all():
+            return float("nan")  # of a model that diverged; its rows cannot be sorted
+        values_T = average_precisions(labels_NT, scores_NT, known_NT)
         counted = values_T[~np.isnan(values_T)]
         return float(counted.mean()) if counted.size else float("nan")
 
