@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from algoperf.data.formats.criteo_columns import CATEGORIES, COUNTS, NO_CATEGORY, NO_COUNT, Parsed
+from algoperf.data.validation_seed import seed_words
 
 ROWS = {"train": 240_000, "validation": 20_000, "test": 20_000}
 STARTS = {"train": 0.0, "validation": 2.0, "test": 2.1}  # in seasons
@@ -56,7 +57,7 @@ def generate(split: str, seed: int, validation_seed: int | None = None) -> Click
             for the usual ones. The model is the same.
     """
     N = ROWS[split]
-    secret = [] if validation_seed is None or split == "train" else [validation_seed]
+    secret = seed_words(split, validation_seed)
     model = _generator([seed, 0])
     drawn = _generator([seed, 1 + list(ROWS).index(split), *secret])
     season_N = STARTS[split] + SEASONS[split] * np.arange(N) / N

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from algoperf.data.validation_seed import seed_words
 from workloads.parts.graphs import EDGE_FEATURES, NODE_FEATURES, Graphs
 
 ROWS = {"train": 12_000, "validation": 2_000, "test": 2_000}
@@ -91,7 +92,7 @@ def generate(split: str, seed: int, validation_seed: int | None = None) -> Split
             None for the usual ones.
     """
     number = list(ROWS).index(split)
-    secret = [] if validation_seed is None or split == "train" else [validation_seed]
+    secret = seed_words(split, validation_seed)
     generator = np.random.Generator(
         np.random.Philox(np.random.SeedSequence([seed, number, *secret]))
     )
