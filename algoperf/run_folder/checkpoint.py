@@ -11,7 +11,7 @@ import json
 import os
 import re
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,29 @@ KEPT = 2
 CHUNK_BYTES = 1 << 20
 NAME = re.compile(r"step_(\d+)_([0-9a-f]{8})\.safetensors")
 PARTIAL = ".writing.safetensors"
-Arrays = dict[str, np.ndarray]
+Arrays = Mapping[str, np.ndarray]
+
+
+class _Stored(Arrays):
+    """The arrays of a file, each read whenever it is asked for: all may be half of the memory."""
+
+    def __init__(self, path: Path, names: Sequence[str]) -> None:
+        self._path, self._names = path, dict.fromkeys(names)
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        from safetensors import safe_open
+
+        if name not in self._names:
+            raise KeyError(name)
+        with safe_open(self._path, "numpy") as file:
+            array: np.ndarray = file.get_tensor(name)
+            return array
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
 
 
 class Checkpoints:
@@ -85,10 +107,11 @@ class Checkpoints:
     def read(self, *, with_arrays: bool = True) -> Iterator[tuple[Arrays, dict[str, Any]]]:
         """Yield the arrays and the document of each undamaged checkpoint, the newest first.
 
-        The names of damaged ones are added to `damaged`.
+        The names of damaged ones are added to `damaged`. An array is read from the file whenever
+        it is asked for, as long as the file is there.
 
         Args:
-            with_arrays: Whether the arrays are read as well; else there are none.
+            with_arrays: Whether the arrays are there as well.
         """
         from safetensors import SafetensorError, safe_open
 
@@ -98,8 +121,7 @@ class Checkpoints:
                     raise ValueError("its checksum does not fit")
                 with safe_open(path, "numpy") as file:
                     document = json.loads(file.metadata()["document"])
-                    names = file.keys() if with_arrays else ()
-                    arrays = {name: file.get_tensor(name) for name in names}
+                    arrays = _Stored(path, file.keys() if with_arrays else ())
             except (OSError, ValueError, KeyError, TypeError, SafetensorError):
                 self.damaged.append(path.name)
                 continue

@@ -23,6 +23,7 @@ import enum
 import math
 import sys
 import types
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -30,7 +31,7 @@ import numpy as np
 from algoperf.errors import UserError
 from algoperf.run_folder import state_kinds as kinds
 
-Arrays = dict[str, np.ndarray]
+Arrays = Mapping[str, np.ndarray]
 Structure = dict[str, Any]  # It is a JSON object.
 ABSENT: Any = object()
 SAVED = (
@@ -43,15 +44,17 @@ DICTS = (dict, collections.OrderedDict, collections.Counter)
 UNSIGNED = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64}
 
 
-def to_arrays(tree: Any, name: str = "state") -> tuple[Arrays, Structure]:
-    """Return a tree as arrays by name and a JSON structure.
-
-    The arrays are copies, which later steps do not change; the tree stays as it is.
+def to_arrays(
+    tree: Any, name: str = "state", *, copy: bool = True
+) -> tuple[dict[str, np.ndarray], Structure]:
+    """Return a tree as arrays by name and a JSON structure; the tree stays as it is.
 
     Args:
         tree: The state; see the module's description for what it may hold.
         name: The name of the tree's root, with which the arrays' names begin, and the places that
             messages name.
+        copy: Whether the arrays are copies, which later steps do not change. Else those of the
+            host share the tree's memory where they can: for whoever writes them at once.
 
     Returns:
         The arrays by name, and the structure.
@@ -59,7 +62,7 @@ def to_arrays(tree: Any, name: str = "state") -> tuple[Arrays, Structure]:
     Raises:
         UserError: The tree holds something that cannot be saved; the message says where.
     """
-    writer = _Writer()
+    writer = _Writer(copy)
     structure = writer.node(tree, name)
     return writer.arrays, structure
 
@@ -83,8 +86,9 @@ def restore(arrays: Arrays, structure: Structure, fresh: Any, name: str = "state
 
 
 class _Writer:
-    def __init__(self) -> None:
-        self.arrays: Arrays = {}
+    def __init__(self, copy: bool) -> None:
+        self.arrays: dict[str, np.ndarray] = {}
+        self._copy = copy
         self._inside: set[int] = set()  # The objects being written, to detect cycles.
 
     def node(self, value: Any, at: str) -> Structure:
@@ -117,7 +121,7 @@ class _Writer:
     def _array(self, value: Any, at: str) -> Structure | None:
         if isinstance(value, np.ndarray | np.generic):
             kind = "numpy" if isinstance(value, np.ndarray) else "scalar"
-            return {"kind": kind, **self._keep(np.array(value), at)}
+            return {"kind": kind, **self._keep(self._owned(value), at)}
         if kinds.is_kind(value, "torch", "Tensor"):
             return self._tensor(value, at)
         if kinds.is_kind(value, "torch", "Generator"):
@@ -126,9 +130,12 @@ class _Writer:
             return None
         jax: Any = sys.modules["jax"]
         if jax.dtypes.issubdtype(value.dtype, jax.dtypes.prng_key):
-            kept = self._keep(np.array(jax.random.key_data(value)), at)
+            kept = self._keep(self._owned(jax.random.key_data(value)), at)
             return {"kind": "jax key", "generator": str(jax.random.key_impl(value)), **kept}
-        return {"kind": "jax", "weak": bool(value.weak_type), **self._keep(np.array(value), at)}
+        return {"kind": "jax", "weak": bool(value.weak_type), **self._keep(self._owned(value), at)}
+
+    def _owned(self, value: Any) -> np.ndarray:
+        return np.array(value) if self._copy else np.asarray(value)
 
     def _tensor(self, value: Any, at: str) -> Structure:
         torch: Any = sys.modules["torch"]
@@ -138,7 +145,7 @@ class _Writer:
         dtype = str(value.dtype).removeprefix("torch.")
         if dtype == "bfloat16" or dtype.startswith("float8"):  # NumPy has no such types
             flat = flat.view(torch.int16 if dtype == "bfloat16" else torch.uint8)
-        kept = self._keep(flat.numpy().copy(), at)
+        kept = self._keep(self._owned(flat.numpy()), at)
         device, gradient = value.device.type, bool(value.requires_grad)
         return {"kind": "torch", **kept, "dtype": dtype, "device": device, "gradient": gradient}
 
@@ -275,6 +282,8 @@ class _Reader:
         array = self._arrays[node["array"]]
         if node["kind"] == "torch":
             return self._tensor(node, array, fresh)
+        if node["kind"] == "jax" and array.dtype.name == node["dtype"]:
+            return _jax_array(node, array, fresh)  # which copies it
         array = array.copy() if array.dtype.name == node["dtype"] else array.view(node["dtype"])
         if node["kind"] == "numpy":
             return array
@@ -289,18 +298,20 @@ class _Reader:
     def _tensor(self, node: Structure, array: np.ndarray, fresh: Any) -> Any:
         torch: Any = sys.modules["torch"]
         dtype = getattr(torch, node["dtype"])
-        tensor = torch.from_numpy(array.copy()).view(dtype)
-        if kinds.is_kind(fresh, "torch", "Tensor") and (fresh.shape, fresh.dtype) == (
-            tensor.shape,
+        if kinds.is_kind(fresh, "torch", "Tensor") and (tuple(fresh.shape), fresh.dtype) == (
+            array.shape,
             dtype,
         ):
             # Tensors that share memory in the fresh tree may have had different values when they
             # were saved, so a place is filled a second time only with the same values.
-            before = self._filled.setdefault(fresh.data_ptr(), node["array"])
-            if self._arrays[before].tobytes() == array.tobytes() and fresh.is_contiguous():
+            name = node["array"]
+            before = self._filled.setdefault(fresh.data_ptr(), name)
+            is_same = before == name or self._arrays[before].tobytes() == array.tobytes()
+            if is_same and fresh.is_contiguous():
                 with torch.no_grad():
-                    fresh.copy_(tensor)
+                    fresh.copy_(torch.from_numpy(_writable(array)).view(dtype))
                 return fresh
+        tensor = torch.from_numpy(array.copy()).view(dtype)
         tensor = tensor.to(node["device"])
         return tensor.requires_grad_() if node["gradient"] else tensor
 
@@ -425,6 +436,11 @@ def _as_saved(now: Any, saved: Any) -> Any:
     if kind is collections.deque:
         return collections.deque(members, saved.maxlen)
     return now if all(a is b for a, b in zip(members, now, strict=True)) else kind(members)
+
+
+def _writable(array: np.ndarray) -> np.ndarray:
+    """As PyTorch asks for, though nothing is written."""
+    return array if array.flags.writeable else array.copy()
 
 
 def _jax_array(node: Structure, array: np.ndarray, fresh: Any) -> Any:

@@ -164,7 +164,7 @@ class Preservation:
             return
         self._has_stepped = False
         try:
-            arrays, structure = state.to_arrays(_tree(trial.state))
+            arrays, structure = state.to_arrays(_tree(trial.state), copy=False)
             document = {
                 "format": FORMAT,
                 "structure": structure,

@@ -51,9 +51,9 @@ WORKLOAD = WorkloadDefinition(
         "mini": Scale(
             model={
                 "rows": ROWS["mini"],
-                "width": 16,
-                "bottom": (64, 32, 16),
-                "top": (128, 64, 32),
+                "width": 32,
+                "bottom": (256, 128, 32),
+                "top": (512, 512, 256, 128),
                 "style": STYLE,
             },
             data={"rows": ROWS["mini"]},

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from algoperf.data.formats.criteo_columns import CATEGORIES, COUNTS, NO_CATEGORY, NO_COUNT, Parsed
 from algoperf.data.validation_seed import seed_words
 
-ROWS = {"train": 240_000, "validation": 20_000, "test": 20_000}
+ROWS = {"train": 480_000, "validation": 20_000, "test": 20_000}
 STARTS = {"train": 0.0, "validation": 2.0, "test": 2.1}  # in seasons
 SEASONS = {"train": 2.0, "validation": 0.1, "test": 0.1}
 # How many categories a column has; pairs of neighbours among the first sixteen interact.

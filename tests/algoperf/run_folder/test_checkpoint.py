@@ -3,6 +3,7 @@
 import errno
 import json
 import resource
+import tracemalloc
 from types import SimpleNamespace
 
 import numpy as np
@@ -42,6 +43,22 @@ def test_what_is_read_is_what_was_written(tmp_path):
         np.testing.assert_array_equal(arrays[name], array)
     (name,) = files(tmp_path)
     assert (tmp_path / "checkpoints" / name).stat().st_size == size
+
+
+def test_an_array_is_read_when_it_is_asked_for(tmp_path):
+    """Not all are in memory at a time: those of a large model would be half of it."""
+    checkpoints = Checkpoints(tmp_path)
+    whole = {name: np.full(2**21, number, np.float32) for number, name in enumerate("abcd")}
+    checkpoints.write(1, whole, {"step": 1})
+    tracemalloc.start()
+    arrays, _ = next(checkpoints.read())
+    assert tracemalloc.get_traced_memory()[1] < 2**22  # a chunk of the checksum or two
+    assert arrays["c"][0] == 2
+    assert 2**23 <= tracemalloc.get_traced_memory()[1] < 2**24
+    tracemalloc.stop()
+    assert (len(arrays), list(arrays)) == (4, list("abcd"))
+    with pytest.raises(KeyError):
+        arrays["e"]
 
 
 def test_the_newest_two_are_kept(tmp_path):

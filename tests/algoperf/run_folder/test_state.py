@@ -8,6 +8,7 @@ import io
 import json
 import math
 import random
+import tracemalloc
 
 import jax
 import jax.numpy as jnp
@@ -134,6 +135,28 @@ def test_numpy(dtype):
             value.shape,
         )
         assert restored.tobytes() == value.tobytes()
+
+
+def test_what_is_written_at_once_is_not_copied():
+    tree = {"numpy": np.ones(4), "torch": torch.ones(4), "jax": jnp.ones(4)}
+    arrays, _ = state.to_arrays(tree, copy=False)
+    for name, value in tree.items():
+        assert np.shares_memory(arrays[f"state/{name}"], np.asarray(value))
+    arrays, _ = state.to_arrays(tree)
+    for name, value in tree.items():
+        assert not np.shares_memory(arrays[f"state/{name}"], np.asarray(value))
+
+
+def test_a_tensor_is_filled_without_another_copy():
+    saved = np.ones(2**20, np.float32)
+    structure = state.to_arrays({"weight": torch.ones(2**20)})[1]
+    fresh = {"weight": torch.zeros(2**20)}
+    tracemalloc.start()
+    restored = state.restore({"state/weight": saved}, structure, fresh)
+    assert tracemalloc.get_traced_memory()[1] < 2**20
+    tracemalloc.stop()
+    assert restored["weight"] is fresh["weight"]
+    assert restored["weight"].sum() == 2**20
 
 
 def test_what_is_saved_does_not_change_with_the_state():
