@@ -11,6 +11,7 @@ alone, it is read: the checksum of the parameters, which both print, has to be t
 """
 
 import argparse
+import dataclasses
 import resource
 import time
 import zlib
@@ -37,14 +38,17 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=256)
     parser.add_argument("--algorithm", default="adamw")
     parser.add_argument("--steps", type=int, default=2)
+    parser.add_argument("--rows", type=int, help="of a smaller table than the whole one")
     parser.add_argument("--save", type=Path, metavar="FOLDER")
     parser.add_argument("--resume", type=Path, metavar="FOLDER")
     arguments = parser.parse_args()
     definition = catalogue.find("criteo1tb")
     scale = definition.scales["full"]
+    table = arguments.rows or scale.model["rows"]
+    scale = dataclasses.replace(scale, model={**scale.model, "rows": table})
     rng = np.random.default_rng(0)
     counts = rng.integers(-1, 1000, (arguments.batch_size, 13))
-    categories = rng.integers(0, scale.model["rows"], (arguments.batch_size, 26))
+    categories = rng.integers(0, table, (arguments.batch_size, 26))
     rows = {
         "inputs": np.concatenate([counts, categories], axis=1).astype(np.int32),
         "targets": rng.integers(0, 2, arguments.batch_size).astype(np.float32),

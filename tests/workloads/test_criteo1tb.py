@@ -196,7 +196,7 @@ def by_hand(inputs, values, width):
     ]
     hidden = np.concatenate([counted, np.stack(pairs, 1)], 1)
     assert hidden.shape[1] == width + 378
-    for layer in range(3):
+    for layer in range(4):
         hidden = np.maximum(dense(f"top/dense_{layer}", hidden), 0)
     return dense("head", hidden)[:, 0]
 
@@ -211,7 +211,7 @@ def test_the_model_is_what_the_paper_says(load_small, make_values, framework):
     params, state = bound.state_from_neutral(values)
     _, logits = backend.fetch(backend.predict(bound, params, state, backend.place(batch)))
     wide = {name: value.astype(np.float64) for name, value in values.items()}
-    expected = by_hand(batch["inputs"], wide, 16)
+    expected = by_hand(batch["inputs"], wide, scale.model["width"])
     np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
 
 
@@ -237,7 +237,7 @@ def test_the_rate_reaches_the_last_hidden_layer(load_small, monkeypatch):
     bound = backend.workload(DEFINITION, scale, "builtin", data)
     params, _ = bound.init_model_fn((0, 1))
     bound.model_fn(params, backend.place(rows), None, TRAIN, (0, 2), False, 0.5)
-    assert seen == [(0.5, True, (2, 32))]
+    assert seen == [(0.5, True, (2, scale.model["top"][-1]))]
 
     backend = backends.load("jax")
     bound = backend.workload(DEFINITION, scale, "builtin", data)
@@ -255,4 +255,4 @@ def test_the_rate_reaches_the_last_hidden_layer(load_small, monkeypatch):
                 params, backend.place(rows), None, TRAIN, backend.random_state((0, 2)), False, 0.5
             )[0]
         )
-    assert seen == [(0.5, True, (2, 32))]
+    assert seen == [(0.5, True, (2, scale.model["top"][-1]))]
