@@ -12,9 +12,10 @@ from flax import linen as nn
 from workloads.parts.dropout_jax import Dropout
 from workloads.parts.norms_jax import norm
 from workloads.parts.pixels_jax import normalised
+from workloads.parts.pooling_jax import max_pool
+from workloads.parts.products_jax import Dense, pointwise
 from workloads.parts.style import ResidualConvolutionStyle, scaled
 from workloads.parts.style_jax import FUNCTIONS
-from workloads.parts.windows_jax import max_pool, pointwise
 
 EXPANSION = 4  # of a block's last convolution
 
@@ -107,7 +108,7 @@ class ResNet(nn.Module):
                 )
                 number += 1
         pooled_NC = Dropout(dropout_rate, train)(hidden_NHWC.mean((1, 2)))
-        return scaled(nn.Dense(self.classes, name="head")(pooled_NC), self.style.output_scale)
+        return scaled(Dense(self.classes, name="head")(pooled_NC), self.style.output_scale)
 
 
 build = ResNet

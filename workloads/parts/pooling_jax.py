@@ -1,32 +1,10 @@
-"""A convolution and a pooling in forms whose gradients XLA computes faster on the CPU.
+"""Pooling in a form whose gradient XLA computes faster on the CPU than its own.
 
 Shapes: N rows, H height, W width, C channels.
 """
 
-from collections.abc import Sequence
-from typing import Any
-
 import jax
 import jax.numpy as jnp
-
-
-def pointwise(
-    images_NHWC: jax.Array, kernel_11CD: jax.Array, strides: Sequence[int], *_: Any, **__: Any
-) -> jax.Array:
-    """Return what `jax.lax.conv_general_dilated` does for a window of one pixel, as the matrix
-    product that it is; flax takes it in its place.
-
-    Args:
-        images_NHWC: The images.
-        kernel_11CD: The kernel.
-        strides: Of the rows and of the columns.
-
-    Returns:
-        Images of D channels, (N, H / stride, W / stride, D).
-    """
-    rows, columns = strides
-    images: jax.Array = images_NHWC[:, ::rows, ::columns] @ kernel_11CD[0, 0]
-    return images
 
 
 def max_pool(images_NHWC: jax.Array, window: int, stride: int) -> jax.Array:
