@@ -5,7 +5,7 @@ fields are axes of variants (`algoperf.workload.axes`) of every model whose styl
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 ACTIVATIONS = ("relu", "leaky_relu", "gelu", "gelu_tanh", "silu", "tanh", "glu")
@@ -129,6 +129,44 @@ class UNetStyle(Style):
 
     NORMS: ClassVar[tuple[str, ...]] = ("instance", "layer")
     GATES: ClassVar[bool] = False
+
+
+@dataclasses.dataclass(frozen=True)
+class GraphStyle(Style):
+    """The style of a graph network."""
+
+    GATES: ClassVar[bool] = False
+
+
+@dataclasses.dataclass(frozen=True)
+class ClickStyle(Style):
+    """The style of a model of clicks; `norm` is 'none' or 'layer'.
+
+    Attributes:
+        is_residual: Whether embeddings are put side by side, in place of the products of their
+            pairs, with layers of twice their width that add to their inputs.
+        table_scale: The largest first value of the table of embeddings; None: 1 / sqrt(rows).
+    """
+
+    NORMS: ClassVar[tuple[str, ...]] = ("layer",)
+    GATES: ClassVar[bool] = False
+
+    is_residual: bool = False
+    table_scale: float | None = None
+
+    def sizes(
+        self, width: int, bottom: Sequence[int], top: Sequence[int]
+    ) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Return the widths of the layers of counts, and of those of everything but the last.
+
+        Args:
+            width: That of an embedding.
+            bottom: The widths of the layers of counts, where pairs are multiplied.
+            top: Those of the other layers.
+        """
+        if self.is_residual:
+            return (2 * width,) * len(bottom), (2 * width,) * len(top)
+        return tuple(bottom), tuple(top)
 
 
 BART = EncoderDecoderStyle(activation="gelu", norm="layer", norm_place="post")
