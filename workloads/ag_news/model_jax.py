@@ -9,7 +9,6 @@ from flax import linen as nn
 
 from workloads.parts.dropout_jax import Dropout
 from workloads.parts.gpt2_jax import Decoder
-from workloads.parts.products_jax import Dense
 from workloads.parts.style import scaled
 
 
@@ -37,7 +36,7 @@ class Classifier(Decoder):
         last_B = jnp.where(tokens_BT != self.pad_id, jnp.arange(T), 0).max(-1)
         before = hidden_BTD.shape[1] - T
         last_BD = self.final_norm(hidden_BTD[jnp.arange(B), before + last_B])
-        logits_BC = Dense(self.classes, use_bias=False, name="head")(last_BD)
+        logits_BC = nn.Dense(self.classes, use_bias=False, name="head")(last_BD)
         return scaled(logits_BC, self.style.output_scale)
 
 

@@ -9,7 +9,6 @@ import jax
 from flax import linen as nn
 
 from workloads.parts.dropout_jax import Dropout
-from workloads.parts.products_jax import Dense
 from workloads.parts.style import Style, scaled
 from workloads.parts.style_jax import activate, norm
 
@@ -40,12 +39,12 @@ class Perceptron(nn.Module):
         """
         hidden_BH = inputs_BD
         for layer in range(self.depth):
-            gate = Dense(self.width, name=f"gate_{layer}")
-            inner_BH = Dense(self.width, name=f"hidden_{layer}")(hidden_BH)
+            gate = nn.Dense(self.width, name=f"gate_{layer}")
+            inner_BH = nn.Dense(self.width, name=f"hidden_{layer}")(hidden_BH)
             inner_BH = norm(self.style, f"norm_{layer}")(inner_BH)
             hidden_BH = activate(self.style, inner_BH, functools.partial(gate, hidden_BH))
             hidden_BH = Dropout(dropout_rate, train)(hidden_BH)
-        return scaled(Dense(self.classes, name="head")(hidden_BH), self.style.output_scale)
+        return scaled(nn.Dense(self.classes, name="head")(hidden_BH), self.style.output_scale)
 
 
 build = Perceptron
