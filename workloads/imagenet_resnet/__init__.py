@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from algoperf import spec
-from algoperf.workload import Scale, Target, Variant, WorkloadDefinition
+from algoperf.workload import Scale, Variant, WorkloadDefinition
 from algoperf.workload.parameters import fan_in
 from workloads.parts import imagenet
 from workloads.parts.style import ResidualConvolutionStyle
@@ -48,20 +48,12 @@ WORKLOAD = WorkloadDefinition(
             default_source="builtin",
             batch_size=64,
             eval_batch_size=250,
-            eval_train_rows=500,
+            eval_train_rows=250,
             step_hint=600,
             budget_s=250.0,
             eval_every_s=5.0,
             published_batch_size=1024,
-            targets={
-                "builtin": Target(
-                    validation=0.85,
-                    ceiling=imagenet.MINI_CEILING,
-                    baselines=imagenet.MINI_BASELINES,
-                    provenance="docs/targets.md: nadamw reaches it in 250 to 325 of 600 "
-                    "steps in 10 of 10 seeds, in each framework",
-                )
-            },
+            targets=imagenet.mini(0.85, "250 to 325 of 600 steps in 10 of 10 seeds"),
         ),
         "full": Scale(
             model={
@@ -88,10 +80,26 @@ WORKLOAD = WorkloadDefinition(
     initial_std=_initial_std,
     initial_norm_scale=_initial_norm_scale,
     variants={
-        "silu": Variant({"activation": "silu"}, {"full": imagenet.published(0.75445, 0.6323)}),
-        "gelu": Variant({"activation": "gelu_tanh"}, {"full": imagenet.published(0.76765, 0.6519)}),
+        "silu": Variant(
+            {"activation": "silu"},
+            {
+                "full": imagenet.published(0.75445, 0.6323),
+                "mini": imagenet.mini(0.86, "275 to 350 of 600 steps in 3 of 3 seeds"),
+            },
+        ),
+        "gelu": Variant(
+            {"activation": "gelu_tanh"},
+            {
+                "full": imagenet.published(0.76765, 0.6519),
+                "mini": imagenet.mini(0.87, "300 to 325 of 600 steps in 3 of 3 seeds"),
+            },
+        ),
         "large_bn_init": Variant(
-            {"last_norm_scale": 8.0}, {"full": imagenet.published(0.76526, 0.6423)}
+            {"last_norm_scale": 8.0},
+            {
+                "full": imagenet.published(0.76526, 0.6423),
+                "mini": imagenet.mini(0.9, "175 to 275 of 600 steps in 3 of 3 seeds"),
+            },
         ),
         "layer_norm": Variant({"norm": "layer"}),
         "group_norm": Variant({"norm": "group"}),

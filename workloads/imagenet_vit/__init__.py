@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from algoperf import spec
-from algoperf.workload import Scale, Target, Variant, WorkloadDefinition
+from algoperf.workload import Scale, Variant, WorkloadDefinition
 from algoperf.workload.parameters import fan_in
 from workloads.parts import imagenet
 from workloads.parts.style import ImageTransformerStyle
@@ -58,15 +58,7 @@ WORKLOAD = WorkloadDefinition(
             budget_s=240.0,
             eval_every_s=5.0,
             published_batch_size=1024,
-            targets={
-                "builtin": Target(
-                    validation=0.5,
-                    ceiling=imagenet.MINI_CEILING,
-                    baselines=imagenet.MINI_BASELINES,
-                    provenance="docs/targets.md: nadamw reaches it in 650 to 1,300 of "
-                    "1,500 steps in 10 of 10 seeds, in each framework",
-                )
-            },
+            targets=imagenet.mini(0.5, "650 to 1,300 of 1,500 steps in 10 of 10 seeds"),
         ),
         "full": Scale(
             model={
