@@ -9,6 +9,7 @@ Legend: B rows of a batch, N rows of a split; `...` further axes of a row, such 
 """
 
 import dataclasses
+import functools
 import importlib
 import math
 import pkgutil
@@ -34,6 +35,7 @@ class Batch:
         weights: How much each loss counts, float64, in the losses' shape; 0 is not at all.
         others: What else the split's rows have, by name, (B, ...): all but inputs, targets and
             weights.
+        counts: How many things each loss is the sum of, where its mean is over these, (B,).
     """
 
     losses: NDArray[Any]
@@ -41,6 +43,7 @@ class Batch:
     targets: NDArray[Any]
     weights: NDArray[np.float64]
     others: Mapping[str, NDArray[Any]] = dataclasses.field(default_factory=dict)
+    counts: NDArray[Any] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,7 +92,24 @@ class TextAccumulator(Protocol):
         ...
 
 
-Start = Callable[[int], Any]  # the number of rows -> `Accumulator` or `TextAccumulator`
+Start = Callable[..., Any]  # the number of rows -> `Accumulator` or `TextAccumulator`
+Decode = Callable[[Sequence[Sequence[int]]], list[str]]  # lists of tokens -> texts
+READS_TOKENS = "reads_tokens"  # of a start that takes (the number of rows, a `Decode`)
+
+
+def decoding(starts: Mapping[str, Start], decode: Decode | None) -> dict[str, Start]:
+    """Return what starts metrics by the number of rows alone.
+
+    Args:
+        starts: What starts each, by name; those that are marked by `READS_TOKENS` read tokens.
+        decode: How they are read.
+    """
+    return {
+        name: functools.partial(start, decode=decode)
+        if getattr(start, READS_TOKENS, False)
+        else start
+        for name, start in starts.items()
+    }
 
 
 def remarks(starts: Iterable[Start], references: Sequence[str]) -> list[str]:
@@ -175,13 +195,24 @@ class WeightedMean:
         self._rows = rows
         self._sums: tuple[StreamedSum, StreamedSum] | None = None  # of values, of weights
 
-    def add(self, values: NDArray[Any], weights: NDArray[np.float64]) -> None:
-        """Count the next rows; both arrays have the shape (B, ...)."""
+    def add(
+        self,
+        values: NDArray[Any],
+        weights: NDArray[np.float64],
+        counts: NDArray[Any] | None = None,
+    ) -> None:
+        """Count the next rows; all arrays have the shape (B, ...).
+
+        Args:
+            values: The values, or sums of values.
+            weights: The weight of each.
+            counts: How many values each is the sum of; None for 1.
+        """
         if self._sums is None:
             count = self._rows * math.prod(values.shape[1:])
             self._sums = StreamedSum(count), StreamedSum(count)
         self._sums[0].add(values.astype(np.float64) * weights)
-        self._sums[1].add(weights)
+        self._sums[1].add(weights if counts is None else weights * counts)
 
     def finish(self) -> float:
         """Return the mean; NaN where all weights are 0."""
@@ -198,7 +229,7 @@ class MeanLoss:
 
     def add(self, batch: Batch) -> None:
         """Count the next rows of the split."""
-        self._mean.add(batch.losses, batch.weights)
+        self._mean.add(batch.losses, batch.weights, batch.counts)
 
     def finish(self) -> float:
         """Return the mean."""

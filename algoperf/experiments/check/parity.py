@@ -209,7 +209,7 @@ def _forward(
 
     params, state = workload.state_from_neutral(values)
     outputs, after = framework.compiled(forward)(params, state, side.backend.place(batch))
-    return side.backend.fetch(outputs), workload.state_to_neutral(params, after)
+    return gates.logits_of(side.backend.fetch(outputs)), workload.state_to_neutral(params, after)
 
 
 def statistics(pair: Pair) -> None:
