@@ -1,0 +1,36 @@
+"""What the facts of both LibriSpeech workloads share."""
+
+from typing import Any
+
+from workloads.parts import log_mel
+
+MASKS = {"frequency_masks": 2, "time_masks": 10, "most_bins": 27, "most_time": 0.05}
+FULL_DATA: dict[str, Any] = {
+    "kind": "unigrams",
+    "vocabulary": 1024,
+    "bins": 80,
+    "rate": 16_000,
+    **MASKS,
+}
+FULL_MODEL: dict[str, Any] = {
+    "mean": log_mel.LIBRISPEECH_MEAN,
+    "std": log_mel.LIBRISPEECH_STD,
+    "vocabulary": 1024,
+    "batch_norm_momentum": 0.001,
+}
+MINI_BINS = 40
+MINI_MODEL: dict[str, Any] = {
+    "mean": (-4.5,) * MINI_BINS,  # of the built-in speech, over all bins
+    "std": (2.8,) * MINI_BINS,
+    "vocabulary": 64,
+    "batch_norm_momentum": 0.1,
+}
+MINI_DATA: dict[str, Any] = {
+    "kind": "characters",
+    "vocabulary": 64,
+    "bins": MINI_BINS,
+    "frequency_masks": 2,
+    "time_masks": 2,
+    "most_bins": 6,
+    "most_time": 0.05,
+}

@@ -1,0 +1,154 @@
+"""What the models of speech recognition share, in flax; `workloads.parts.speech_torch` says what
+padding does.
+
+Legend: B utterances, S samples, F frames, K masks, M bins, T frames after subsampling, D width.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from workloads.parts import log_mel
+from workloads.parts.log_mel import FrontEnd
+
+NORM_EPSILON = 1e-6
+Inputs = tuple[jax.Array, jax.Array, jax.Array]
+
+
+def log_mel_features(front: FrontEnd, inputs: Inputs) -> tuple[jax.Array, jax.Array]:
+    """Return features_BFM, in float32, and the number of frames of each utterance, (B,).
+
+    Args:
+        front: The front end's settings.
+        inputs: samples_BS, integers of 16 bits; the number of samples of each utterance, (B,);
+            SpecAugment's masks, which are not looked at.
+    """
+    samples_BS, lengths_B, _ = inputs
+    S, hop, hops = samples_BS.shape[1], front.hop, log_mel.HOPS
+    F = log_mel.padded_frames(front.frame_count(S))
+    samples_BS = jnp.where(jnp.arange(S) < lengths_B[:, None], samples_BS, 0)
+    padded = jnp.pad(samples_BS.astype(jnp.float32), ((0, 0), (0, (F + hops - 1) * hop - S)))
+    parts = padded.reshape(len(padded), -1, hop)
+    windows = jnp.concatenate([parts[:, k : F + k] for k in range(hops)], -1)
+    highest = jax.lax.Precision.HIGHEST
+    waves = jnp.matmul(windows, front.projection, precision=highest)
+    real_BFK, imaginary_BFK = jnp.split(waves, 2, -1)
+    power_BFK = real_BFK * real_BFK + imaginary_BFK * imaginary_BFK
+    bins_BFM = jnp.log(
+        jnp.maximum(jnp.matmul(power_BFK, front.mel_weights, precision=highest), log_mel.FLOOR)
+    )
+    mean_M, std_M = jnp.array(front.mean), jnp.array(front.std)
+    return (bins_BFM - mean_M) / std_M, (lengths_B + hop - 1) // hop
+
+
+def masked(features_BFM: jax.Array, masks_BK2: jax.Array, frequency_masks: int) -> jax.Array:
+    """Return features with SpecAugment's zeros.
+
+    Args:
+        features_BFM: The features.
+        masks_BK2: The first masked position of each mask, and the one after the last.
+        frequency_masks: How many of an utterance's masks are of bins; the others are of frames.
+    """
+    _, F, M = features_BFM.shape
+    bins_BM = _covered(masks_BK2[:, :frequency_masks], M)
+    frames_BF = _covered(masks_BK2[:, frequency_masks:], F)
+    return jnp.where(bins_BM[:, None] | frames_BF[:, :, None], 0, features_BFM)
+
+
+def _covered(masks_BK2: jax.Array, size: int) -> jax.Array:
+    positions = jnp.arange(size)
+    first, beyond = masks_BK2[..., :1], masks_BK2[..., 1:]
+    return ((positions >= first) & (positions < beyond)).any(1)
+
+
+class Subsampling(nn.Module):
+    """Two convolutions with strides of 2 over frames and bins, and a dense layer: a quarter of the
+    frames; `workloads.parts.speech_torch` says more.
+
+    Attributes:
+        width: The width D.
+        activate: The activation after each convolution.
+    """
+
+    width: int
+    activate: Callable[[jax.Array], jax.Array]
+
+    @nn.compact
+    def __call__(self, features_BFM: jax.Array, frames_B: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Return hidden_BTD, and mask_BT: 1 at each utterance's own frames, 0 beyond."""
+        hidden = self.activate(self._conv(0, (0, 0))(features_BFM[..., None]))
+        frames_B = (frames_B + 1) // 2
+        hidden = hidden * frame_mask(frames_B, hidden)[:, :, None, None]
+        hidden = self.activate(self._conv(1, (1, hidden.shape[1] % 2))(hidden))
+        frames_B = (frames_B + 1) // 2
+        mask_BT = frame_mask(frames_B, hidden)
+        hidden = hidden * mask_BT[:, :, None, None]
+        hidden = hidden.reshape(*hidden.shape[:2], -1)
+        return nn.Dense(self.width, name="dense")(hidden), mask_BT
+
+    def _conv(self, number: int, over_frames: tuple[int, int]) -> nn.Conv:
+        padding = (over_frames, (0, 1))
+        return nn.Conv(self.width, (3, 3), (2, 2), padding=padding, name=f"conv_{number}")
+
+
+def frame_mask(frames_B: jax.Array, hidden: jax.Array) -> jax.Array:
+    """Return 1 for the first frames of each utterance, 0 beyond, for an array (B, T, ...)."""
+    return (jnp.arange(hidden.shape[1]) < frames_B[:, None]).astype(hidden.dtype)
+
+
+class LayerNorm(nn.Module):
+    """Layer norm whose scale is stored less 1, so that weight decay draws it to 1."""
+
+    @nn.compact
+    def __call__(self, hidden_BTD: jax.Array) -> jax.Array:
+        """Return the normalised array."""
+        shape = hidden_BTD.shape[-1:]
+        scale_D = self.param("scale", nn.initializers.zeros, shape)
+        bias_D = self.param("bias", nn.initializers.zeros, shape)
+        values = hidden_BTD.astype(jnp.float32)
+        centred = values - values.mean(-1, keepdims=True)
+        variance = jnp.square(centred).mean(-1, keepdims=True)
+        normalised = centred * jax.lax.rsqrt(variance + NORM_EPSILON)
+        return (normalised * (1 + scale_D) + bias_D).astype(hidden_BTD.dtype)
+
+
+class MaskedBatchNorm(nn.Module):
+    """Batch norm of the frames that count, whose scale is stored less 1; zeros at the others.
+
+    The running variance takes in the unbiased one, as `workloads.parts.batch_norm_jax` says.
+
+    Attributes:
+        momentum: The weight of a batch in the running statistics.
+        epsilon: What is added to the variance.
+    """
+
+    momentum: float
+    epsilon: float
+
+    @nn.compact
+    def __call__(
+        self, hidden_BTD: jax.Array, mask_BT: jax.Array, use_running_average: bool
+    ) -> jax.Array:
+        """Return the normalised array."""
+        shape = hidden_BTD.shape[-1:]
+        scale_D = self.param("scale", nn.initializers.zeros, shape)
+        bias_D = self.param("bias", nn.initializers.zeros, shape)
+        running_mean = self.variable("batch_stats", "mean", jnp.zeros, shape, jnp.float32)
+        running_var = self.variable("batch_stats", "var", jnp.ones, shape, jnp.float32)
+        values, mask_BT1 = hidden_BTD.astype(jnp.float32), mask_BT[..., None].astype(jnp.float32)
+        if use_running_average:
+            var_D = running_var.value
+            centred = (values - running_mean.value) * mask_BT1
+        else:
+            count = mask_BT1.sum()
+            mean_D = (values * mask_BT1).sum((0, 1)) / count
+            centred = (values - mean_D) * mask_BT1
+            var_D = jnp.square(centred).sum((0, 1)) / count
+            if self.is_mutable_collection("batch_stats") and not self.is_initializing():
+                unbiased_D = var_D * (count / jnp.maximum(count - 1, 1))
+                for running, value_D in ((running_mean, mean_D), (running_var, unbiased_D)):
+                    running.value = running.value + self.momentum * (value_D - running.value)
+        factor_D = jax.lax.rsqrt(var_D + self.epsilon) * (1 + scale_D)
+        return (centred * factor_D + bias_D * mask_BT1).astype(hidden_BTD.dtype)
