@@ -31,18 +31,19 @@ def evaluate(
     params: Any,
     model_state: Any,
     starts: Mapping[str, Callable[[int], Accumulator]] | None = None,
+    watcher: evaluate_text.Transcripts | None = None,
 ) -> dict[str, float]:
     """Return 'loss' (the mean over rows, or tokens), the workload's metrics, and 'num_examples'.
 
     Losses and predictions are fetched row by row and summed in float64, so the result depends on
     neither the batch size nor the padding of the last batch. No more than two batches are held.
-    `starts` starts the metrics; None: those of the definition.
+    `starts` starts the metrics; None: those of the definition. A `watcher` is shown every batch.
     """
     rows = batches.row_count(arrays)
     padded = batches.once(arrays, min(batch_size, rows))
     outputs = _predictions(backend, workload, padded, params, model_state)
     starts = definition.accumulators if starts is None else starts
-    return accumulate(outputs, rows, starts, definition.loss_type)
+    return accumulate(outputs, rows, starts, definition.loss_type, watcher)
 
 
 def _predictions(
@@ -74,6 +75,7 @@ def accumulate(
     rows: int,
     starts: Mapping[str, Callable[[int], Accumulator]],
     loss_type: losses.LossType,
+    watcher: evaluate_text.Transcripts | None = None,
 ) -> dict[str, float]:
     """Count the outputs of a split, batch by batch.
 
@@ -84,6 +86,7 @@ def accumulate(
         rows: How many rows the split has.
         starts: What starts each metric, by name.
         loss_type: The loss, which says what its mean is over.
+        watcher: What is shown every batch besides.
 
     Returns:
         'loss', the metrics and 'num_examples'.
@@ -109,6 +112,8 @@ def accumulate(
         mean_loss.add(batch)
         for metric in metrics.values():
             metric.add(batch)
+        if watcher is not None:
+            watcher.add(batch)
     finished = {name: metric.finish() for name, metric in metrics.items()}
     return {"loss": mean_loss.finish(), **finished, "num_examples": float(rows)}
 
@@ -153,6 +158,7 @@ class Evaluator:
         self._definition = definition
         self._scale = scale
         self._text = data.text
+        self._decode = data.decode
         self._starts = decoding(definition.accumulators, data.decode)
         self._splits = dict(data.splits)
         self._splits["train"] = first(data.splits["train"], scale.eval_train_rows)
@@ -164,7 +170,7 @@ class Evaluator:
         self._few_N = self._few_rows()
         self._few = some(self._splits["validation"], self._few_N)
         self.inference_s_per_example: float | None = None  # of the last pass over validation
-        self.written: evaluate_text.Written | None = None
+        self.written: evaluate_text.Written | evaluate_text.Transcripts | None = None
 
     def restart(self) -> None:
         """Forget what an earlier trial measured."""
@@ -210,6 +216,9 @@ class Evaluator:
             if split != "train":
                 values |= self._write(split, params, model_state, whole=whole)
         else:
+            transcripts = None
+            if self._decode is not None and split != "train":
+                transcripts = evaluate_text.Transcripts(split, self._decode)
             values = evaluate(
                 self._backend,
                 self._workload,
@@ -219,7 +228,9 @@ class Evaluator:
                 params,
                 model_state,
                 self._starts,
+                transcripts,
             )
+            self.written = transcripts
         if split == "validation":
             elapsed_s = time.perf_counter() - started_at_s
             self.inference_s_per_example = elapsed_s / values["num_examples"]
@@ -261,8 +272,9 @@ class Evaluator:
         assert generation is not None
         count = batches.row_count(self._splits[split])
         rows = evaluate_text.subset(count, count if whole else generation.eval_rows)
-        self.written = self._generate(split, rows, self._starts, params, model_state, whole=whole)
-        return self.written.metrics
+        written = self._generate(split, rows, self._starts, params, model_state, whole=whole)
+        self.written = written
+        return written.metrics
 
     def _generate(
         self,

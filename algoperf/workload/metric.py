@@ -20,6 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 SHARED = "workloads.metrics"
+Decode = Callable[[Sequence[Sequence[int]]], list[str]]  # lists of tokens -> texts
+BLANK = 0  # the class of CTC that no text has
 BLOCK = 128  # NumPy adds up so many numbers in one loop, and halves what is longer
 _ADD_TWO = -1  # among the sizes of subtrees: the last two sums are added here
 
@@ -62,6 +64,28 @@ class TextBatch:
     references: Sequence[str]
 
 
+def collapsed(tokens_T: NDArray[np.integer]) -> list[int]:
+    """Return what the classes of an utterance's frames mean: repeats merged, then blanks dropped
+    (Graves et al. 2006).
+    """
+    changes_T = np.diff(tokens_T, prepend=BLANK) != 0
+    kept: list[int] = tokens_T[changes_T & (tokens_T != BLANK)].tolist()
+    return kept
+
+
+def read(batch: Batch, decode: Decode) -> tuple[list[str], list[str]]:
+    """Return the texts of a batch's labels, and those of its greedily decoded frames.
+
+    Args:
+        batch: Of predictions the class of each frame, (B, T), and of targets labels that are padded
+            with the blank, (B, L). Rows without weight are left out.
+        decode: Turns lists of tokens into texts.
+    """
+    rows = np.flatnonzero(batch.weights)
+    labels = [row[row != BLANK].tolist() for row in batch.targets[rows]]
+    return decode(labels), decode([collapsed(row) for row in batch.predictions[rows]])
+
+
 class Accumulator(Protocol):
     """One metric of one pass over a split; it was started with the number of the split's rows."""
 
@@ -93,7 +117,6 @@ class TextAccumulator(Protocol):
 
 
 Start = Callable[..., Any]  # the number of rows -> `Accumulator` or `TextAccumulator`
-Decode = Callable[[Sequence[Sequence[int]]], list[str]]  # lists of tokens -> texts
 READS_TOKENS = "reads_tokens"  # of a start that takes (the number of rows, a `Decode`)
 
 

@@ -8,21 +8,7 @@ without any word in its references has no rate, NaN.
 
 from collections.abc import Sequence
 
-import numpy as np
-from numpy.typing import NDArray
-
-from algoperf.workload.metric import Batch, Decode
-
-BLANK = 0
-
-
-def greedy(tokens_T: NDArray[np.integer]) -> list[int]:
-    """Return what the tokens of an utterance's frames mean: repeats merged, then blanks dropped
-    (Graves et al. 2006).
-    """
-    changes_T = np.diff(tokens_T, prepend=BLANK) != 0
-    kept: list[int] = tokens_T[changes_T & (tokens_T != BLANK)].tolist()
-    return kept
+from algoperf.workload.metric import Batch, Decode, read
 
 
 class WordErrorRate:
@@ -40,14 +26,8 @@ class WordErrorRate:
         self._errors = self._words = 0
 
     def add(self, batch: Batch) -> None:
-        """Count the next rows: of predictions the class of each frame, (B, T), and of targets
-        labels that are padded with the blank, (B, N). Rows without weight do not count.
-        """
-        rows = np.flatnonzero(batch.weights)
-        self.count(
-            self._decode([row[row != BLANK].tolist() for row in batch.targets[rows]]),
-            self._decode([greedy(row) for row in batch.predictions[rows]]),
-        )
+        """Count the next rows, read as `algoperf.workload.metric.read` says."""
+        self.count(*read(batch, self._decode))
 
     def count(self, references: Sequence[str], hypotheses: Sequence[str]) -> None:
         """Count some utterances."""
