@@ -48,6 +48,13 @@ def in_frameworks(front, samples_BS, lengths_B):
     return [tuple(map(np.asarray, each)) for each in (in_torch, in_jax)]
 
 
+def expect_close(features, expected):
+    """At the precision of float32, which quiet bins beside loud ones lose most of."""
+    error = features - expected
+    assert np.abs(error).max() < 5e-5
+    assert np.sqrt(np.square(error).mean()) < 2e-6
+
+
 def test_the_settings_are_the_published_ones():
     front = FRONTS["16 kHz"]
     assert (front.window, front.hop, front.fft, front.bins) == (400, 160, 512, 80)
@@ -100,7 +107,7 @@ def test_both_frameworks_compute_it_and_leave_out_what_lies_beyond(front):
         for row, length in enumerate(lengths):
             expected_FM = log_mel.features(front, samples_BS[row, :length])
             own_FM = features_BFM[row, : len(expected_FM)]
-            np.testing.assert_allclose(own_FM, expected_FM, atol=1e-5)
+            expect_close(own_FM, expected_FM)
             beyond_FM = features_BFM[row, len(expected_FM) :]
             np.testing.assert_allclose(
                 beyond_FM, np.tile(silence_M, (len(beyond_FM), 1)), atol=1e-5
