@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import hashlib
 import math
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -17,14 +18,17 @@ from algoperf import backends, spec
 from algoperf.backends.torch_backend import neutral_names
 from algoperf.data.batches import TrainingQueue
 from algoperf.errors import UserError
+from algoperf.experiments.check import parity
 from algoperf.experiments.check.gates import perturbed
 from algoperf.trial.evaluate import Evaluator
 from algoperf.workload import SPLITS, ArrayRows, Data, catalogue, parameters
 from workloads.librispeech_deepspeech.model_torch import Bidirectional
-from workloads.parts import speech, spoken_words
+from workloads.parts import log_mel, speech, spoken_words
 from workloads.parts.dropout_jax import Dropout
+from workloads.parts.log_mel import FrontEnd
 from workloads.parts.speech_jax import MaskedBatchNorm as MaskedBatchNormJax
-from workloads.parts.speech_torch import MaskedBatchNorm
+from workloads.parts.speech_jax import log_mel_features
+from workloads.parts.speech_torch import LogMel, MaskedBatchNorm
 
 TRAIN, EVAL = spec.ForwardPassMode.TRAIN, spec.ForwardPassMode.EVAL
 NAMES = ("librispeech_conformer", "librispeech_deepspeech")
@@ -470,3 +474,65 @@ def test_unigrams():
     assert not used & {speech.BLANK_ID, speech.UNKNOWN_ID}
     assert {row[-1] for row in labels} == {speech.END_ID}
     assert words.decode([[999]]) == [" ⁇ "]
+
+
+# Real samples
+
+SHARED = Path(__file__).resolve().parents[3] / "shared" / "data" / "speech"
+needs_samples = pytest.mark.skipif(not SHARED.is_dir(), reason="no samples of real speech here")
+
+
+@pytest.fixture
+def read_speech(tmp_path):
+    """The read utterances that have transcripts, one of them LibriSpeech's, in its layout."""
+    pytest.importorskip("soundfile")
+    (original,) = SHARED.glob("librispeech/dev-clean/*/*/*.flac")
+    (table,) = original.parent.glob("*.trans.txt")
+    lines = (SHARED / "librivox" / "transcripts.txt").read_text().splitlines()
+    paths = [SHARED / "librivox" / f"{line.split()[0]}.wav" for line in lines]
+    header = "path\ttranscript\n"
+    train = [f"{path}\t{line.partition(' ')[2]}\n" for path, line in zip(paths, lines, strict=True)]
+    held_out = f"{original}\t{table.read_text().partition(' ')[2].strip()}\n"
+    (tmp_path / "train.tsv").write_text(header + "".join(train))
+    for split in SPLITS[1:]:
+        (tmp_path / f"{split}.tsv").write_text(header + held_out)
+    return tmp_path
+
+
+@needs_samples
+def test_features_of_read_speech(read_speech):
+    data = load(read_speech, bins=80)
+    assert data.model["rate"] == 16_000
+    assert {split: len(rows) for split, rows in data.splits.items()} == {
+        "train": 4, "validation": 1, "test": 1,
+    }  # fmt: skip
+    front = FrontEnd(16_000, log_mel.LIBRISPEECH_MEAN, log_mel.LIBRISPEECH_STD)
+    batch = data.splits["train"].take(np.arange(4))
+    given = batch["inputs"], batch["lengths"], batch["masks"]
+    in_torch, _ = LogMel(front, 2).eval()(tuple(map(torch.from_numpy, given)))
+    in_jax, _ = jax.jit(lambda *inputs: log_mel_features(front, inputs))(*given)
+    for row, length in enumerate(batch["lengths"]):
+        expected = log_mel.features(front, batch["inputs"][row, :length])
+        for features in (in_torch.numpy(), np.asarray(in_jax)):
+            error = features[row, : len(expected)] - expected
+            assert np.abs(error).max() < 5e-5
+            assert np.sqrt(np.square(error).mean()) < 1e-6
+
+
+@needs_samples
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_the_loss_of_spoken_digits_falls_alike(name):
+    pytest.importorskip("soundfile")
+    data = load(SHARED / "fsdd")
+    assert {split: len(rows) for split, rows in data.splits.items()} == {
+        "train": 540, "validation": 60, "test": 120,
+    }  # fmt: skip
+    assert data.notes["held_out"] == ["validation"]
+    definition = catalogue.find(name)
+    scale = definition.scales["mini"]
+    scale = dataclasses.replace(scale, model={**scale.model, **SMALL[name]})
+    pair = parity.bind(definition, scale, "folder", data, steps=30, batch_size=8)
+    ours, theirs = (parity._train(side, pair.batches, 0.5) for side in (pair.jax, pair.torch))
+    np.testing.assert_allclose(ours, theirs, rtol=1e-2)
+    assert np.mean(ours[-5:]) < 0.7 * np.mean(ours[:5])
