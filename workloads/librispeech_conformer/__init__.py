@@ -11,7 +11,13 @@ from algoperf import spec
 from algoperf.workload import Scale, Target, Variant, WorkloadDefinition
 from algoperf.workload.parameters import fan_in
 from workloads.parts.speech import INPUTS, published
-from workloads.parts.speech_facts import FULL_DATA, FULL_MODEL, MINI_DATA, MINI_MODEL
+from workloads.parts.speech_facts import (
+    FULL_DATA,
+    FULL_MODEL,
+    MINI_BASELINES,
+    MINI_DATA,
+    MINI_MODEL,
+)
 from workloads.parts.style import ConformerStyle
 
 STYLE = ConformerStyle(activation="silu", norm="layer")
@@ -45,10 +51,11 @@ MINI = Scale(
     published_batch_size=256,
     targets={
         "builtin": Target(
-            validation=0.2,
+            validation=0.25,
             ceiling=0.0,
-            baselines={},
-            provenance="not set yet",
+            baselines=MINI_BASELINES,
+            provenance="docs/targets.md: nadamw reaches it in 300 of 600 steps in PyTorch, one "
+            "seed; no other run was made",
         )
     },
 )

@@ -15,6 +15,7 @@ from workloads.parts.speech_jax import (
     LayerNorm,
     MaskedBatchNorm,
     Subsampling,
+    in_type_of,
     log_mel_features,
     masked,
 )
@@ -185,7 +186,7 @@ class Conformer(nn.Module):
         if train:
             features_BFM = masked(features_BFM, inputs[2], self.frequency_masks)
         subsampling = Subsampling(self.width, nn.relu, name="subsampling")
-        hidden_BTD, mask_BT = subsampling(features_BFM, frames_B)
+        hidden_BTD, mask_BT = subsampling(in_type_of(self, features_BFM), frames_B)
         positions_TD = log_mel.sine_positions(*hidden_BTD.shape[1:])
         hidden_BTD = dropout(hidden_BTD + positions_TD.astype(hidden_BTD.dtype))
         for layer in range(self.layers):

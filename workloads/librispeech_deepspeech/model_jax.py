@@ -17,6 +17,7 @@ from workloads.parts.speech_jax import (
     LayerNorm,
     MaskedBatchNorm,
     Subsampling,
+    in_type_of,
     log_mel_features,
     masked,
 )
@@ -168,7 +169,7 @@ class DeepSpeech(nn.Module):
         if train:
             features_BFM = masked(features_BFM, inputs[2], self.frequency_masks)
         subsampling = Subsampling(self.width, FUNCTIONS[style.activation], name="subsampling")
-        hidden_BTD, mask_BT = subsampling(features_BFM, frames_B)
+        hidden_BTD, mask_BT = subsampling(in_type_of(self, features_BFM), frames_B)
         hidden_BTD = dropout(hidden_BTD)
         momentum = self.batch_norm_momentum
         for layer in range(self.layers):

@@ -51,7 +51,9 @@ class Bidirectional(nn.Module):
             self.add_module(f"{name}_recurrent", nn.Linear(self.inner, 4 * self.inner, bias=False))
 
     def forward(self, hidden_BTD: torch.Tensor, frames_B: torch.Tensor) -> torch.Tensor:
-        """Return (B, T, D), 0 beyond an utterance's frames, of which `frames_B` is the number."""
+        """Return (B, T, D), 0 beyond an utterance's frames, of which `frames_B` is the number, on
+        the host.
+        """
         weights = []
         for name in DIRECTIONS:
             given, recurrent = (
@@ -60,20 +62,22 @@ class Bidirectional(nn.Module):
             none = torch.zeros_like(given.bias)  # PyTorch adds two biases
             weights += [given.weight, recurrent.weight, given.bias, none]
         packed = pack_padded_sequence(
-            hidden_BTD, frames_B.cpu(), batch_first=True, enforce_sorted=False
+            hidden_BTD.to(weights[0].dtype), frames_B, batch_first=True, enforce_sorted=False
         )
-        start = hidden_BTD.new_zeros(2, len(hidden_BTD), self.inner)
-        outputs, _, _ = torch.lstm(
-            packed.data,
-            packed.batch_sizes,
-            (start, start),
-            weights,
-            True,  # has biases
-            1,  # layer
-            0.0,  # dropout
-            self.training,
-            True,  # both directions
-        )
+        start = packed.data.new_zeros(2, len(hidden_BTD), self.inner)
+        # In a lower precision the state's rounding would add up over the frames.
+        with torch.autocast(hidden_BTD.device.type, enabled=False):
+            outputs, _, _ = torch.lstm(
+                packed.data,
+                packed.batch_sizes,
+                (start, start),
+                weights,
+                True,  # has biases
+                1,  # layer
+                0.0,  # dropout
+                self.training,
+                True,  # both directions
+            )
         outputs = packed._replace(data=outputs)
         return pad_packed_sequence(outputs, batch_first=True, total_length=hidden_BTD.shape[1])[0]
 

@@ -170,7 +170,7 @@ def load(
         For each split 'inputs', int16 (N, S), of which 'lengths' are those of the rows; 'targets',
         int32 (N, L), padded with 0, the blank; and 'masks', int16 (N, K, 2), which training draws
         anew. Notes count what was 'dropped', and the rows whose labels their frames cannot hold,
-        'infeasible', by split.
+        'infeasible', by split, and have the share of the samples that are 'padding'.
 
     Raises:
         UserError: The recordings cannot be used, or a package to read them is missing.
@@ -210,6 +210,10 @@ def load(
         rows = _decoded(kept, labels, masks)
         samples = {split: [each.samples for each in kept[split]] for split in SPLITS}
     hop = rate // 100
+    notes["padding"] = {
+        split: round(1 - sum(samples[split]) / (len(each) * each.fields["inputs"].shape[0]), 4)
+        for split, each in rows.items()
+    }
     notes["infeasible"] = {
         split: sum(map(functools.partial(_is_infeasible, hop), samples[split], labels[split]))
         for split in SPLITS

@@ -1,5 +1,6 @@
 """What the facts of both LibriSpeech workloads share."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from workloads.parts import log_mel
@@ -34,3 +35,5 @@ MINI_DATA: dict[str, Any] = {
     "most_bins": 6,
     "most_time": 0.05,
 }
+# Rates as published (tests/benchmarks/speech_baselines.py).
+MINI_BASELINES: Mapping[str, float] = {}

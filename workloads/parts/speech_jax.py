@@ -43,6 +43,12 @@ def log_mel_features(front: FrontEnd, inputs: Inputs) -> tuple[jax.Array, jax.Ar
     return (bins_BFM - mean_M) / std_M, (lengths_B + hop - 1) // hop
 
 
+def in_type_of(module: nn.Module, features_BFM: jax.Array) -> jax.Array:
+    """Return features in the type of a module's parameters, in which it is to compute."""
+    leaves = jax.tree.leaves(module.variables.get("params", {}))
+    return features_BFM.astype(leaves[0].dtype) if leaves else features_BFM
+
+
 def masked(features_BFM: jax.Array, masks_BK2: jax.Array, frequency_masks: int) -> jax.Array:
     """Return features with SpecAugment's zeros.
 
