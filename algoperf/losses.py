@@ -89,7 +89,8 @@ def per_example(
         case LossType.MEAN_ABSOLUTE_ERROR:
             return _mean_of_rows(abs(logits - labels))
         case LossType.CTC_LOSS:
-            return ops.ctc(*logits, *_with_paddings(labels))
+            logits_BTV, paddings_BT = logits
+            return ops.ctc(logits_BTV, paddings_BT, *_with_paddings(labels))
     raise AssertionError(loss_type)
 
 

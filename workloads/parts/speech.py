@@ -4,9 +4,10 @@ Legend: N rows, S samples of the longest, L labels of the longest, K masks.
 """
 
 import functools
+import importlib
 import io
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -89,7 +90,7 @@ class Unigrams:
 
     def __init__(self, texts: Sequence[str], size: int) -> None:
         try:
-            import sentencepiece
+            sentencepiece: Any = importlib.import_module("sentencepiece")
         except ImportError as error:
             raise UserError(
                 "a vocabulary of unigrams needs the package sentencepiece; install it with: pip "
@@ -129,7 +130,10 @@ class Unigrams:
         return texts
 
 
-KINDS = {"characters": Characters, "unigrams": Unigrams}
+KINDS: Mapping[str, Callable[[Sequence[str], int], Vocabulary]] = {
+    "characters": Characters,
+    "unigrams": Unigrams,
+}
 
 
 def load(
@@ -182,11 +186,11 @@ def load(
         texts = {split: each.transcripts for split, each in spoken.items()}
     else:
         limits = recordings.Limits(rate, seconds, characters)
-        found = recordings.find(Path(source), limits, seed, skip_bad_rows)
-        rate, notes = found.rate, dict(found.notes)
+        recorded = recordings.find(Path(source), limits, seed, skip_bad_rows)
+        rate, notes = recorded.rate, dict(recorded.notes)
         texts = {
             split: [each.transcript for each in utterances]
-            for split, utterances in found.splits.items()
+            for split, utterances in recorded.splits.items()
         }
     words = KINDS[kind](texts["train"], vocabulary)
     labels = {split: [words.encode(text) for text in each] for split, each in texts.items()}
@@ -206,7 +210,7 @@ def load(
                 }
             )
     else:
-        kept = _kept(found.splits, labels, notes)
+        kept = _kept(recorded.splits, labels, notes)
         rows = _decoded(kept, labels, masks)
         samples = {split: [each.samples for each in kept[split]] for split in SPLITS}
     hop = rate // 100

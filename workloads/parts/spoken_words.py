@@ -132,18 +132,18 @@ def _speaker(generator: np.random.Generator) -> _Speaker:
 
 def _plan(speaker: _Speaker, generator: np.random.Generator) -> _Plan:
     words: list[str] = []
-    blocks = [_silence(generator.integers(4, 16))]
+    blocks = [_silence(int(generator.integers(4, 16)))]
     wanted = generator.integers(2, MOST_WORDS + 1)
     for index in generator.integers(WORDS, size=wanted).tolist():
         word = lexicon()[index]
         spoken = [_phone(letter, speaker, generator) for letter in word]
         if words:
-            spoken.insert(0, _silence(generator.integers(5, 13)))
+            spoken.insert(0, _silence(int(generator.integers(5, 13))))
         if sum(map(len, blocks + spoken)) > BLOCKS - 16:
             break
         blocks += spoken
         words.append(word)
-    blocks.append(_silence(generator.integers(4, 16)))
+    blocks.append(_silence(int(generator.integers(4, 16))))
     targets = np.concatenate(blocks)
     targets[:, :3] = _smoothed(_held(targets[:, :3]), 4)
     targets[:, 3:] = _smoothed(targets[:, 3:], 1)

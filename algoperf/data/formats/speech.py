@@ -128,11 +128,13 @@ def find(folder: Path, limits: Limits, seed: int = 0, skip_bad_rows: bool = Fals
         located = {split: list(_of_tree(folder, name)) for split, name in TREE.items()}
     else:
         located = _of_digits(folder)
-    rate, splits = limits.rate, {}
+    rate = limits.rate
+    splits: dict[str, list[Utterance]] = {}
     dropped: dict[str, dict[str, int]] = {split: {} for split in SPLITS}
     bad: dict[str, dict[str, int]] = {split: {} for split in SPLITS}
     for split, pairs in located.items():
-        splits[split] = kept = []
+        kept: list[Utterance] = []
+        splits[split] = kept
         for path, transcript in pairs:
             try:
                 utterance, rate = _looked_at(path, transcript, rate, decodes=skip_bad_rows)
@@ -142,11 +144,11 @@ def find(folder: Path, limits: Limits, seed: int = 0, skip_bad_rows: bool = Fals
                 reason = str(error).removeprefix(f"{path}: ").partition(" (")[0]
                 bad[split][reason] = bad[split].get(reason, 0) + 1
                 continue
-            reason = _too_long(utterance, rate, limits)
-            if reason is None:
+            excess = _too_long(utterance, rate, limits)
+            if excess is None:
                 kept.append(utterance)
             else:
-                dropped[split][reason] = dropped[split].get(reason, 0) + 1
+                dropped[split][excess] = dropped[split].get(excess, 0) + 1
     held_out = _hold_out(splits, seed)
     for split in SPLITS:
         if not splits[split]:

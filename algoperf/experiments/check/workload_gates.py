@@ -73,6 +73,12 @@ class Unit:
         batch, rng = self.backend.place(self.rows), self.backend.random_state((5, number))
         return self.backend.fetch(call(params, state, batch, rng))
 
+    def placed(self, outputs: Any) -> Any:
+        """Return what the loss takes of the model, on the device."""
+        several = isinstance(outputs, tuple)
+        parts = self.backend.place(dict(enumerate(outputs if several else (outputs,))))
+        return tuple(parts.values()) if several else parts[0]
+
     def fresh(self, number: int = 0) -> Any:
         """Return parameters of a seed, as a submission gets them."""
         params, _ = self.bound.init_model_fn(self.backend.random_state((5, number)))
@@ -299,9 +305,7 @@ def _rate_of(bound: Any, rate: float) -> Iterator[None]:
 
 def loss(unit: Unit) -> None:
     """The loss has three parts, and weights mask it."""
-    given = unit.outputs(EVAL)
-    parts = unit.backend.place(dict(enumerate(given if isinstance(given, tuple) else (given,))))
-    outputs = tuple(parts.values()) if isinstance(given, tuple) else parts[0]
+    outputs = unit.placed(unit.outputs(EVAL))
     weights = np.array([1, 0, 1, 1], np.float32)
     placed = unit.backend.place({**unit.rows, "weights": weights})
     masked = unit.backend.fetch(unit.bound.loss_fn(placed["targets"], outputs, placed["weights"]))
