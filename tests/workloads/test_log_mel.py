@@ -51,8 +51,8 @@ def in_frameworks(front, samples_BS, lengths_B):
 def expect_close(features, expected):
     """At the precision of float32, which quiet bins beside loud ones lose most of."""
     error = features - expected
-    assert np.abs(error).max() < 5e-5
-    assert np.sqrt(np.square(error).mean()) < 2e-6
+    assert np.abs(error).max() < 1e-4
+    assert np.sqrt(np.square(error).mean()) < 5e-6
 
 
 def test_the_settings_are_the_published_ones():

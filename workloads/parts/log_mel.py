@@ -23,7 +23,7 @@ PRE_EMPHASIS = 0.97
 FLOOR = 1e-5
 LOWEST_HZ, HIGHEST_HZ, HIGHEST_SHARE = 125.0, 7600.0, 0.95
 SAMPLE_SCALE = 2.0**-15  # of samples of 16 bits
-HOPS = 3  # that a window of two and a half lies in
+PIECES = 5  # of a window, each half as long as a hop
 Array = NDArray[np.float64]
 # Of log-mel features of LibriSpeech at 16 kHz, as AlgoPerf has them.
 LIBRISPEECH_MEAN = (
@@ -96,20 +96,16 @@ class FrontEnd:
 
     @functools.cached_property
     def projection(self) -> NDArray[np.float32]:
-        """What `HOPS` hops of samples are multiplied by for the real parts, then the imaginary ones
-        of the windowed and transformed frame that they begin with, (HOPS x hop, 2K).
+        """What a frame's samples after pre-emphasis are multiplied by for the real parts, then the
+        imaginary ones of its windowed transform, (W, 2K).
 
-        Pre-emphasis, window and transform are linear, so they are one matrix.
+        Each frame's own pre-emphasis is that of the whole utterance but for its first sample, which
+        the window makes 0.
         """
-        positions_W = np.arange(self.window)
-        emphasis_WW = np.eye(self.window) - PRE_EMPHASIS * np.eye(self.window, k=-1)
-        emphasis_WW[0, 0] = 1 - PRE_EMPHASIS
         numbers_K = np.arange(self.fft // 2 + 1)
-        turns_WK = (positions_W[:, None] * numbers_K % self.fft) / self.fft
+        turns_WK = (np.arange(self.window)[:, None] * numbers_K % self.fft) / self.fft
         waves = np.concatenate([function(2 * np.pi * turns_WK) for function in (np.cos, np.sin)], 1)
-        matrix = (emphasis_WW.T * self.window_weights) @ waves * SAMPLE_SCALE
-        beyond = HOPS * self.hop - self.window
-        return np.pad(matrix, ((0, beyond), (0, 0))).astype(np.float32)
+        return (self.window_weights[:, None] * waves).astype(np.float32)
 
     @functools.cached_property
     def mel_weights(self) -> NDArray[np.float32]:

@@ -26,14 +26,24 @@ def log_mel_features(front: FrontEnd, inputs: Inputs) -> tuple[jax.Array, jax.Ar
             SpecAugment's masks, which are not looked at.
     """
     samples_BS, lengths_B, _ = inputs
-    S, hop, hops = samples_BS.shape[1], front.hop, log_mel.HOPS
+    S, hop, half = samples_BS.shape[1], front.hop, front.hop // 2
     F = log_mel.padded_frames(front.frame_count(S))
     samples_BS = jnp.where(jnp.arange(S) < lengths_B[:, None], samples_BS, 0)
-    padded = jnp.pad(samples_BS.astype(jnp.float32), ((0, 0), (0, (F + hops - 1) * hop - S)))
-    parts = padded.reshape(len(padded), -1, hop)
-    windows = jnp.concatenate([parts[:, k : F + k] for k in range(hops)], -1)
+    samples_BS = samples_BS.astype(jnp.float32) * log_mel.SAMPLE_SCALE
+    # A zero before the first sample, and others beyond the last.
+    padded = jnp.pad(samples_BS, ((0, 0), (1, F * hop + front.window - S)))
+    emphasised = padded[:, 1:] - log_mel.PRE_EMPHASIS * padded[:, :-1]
+    parts = emphasised.reshape(len(padded), -1, half)
     highest = jax.lax.Precision.HIGHEST
-    waves = jnp.matmul(windows, front.projection, precision=highest)
+    # Sums of pieces: XLA adds up one number after another, which loses more over a whole window.
+    waves = sum(
+        jnp.matmul(
+            parts[:, k : k + 2 * F : 2],
+            front.projection[k * half : (k + 1) * half],
+            precision=highest,
+        )
+        for k in range(log_mel.PIECES)
+    )
     real_BFK, imaginary_BFK = jnp.split(waves, 2, -1)
     power_BFK = real_BFK * real_BFK + imaginary_BFK * imaginary_BFK
     bins_BFM = jnp.log(

@@ -56,10 +56,11 @@ class LogMel(nn.Module):
         B, S = samples_BS.shape
         F = log_mel.padded_frames(front.frame_count(S))
         counts_BS = torch.arange(S, device=samples_BS.device) < lengths_B[:, None]
-        hops = log_mel.HOPS
-        padded = samples_BS.new_zeros((B, (F + hops - 1) * front.hop), dtype=torch.float32)
-        padded[:, :S] = samples_BS * counts_BS
-        windows = padded.unfold(1, hops * front.hop, front.hop)
+        # A zero before the first sample, and others beyond the last.
+        padded = samples_BS.new_zeros((B, 1 + F * front.hop + front.window), dtype=torch.float32)
+        padded[:, 1 : S + 1] = samples_BS * counts_BS * log_mel.SAMPLE_SCALE
+        emphasised = padded[:, 1:] - log_mel.PRE_EMPHASIS * padded[:, :-1]
+        windows = emphasised.unfold(1, front.window, front.hop)[:, :F]
         real_BFK, imaginary_BFK = (windows @ projection).chunk(2, -1)
         power_BFK = real_BFK.square_().add_(imaginary_BFK.square_())
         bins_BFM = (power_BFK @ mel_KM).clamp_(min=log_mel.FLOOR).log_()
