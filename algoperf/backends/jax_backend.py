@@ -244,7 +244,7 @@ class JaxBackend:
         self._replicated = jax_sharding_utils.get_replicate_sharding()
         self._sharded = jax_sharding_utils.get_batch_dim_sharding()
         self._first_value: Callable[[Any], Any] = jax.jit(lambda leaf: leaf.reshape(-1)[:1])
-        self._smallest: int | None = None
+        self._smallest: dict[int, int] = {}
         self._predict = jax.jit(shared.prediction, static_argnums=0)
         # A jitted identity places a batch in a third of device_put's time on the host, which a
         # small model feels.
@@ -318,9 +318,10 @@ class JaxBackend:
     def marker(self, params: Any) -> Any:
         """Return one value copied from the smallest parameter."""
         leaves = jax.tree.leaves(params)
-        if self._smallest is None:
-            self._smallest = min(range(len(leaves)), key=lambda index: leaves[index].size)
-        return self._first_value(leaves[self._smallest])
+        count = len(leaves)  # tells the models apart that one process trains, one after another
+        if count not in self._smallest:
+            self._smallest[count] = min(range(count), key=lambda index: leaves[index].size)
+        return self._first_value(leaves[self._smallest[count]])
 
     def wait(self, marker: Any) -> None:
         """Block on the marker."""

@@ -176,20 +176,15 @@ class DecodedRows:
                 )
 
 
-class RowsView:
-    """Some rows of others, in an order of their own; nothing is copied or read.
+class _RowsOver:
+    """Rows that are made of others, and have what those have.
 
     Args:
-        rows: The rows of any kind.
-        indices: Which of them, one index for each row of the view.
+        rows: The rows beneath, of any kind.
     """
 
-    def __init__(self, rows: Rows, indices: np.ndarray) -> None:
+    def __init__(self, rows: Rows) -> None:
         self._rows = rows
-        self._indices = np.asarray(indices, np.int64)
-
-    def __len__(self) -> int:
-        return len(self._indices)
 
     @property
     def is_slow(self) -> bool:
@@ -200,6 +195,22 @@ class RowsView:
     def fields(self) -> Mapping[str, Field]:
         """As the rows beneath."""
         return self._rows.fields
+
+
+class RowsView(_RowsOver):
+    """Some rows of others, in an order of their own; nothing is copied or read.
+
+    Args:
+        rows: The rows of any kind.
+        indices: Which of them, one index for each row of the view.
+    """
+
+    def __init__(self, rows: Rows, indices: np.ndarray) -> None:
+        super().__init__(rows)
+        self._indices = np.asarray(indices, np.int64)
+
+    def __len__(self) -> int:
+        return len(self._indices)
 
     @property
     def fingerprint(self) -> str:
@@ -217,7 +228,7 @@ class RowsView:
         return source_row(self._rows, int(self._indices[index]))
 
 
-class OtherTargets:
+class OtherTargets(_RowsOver):
     """Rows that have the targets, and their weights, of other rows of the same split.
 
     Args:
@@ -228,21 +239,11 @@ class OtherTargets:
     KEYS = ("targets", "weights")
 
     def __init__(self, rows: Rows, givers: np.ndarray) -> None:
-        self._rows = rows
+        super().__init__(rows)
         self._givers = np.asarray(givers, np.int64)
 
     def __len__(self) -> int:
         return len(self._rows)
-
-    @property
-    def is_slow(self) -> bool:
-        """As the rows beneath."""
-        return self._rows.is_slow
-
-    @property
-    def fields(self) -> Mapping[str, Field]:
-        """As the rows beneath."""
-        return self._rows.fields
 
     @property
     def fingerprint(self) -> str:

@@ -30,7 +30,8 @@ class Axis:
         change: Returns the changed scale for a value, or None where that changes nothing.
         is_drawn: Whether the axis is drawn for a suite; if not, a suite may still name it.
         parse: Raises UserError for something that is not a value of the axis; None where only
-            `values` are allowed.
+            `values` and `others` are allowed.
+        others: Values that are not drawn, but that a variant may name.
     """
 
     summary: str
@@ -39,6 +40,7 @@ class Axis:
     change: Change
     is_drawn: bool = True
     parse: Callable[[Any], Any] | None = None
+    others: tuple[Value, ...] = ()
 
 
 def _with_model(scale: Scale, **settings: Any) -> Scale:
@@ -57,7 +59,8 @@ def _style(field: str) -> Change:
 
 def _activation(scale: Scale, value: str) -> Scale | None:
     style: Any = scale.model.get("style")
-    if style is not None and style.activation.startswith(value):
+    own = getattr(style, "activation", value)
+    if own.startswith(value) or value.startswith(own):
         return None  # The two forms of GELU differ less than a variant should.
     if value == "glu" and not getattr(style, "GATES", True):
         return None
@@ -157,6 +160,7 @@ AXES: Mapping[str, Axis] = {
         "logits",
         ("relu", "gelu", "silu", "tanh", "glu"),
         _activation,
+        others=("gelu_tanh",),  # AlgoPerf's
     ),
     "norm": Axis(
         "layer norm, RMS norm, or of a convolutional model group norm",
@@ -305,7 +309,7 @@ def check(where: str, changes: Any) -> Changes:
                 continue
         except UserError as error:
             raise UserError(f"{where}: {error}") from error
-        allowed = axis.values
+        allowed = (*axis.values, *axis.others)
         if not any(type(value) is type(each) and value == each for each in allowed):
             raise UserError(
                 f"{where}: {name} is {value!r}, expected one of {', '.join(map(str, allowed))}"

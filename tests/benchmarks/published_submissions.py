@@ -19,7 +19,7 @@ from typing import Any
 
 NONE = subprocess.DEVNULL
 LIMIT_S = 900.0  # of one command; some compile for minutes
-HEAD = ("submission", "framework", "trained", "loss", "check", "in the library's words")
+HEAD = ("submission", "framework", "trained", "loss", "check", "flags, in the library's words")
 
 
 def ask(words: list[str]) -> tuple[int, str, str]:
@@ -55,7 +55,7 @@ def trained(folder: Path, runs: Path, arguments: argparse.Namespace) -> dict[str
         return {"status": "refused", "words": line.removeprefix("algoperf: ")}
     (result,) = json.loads(output)
     loss = result["final"].get("validation/loss")
-    ended = {key: result[key] for key in ("framework", "status", "steps")}
+    ended = {key: result[key] for key in ("framework", "status", "steps", "flags")}
     return {**ended, "loss": loss, "words": (result.get("error") or {}).get("cause", "")}
 
 
@@ -75,7 +75,8 @@ def row(outcome: dict[str, Any]) -> str:
     """A line of the table."""
     steps = f", {outcome['steps']} steps" if "steps" in outcome else ""
     loss = "" if outcome.get("loss") is None else f"{outcome['loss']:.3g}"
-    words = "; ".join(filter(None, [outcome["words"], outcome["check_words"]]))
+    flags = [f"flag: {flag}" for flag in outcome.get("flags", [])]
+    words = "; ".join(filter(None, [outcome["words"], *flags, outcome["check_words"]]))
     cells = (
         *(outcome["submission"], outcome.get("framework", ""), outcome["status"] + steps, loss),
         *(outcome["check"], words.replace("|", "\\|")),
@@ -114,12 +115,13 @@ def main() -> None:
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     print(f"| {' | '.join(HEAD)} |\n|{'---|' * len(HEAD)}")
-    complete = total = 0
+    complete = flagged = total = 0
     for outcome in outcomes(arguments):
         print(row(outcome), flush=True)
         total += 1
         complete += outcome["status"] == "complete"
-    print(f"\n{complete} of {total} train to the last step")
+        flagged += bool(outcome.get("flags"))
+    print(f"\n{complete} of {total} train to the last step, {flagged} with a flag")
 
 
 if __name__ == "__main__":

@@ -67,7 +67,8 @@ def small_data(definition: WorkloadDefinition, scale_name: str) -> Data:
     if isinstance(augmentation, ImageAugmentation) and scale.data["size"] > augmentation.size:
         factor = scale.data["size"] // augmentation.size
         splits = {split: _enlarged(rows, factor) for split, rows in splits.items()}
-        augmentation = dataclasses.replace(augmentation, size=scale.data["size"])
+        classes = scale.model["classes"]
+        augmentation = dataclasses.replace(augmentation, size=scale.data["size"], classes=classes)
     return Data(splits, model=settings, text=mini.text, augmentation=augmentation)
 
 

@@ -102,6 +102,23 @@ def test_full_scale_has_the_published_facts():
         assert scale.data["size"] == 224
 
 
+@pytest.mark.parametrize(
+    ("name", "validation", "test"),
+    [
+        ("imagenet_resnet_silu", 0.75445, 0.6323),
+        ("imagenet_resnet_gelu", 0.76765, 0.6519),
+        ("imagenet_resnet_large_bn_init", 0.76526, 0.6423),
+        ("imagenet_vit_glu", 0.75738, 0.6359),
+        ("imagenet_vit_post_ln", 0.75312, 0.6286),
+        ("imagenet_vit_map", 0.77113, 0.6523),
+    ],
+)
+def test_variants_have_the_published_targets(name, validation, test):
+    for source in ("folder", "hub"):
+        target = catalogue.find(name).scales["full"].targets[source]
+        assert (target.validation, target.test) == (validation, test)
+
+
 def start(name, load_small):
     definition = catalogue.find(name)
     data = load_small(definition, "mini")

@@ -34,6 +34,11 @@ SLOW = (
 )
 # At norm scales of 8, rounding grows to a thousandth of the loss within fifteen steps.
 SHORT = ("imagenet_resnet_large_bn_init",)
+# Of two rows and 25 million values some always lie where rounding moves them across ReLU's kink,
+# and batch norm carries that on: the gradients of AlgoPerf's model and of ours, both in PyTorch,
+# are up to 3e-2 apart, though logits agree to 1e-6; with SiLU 7e-5. So at full scale it stands for
+# ReLU.
+SMOOTH = {"imagenet_resnet": "imagenet_resnet_silu"}
 SAME_BLOCKS = {"lm": "ag_news", "mlm": "xsum"}  # whose cases test what these have of theirs
 
 
@@ -41,8 +46,9 @@ def cases():
     """Every workload and scale; large ones are slow, or by hand where another has their model."""
     seen = set()
     for name in registry.names():
-        definition = catalogue.find(name)
-        for scale_name, scale in definition.scales.items():
+        for scale_name in catalogue.find(name).scales:
+            definition = catalogue.find(SMOOTH.get(name, name) if scale_name == "full" else name)
+            scale = definition.scales[scale_name]
             build = importlib.import_module(f"{definition.package}.model_jax").build
             model = build, str(sorted(scale.model.items()))
             is_seen = model in seen or name in SAME_BLOCKS
@@ -50,7 +56,7 @@ def cases():
             seen.add(model)
             yield pytest.param(
                 (definition, scale_name),
-                id=f"{name}-{scale_name}",
+                id=f"{definition.name}-{scale_name}",
                 marks=() if scale_name == "mini" else marks,
             )
 

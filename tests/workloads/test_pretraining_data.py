@@ -205,4 +205,5 @@ def test_real_text_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", registry.names())
 def test_classes_are_made_rare_only_where_rows_have_one(name) -> None:
     offered = axes.offered(catalogue.find(name).scales["mini"])
-    assert ("class_imbalance" in offered) == (name in ("digits", "ag_news"))
+    classified = ("digits", "ag_news", "imagenet_resnet", "imagenet_vit")
+    assert ("class_imbalance" in offered) == (name in classified)

@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from workloads.fastmri.unet import EPSILONS
 from workloads.parts.style import UNetStyle, scaled
-from workloads.parts.style_torch import FUNCTIONS
+from workloads.parts.style_torch import OVERWRITING
 
 
 def conv(inputs: int, channels: int) -> nn.Conv2d:
@@ -57,7 +57,7 @@ class Block(nn.Module):
         for layer in range(2):
             hidden_BCHW = _call(self, f"conv_{layer}", hidden_BCHW)
             hidden_BCHW = _call(self, f"norm_{layer}", hidden_BCHW)
-            hidden_BCHW = FUNCTIONS[self.style.activation](hidden_BCHW)
+            hidden_BCHW = OVERWRITING[self.style.activation](hidden_BCHW)
             hidden_BCHW = functional.dropout2d(hidden_BCHW, dropout_rate, self.training)
         return hidden_BCHW
 
@@ -101,7 +101,7 @@ class UNet(nn.Module):
         hidden_BCHW = _call(self, f"block_{self.levels}", hidden_BCHW, dropout_rate)
         for number in range(self.levels):
             hidden_BCHW = self.between(_call(self, f"transposed_{number}", hidden_BCHW))
-            hidden_BCHW = FUNCTIONS[self.style.activation](hidden_BCHW)
+            hidden_BCHW = OVERWRITING[self.style.activation](hidden_BCHW)
             hidden_BCHW = torch.cat([hidden_BCHW, skipped.pop()], 1)
             name = f"block_{self.levels + 1 + number}"
             hidden_BCHW = _call(self, name, hidden_BCHW, dropout_rate)

@@ -12,7 +12,7 @@ from workloads.parts import norms
 from workloads.parts.norms_torch import norm
 from workloads.parts.pixels_torch import normalised
 from workloads.parts.style import ResidualConvolutionStyle, scaled
-from workloads.parts.style_torch import FUNCTIONS
+from workloads.parts.style_torch import OVERWRITING
 
 EXPANSION = 4  # of a block's last convolution
 INPUT_CHANNELS = 3
@@ -52,13 +52,13 @@ class Bottleneck(nn.Module):
 
     def forward(self, hidden_NCHW: torch.Tensor) -> torch.Tensor:
         """Return (N, 4 width, H / stride, W / stride)."""
-        activate = FUNCTIONS[self.style.activation]
+        activate = OVERWRITING[self.style.activation]
         inner_NCHW = activate(self._normed("1", self.conv_1(hidden_NCHW)))
         inner_NCHW = activate(self._normed("2", self.conv_2(inner_NCHW)))
         inner_NCHW = self._normed("3", self.conv_3(inner_NCHW))
         if self.projects:
             hidden_NCHW = self._normed("projection", self.projection(hidden_NCHW))
-        return activate(hidden_NCHW + inner_NCHW)
+        return activate(inner_NCHW.add_(hidden_NCHW))
 
     def _normed(self, position: str, values_NCHW: torch.Tensor) -> torch.Tensor:
         return self.get_submodule(norms.name(self.style.norm, position))(values_NCHW)
@@ -104,7 +104,7 @@ class ResNet(nn.Module):
         """Return logits_NK."""
         hidden_NCHW = self.stem(normalised(inputs_NHWC))
         hidden_NCHW = self.get_submodule(self.stem_norm)(hidden_NCHW)
-        hidden_NCHW = FUNCTIONS[self.style.activation](hidden_NCHW)
+        hidden_NCHW = OVERWRITING[self.style.activation](hidden_NCHW)
         if self.pools:
             hidden_NCHW = functional.max_pool2d(hidden_NCHW, 3, stride=2, padding=1)
         for number in range(self.blocks):

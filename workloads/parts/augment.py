@@ -11,6 +11,7 @@ Shapes: B rows of a batch, H height, W width, C channels, K classes.
 import dataclasses
 import math
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageChops, ImageEnhance, ImageOps
@@ -146,7 +147,7 @@ def cutout(image: Image.Image, x: int, y: int, half: int) -> Image.Image:
     return covered
 
 
-def _enhanced(kind: type[ImageEnhance._Enhance]) -> Operation:
+def _enhanced(kind: Callable[[Image.Image], Any]) -> Operation:
     return lambda image, generator: kind(image).enhance(ENHANCE)
 
 

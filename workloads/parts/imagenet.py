@@ -64,7 +64,8 @@ def load(
             )
             for split in SPLITS
         }
-        classes, notes = textured_shapes.CLASSES, {}
+        classes = textured_shapes.CLASSES
+        notes: dict[str, Any] = {}
         model: dict[str, Any] = {}
         built: Mapping[str, Any] = splits
     else:

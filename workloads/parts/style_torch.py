@@ -21,6 +21,16 @@ FUNCTIONS: dict[str, Layer] = {
     "tanh": torch.tanh,
     "sigmoid": torch.sigmoid,
 }
+# The same where nothing else needs what they get, such as the output of a convolution's norm: those
+# whose gradient their output tells overwrite it, which spares a pass over the memory.
+OVERWRITING: dict[str, Layer] = {
+    **FUNCTIONS,
+    "relu": torch.relu_,
+    "leaky_relu": functools.partial(
+        functional.leaky_relu, negative_slope=style.LEAKY_SLOPE, inplace=True
+    ),
+    "tanh": torch.tanh_,
+}
 
 
 def norm(

@@ -16,6 +16,7 @@ Shapes: N rows, S side of an image in pixels; K classes.
 """
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +30,7 @@ BACKGROUNDS = len(TEXTURES) + 1  # each texture, or none
 CHUNK_ROWS = 512  # of which the floats of a channel take 2 MB
 DISCS = 3
 TURN = 0.15  # the tangent of half the largest angle, 17 degrees
-Floats = NDArray[np.float32]
+Floats = NDArray[Any]  # of float32
 
 
 @dataclasses.dataclass(frozen=True)

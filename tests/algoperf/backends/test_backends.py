@@ -291,6 +291,19 @@ def test_jax_compiles_once():
     assert 0 < totals["data_wait_s"] < totals["submission_s"]
 
 
+def test_a_marker_is_of_the_model_that_is_trained_now():
+    """`algoperf check` trains several workloads in one process: one of 24 arrays after one of 200
+    had been marked failed.
+    """
+    backend = backends.load("jax")
+    for count in (5, 2):
+        sizes = range(count, 0, -1)
+        params = {str(size): np.full(size, float(size), np.float32) for size in sizes}
+        marker = backend.marker(jax.tree.map(jax.numpy.asarray, params))
+        backend.wait(marker)
+        assert float(marker[0]) == 1.0
+
+
 def test_the_marker_outlives_the_parameters_that_it_marks():
     """The step donates its arguments; a marker of them is still waited for."""
     runner = Runner("jax", StepSettings())

@@ -87,6 +87,25 @@ def test_the_same_point_gives_the_same_numbers_in_both(ran):
         assert two["parameters_crc32"] == old["parameters_crc32"]
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["imagenet_vit", "fastmri"])
+def test_rows_that_training_changes_or_decodes_are_the_same_in_both(name, tmp_path):
+    """The images of one are in shared memory and changed at random; the other's k-space is read
+    and undersampled by the trainer.
+    """
+    results = []
+    for referee in ("process", "inline"):
+        words = ["run", "--workload", name, "--framework", "pytorch", "--submission", "adamw"]
+        words += ["--max-steps", "3", "--referee", referee, "--out", str(tmp_path / referee)]
+        assert commands.main(words) == 0
+        (result,) = (tmp_path / referee).glob("**/result.json")
+        results.append(json.loads(result.read_text()))
+    two, one = results
+    assert (two["status"], two["steps"], two["flags"]) == ("complete", 3, [])
+    assert two["parameters_crc32"] == one["parameters_crc32"]
+    assert two["final"] == one["final"]
+
+
 def test_a_folder_that_was_begun_inline_goes_on_inline(ran, capsys):
     folder, run, _ = ran
     (folder_of(folder, "old") / run_log.RESULT).unlink()

@@ -78,7 +78,8 @@ def test_what_others_took_of_the_clock_is_in_the_result(first):
     for name in ("clock_s", "cpu_s", "involuntary_switches"):
         assert sum(each[name] for each in counted["segments"]) == pytest.approx(counted[name])
     assert counted["stopped_s"] == 0.0
-    assert 0 < counted["cpu_s"] <= result["resources"]["cpu_s"]
+    # The system counts in ticks of 10 ms, of which three steps of a quick machine may take none.
+    assert 0 <= counted["cpu_s"] <= result["resources"]["cpu_s"]
     assert result["contended"] is load.is_contended(counted)
 
 
