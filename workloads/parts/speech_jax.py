@@ -4,6 +4,7 @@ padding does.
 Legend: B utterances, S samples, F frames, K masks, M bins, T frames after subsampling, D width.
 """
 
+import functools
 from collections.abc import Callable
 
 import jax
@@ -29,28 +30,29 @@ def log_mel_features(front: FrontEnd, inputs: Inputs) -> tuple[jax.Array, jax.Ar
     S, hop, half = samples_BS.shape[1], front.hop, front.hop // 2
     F = log_mel.padded_frames(front.frame_count(S))
     samples_BS = jnp.where(jnp.arange(S) < lengths_B[:, None], samples_BS, 0)
-    samples_BS = samples_BS.astype(jnp.float32) * log_mel.SAMPLE_SCALE
+    samples_BS = samples_BS.astype(jnp.float32)
     # A zero before the first sample, and others beyond the last.
     padded = jnp.pad(samples_BS, ((0, 0), (1, F * hop + front.window - S)))
-    emphasised = padded[:, 1:] - log_mel.PRE_EMPHASIS * padded[:, :-1]
+    emphasised = log_mel.KEPT * padded[:, 1:] - log_mel.LOST * padded[:, :-1]
     parts = emphasised.reshape(len(padded), -1, half)
-    highest = jax.lax.Precision.HIGHEST
-    # Sums of pieces: XLA adds up one number after another, which loses more over a whole window.
-    waves = sum(
-        jnp.matmul(
-            parts[:, k : k + 2 * F : 2],
-            front.projection[k * half : (k + 1) * half],
-            precision=highest,
-        )
-        for k in range(log_mel.PIECES)
-    )
-    real_BFK, imaginary_BFK = jnp.split(waves, 2, -1)
+    frames_BFW = jnp.concatenate([parts[:, k : k + 2 * F : 2] for k in range(log_mel.PIECES)], -1)
+    middle = front.window // 2
+    after, before = frames_BFW[..., middle:], frames_BFW[..., middle:0:-1]
+    real_BFK, imaginary_BFK = map(_transformed, (after + before, after - before), front.waves)
     power_BFK = real_BFK * real_BFK + imaginary_BFK * imaginary_BFK
-    bins_BFM = jnp.log(
-        jnp.maximum(jnp.matmul(power_BFK, front.mel_weights, precision=highest), log_mel.FLOOR)
-    )
+    bins_BFM = jnp.log(jnp.maximum(_product(power_BFK, front.mel_weights), log_mel.FLOOR))
     mean_M, std_M = jnp.array(front.mean), jnp.array(front.std)
     return (bins_BFM - mean_M) / std_M, (lengths_B + hop - 1) // hop
+
+
+_product = functools.partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
+
+
+def _transformed(numbers_BFN: jax.Array, waves: log_mel.Waves) -> jax.Array:
+    """Multiply whole numbers by waves, as `workloads.parts.log_mel` says."""
+    coarse_BFN = jnp.round(numbers_BFN / log_mel.COARSE) * log_mel.COARSE
+    rest = _product(coarse_BFN, waves.fine) + _product(numbers_BFN - coarse_BFN, waves.whole)
+    return _product(coarse_BFN, waves.coarse) + rest
 
 
 def in_type_of(module: nn.Module, features_BFM: jax.Array) -> jax.Array:

@@ -7,7 +7,7 @@ and layers see zeros there or leave them out.
 Legend: B utterances, S samples, F frames, K masks, M bins, T frames after subsampling, D width.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import nn
@@ -52,16 +52,19 @@ class LogMel(nn.Module):
 
     def _features(self, samples_BS: torch.Tensor, lengths_B: torch.Tensor) -> torch.Tensor:
         front = self.front
-        projection, mel_KM, mean_M, std_M = self._constants_on(samples_BS.device)
+        *waves, mel_KM, mean_M, std_M = self._constants_on(samples_BS.device)
         B, S = samples_BS.shape
         F = log_mel.padded_frames(front.frame_count(S))
         counts_BS = torch.arange(S, device=samples_BS.device) < lengths_B[:, None]
         # A zero before the first sample, and others beyond the last.
         padded = samples_BS.new_zeros((B, 1 + F * front.hop + front.window), dtype=torch.float32)
-        padded[:, 1 : S + 1] = samples_BS * counts_BS * log_mel.SAMPLE_SCALE
-        emphasised = padded[:, 1:] - log_mel.PRE_EMPHASIS * padded[:, :-1]
-        windows = emphasised.unfold(1, front.window, front.hop)[:, :F]
-        real_BFK, imaginary_BFK = (windows @ projection).chunk(2, -1)
+        padded[:, 1 : S + 1] = samples_BS * counts_BS
+        emphasised = padded[:, 1:] * log_mel.KEPT - padded[:, :-1] * log_mel.LOST
+        frames_BFW = emphasised.unfold(1, front.window, front.hop)[:, :F]
+        middle = front.window // 2
+        after, before = frames_BFW[..., middle:], frames_BFW[..., 1 : middle + 1].flip(-1)
+        real_BFK = _transformed(after + before, waves[:3])
+        imaginary_BFK = _transformed(after - before, waves[3:])
         power_BFK = real_BFK.square_().add_(imaginary_BFK.square_())
         bins_BFM = (power_BFK @ mel_KM).clamp_(min=log_mel.FLOOR).log_()
         return bins_BFM.sub_(mean_M).div_(std_M)
@@ -70,7 +73,8 @@ class LogMel(nn.Module):
         """The matrices, which are no state of the model's."""
         if device not in self._constants:
             front = self.front
-            arrays = (front.projection, front.mel_weights, front.mean, front.std)
+            real, imaginary = front.waves
+            arrays = (*real, *imaginary, front.mel_weights, front.mean, front.std)
             self._constants[device] = tuple(
                 torch.as_tensor(each, dtype=torch.float32, device=device) for each in arrays
             )
@@ -81,6 +85,14 @@ class LogMel(nn.Module):
         bins_BM = _covered(masks_BK2[:, : self.frequency_masks], M)
         frames_BF = _covered(masks_BK2[:, self.frequency_masks :], F)
         return features_BFM.masked_fill_(bins_BM[:, None] | frames_BF[:, :, None], 0)
+
+
+def _transformed(numbers_BFN: torch.Tensor, waves: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Multiply whole numbers by waves, as `workloads.parts.log_mel` says."""
+    whole, coarse, fine = waves
+    coarse_BFN = (numbers_BFN / log_mel.COARSE).round_().mul_(log_mel.COARSE)
+    rest = coarse_BFN @ fine + (numbers_BFN - coarse_BFN) @ whole
+    return coarse_BFN @ coarse + rest
 
 
 def _covered(masks_BK2: torch.Tensor, size: int) -> torch.Tensor:
