@@ -27,7 +27,7 @@ from workloads.parts import log_mel, speech, spoken_words
 from workloads.parts.dropout_jax import Dropout
 from workloads.parts.log_mel import FrontEnd
 from workloads.parts.speech_jax import MaskedBatchNorm as MaskedBatchNormJax
-from workloads.parts.speech_jax import log_mel_features
+from workloads.parts.speech_jax import Strided, log_mel_features
 from workloads.parts.speech_torch import LogMel, MaskedBatchNorm
 
 TRAIN, EVAL = spec.ForwardPassMode.TRAIN, spec.ForwardPassMode.EVAL
@@ -267,6 +267,32 @@ def test_nothing_depends_on_padding(framework, name):
     alone = forward(framework, name, utterances(4321, LENGTHS[:2]), EVAL)
     own = [outputs[0][1, : frames[1]] for outputs in (plain, alone)]
     np.testing.assert_allclose(*own, atol=1e-4)
+
+
+@pytest.mark.parametrize("channels", [3, 256])
+def test_the_strided_convolution_is_pytorch_s(channels):
+    """Few channels, and as many as make it a product with windows in JAX; with its gradients."""
+    rng = np.random.default_rng(0)
+    hidden = rng.standard_normal((2, 7, 4, channels)).astype(np.float32)
+    kernel = rng.standard_normal((3, 3, channels, 2)).astype(np.float32)
+    bias = rng.standard_normal(2).astype(np.float32)
+    in_torch = [torch.from_numpy(each).requires_grad_() for each in (hidden, kernel, bias)]
+    channels_first = functional.pad(in_torch[0].permute(0, 3, 1, 2), (0, 1, 1, 1))
+    weight = in_torch[1].permute(3, 2, 0, 1)
+    expected = functional.conv2d(channels_first, weight, in_torch[2], stride=2)
+    expected.square().sum().backward()
+
+    def total(hidden, kernel, bias):
+        values = {"params": {"kernel": kernel, "bias": bias}}
+        outputs = Strided(2).apply(values, hidden, (1, 1))
+        return (outputs**2).sum(), outputs
+
+    given = hidden, kernel, bias
+    gradients, outputs = jax.jit(jax.grad(total, (0, 1, 2), has_aux=True))(*given)
+    expected = expected.detach().permute(0, 2, 3, 1).numpy()
+    np.testing.assert_allclose(outputs, expected, rtol=1e-4, atol=1e-4)
+    for gradient, theirs in zip(gradients, in_torch, strict=True):
+        np.testing.assert_allclose(gradient, theirs.grad.numpy(), rtol=1e-4, atol=1e-2)
 
 
 def test_batch_norm_is_pytorch_s_of_the_frames_that_count():
