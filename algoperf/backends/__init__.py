@@ -25,6 +25,7 @@ class Backend(Protocol):
     """What the training loop asks of a framework. Arrays and trees are the framework's own."""
 
     name: str
+    steps_together: int  # how many quick steps the host may be ahead of the device
 
     def workload(
         self,

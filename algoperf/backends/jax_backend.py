@@ -241,6 +241,8 @@ class JaxBackend:
     def __init__(self, computation: Computation) -> None:
         self._computation = computation
         self._devices = jax.local_devices()
+        # Collectives of many queued steps have stalled on several devices of a processor.
+        self.steps_together = 4 if jax.device_count() == 1 else 1
         self._replicated = jax_sharding_utils.get_replicate_sharding()
         self._sharded = jax_sharding_utils.get_batch_dim_sharding()
         self._first_value: Callable[[Any], Any] = jax.jit(lambda leaf: leaf.reshape(-1)[:1])

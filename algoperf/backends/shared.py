@@ -18,10 +18,12 @@ class InitialRule:
 
     Attributes:
         std: From a weight's name and shape to the standard deviation of its normal values.
+        mean: Likewise to their mean.
         norm_scale: From the name of a norm's scale to its value.
     """
 
     std: Callable[[str, tuple[int, ...]], float]
+    mean: Callable[[str, tuple[int, ...]], float]
     norm_scale: Callable[[str], float]
 
 
@@ -80,10 +82,13 @@ def model_settings(
     def std(name: str, shape: tuple[int, ...]) -> float:
         return scale.initial_scale * definition.initial_std(name, shape, settings)
 
+    def mean(name: str, shape: tuple[int, ...]) -> float:
+        return scale.initial_scale * definition.initial_mean(name, shape, settings)
+
     def norm_scale(name: str) -> float:
         return definition.initial_norm_scale(name, settings)
 
-    return settings, InitialRule(std, norm_scale)
+    return settings, InitialRule(std, mean, norm_scale)
 
 
 def sample_inputs(definition: WorkloadDefinition, data: Data) -> Any:
@@ -108,7 +113,12 @@ def initial_values(
 
     def draw(name: str, shape: tuple[int, ...]) -> np.ndarray:
         return parameters.initial_value(
-            name, shape, lambda: rule.std(name, shape), seed, lambda: rule.norm_scale(name)
+            name,
+            shape,
+            lambda: rule.std(name, shape),
+            seed,
+            lambda: rule.norm_scale(name),
+            lambda: rule.mean(name, shape),
         )
 
     values = {

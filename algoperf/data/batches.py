@@ -17,7 +17,7 @@ from algoperf.data import prefetch, sortish
 from algoperf.data.order import Order
 from algoperf.errors import UserError
 from algoperf.workload import Arrays, Augmentation, Drawn, Field, Rows
-from algoperf.workload.rows import as_rows, in_memory
+from algoperf.workload.rows import IS_ROW, Packing, as_rows, in_memory, packing_of
 
 SORTISH = 0x50  # sets the random stream of `TrainingQueue.sortish` apart from that of the order
 ALONE = (0, 1)  # the shard of a process that trains or evaluates on all rows of a batch
@@ -124,8 +124,12 @@ def make_buckets(
     return Buckets(rows, lengths, pad_id) if lengths else None
 
 
-def _taken(rows: Rows, augmentation: Augmentation | None, drawn: Drawn) -> Batch:
-    """The own rows of a batch, changed where they are."""
+def _taken(
+    rows: Rows, augmentation: Augmentation | None, packing: Packing | None, drawn: Drawn
+) -> Batch:
+    """The own rows of a batch, changed or packed where they are."""
+    if packing is not None:
+        return packing(drawn.rows, len(drawn.rows))
     if augmentation is None:
         return rows.take(drawn.rows[drawn.own])
     return augmentation(rows, drawn)
@@ -137,8 +141,10 @@ class TrainingQueue:
 
     A batch may straddle two epochs, so all have the same size. The order of epoch `e` is a function
     of (seed, e) alone (`algoperf.data.order`). With `buckets` a batch holds rows of one bucket, in
-    that order, and a row waits until its bucket has a batch together. `wait_s` adds up the time
-    spent in `next`; where rows are taken ahead, that is what the training had to wait for them.
+    that order, and a row waits until its bucket has a batch together. Rows that are packed
+    (`algoperf.workload.rows.Packing`) come in that order, as many as a batch has room for. `wait_s`
+    adds up the time spent in `next`; where rows are taken ahead, that is what the training had to
+    wait for them.
 
     Args:
         rows: The split's rows, of any kind, or a mapping of arrays.
@@ -153,6 +159,8 @@ class TrainingQueue:
             memory allows (`prefetch.depth_for`).
         augmentation: What changes the rows at random as they are taken; a function of the seed, the
             epoch and the row, so that what is changed does not depend on threads or interruptions.
+        is_packed: Whether rows that can be packed are; else each has room for the largest, and
+            batches can be divided.
 
     Raises:
         UserError: There are no rows, the batch size does not divide by the number of ranks, or
@@ -170,6 +178,7 @@ class TrainingQueue:
         shard: tuple[int, int] = ALONE,
         depth: int | None = None,
         augmentation: Augmentation | None = None,
+        is_packed: bool = True,
     ) -> None:
         if buckets is not None and augmentation is not None:
             raise UserError(
@@ -187,10 +196,14 @@ class TrainingQueue:
         self._now = now
         self._own = _shard(batch_size, shard)
         self._ranks = shard[1]
-        self._order = Order(len(self._rows), seed)
+        self._order = Order(len(self._rows), seed, getattr(self._rows, "blocks", None))
         self._augmentation = augmentation
+        whole = is_packed and shard == ALONE
+        self._packing = packing_of(self._rows) if whole else None
         # Of the rows alone: threads must not hold the queue, which nobody would let go of.
-        self._take: prefetch.Take[Drawn] = functools.partial(_taken, self._rows, augmentation)
+        self._take: prefetch.Take[Drawn] = functools.partial(
+            _taken, self._rows, augmentation, self._packing
+        )
         self._depth = depth
         self._prefetch: prefetch.Prefetch[Drawn] | None = None
         # Where the order stood when each of the batches that are taken ahead was drawn from it.
@@ -202,6 +215,8 @@ class TrainingQueue:
     @property
     def fields(self) -> Mapping[str, Field]:
         """What is in a row as it is trained on."""
+        if self._packing is not None:
+            return self._packing.fields
         rows = self._rows
         return rows.fields if self._augmentation is None else self._augmentation.fields(rows)
 
@@ -247,10 +262,13 @@ class TrainingQueue:
         could not be taken.
         """
         try:
-            if self._rows.is_slow:
+            if self._rows.is_slow and self._packing is None:
                 batch, at = self._fetch_ahead().next(), self._drawn_at.pop(0)
             else:
                 batch = self._take(self._draw())
+                if self._packing is not None:
+                    is_row_B = batch.pop(IS_ROW)
+                    self._order.give_back(len(is_row_B) - int(is_row_B.sum()))
                 at = self._order.at
         except BaseException:
             self._return_to(self._at)
@@ -382,18 +400,27 @@ def once(
         batch_size: Rows of a batch, all ranks together.
         buckets: The rows by length, where batches are cut to their rows.
         shard: (rank, number of ranks): each rank gets its part of every batch, as in training.
+
+    Rows that are packed come in order, as many in a batch as have room; `IS_ROW` says which.
     """
     rows = as_rows(rows)
+    packing = packing_of(rows) if shard == ALONE else None
+    if packing is not None:
+        yield from _once_packed(len(rows), batch_size, packing)
+        return
     own, ranks = _shard(batch_size, shard), shard[1]
-    drawn = list(_evaluation_batches(len(rows), batch_size, buckets))
     taken: Iterator[Batch]
     # Of a rank without a real row, the first row of the batch alone, to fill its part with.
-    parts = (indices[own] if own.start < len(indices) else indices[:1] for indices in drawn)
+    parts = (
+        indices[own] if own.start < len(indices) else indices[:1]
+        for indices in _evaluation_batches(len(rows), batch_size, buckets)
+    )
     if rows.is_slow:
         batch_bytes = prefetch.row_bytes(rows.fields) * batch_size // ranks
         taken = prefetch.in_order(rows.take, parts, batch_bytes)
     else:
         taken = map(rows.take, parts)
+    drawn = _evaluation_batches(len(rows), batch_size, buckets)
     for indices, batch in zip(drawn, taken, strict=True):
         real = len(indices[own])
         batch.setdefault("weights", np.ones(len(batch["targets"]), np.float32))
@@ -402,15 +429,26 @@ def once(
         yield padded if buckets is None else buckets.cut(padded, indices, ranks=ranks)
 
 
+def _once_packed(count: int, batch_size: int, packing: Packing) -> Iterator[Batch]:
+    start = 0
+    while start < count:
+        batch = packing(np.arange(start, min(start + batch_size, count)), batch_size)
+        is_row_B = batch[IS_ROW]
+        batch.setdefault("weights", is_row_B.astype(np.float32))
+        start += int(is_row_B.sum())
+        yield batch
+
+
 def _evaluation_batches(
     count: int, batch_size: int, buckets: Buckets | None
 ) -> Iterator[np.ndarray]:
     """Yield the rows of each batch, the last (of each bucket) shorter than the others."""
-    every = np.arange(count)
-    parts = [every]
-    if buckets is not None:
-        parts = [every[buckets.of_row == bucket] for bucket in np.unique(buckets.of_row)]
-    for bucket_rows in parts:
+    if buckets is None:
+        for start in range(0, count, batch_size):
+            yield np.arange(start, min(start + batch_size, count))
+        return
+    for bucket in np.unique(buckets.of_row):
+        bucket_rows = np.flatnonzero(buckets.of_row == bucket)
         for start in range(0, len(bucket_rows), batch_size):
             yield bucket_rows[start : start + batch_size]
 

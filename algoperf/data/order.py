@@ -1,5 +1,9 @@
 """The order in which a split's rows come: another one each epoch, a function of seed and epoch."""
 
+import dataclasses
+import functools
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -8,6 +12,7 @@ Words = NDArray[np.uint64]
 # A permutation of so many rows takes half a gibibyte; of more it is computed as it is needed.
 LARGEST_PERMUTATION = 2**26
 BLOCK = 2**16  # rows of it that are computed at once: much faster than as many for each batch
+RUNS, WINDOW = 0xB0, 0xB1  # set the random streams of `BlockEpoch` apart
 ROUNDS = 6  # four make a Feistel network look random (Luby and Rackoff 1988)
 
 
@@ -15,16 +20,18 @@ class Order:
     """The rows of a split, epoch after epoch, each once an epoch.
 
     Up to `LARGEST_PERMUTATION` rows, the order of an epoch is NumPy's permutation; beyond it is
-    `permuted`, which needs no memory.
+    `permuted`, which needs no memory. Rows that are read in blocks come as `BlockEpoch` says.
 
     Args:
         count: The number of rows.
         seed: What the orders are drawn from, with the number of the epoch.
+        blocks: The blocks that the rows are read in; None where any is read as fast as another.
     """
 
-    def __init__(self, count: int, seed: int) -> None:
+    def __init__(self, count: int, seed: int, blocks: "Blocks | None" = None) -> None:
         self.count = count
         self._seed = seed
+        self._blocks = blocks
         self.go_to(0, 0)
 
     @property
@@ -37,7 +44,10 @@ class Order:
         self._epoch, self._offset = epoch, offset
         sequence = np.random.SeedSequence([self._seed, epoch])
         self._permutation: np.ndarray | None = None
-        if self.count <= LARGEST_PERMUTATION:
+        self._in_blocks: BlockEpoch | None = None
+        if self._blocks is not None:
+            self._in_blocks = BlockEpoch(self._blocks, [self._seed, epoch])
+        elif self.count <= LARGEST_PERMUTATION:
             generator = np.random.Generator(np.random.Philox(sequence))
             self._permutation = generator.permutation(self.count)
         else:
@@ -49,7 +59,9 @@ class Order:
         if self._offset == self.count:
             self.go_to(self._epoch + 1, 0)
         start = self._offset
-        if self._permutation is not None:
+        if self._in_blocks is not None:
+            rows = self._in_blocks.take(start, most)
+        elif self._permutation is not None:
             rows = self._permutation[start : start + most]
         else:
             at = start % BLOCK
@@ -64,6 +76,13 @@ class Order:
             self._block_start = start
         return self._block_rows
 
+    def give_back(self, count: int) -> None:
+        """Go back by so many rows, at most those of one epoch."""
+        if count > self._offset:
+            self.go_to(self._epoch - 1, self.count + self._offset - count)
+        elif count:
+            self._offset -= count
+
     def take_all(self, count: int) -> np.ndarray:
         """So many next rows, of as many epochs as it takes."""
         rows = self.take(count)
@@ -73,6 +92,82 @@ class Order:
         while missing := count - sum(map(len, parts)):
             parts.append(self.take(missing))
         return np.concatenate(parts)
+
+
+@dataclasses.dataclass(frozen=True)
+class Blocks:
+    """The blocks that rows are read in, each at once.
+
+    Attributes:
+        sizes: The rows of each block, in the order of the rows.
+        runs: The number of the first block of each run, ascending from 0. The blocks of a run are
+            read one after another, as those of a compressed file, which has to be read from its
+            beginning.
+        window_rows: About how many rows are mixed with each other, and so held at a time.
+    """
+
+    sizes: NDArray[np.int64]
+    runs: NDArray[np.int64]
+    window_rows: int
+
+    @functools.cached_property
+    def starts(self) -> NDArray[np.int64]:
+        """The first row of each block."""
+        starts: NDArray[np.int64] = np.cumsum(self.sizes) - self.sizes
+        return starts
+
+    def block_of(self, rows: np.ndarray) -> np.ndarray:
+        """The block of each of these rows."""
+        return np.searchsorted(self.starts, rows, side="right") - 1
+
+
+class BlockEpoch:
+    """The order of one epoch of rows that are read in blocks: a shuffle in bounded memory.
+
+    The runs of blocks are shuffled; the sequence of blocks is cut into windows of about
+    `Blocks.window_rows`, and the rows of a window are shuffled. So the rows of a window lie in a
+    few blocks, and the order can be taken up at any row.
+
+    Args:
+        blocks: The blocks.
+        seed: What the order is drawn from.
+    """
+
+    def __init__(self, blocks: Blocks, seed: Sequence[int]) -> None:
+        self._blocks, self._seed = blocks, seed
+        ends = np.append(blocks.runs[1:], len(blocks.sizes))
+        shuffled = _generator([*seed, RUNS]).permutation(len(ends))
+        self._sequence = np.concatenate(
+            [np.arange(blocks.runs[run], ends[run]) for run in shuffled.tolist()]
+        )
+        sizes = blocks.sizes[self._sequence]
+        before = np.cumsum(sizes) - sizes
+        window = before // blocks.window_rows
+        self._first_block = np.flatnonzero(np.diff(window, prepend=-1))  # of each window
+        self._first_row = before[self._first_block]
+        self._window = -1  # none is drawn yet
+
+    def take(self, start: int, most: int) -> np.ndarray:
+        """The rows from the one at `start` on: at least one, at most so many, of one window."""
+        window = int(np.searchsorted(self._first_row, start, side="right")) - 1
+        if window != self._window:
+            self._rows, self._window = self._draw(window), window
+        at = start - int(self._first_row[window])
+        return self._rows[at : at + most]
+
+    def _draw(self, window: int) -> np.ndarray:
+        bounds = np.append(self._first_block, len(self._sequence))[window : window + 2]
+        blocks = self._sequence[slice(*bounds)]
+        starts, sizes = self._blocks.starts[blocks], self._blocks.sizes[blocks]
+        ranges = [
+            np.arange(start, start + size)
+            for start, size in zip(starts.tolist(), sizes.tolist(), strict=True)
+        ]
+        return _generator([*self._seed, WINDOW, window]).permutation(np.concatenate(ranges))
+
+
+def _generator(seed: Sequence[int]) -> np.random.Generator:
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence(seed)))
 
 
 def permuted(indices_N: np.ndarray, count: int, keys: Words) -> np.ndarray:

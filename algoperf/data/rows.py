@@ -2,16 +2,19 @@
 of others.
 """
 
+import collections
 import hashlib
+import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from algoperf.data.order import Blocks
 from algoperf.errors import UserError
 from algoperf.workload import ArrayRows, Field, Rows
-from algoperf.workload.rows import FINGERPRINT_DIGITS, source_row
+from algoperf.workload.rows import FINGERPRINT_DIGITS, IS_ROW, Packing, packing_of, source_row
 
 SAMPLES = 64  # places of a file that its fingerprint is of, the first and the last bytes included
 SAMPLE_BYTES = 4096
@@ -176,6 +179,138 @@ class DecodedRows:
                 )
 
 
+class BlockRows:
+    """Rows that are read in blocks, such as pieces of large files: a few blocks are held at a time.
+
+    Args:
+        blocks: The blocks; `blocks.window_rows` says how many rows are held, twice as many at most.
+        fields: The shape and type of everything in a row, by name.
+        read: From a block's number to its rows, arrays by name. Several threads call it at a time.
+        source: What tells this source of rows from others in fingerprints.
+        first_row: The first row of these, among those of the blocks.
+        count: How many they are; None: all that follow.
+    """
+
+    is_slow = True
+
+    def __init__(
+        self,
+        blocks: Blocks,
+        fields: Mapping[str, Field],
+        read: Callable[[int], dict[str, np.ndarray]],
+        source: str,
+        first_row: int = 0,
+        count: int | None = None,
+    ) -> None:
+        self.fields = fields
+        self._all, self._read, self._source = blocks, read, source
+        self._first_row = first_row
+        rows = int(blocks.sizes.sum())
+        self._count = rows - first_row if count is None else count
+        self._held = _HeldBlocks(read, 2 * (blocks.window_rows + int(blocks.sizes.max(initial=0))))
+
+    def __len__(self) -> int:
+        return self._count
+
+    @property
+    def blocks(self) -> Blocks:
+        """The blocks that these rows lie in, or parts of blocks, for `algoperf.data.order`."""
+        first, last = self._all.block_of(self._first_row + np.array([0, self._count - 1]))
+        sizes = self._all.sizes[first : last + 1].copy()
+        sizes[0] -= self._first_row - self._all.starts[first]
+        sizes[-1] -= sizes.sum() - self._count
+        runs = np.unique(np.clip(self._all.runs, first, None)) - first
+        return Blocks(sizes, runs[runs < len(sizes)], self._all.window_rows)
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the source's words, and which of its rows these are."""
+        text = f"{self._source}\n{self._first_row} {self._count}"
+        return hashlib.sha256(text.encode()).hexdigest()[:FINGERPRINT_DIGITS]
+
+    def between(self, start: int, stop: int) -> "BlockRows":
+        """Return the rows from `start` to before `stop`."""
+        first_row = self._first_row + start
+        return BlockRows(self._all, self.fields, self._read, self._source, first_row, stop - start)
+
+    def take(self, indices: np.ndarray) -> dict[str, np.ndarray]:
+        """Return these rows; the blocks that they lie in are read unless they are held."""
+        rows = indices + self._first_row
+        block_of_row = self._all.block_of(rows)
+        batch = {
+            name: np.empty((len(indices), *field.shape), field.dtype)
+            for name, field in self.fields.items()
+        }
+        for block in np.unique(block_of_row).tolist():
+            arrays = self._held.get(block)
+            here = np.flatnonzero(block_of_row == block)
+            own = rows[here] - self._all.starts[block]
+            for name, array in batch.items():
+                array[here] = arrays[name][own]
+        return batch
+
+
+class _HeldBlocks:
+    """The blocks that were asked for last, up to so many rows; threads wait for one another's."""
+
+    def __init__(self, read: Callable[[int], dict[str, np.ndarray]], most_rows: int) -> None:
+        self._read, self._most_rows = read, most_rows
+        self._lock = threading.Lock()
+        self._blocks: collections.OrderedDict[int, _HeldBlock] = collections.OrderedDict()
+
+    def get(self, number: int) -> dict[str, np.ndarray]:
+        with self._lock:
+            block = self._blocks.setdefault(number, _HeldBlock())
+            self._blocks.move_to_end(number)
+        with block.lock:
+            if block.arrays is None:
+                try:
+                    block.arrays = self._read(number)
+                except BaseException:
+                    with self._lock:
+                        self._blocks.pop(number, None)
+                    raise
+                self._let_go()
+            return block.arrays
+
+    def _let_go(self) -> None:
+        with self._lock:
+            while sum(block.rows for block in self._blocks.values()) > self._most_rows:
+                self._blocks.popitem(last=False)
+
+
+class _HeldBlock:
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.arrays: dict[str, np.ndarray] | None = None
+
+    @property
+    def rows(self) -> int:
+        arrays = self.arrays
+        return 0 if arrays is None else len(next(iter(arrays.values())))
+
+
+class _PackedAs:
+    """The packing of other rows, given these rows' indices and changing what it returns."""
+
+    def __init__(
+        self,
+        packing: Packing,
+        index: Callable[[np.ndarray], np.ndarray],
+        change: Callable[[dict[str, np.ndarray], np.ndarray], None] = lambda batch, indices: None,
+    ) -> None:
+        self._packing, self._index, self._change = packing, index, change
+
+    @property
+    def fields(self) -> Mapping[str, Field]:
+        return self._packing.fields
+
+    def __call__(self, indices: np.ndarray, batch_size: int) -> dict[str, np.ndarray]:
+        batch = self._packing(self._index(indices), batch_size)
+        self._change(batch, indices[: int(batch[IS_ROW].sum())])
+        return batch
+
+
 class _RowsOver:
     """Rows that are made of others, and have what those have.
 
@@ -219,6 +354,12 @@ class RowsView(_RowsOver):
         digest.update(self._indices.tobytes())
         return digest.hexdigest()[:FINGERPRINT_DIGITS]
 
+    @property
+    def packing(self) -> Packing | None:
+        """As the rows beneath."""
+        packing = packing_of(self._rows)
+        return packing and _PackedAs(packing, lambda indices: self._indices[indices])
+
     def take(self, indices: np.ndarray) -> dict[str, np.ndarray]:
         """Return these rows of the view."""
         return self._rows.take(self._indices[indices])
@@ -255,12 +396,22 @@ class OtherTargets(_RowsOver):
     def take(self, indices: np.ndarray) -> dict[str, np.ndarray]:
         """Return these rows, with the others' targets."""
         batch = self._rows.take(indices)
+        self._give(batch, indices)
+        return batch
+
+    @property
+    def packing(self) -> Packing | None:
+        """As the rows beneath."""
+        packing = packing_of(self._rows)
+        return packing and _PackedAs(packing, lambda indices: indices, self._give)
+
+    def _give(self, batch: dict[str, np.ndarray], indices: np.ndarray) -> None:
+        """Give the first rows of a batch, which are these, the others' targets."""
         changed = np.flatnonzero(self._givers[indices] != indices)
         if len(changed):
             given = self._rows.take(self._givers[indices[changed]])
             for key in given.keys() & {*self.KEYS}:
                 batch[key][changed] = given[key]
-        return batch
 
     def source_row(self, index: int) -> Row:
         """Return a row as its source has it, with the other's targets."""
@@ -287,4 +438,6 @@ def first(rows: Rows, count: int) -> Rows:
     """Return the first rows, at most so many; nothing is copied."""
     if isinstance(rows, ArrayRows):
         return ArrayRows({name: array[:count] for name, array in rows.items()})
+    if isinstance(rows, BlockRows):
+        return rows.between(0, min(count, len(rows)))
     return RowsView(rows, np.arange(min(count, len(rows))))

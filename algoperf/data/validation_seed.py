@@ -135,6 +135,16 @@ def as_input(secret: ValidationSeed | None) -> str | None:
     return None if secret is None else secret.secret
 
 
+def seed_words(split: str, validation_seed: int | None) -> tuple[int, ...]:
+    """Return what a generator appends to the seed of a split's rows: nothing for the usual rows.
+
+    Args:
+        split: 'train', whose rows are the same whatever the secret, or another split.
+        validation_seed: The seed that was derived from a secret; None without one.
+    """
+    return () if validation_seed is None or split == "train" else (validation_seed,)
+
+
 def check(definition: "WorkloadDefinition", source: str) -> None:
     """Check that a workload can draw its rows by a secret.
 

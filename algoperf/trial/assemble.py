@@ -518,6 +518,7 @@ def make_trial(
         view.place,
         buckets=buckets,
         augmentation=bound.data.augmentation,
+        is_packed=plan.computation.accumulate == 1,
     )
     functions: Functions = adapt.submission_functions(
         loaded, backend, bound.workload, hyperparameters

@@ -1,5 +1,6 @@
 """One pass over one split: metric values, with every row counted once, a batch at a time."""
 
+import functools
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -16,6 +17,7 @@ from algoperf.data.tokenizers import PAD_ID
 from algoperf.trial import evaluate_text
 from algoperf.workload import SPLITS, Arrays, Data, Rows, Scale, WorkloadDefinition
 from algoperf.workload.metric import Accumulator, Batch, MeanLoss, TextAccumulator, decoding
+from algoperf.workload.rows import IS_ROW
 
 PROBED = 1 / 8  # How many rows a probe looks at, of those that an evaluation does.
 # A batch without its 'inputs', its losses and its predictions.
@@ -95,19 +97,21 @@ def accumulate(
     metrics = {name: start(rows) for name, start in starts.items()}
     missing = rows
     for padded, losses_of_rows, predictions in outputs:
-        values = losses_of_rows[:missing]
-        weights = padded["weights"][:missing].astype(np.float64)
+        is_row_B = padded.get(IS_ROW)  # of a packed batch, which may end with padding anywhere
+        real = missing if is_row_B is None else int(is_row_B.sum())
+        values = losses_of_rows[:real]
+        weights = padded["weights"][:real].astype(np.float64)
         if weights.shape != values.shape:  # a row's weight is that of each of its tokens
             added = [1] * (values.ndim - weights.ndim)
             weights = np.broadcast_to(weights.reshape(*weights.shape, *added), values.shape)
         others = {
-            key: array[:missing]
+            key: array[:real]
             for key, array in padded.items()
-            if key not in ("targets", "weights")
+            if key not in ("targets", "weights", IS_ROW)
         }
-        targets = padded["targets"][:missing]
+        targets = padded["targets"][:real]
         counts = losses.example_counts(loss_type, targets)
-        batch = Batch(values, predictions[:missing], targets, weights, others, counts)
+        batch = Batch(values, predictions[:real], targets, weights, others, counts)
         missing -= len(values)
         mean_loss.add(batch)
         for metric in metrics.values():
@@ -167,8 +171,6 @@ class Evaluator:
             for split, arrays in self._splits.items()
         }
         self._batch_size = scale.eval_batch_size
-        self._few_N = self._few_rows()
-        self._few = some(self._splits["validation"], self._few_N)
         self.inference_s_per_example: float | None = None  # of the last pass over validation
         self.written: evaluate_text.Written | evaluate_text.Transcripts | None = None
 
@@ -245,7 +247,7 @@ class Evaluator:
         metric, size = self._definition.target_metric, self._size("validation")
         if self._definition.generates_text:
             start = {metric: self._starts[metric]}
-            written = self._generate("validation", self._few_N, start, params, model_state)
+            written = self._generate("validation", self._few_indices, start, params, model_state)
             return written.metrics[metric]
         values = evaluate(
             self._backend,
@@ -259,7 +261,12 @@ class Evaluator:
         )
         return values[metric]
 
-    def _few_rows(self) -> np.ndarray:
+    @functools.cached_property
+    def _few(self) -> Rows:
+        return some(self._splits["validation"], self._few_indices)
+
+    @functools.cached_property
+    def _few_indices(self) -> np.ndarray:
         count, size = batches.row_count(self._splits["validation"]), self._size("validation")
         generation = self._scale.generation
         judged = count if generation is None else min(count, generation.eval_rows)

@@ -185,7 +185,12 @@ class Trial:
         self.last_batch: Any = None  # of a submission that selects data
         self.interrupted = False
         self.preemptions = preemptions
-        self._in_flight = InFlight(backend.wait)
+        self._in_flight = InFlight(
+            lambda: backend.marker(self.state.params),
+            backend.wait,
+            lambda: ledger.submission.elapsed_s,
+            together=backend.steps_together,
+        )
         self._scalars = ScalarBuffer()
         self._due_s = 0.0
         self._ending = False  # the next evaluation is the last
@@ -377,7 +382,7 @@ class Trial:
         rng = self._random_state(seeds.UPDATE, state.step)
         self._take("update_params", self._functions.update_params(**arguments, rng=rng))
         state.step += 1
-        self._in_flight.add(self._backend.marker(state.params))
+        self._in_flight.add()
 
     def _take(self, function: str, returned: Any) -> None:
         if not isinstance(returned, tuple | list) or len(returned) != 3:

@@ -174,6 +174,18 @@ AXES: Mapping[str, Axis] = {
         (1.0, 8.0),
         _style("last_norm_scale"),
     ),
+    "table_scale": Axis(
+        "the largest first value of a table of embeddings",
+        "initial values",
+        (1.0,),
+        _style("table_scale"),
+    ),
+    "residual": Axis(
+        "layers that add to their inputs, in place of products of embeddings",
+        "parameters",
+        (True,),
+        _style("is_residual"),
+    ),
     "pooling": Axis("map: attention by a learned probe", "parameters", ("map",), _style("pooling")),
     "norm_place": Axis(
         "before each layer or after its sum", "logits", ("pre", "post"), _style("norm_place")
@@ -196,8 +208,11 @@ AXES: Mapping[str, Axis] = {
         (False,),
         _style("has_block_norm"),
     ),
-    "residual": Axis(
-        "false: a layer gives what it computes alone", "logits", (False,), _style("has_residual")
+    "skip_connections": Axis(
+        "false: a layer gives what it computes alone",
+        "logits",
+        (False,),
+        _style("has_skip_connections"),
     ),
     "embedding_scale": Axis(
         "multiplies tokens' embeddings", "logits", (0.25, 4.0), _style("embedding_scale")
@@ -219,6 +234,12 @@ AXES: Mapping[str, Axis] = {
         "parameters",
         (0.5, 2.0),
         _times("depth", "layers", "encoder_layers", "decoder_layers"),
+    ),
+    "mlp_layers": Axis(
+        "factor: layers of each perceptron of a graph network",
+        "parameters",
+        (2.0,),
+        _times("mlp_layers"),
     ),
     "levels": Axis(
         "factor: how often a U-Net halves its images", "parameters", (0.5, 0.75), _times("levels")

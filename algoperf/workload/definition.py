@@ -253,6 +253,7 @@ class WorkloadDefinition:
         output_layer: The name of the module that is the model's output layer.
         initial_std: Called with (name, shape, model): the standard deviation of a weight's normal
             initial value, for a parameter path and its shape in JAX's layout. Biases start at 0.
+        initial_mean: Called like `initial_std`: the mean of these values, 0 by default.
         initial_norm_scale: Called with (name, model): what a norm's scale starts at.
         inputs: What of a batch the model is called with, by name; one is given as it is, several
             as a tuple. Where it generates text that is (inputs, targets), whatever is named here.
@@ -279,6 +280,9 @@ class WorkloadDefinition:
     sources: tuple[str, ...]
     output_layer: str
     initial_std: Callable[[str, tuple[int, ...], Mapping[str, Any]], float]
+    initial_mean: Callable[[str, tuple[int, ...], Mapping[str, Any]], float] = (
+        lambda name, shape, model: 0.0
+    )
     initial_norm_scale: Callable[[str, Mapping[str, Any]], float] = lambda name, model: 1.0
     inputs: tuple[str, ...] = ("inputs",)
     own_metrics: Mapping[str, metric.Start] = dataclasses.field(default_factory=dict)

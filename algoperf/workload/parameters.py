@@ -56,13 +56,15 @@ def initial_value(
     std: Callable[[], float],
     seed: tuple[int, int],
     norm_scale: Callable[[], float] = lambda: 1.0,
+    mean: Callable[[], float] = lambda: 0.0,
 ) -> np.ndarray:
     """Return the initial value of a parameter, in JAX's layout.
 
     Scales of norms are what the workload says (1 by default), running variances are 1, biases (and
-    running means) are 0, and all others are normal with mean 0. Each parameter draws from a random
-    stream of its own, determined by the seed and its name. So both frameworks start from the same
-    function, and it does not matter which other parameters a model has.
+    running means) are 0, and all others are normal, with mean 0 unless the workload says another.
+    Each parameter draws from a random stream of its own, determined by the seed and its name. So
+    both frameworks start from the same function, and it does not matter which other parameters a
+    model has.
 
     Args:
         name: Its name.
@@ -70,6 +72,7 @@ def initial_value(
         std: Returns the standard deviation; called only where the value is normal.
         seed: The seed.
         norm_scale: Returns the value of a norm's scale.
+        mean: Returns the mean of what is normal.
     """
     leaf = name.rsplit("/", 1)[-1]
     if leaf == "scale":
@@ -81,7 +84,11 @@ def initial_value(
     generator = np.random.Generator(
         np.random.Philox(np.random.SeedSequence([*seed, zlib.crc32(name.encode())]))
     )
-    return generator.standard_normal(shape, np.float32) * np.float32(std())
+    values = generator.standard_normal(shape, np.float32)
+    values *= np.float32(std())  # in its own memory, which a table of embeddings has a lot of
+    if offset := mean():
+        values += np.float32(offset)
+    return values
 
 
 def describe(

@@ -14,6 +14,8 @@ from algoperf.errors import UserError
 
 Arrays = Mapping[str, np.ndarray]
 FINGERPRINT_DIGITS = 16
+# In a packed batch (see `Packing`): which of its rows are rows of the split.
+IS_ROW = "is_row"
 # Set the random streams of changed rows and batches apart from each other and from the order's.
 OF_ROW, OF_BATCH = 0xA6, 0xA7
 
@@ -52,6 +54,38 @@ class Rows(Protocol):
     def take(self, indices: np.ndarray) -> dict[str, np.ndarray]:
         """Return a batch of these rows, in that order: new arrays, by name, rows first."""
         ...
+
+
+class Packing(Protocol):
+    """How rows whose sizes differ, such as graphs, share the room of a batch of fixed shapes.
+
+    Rows of a kind that is packed have one as their attribute `packing`. Their own `take` gives each
+    row room for the largest, and means the same to a model.
+    """
+
+    @property
+    def fields(self) -> Mapping[str, Field]:
+        """What is in a row of a packed batch, by name, without `IS_ROW`."""
+        ...
+
+    def __call__(self, indices: np.ndarray, batch_size: int) -> dict[str, np.ndarray]:
+        """Return a batch of as many of these rows, from the first, as there is room for.
+
+        Args:
+            indices: At most `batch_size` rows.
+            batch_size: The rows of the batch. Those beyond the split's have the weight 0, and
+                `IS_ROW`, a field of it, is False.
+
+        Raises:
+            UserError: The first of them has no room alone.
+        """
+        ...
+
+
+def packing_of(rows: Rows) -> Packing | None:
+    """Return how rows are packed; None for rows that are not."""
+    packing: Packing | None = getattr(rows, "packing", None)
+    return packing
 
 
 class ArrayRows:

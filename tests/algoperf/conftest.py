@@ -52,6 +52,7 @@ class FakeBackend:
     """The part of `Backend` that a trial uses. A marker is when the device gets there."""
 
     name = "fake"
+    steps_together = 4
 
     def __init__(self, device):
         self.device = device

@@ -53,7 +53,8 @@ def small_data(definition: WorkloadDefinition, scale_name: str) -> Data:
         stride = 1
     if "pad_id" in settings:
         settings["pad_id"] *= stride
-    rows = {"train": TRAIN_ROWS, "validation": OTHER_ROWS, "test": OTHER_ROWS}
+    train_rows = max(TRAIN_ROWS, definition.scales["mini"].batch_size)
+    rows = {"train": train_rows, "validation": OTHER_ROWS, "test": OTHER_ROWS}
     splits = {
         split: first(every, rows[split])
         if stride == 1

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from algoperf.data.validation_seed import seed_words
 from workloads.parts import kspace
 
 HEIGHT, WIDTH, SIZE = 80, 72, 64  # of k-space, and of the cropped image
@@ -51,7 +52,7 @@ def generate(split: str, seed: int, validation_seed: int | None = None) -> Slice
             for the usual ones.
     """
     number = list(VOLUMES).index(split)
-    secret = [] if validation_seed is None or split == "train" else [validation_seed]
+    secret = seed_words(split, validation_seed)
     volumes = [
         _volume(np.random.default_rng([seed, number, volume, *secret]))
         for volume in range(VOLUMES[split])

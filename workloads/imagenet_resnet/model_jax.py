@@ -4,7 +4,6 @@
 Shapes: N rows, H height, W width, C channels, K classes.
 """
 
-import functools
 from collections.abc import Callable
 
 import jax
@@ -13,6 +12,8 @@ from flax import linen as nn
 from workloads.parts.dropout_jax import Dropout
 from workloads.parts.norms_jax import norm
 from workloads.parts.pixels_jax import normalised
+from workloads.parts.pooling_jax import max_pool
+from workloads.parts.products_jax import Dense, pointwise
 from workloads.parts.style import ResidualConvolutionStyle, scaled
 from workloads.parts.style_jax import FUNCTIONS
 
@@ -21,9 +22,14 @@ EXPANSION = 4  # of a block's last convolution
 
 def conv(channels: int, size: int, stride: int, name: str) -> nn.Conv:
     """Return a convolution without a bias, padded alike on all sides."""
-    padding = 2 * ((size // 2, size // 2),)
     return nn.Conv(
-        channels, (size, size), (stride, stride), padding=padding, use_bias=False, name=name
+        channels,
+        (size, size),
+        (stride, stride),
+        padding=2 * ((size // 2, size // 2),),
+        use_bias=False,
+        conv_general_dilated=pointwise if size == 1 else None,
+        name=name,
     )
 
 
@@ -91,8 +97,7 @@ class ResNet(nn.Module):
         hidden_NHWC = conv(self.width, self.stem, self.stem_stride, "stem")(hidden_NHWC)
         hidden_NHWC = activate(norm(self.style.norm, "stem", hidden_NHWC, use_running_average))
         if self.stem >= 7:
-            pool = functools.partial(nn.max_pool, window_shape=(3, 3), strides=(2, 2))
-            hidden_NHWC = pool(hidden_NHWC, padding=((1, 1), (1, 1)))
+            hidden_NHWC = max_pool(hidden_NHWC, window=3, stride=2)
         number = 0
         for stage, blocks in enumerate(self.stages):
             for block in range(blocks):
@@ -103,7 +108,7 @@ class ResNet(nn.Module):
                 )
                 number += 1
         pooled_NC = Dropout(dropout_rate, train)(hidden_NHWC.mean((1, 2)))
-        return scaled(nn.Dense(self.classes, name="head")(pooled_NC), self.style.output_scale)
+        return scaled(Dense(self.classes, name="head")(pooled_NC), self.style.output_scale)
 
 
 build = ResNet

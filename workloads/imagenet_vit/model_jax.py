@@ -13,6 +13,7 @@ from flax import linen as nn
 from workloads.parts.dropout_jax import Dropout
 from workloads.parts.patches_jax import PatchEmbedding
 from workloads.parts.pixels_jax import normalised
+from workloads.parts.products_jax import Dense
 from workloads.parts.style import ImageTransformerStyle, residual, scaled
 from workloads.parts.style_jax import FUNCTIONS, norm
 from workloads.parts.transformer_jax import Attention, attend, split_heads
@@ -35,10 +36,10 @@ class FeedForward(nn.Module):
     def __call__(self, hidden_NTD: jax.Array, dropout: Dropout) -> jax.Array:
         """Return (N, T, D)."""
         activation = "gelu_tanh" if self.style.is_gated else self.style.activation
-        inner = FUNCTIONS[activation](nn.Dense(self.width, name="up")(hidden_NTD))
+        inner = FUNCTIONS[activation](Dense(self.width, name="up")(hidden_NTD))
         if self.style.is_gated:
-            inner = inner * nn.Dense(self.width, name="gate")(inner)
-        return nn.Dense(hidden_NTD.shape[-1], name="down")(dropout(inner))
+            inner = inner * Dense(self.width, name="gate")(inner)
+        return Dense(hidden_NTD.shape[-1], name="down")(dropout(inner))
 
 
 class Block(nn.Module):
@@ -79,10 +80,10 @@ class ProbeAttention(nn.Module):
     def __call__(self, probe_N1D: jax.Array, hidden_NTD: jax.Array) -> jax.Array:
         """Return (N, 1, D)."""
         D = hidden_NTD.shape[-1]
-        query_N1D = nn.Dense(D, name="query")(probe_N1D)
-        key_value = jnp.split(nn.Dense(2 * D, name="key_value")(hidden_NTD), 2, axis=-1)
+        query_N1D = Dense(D, name="query")(probe_N1D)
+        key_value = jnp.split(Dense(2 * D, name="key_value")(hidden_NTD), 2, axis=-1)
         heads = [split_heads(each, self.heads) for each in (query_N1D, *key_value)]
-        return nn.Dense(D, name="attention_out")(attend(*heads))
+        return Dense(D, name="attention_out")(attend(*heads))
 
 
 class MapHead(nn.Module):
@@ -143,8 +144,8 @@ class VisionTransformer(nn.Module):
             pooled_ND = head(hidden_NTD, dropout)
         else:
             pooled_ND = hidden_NTD.mean(1)
-        pooled_ND = nn.tanh(nn.Dense(self.width, name="pre_logits")(pooled_ND))
-        return scaled(nn.Dense(self.classes, name="head")(pooled_ND), style.output_scale)
+        pooled_ND = nn.tanh(Dense(self.width, name="pre_logits")(pooled_ND))
+        return scaled(Dense(self.classes, name="head")(pooled_ND), style.output_scale)
 
 
 build = VisionTransformer

@@ -10,6 +10,7 @@ from flax import linen as nn
 from workloads.parts import log_mel
 from workloads.parts.dropout_jax import Dropout
 from workloads.parts.log_mel import FrontEnd
+from workloads.parts.products_jax import Dense
 from workloads.parts.speech_jax import (
     Inputs,
     LayerNorm,
@@ -36,8 +37,8 @@ class FeedForward(nn.Module):
     def __call__(self, hidden_BTD: jax.Array, dropout: Dropout) -> jax.Array:
         """Return what is added to the residual stream, before it is halved."""
         normed = LayerNorm(name="norm")(hidden_BTD)
-        inner = FUNCTIONS[self.style.activation](nn.Dense(self.inner, name="up")(normed))
-        return dropout(nn.Dense(hidden_BTD.shape[-1], name="down")(dropout(inner)))
+        inner = FUNCTIONS[self.style.activation](Dense(self.inner, name="up")(normed))
+        return dropout(Dense(hidden_BTD.shape[-1], name="down")(dropout(inner)))
 
 
 class QueryScale(nn.Module):
@@ -62,13 +63,13 @@ class Attention(nn.Module):
         D = hidden_BTD.shape[-1]
         normed = LayerNorm(name="norm")(hidden_BTD)
         query, key, value = (
-            split_heads(nn.Dense(D, name=name)(normed), self.heads)
+            split_heads(Dense(D, name=name)(normed), self.heads)
             for name in ("query", "key", "value")
         )
         query = QueryScale(name="query_scale")(query)
         mixed_BTD = attend(query, key, value, mask_BT[:, None, None] > 0)
         mixed_BTD = scaled(mixed_BTD, self.style.attention_output_scale)
-        return dropout(nn.Dense(D, name="attention_out")(mixed_BTD))
+        return dropout(Dense(D, name="attention_out")(mixed_BTD))
 
 
 class Depthwise(nn.Module):
@@ -103,14 +104,14 @@ class Convolution(nn.Module):
         """Return what is added to the residual stream."""
         D = hidden_BTD.shape[-1]
         normed = LayerNorm(name="norm")(hidden_BTD)
-        gate = nn.sigmoid(nn.Dense(D, name="gate")(normed))
-        gated_BTD = nn.Dense(D, name="linear")(normed) * gate * mask_BT[..., None]
+        gate = nn.sigmoid(Dense(D, name="gate")(normed))
+        gated_BTD = Dense(D, name="linear")(normed) * gate * mask_BT[..., None]
         mixed_BTD = Depthwise(self.window, name="depthwise")(gated_BTD)
         batch_norm = MaskedBatchNorm(
             self.momentum, self.style.BATCH_NORM_EPSILON, name="batch_norm"
         )
         mixed_BTD = batch_norm(mixed_BTD, mask_BT, use_running_average)
-        return dropout(nn.Dense(D, name="down")(FUNCTIONS[self.style.activation](mixed_BTD)))
+        return dropout(Dense(D, name="down")(FUNCTIONS[self.style.activation](mixed_BTD)))
 
 
 class Block(nn.Module):
@@ -200,7 +201,7 @@ class Conformer(nn.Module):
             )
             hidden_BTD = block(hidden_BTD, mask_BT, dropout, use_running_average)
         hidden_BTD = LayerNorm(name="final_norm")(hidden_BTD)
-        logits_BTV = nn.Dense(self.vocabulary, name="head")(hidden_BTD)
+        logits_BTV = Dense(self.vocabulary, name="head")(hidden_BTD)
         return scaled(logits_BTV, style.output_scale), 1 - mask_BT
 
 

@@ -95,7 +95,7 @@ WORKLOAD = WorkloadDefinition(
     initial_norm_scale=lambda name, model: 0.0,  # scales are stored less 1
     variants={
         "tanh": Variant({"activation": "tanh"}, {"full": published(0.150883, 0.098613)}),
-        "no_resnet": Variant({"residual": False}, {"full": published(0.131564, 0.079297)}),
+        "no_resnet": Variant({"skip_connections": False}, {"full": published(0.131564, 0.079297)}),
         "norm_and_spec_aug": Variant(
             {"norm": "layer", "last_norm": False, "frequency_masks": 2.0, "time_masks": 1.5},
             {"full": published(0.14342, 0.090976)},

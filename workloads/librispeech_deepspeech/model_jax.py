@@ -12,6 +12,7 @@ from flax import linen as nn
 
 from workloads.parts.dropout_jax import Dropout
 from workloads.parts.log_mel import FrontEnd
+from workloads.parts.products_jax import Dense
 from workloads.parts.speech_jax import (
     Inputs,
     LayerNorm,
@@ -69,7 +70,7 @@ class Bidirectional(nn.Module):
         """Return (B, T, D), 0 beyond an utterance's frames."""
         B, _, D = hidden_BTD.shape
         H = D // 2
-        given = [nn.Dense(4 * H, name=f"{name}_input")(hidden_BTD) for name in DIRECTIONS]
+        given = [Dense(4 * H, name=f"{name}_input")(hidden_BTD) for name in DIRECTIONS]
         kernels = [Kernel((H, 4 * H), name=f"{name}_recurrent")() for name in DIRECTIONS]
         kernel_2HG = jnp.stack(kernels)
         given_T2BG = jnp.stack([given[0], given[1][:, ::-1]]).transpose(2, 0, 1, 3)
@@ -105,7 +106,7 @@ class Block(nn.Module):
         normalise = Norm(self.momentum, self.style, name="normalise")
         normed = normalise(hidden_BTD, mask_BT, use_running_average)
         outputs = Bidirectional(name="lstm")(normed, mask_BT)
-        return hidden_BTD + outputs if self.style.has_residual else outputs
+        return hidden_BTD + outputs if self.style.has_skip_connections else outputs
 
 
 class FeedForward(nn.Module):
@@ -121,10 +122,10 @@ class FeedForward(nn.Module):
         """Return (B, T, D)."""
         normalise = Norm(self.momentum, self.style, name="normalise")
         normed = normalise(hidden_BTD, mask_BT, use_running_average)
-        outputs = nn.Dense(hidden_BTD.shape[-1], name="dense")(normed)
+        outputs = Dense(hidden_BTD.shape[-1], name="dense")(normed)
         outputs = FUNCTIONS[self.style.activation](outputs) * mask_BT[..., None]
         outputs = dropout(outputs)
-        return hidden_BTD + outputs if self.style.has_residual else outputs
+        return hidden_BTD + outputs if self.style.has_skip_connections else outputs
 
 
 class DeepSpeech(nn.Module):
@@ -180,7 +181,7 @@ class DeepSpeech(nn.Module):
             hidden_BTD = feed_forward(hidden_BTD, mask_BT, dropout, use_running_average)
         if style.has_last_norm:
             hidden_BTD = LayerNorm(name="final_norm")(hidden_BTD)
-        logits_BTV = nn.Dense(self.vocabulary, name="head")(hidden_BTD)
+        logits_BTV = Dense(self.vocabulary, name="head")(hidden_BTD)
         return scaled(logits_BTV, style.output_scale), 1 - mask_BT
 
 

@@ -96,7 +96,7 @@ class Block(nn.Module):
     ) -> torch.Tensor:
         """Return (B, T, D)."""
         outputs = self.lstm(self.normalise(hidden_BTD, mask_BT), frames_B)
-        return hidden_BTD + outputs if self.style.has_residual else outputs
+        return hidden_BTD + outputs if self.style.has_skip_connections else outputs
 
 
 class FeedForward(nn.Module):
@@ -115,7 +115,7 @@ class FeedForward(nn.Module):
         outputs = self.dense(self.normalise(hidden_BTD, mask_BT))
         outputs = FUNCTIONS[self.style.activation](outputs) * mask_BT[..., None]
         outputs = functional.dropout(outputs, dropout_rate, self.training)
-        return hidden_BTD + outputs if self.style.has_residual else outputs
+        return hidden_BTD + outputs if self.style.has_skip_connections else outputs
 
 
 class DeepSpeech(nn.Module):

@@ -11,6 +11,7 @@ import numpy as np
 
 from algoperf.data import tokenizers
 from algoperf.data.tokenizers import BART_SPECIAL, BEGIN_ID, END_ID, MASK, PAD_ID
+from algoperf.data.validation_seed import seed_words
 from algoperf.errors import UserError
 from algoperf.workload import SPLITS, Data
 from workloads.parts import plain_text
@@ -69,7 +70,7 @@ def load(
         plain_text.check_vocabulary(source, int(stream.max()), vocab_size)
         rows_NT = _rows(stream, max_length)
         plain_text.check_rows(source, {split: len(rows_NT)}, max_length)
-        secret = [] if validation_seed is None or split == "train" else [validation_seed]
+        secret = seed_words(split, validation_seed)
         masked = [
             mask(
                 rows_NT,

@@ -9,6 +9,7 @@ import jax
 from flax import linen as nn
 
 from workloads.parts.bart_jax import Stack
+from workloads.parts.products_jax import Dense, Embed
 from workloads.parts.style import TransformerStyle, scaled
 from workloads.parts.style_jax import norm
 
@@ -55,7 +56,7 @@ class MaskedLanguageModel(nn.Module):
 
     def setup(self) -> None:
         """Create the layers."""
-        self.token = nn.Embed(self.vocab_size, self.width)
+        self.token = Embed(self.vocab_size, self.width)
         self.encoder = Stack(
             positions=self.positions,
             width=self.width,
@@ -65,7 +66,7 @@ class MaskedLanguageModel(nn.Module):
             is_decoder=False,
             style=self.style,
         )
-        self.transform = nn.Dense(self.width)
+        self.transform = Dense(self.width)
         self.transform_norm = norm(self.style)
         self.head = Bias(self.vocab_size)
 

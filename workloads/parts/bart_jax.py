@@ -19,6 +19,7 @@ from flax import linen as nn
 
 from algoperf.data.tokenizers import PAD_ID, START_ID
 from workloads.parts.dropout_jax import dropped
+from workloads.parts.products_jax import Dense, Embed
 from workloads.parts.style import BART, EncoderDecoderStyle, TransformerStyle, residual, scaled
 from workloads.parts.style_jax import Layer, activate, norm
 from workloads.parts.transformer_jax import Attention, causal_mask
@@ -59,10 +60,10 @@ class Block(nn.Module):
         if self.is_decoder:
             self.cross_attention = attention()
             self.cross_attention_norm = norm(self.style)
-        self.up = nn.Dense(self.feed_forward)
+        self.up = Dense(self.feed_forward)
         if self.style.is_gated:
-            self.gate = nn.Dense(self.feed_forward)
-        self.down = nn.Dense(self.width)
+            self.gate = Dense(self.feed_forward)
+        self.down = Dense(self.width)
         self.feed_forward_norm = norm(self.style, present=self.has_norm)
 
     def own_keys_values(self, hidden_BTD: jax.Array) -> KeysValues:
@@ -126,7 +127,7 @@ class Stack(nn.Module):
 
     def setup(self) -> None:
         """Create the layers."""
-        self.position = nn.Embed(self.positions + POSITION_OFFSET, self.width)
+        self.position = Embed(self.positions + POSITION_OFFSET, self.width)
         self.embedding_norm = norm(self.style)
         for layer in range(self.layers):
             block = Block(
@@ -250,7 +251,7 @@ class Bart(nn.Module):
 
     def setup(self) -> None:
         """Create the layers."""
-        self.token = nn.Embed(self.vocab_size, self.width)
+        self.token = Embed(self.vocab_size, self.width)
         stack = functools.partial(
             Stack,
             positions=self.positions,
@@ -260,7 +261,7 @@ class Bart(nn.Module):
             style=self.style,
         )
         if not self.style.ties_embeddings:
-            self.head = nn.Dense(self.vocab_size, use_bias=False)
+            self.head = Dense(self.vocab_size, use_bias=False)
         self.encoder = stack(layers=self.encoder_layers, is_decoder=False)
         self.decoder = stack(layers=self.decoder_layers, is_decoder=True)
 

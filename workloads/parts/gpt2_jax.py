@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from workloads.parts.dropout_jax import Dropout
+from workloads.parts.products_jax import Dense, Embed
 from workloads.parts.style import TransformerStyle, residual, scaled
 from workloads.parts.style_jax import activate, norm
 from workloads.parts.transformer_jax import attend, causal_mask, split_heads
@@ -25,13 +26,13 @@ class Attention(nn.Module):
     def __call__(self, hidden_BTD: jax.Array, dropout: Dropout) -> jax.Array:
         """Return the attention's contribution to the residual stream, (B, T, D)."""
         T, D = hidden_BTD.shape[1:]
-        qkv_BTE = nn.Dense(3 * D, name="qkv")(hidden_BTD)
+        qkv_BTE = Dense(3 * D, name="qkv")(hidden_BTD)
         q_BHTK, k_BHTK, v_BHTK = (
             split_heads(part, self.heads) for part in jnp.split(qkv_BTE, 3, axis=-1)
         )
         temperature = self.style.attention_temperature
         mixed_BTD = attend(q_BHTK, k_BHTK, v_BHTK, causal_mask(T), dropout, temperature)
-        return dropout(nn.Dense(D, name="attention_out")(mixed_BTD))
+        return dropout(Dense(D, name="attention_out")(mixed_BTD))
 
 
 class Block(nn.Module):
@@ -53,9 +54,9 @@ class Block(nn.Module):
         width, style = hidden_BTD.shape[-1], self.style
 
         def feed_forward(hidden_BTD: jax.Array) -> jax.Array:
-            gate = functools.partial(nn.Dense(4 * width, name="gate"), hidden_BTD)
-            inner = activate(style, nn.Dense(4 * width, name="up")(hidden_BTD), gate)
-            return dropout(nn.Dense(width, name="down")(inner))
+            gate = functools.partial(Dense(4 * width, name="gate"), hidden_BTD)
+            inner = activate(style, Dense(4 * width, name="up")(hidden_BTD), gate)
+            return dropout(Dense(width, name="down")(inner))
 
         attention = Attention(self.heads, style, name="attention")
         hidden_BTD = residual(
@@ -86,7 +87,7 @@ class Decoder(nn.Module):
     pad_id: int
     style: TransformerStyle
 
-    def blocks(self, tokens_BT: jax.Array, dropout: Dropout) -> tuple[nn.Embed, jax.Array]:
+    def blocks(self, tokens_BT: jax.Array, dropout: Dropout) -> tuple[Embed, jax.Array]:
         """Return the token embedding layer, and the hidden states (B, T, D) after the last block.
 
         A fine-tuning technique may put embeddings of its own (a prompt) before the tokens'; the
@@ -97,10 +98,10 @@ class Decoder(nn.Module):
             dropout: The dropout layer.
         """
         style = self.style
-        token = nn.Embed(self.vocab_size, self.width, name="token")
+        token = Embed(self.vocab_size, self.width, name="token")
         hidden_BTD = scaled(token(tokens_BT), style.embedding_scale)
         positions_T = jnp.arange(hidden_BTD.shape[1])
-        position_TD = nn.Embed(self.positions, self.width, name="position")(positions_T)
+        position_TD = Embed(self.positions, self.width, name="position")(positions_T)
         hidden_BTD = dropout(hidden_BTD + scaled(position_TD, style.position_scale))
         for layer in range(self.layers):
             has_norm = style.has_feed_forward_norm(layer, self.layers)

@@ -13,6 +13,7 @@ from flax import linen as nn
 
 from workloads.parts import log_mel
 from workloads.parts.log_mel import FrontEnd
+from workloads.parts.products_jax import Dense, product
 
 NORM_EPSILON = 1e-6
 WIDE = 256  # channels
@@ -123,7 +124,7 @@ def _windows_times(padded: jax.Array, kernel: jax.Array) -> jax.Array:
         for row in range(3)
         for column in range(3)
     ]
-    return jnp.concatenate(windows, -1) @ kernel.reshape(-1, kernel.shape[-1])
+    return product(jnp.concatenate(windows, -1), kernel.reshape(-1, kernel.shape[-1]))
 
 
 class Subsampling(nn.Module):
@@ -150,7 +151,7 @@ class Subsampling(nn.Module):
         mask_BT = frame_mask(frames_B, hidden)
         hidden = hidden * mask_BT[:, :, None, None]
         hidden = hidden.reshape(*hidden.shape[:2], -1)
-        return nn.Dense(self.width, name="dense")(hidden), mask_BT
+        return Dense(self.width, name="dense")(hidden), mask_BT
 
 
 def frame_mask(frames_B: jax.Array, hidden: jax.Array) -> jax.Array:

@@ -5,7 +5,7 @@ fields are axes of variants (`algoperf.workload.axes`) of every model whose styl
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 ACTIVATIONS = ("relu", "leaky_relu", "gelu", "gelu_tanh", "silu", "tanh", "glu")
@@ -132,6 +132,44 @@ class UNetStyle(Style):
 
 
 @dataclasses.dataclass(frozen=True)
+class GraphStyle(Style):
+    """The style of a graph network."""
+
+    GATES: ClassVar[bool] = False
+
+
+@dataclasses.dataclass(frozen=True)
+class ClickStyle(Style):
+    """The style of a model of clicks; `norm` is 'none' or 'layer'.
+
+    Attributes:
+        is_residual: Whether embeddings are put side by side, in place of the products of their
+            pairs, with layers of twice their width that add to their inputs.
+        table_scale: The largest first value of the table of embeddings; None: 1 / sqrt(rows).
+    """
+
+    NORMS: ClassVar[tuple[str, ...]] = ("layer",)
+    GATES: ClassVar[bool] = False
+
+    is_residual: bool = False
+    table_scale: float | None = None
+
+    def sizes(
+        self, width: int, bottom: Sequence[int], top: Sequence[int]
+    ) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Return the widths of the layers of counts, and of those of everything but the last.
+
+        Args:
+            width: That of an embedding.
+            bottom: The widths of the layers of counts, where pairs are multiplied.
+            top: Those of the other layers.
+        """
+        if self.is_residual:
+            return (2 * width,) * len(bottom), (2 * width,) * len(top)
+        return tuple(bottom), tuple(top)
+
+
+@dataclasses.dataclass(frozen=True)
 class ConformerStyle(Style):
     """The style of a conformer; its convolutions have batch norm besides.
 
@@ -153,7 +191,7 @@ class RecurrentStyle(Style):
     """The style of a network of recurrent layers; `norm` is 'batch' or 'layer'.
 
     Attributes:
-        has_residual: Whether what comes into a layer is added to what it gives.
+        has_skip_connections: Whether what comes into a layer is added to what it gives.
         has_last_norm: Whether a layer norm comes before the output layer.
     """
 
@@ -161,7 +199,7 @@ class RecurrentStyle(Style):
     GATES: ClassVar[bool] = False
     BATCH_NORM_EPSILON: ClassVar[float] = 1e-3
 
-    has_residual: bool = True
+    has_skip_connections: bool = True
     has_last_norm: bool = True
 
 

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from algoperf.data.validation_seed import seed_words
 from algoperf.workload import Arrays
 
 SHAPES = ("square", "triangle", "cross")
@@ -73,7 +74,7 @@ def generate(
             for the usual ones.
     """
     stream = ("train", "validation", "test").index(split)
-    secret = [] if validation_seed is None or split == "train" else [validation_seed]
+    secret = seed_words(split, validation_seed)
     sequence = np.random.SeedSequence([seed, stream, *secret])
     generator = np.random.Generator(np.random.Philox(sequence))
     images, labels = [], []

@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from workloads.parts.products_jax import Dense
+
 
 def split_heads(hidden_BTD: jax.Array, heads: int) -> jax.Array:
     """Split the last axis into heads: (B, T, D) becomes (B, H, T, K)."""
@@ -66,9 +68,7 @@ class Attention(nn.Module):
 
     def setup(self) -> None:
         """Create the layers."""
-        self.query, self.key, self.value, self.attention_out = (
-            nn.Dense(self.width) for _ in range(4)
-        )
+        self.query, self.key, self.value, self.attention_out = (Dense(self.width) for _ in range(4))
 
     def keys_values(self, hidden_BTD: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Return the keys and the values, each (B, H, T, K), for the positions to attend to."""

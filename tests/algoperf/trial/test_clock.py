@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import itertools
 
 import pytest
 
@@ -91,18 +92,65 @@ def test_the_ledger_closes(clock):
     assert totals["first_step_s"] is None
 
 
-def test_in_flight_waits_for_the_oldest_in_order():
-    waited = []
-    in_flight = InFlight(waited.append)
-    for marker in "abcde":
-        in_flight.add(marker)
-    assert waited == ["a", "b", "c"]
-    in_flight.clear()
-    in_flight.add("f")
-    in_flight.add("g")
-    assert waited == ["a", "b", "c"]
-    in_flight.add("h")
-    assert waited == ["a", "b", "c", "f"]
+class Queue:
+    """A device that takes `step_s` for each step that is queued, and who waited for which."""
+
+    def __init__(self, clock, **options):
+        self.clock, self.ends_s, self.waited = clock, [0.0], []
+        self.in_flight = InFlight(lambda: len(self.ends_s) - 1, self.wait, clock, **options)
+
+    def wait(self, step):
+        self.waited.append(step)
+        self.clock.sleep_until(self.ends_s[step])
+
+    def steps(self, count, step_s):
+        """Queue steps; return the most that were unfinished as one was queued."""
+        most = 0
+        for _ in range(count):
+            self.ends_s.append(max(self.clock(), self.ends_s[-1]) + step_s)
+            most = max(most, sum(end_s > self.clock() for end_s in self.ends_s))
+            self.in_flight.add()
+        return most
+
+
+def test_slow_steps_are_waited_for_one_by_one(clock):
+    queue = Queue(clock)
+    assert queue.steps(6, 1.0) == 3
+    assert queue.waited == [1, 2, 3, 4]
+    queue.in_flight.clear()
+    queue.steps(2, 1.0)
+    assert queue.waited == [1, 2, 3, 4]
+    queue.steps(1, 1.0)
+    assert queue.waited == [1, 2, 3, 4, 7]
+
+
+@pytest.mark.parametrize(
+    ("step_s", "together"), [(0.3, 1), (0.24, 2), (0.16, 3), (0.1, 4), (1e-4, 4), (0.0, 4)]
+)
+def test_quick_steps_are_waited_for_together(clock, step_s, together):
+    """As many as take half a second, and at most four; twice as many are ever unfinished."""
+    queue = Queue(clock)
+    queue.steps(12, step_s)  # until the clock has seen how long a step takes
+    queue.waited.clear()
+    assert queue.steps(48, step_s) <= max(3, 2 * together)
+    assert len(queue.waited) == 48 // together
+    assert {b - a for a, b in itertools.pairwise(queue.waited)} == {together}
+
+
+def test_steps_that_become_slow_are_waited_for_one_by_one_again(clock):
+    queue = Queue(clock)
+    queue.steps(20, 0.01)
+    queue.steps(20, 1.0)
+    queue.waited.clear()
+    assert queue.steps(20, 1.0) == 3
+    assert len(queue.waited) == 20
+
+
+def test_no_quick_steps_are_waited_for_together_where_they_must_not(clock):
+    queue = Queue(clock, together=1)
+    queue.steps(12, 0.01)
+    assert queue.steps(20, 0.01) == 3
+    assert len(queue.waited) == 12 + 20 - 2
 
 
 def late(rig, budget_s, step_s):

@@ -1,0 +1,361 @@
+"""Criteo's click logs: read in blocks from every form of file, damaged rows named by line."""
+
+import gzip
+
+import numpy as np
+import pyarrow
+import pytest
+from pyarrow import parquet
+
+from algoperf.data.batches import TrainingQueue, once
+from algoperf.data.formats import criteo
+from algoperf.data.formats.criteo_columns import (
+    CATEGORIES,
+    COUNTS,
+    NO_CATEGORY,
+    DamagedError,
+    bad_lines,
+    eight_digits,
+    parse,
+)
+from algoperf.data.rows import UnreadableRowError
+from algoperf.errors import UserError
+from algoperf.workload import Field
+
+FIELDS = {
+    "inputs": Field((COUNTS,), np.dtype(np.int32)),
+    "categories": Field((CATEGORIES,), np.dtype(np.uint64)),
+    "targets": Field((), np.dtype(np.float32)),
+}
+
+
+@pytest.fixture(autouse=True)
+def small_blocks(monkeypatch):
+    monkeypatch.setattr(criteo, "BLOCK_ROWS", 10)
+    monkeypatch.setattr(criteo, "WINDOW_ROWS", 40)
+    monkeypatch.setattr(criteo, "PIECE_BYTES", 777)
+
+
+def lines(count, seed=0):
+    """Made-up rows, each as a list of 40 cells; the first count is the row's number."""
+    rng = np.random.default_rng(seed)
+    made_up = []
+    for row in range(count):
+        counts = ["" if rng.random() < 0.2 else str(rng.integers(-3, 10**6)) for _ in range(13)]
+        counts[0] = str(row)
+        names = ["" if rng.random() < 0.1 else f"{rng.integers(2**32):08x}" for _ in range(26)]
+        made_up.append([str(rng.integers(2)), *counts, *names])
+    return made_up
+
+
+def text(rows, end="\n"):
+    return "".join("\t".join(row) + end for row in rows).encode()
+
+
+def expected(rows):
+    """The numbers of some cells, by Python's own parsing."""
+    return {
+        "inputs": np.array([[int(c) if c else -1 for c in row[1:14]] for row in rows], np.int32),
+        "categories": np.array(
+            [[int(c, 16) if c else 2**64 - 1 for c in row[14:]] for row in rows], np.uint64
+        ),
+        "targets": np.array([int(row[0]) for row in rows], np.float32),
+    }
+
+
+def convert(parsed):
+    return {
+        "inputs": parsed["counts"],
+        "categories": parsed["categories"].T,
+        "targets": parsed["labels"].astype(np.float32),
+    }
+
+
+def write(path, rows):
+    content = text(rows)
+    if path.suffix == ".gz":
+        path.write_bytes(gzip.compress(content))
+    elif path.suffix == ".zst":
+        with pyarrow.output_stream(str(path), compression="zstd") as file:
+            file.write(content)
+    elif path.suffix == ".parquet":
+        numbers = expected(rows)
+        missing = numbers["inputs"] == -1
+        columns = [pyarrow.array(numbers["targets"].astype(np.int64))]
+        columns += [
+            pyarrow.array(numbers["inputs"][:, c], mask=missing[:, c]) for c in range(COUNTS)
+        ]
+        columns += [pyarrow.array([row[14 + c] or None for row in rows]) for c in range(CATEGORIES)]
+        table = pyarrow.table(dict(zip(map(str, range(40)), columns, strict=True)))
+        parquet.write_table(table, path, row_group_size=7)
+    else:
+        path.write_bytes(content)
+    return path
+
+
+def assert_rows(batch, rows):
+    for name, values in expected(rows).items():
+        np.testing.assert_array_equal(batch[name], values, err_msg=name)
+
+
+def load(folder, **settings):
+    return criteo.splits(folder, FIELDS, convert, **settings)
+
+
+# Lines
+
+
+def test_columns_are_those_of_the_text():
+    rows = lines(37)
+    rows[3][1:14] = [""] * 13
+    rows[4][14:] = [""] * 26
+    rows[5][2], rows[5][3] = str(2**31 - 1), str(-(2**31))
+    rows[6][14], rows[6][15] = "FFFFFFFF", "0000000A"
+    for end in ("\n", "\r\n"):
+        assert_rows(convert(parse(text(rows, end))), rows)
+    assert_rows(convert(parse(text(rows)[:-1])), rows)
+    assert len(parse(b"")["labels"]) == 0
+
+
+def test_categories_may_be_of_any_length():
+    """Up to 64 bits; no float is on the way, which would round from 53 bits on."""
+    rows = lines(5)
+    rows[0][14], rows[1][14], rows[2][20] = "fedcba9876543210", "1", "20000000000001"
+    assert_rows(convert(parse(text(rows))), rows)
+    assert parse(text(rows))["categories"][0, 0] == 0xFEDCBA9876543210
+
+
+def test_eight_digits_at_once():
+    numbers = np.random.default_rng(1).integers(0, 2**32, 1000, np.uint64)
+    for form in ("%08x", "%08X"):
+        words = np.frombuffer("".join(form % int(each) for each in numbers).encode(), "<u8")
+        np.testing.assert_array_equal(eight_digits(words), numbers)
+
+
+DAMAGE = {
+    "2 columns, expected 40": lambda row: row[:2],
+    "41 columns, expected 40": lambda row: [*row, "1"],
+    "the label '2', expected 0 or 1": lambda row: ["2", *row[1:]],
+    "the label '', expected 0 or 1": lambda row: ["", *row[1:]],
+    "column I3 is 'x7', expected a whole number": lambda row: [*row[:3], "x7", *row[4:]],
+    "column I2 is '1.5', expected a whole": lambda row: [*row[:2], "1.5", *row[3:]],
+    "column I1 is 3000000000, which has more than 32": lambda row: [row[0], "3000000000", *row[2:]],
+    "column C1: the category 'zz00zz00' is no hex": lambda row: [*row[:14], "zz00zz00", *row[15:]],
+    "column C26: the category '12345678123456781' is": lambda row: [*row[:39], "12345678123456781"],
+}
+
+
+@pytest.mark.parametrize("fault", DAMAGE)
+def test_a_damaged_line_is_named_with_the_reason(fault):
+    rows = lines(9)
+    rows[4] = DAMAGE[fault](rows[4])
+    with pytest.raises(DamagedError) as caught:
+        parse(text(rows))
+    ((number, reason),) = caught.value.lines
+    assert number == 5
+    assert fault in reason
+    assert bad_lines(text(lines(9))) == []
+
+
+# Files
+
+
+@pytest.mark.parametrize("name", ["day_0", "day_0.gz", "day_0.zst", "day_0.csv", "day_0.parquet"])
+@pytest.mark.parametrize("count", [1, 9, 10, 11, 20, 57])
+def test_every_form_of_file_has_the_same_rows(tmp_path, name, count):
+    rows = lines(count)
+    source = criteo.index(write(tmp_path / name, rows))
+    assert sum(source.sizes) == count
+    every = criteo.rows([source], FIELDS, convert)
+    assert len(every) == count
+    assert_rows(every.take(np.arange(count)), rows)
+    backwards = np.arange(count)[::-1]
+    assert_rows(every.take(backwards), rows[::-1])
+    for block, size in enumerate(source.sizes):
+        assert len(criteo.Reader(source)(block)["labels"]) == size
+
+
+def test_a_last_line_may_have_no_end(tmp_path):
+    for count in (10, 15, 20):
+        path = tmp_path / f"day_{count}"
+        path.write_bytes(text(lines(count))[:-1])
+        source = criteo.index(path)
+        assert sum(source.sizes) == count
+        assert_rows(criteo.rows([source], FIELDS, convert).take(np.arange(count)), lines(count))
+
+
+def test_a_damaged_row_is_named_by_file_and_line_or_left_out(tmp_path):
+    rows = lines(35)
+    for bad in (13, 17, 34):
+        rows[bad][5] = "?"
+    write(tmp_path / "day_0", rows)
+    write(tmp_path / "day_1", lines(8, seed=1))
+    train = load(tmp_path)[0]["train"]
+    train.take(np.arange(10))
+    with pytest.raises(UnreadableRowError, match=r"day_0, line 14: column I5 is '\?'"):
+        train.take(np.array([11]))
+    kept, notes = load(tmp_path, skip_bad_rows=True)
+    assert notes == {"bad_rows": {"train": {"damaged": 3}}}
+    whole = [row for number, row in enumerate(rows) if number not in (13, 17, 34)]
+    assert len(kept["train"]) == 32
+    assert_rows(kept["train"].take(np.arange(32)), whole)
+
+
+def test_a_file_that_is_cut_short_is_named(tmp_path):
+    path = write(tmp_path / "day_0.gz", lines(300))
+    path.write_bytes(path.read_bytes()[:-200])
+    with pytest.raises(UserError, match=r"day_0.gz: cannot be read .*download it again"):
+        criteo.index(path)
+
+
+def test_parquet_of_other_columns_is_refused(tmp_path):
+    parquet.write_table(pyarrow.table({"a": [1]}), tmp_path / "day_0.parquet")
+    with pytest.raises(UserError, match=r"day_0.parquet: 1 columns, expected 40"):
+        criteo.index(tmp_path / "day_0.parquet")
+
+
+# Folders
+
+
+def test_of_the_last_day_the_first_half_is_the_test_split(tmp_path):
+    days = {
+        name: lines(count, seed)
+        for seed, (name, count) in enumerate(
+            {"day_0": 20, "day_10_00": 6, "day_2.gz": 31, "day_23_00": 15, "day_23_01": 12}.items()
+        )
+    }
+    for name, rows in days.items():
+        write(tmp_path / name, rows)
+    splits, _ = load(tmp_path)
+    held_out = days["day_23_00"] + days["day_23_01"]
+    expected_rows = {
+        "train": days["day_0"] + days["day_2.gz"] + days["day_10_00"],
+        "test": held_out[:13],
+        "validation": held_out[13:],
+    }
+    for split, rows in expected_rows.items():
+        assert len(splits[split]) == len(rows)
+        assert_rows(splits[split].take(np.arange(len(rows))), rows)
+
+
+def test_of_a_day_as_large_as_criteo_s_algoperf_s_rows(tmp_path, monkeypatch):
+    monkeypatch.setattr(criteo, "TEST_ROWS", 19)
+    for name in ("day_0", "day_1"):
+        write(tmp_path / name, lines(36))
+    splits, _ = load(tmp_path)
+    assert {split: len(rows) for split, rows in splits.items()} == {
+        "train": 36, "test": 19, "validation": 17,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("has_valid", [True, False])
+def test_kaggle_s_layout(tmp_path, has_valid):
+    rows, more = lines(70), lines(21, seed=1)
+    write(tmp_path / "train.txt", rows)
+    (tmp_path / "test.txt").write_text("no labels")
+    if has_valid:
+        write(tmp_path / "valid.txt.gz", more)
+    splits, _ = load(tmp_path)
+    train, held_out = (rows, more) if has_valid else (rows[:60], rows[60:])
+    half = len(held_out) // 2
+    for split, each in (
+        ("train", train), ("test", held_out[:half]), ("validation", held_out[half:]),
+    ):  # fmt: skip
+        assert_rows(splits[split].take(np.arange(len(splits[split]))), each)
+
+
+def test_a_folder_without_logs(tmp_path):
+    write(tmp_path / "day_3", lines(3))
+    for folder in (tmp_path, tmp_path / "nowhere"):
+        with pytest.raises(UserError, match=r"no click logs; expected day_0 to day_23"):
+            load(folder)
+
+
+def test_the_fingerprint_is_of_names_sizes_and_rows(tmp_path):
+    for name in ("day_0", "day_1"):
+        write(tmp_path / name, lines(36))
+    first = {split: rows.fingerprint for split, rows in load(tmp_path)[0].items()}
+    assert len(set(first.values())) == 3
+    assert {split: rows.fingerprint for split, rows in load(tmp_path)[0].items()} == first
+    write(tmp_path / "day_0", lines(37))
+    assert load(tmp_path)[0]["train"].fingerprint != first["train"]
+
+
+# Order
+
+
+@pytest.mark.parametrize("name", ["day_0", "day_0.gz"])
+def test_training_sees_every_row_once_an_epoch_in_a_seeded_order(tmp_path, name):
+    write(tmp_path / name, lines(173))
+    write(tmp_path / "day_1.zst", lines(60, seed=1))
+    write(tmp_path / "day_2", lines(9))
+    train = load(tmp_path)[0]["train"]
+
+    def drawn(seed, batches, start=None, size=12):
+        queue = TrainingQueue(train, size, seed)
+        if start is not None:
+            queue.go_to({**queue.position(), **start})
+        found = [next(queue) for _ in range(batches)]
+        queue.close()
+        return {key: np.concatenate([each[key] for each in found]) for key in found[0]}
+
+    whole = train.take(np.arange(233))
+    once_through = drawn(5, 20)["categories"][:233]
+    rows = [tuple(row) for row in once_through.tolist()]
+    assert sorted(rows) == sorted(map(tuple, whole["categories"].tolist()))
+    assert not np.array_equal(once_through, whole["categories"])
+    other = drawn(6, 20)["categories"][:233]
+    assert not np.array_equal(other, once_through)
+    second = drawn(5, 40)
+    assert not np.array_equal(second["categories"][233:466], once_through)
+    resumed = drawn(5, 3, {"epoch": 1, "offset": 40})
+    for key, values in resumed.items():  # row 273 of 480
+        np.testing.assert_array_equal(values, second[key][273 : 273 + 36])
+
+
+def test_two_ranks_have_parts_that_are_together_the_whole_batch(tmp_path):
+    write(tmp_path / "day_0", lines(90))
+    write(tmp_path / "day_1", lines(9))
+    train = load(tmp_path)[0]["train"]
+    queues = [TrainingQueue(train, 10, 3, shard=shard) for shard in ((0, 1), (0, 2), (1, 2))]
+    for _ in range(9):
+        whole, one, other = (next(queue)["inputs"][:, 0] for queue in queues)
+        np.testing.assert_array_equal(np.concatenate([one, other]), whole)
+    for queue in queues:
+        queue.close()
+
+
+def test_a_window_of_blocks_is_held_at_a_time(tmp_path, monkeypatch):
+    """And blocks are read once an epoch, but for those where the window changes."""
+    write(tmp_path / "day_0", lines(400))
+    write(tmp_path / "day_1", lines(9))
+    train = load(tmp_path)[0]["train"]
+    read = []
+    block = criteo.Reader.__call__
+
+    def counted(reader, number):
+        read.append(number)
+        return block(reader, number)
+
+    monkeypatch.setattr(criteo.Reader, "__call__", counted)
+    queue = TrainingQueue(train, 8, seed=0, depth=2)
+    for _ in range(49):
+        next(queue)
+    queue.close()
+    assert len(set(read)) == 40
+    assert len(read) <= 44
+    assert train._held._most_rows == 2 * (40 + 10)
+
+
+def test_evaluation_reads_in_order(tmp_path):
+    write(tmp_path / "day_0", lines(9))
+    write(tmp_path / "day_1", lines(55))
+    rows = load(tmp_path)[0]["validation"]
+    batches = list(once(rows, 8))
+    numbers = np.concatenate([batch["inputs"][:, 0] for batch in batches])
+    np.testing.assert_array_equal(numbers[:28], np.arange(27, 55))
+    assert sum(batch["weights"].sum() for batch in batches) == 28
+
+
+def test_an_empty_category_is_no_number_of_32_bits():
+    assert int(NO_CATEGORY) == 2**64 - 1
