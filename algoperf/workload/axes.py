@@ -106,7 +106,7 @@ def _source_length(scale: Scale, factor: float) -> Scale | None:
     if "max_length" in scale.data:
         length = int(scale.data["max_length"] * factor)
         return dataclasses.replace(scale, data={**scale.data, "max_length": length})
-    if not scale.buckets:
+    if not scale.buckets or "max_source" not in scale.data:
         return None
     buckets = tuple((int(source * factor), target) for source, target in scale.buckets)
     data = {**scale.data, "max_source": buckets[-1][0]}

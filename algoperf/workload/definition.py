@@ -77,8 +77,8 @@ class Scale:
         budget_s: The budget in seconds of submission time.
         eval_every_s: Seconds of submission time from one evaluation to the next.
         dropout_rate: The model's default rate.
-        buckets: The (source, target) lengths that batches of text are cut to, ascending; () leaves
-            all rows at their full length.
+        buckets: The (source, target) lengths that batches are cut to, ascending; () leaves all rows
+            at their full length.
         generation: How text is generated; None where none is.
         targets: What to reach, by source of data: 'builtin', 'hub', 'folder'.
         real: The same size for rows from the hub or a folder, where those are longer than the

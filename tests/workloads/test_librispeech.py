@@ -16,7 +16,8 @@ from torch.nn import functional
 
 from algoperf import backends, spec
 from algoperf.backends.torch_backend import neutral_names
-from algoperf.data.batches import TrainingQueue
+from algoperf.data.batches import Buckets, TrainingQueue
+from algoperf.data.tokenizers import PAD_ID
 from algoperf.errors import UserError
 from algoperf.experiments.check import parity
 from algoperf.experiments.check.gates import perturbed
@@ -459,6 +460,26 @@ def test_a_folder_s_rows_are_its_files(digits):
     labels = [row[row != 0].tolist() for row in batch["targets"]]
     assert data.decode(labels) == ["TWO", "ZERO"]
     assert labels[0][-1] == speech.END_ID
+
+
+def test_a_folder_s_batches_are_of_about_one_length(digits):
+    """Cut to it, with masks of the epoch, and its share of padding."""
+    folder, _ = digits
+    data = load(folder)
+    train = data.splits["train"]
+    buckets = Buckets(train, ((2850, 20), (2900, 20)), PAD_ID)
+    queue = TrainingQueue(train, 3, 0, buckets=buckets, augmentation=data.augmentation)
+    widths = collections.Counter()
+    for _ in range(4):
+        batch = next(queue)
+        widths[batch["inputs"].shape[1]] += 1
+        assert set(batch["lengths"]) == {2800 if batch["inputs"].shape[1] == 2850 else 2900}
+        assert batch["masks"].any()
+    queue.close()
+    assert widths == {2850: 2, 2900: 2}
+    tokens, width = sum(map(len, ("ZERO", "ONE", "TWO"))) + 3, len("ZERO") + 1
+    real, positions = 3 * (2800 + 2900) + 2 * tokens, 3 * (2850 + 2900) + 6 * width
+    assert buckets.real_share == real / positions
 
 
 def test_labels_that_the_frames_cannot_hold_are_counted(tmp_path):

@@ -12,6 +12,7 @@ from algoperf.workload import Scale, Target, Variant, WorkloadDefinition
 from algoperf.workload.parameters import fan_in
 from workloads.parts.speech import INPUTS, published
 from workloads.parts.speech_facts import (
+    FULL_BUCKETS,
     FULL_DATA,
     FULL_MODEL,
     MINI_BASELINES,
@@ -81,6 +82,7 @@ WORKLOAD = WorkloadDefinition(
                 "style": STYLE,
             },
             data=FULL_DATA,
+            buckets=FULL_BUCKETS,
             default_source="folder",
             batch_size=256,
             eval_batch_size=256,

@@ -6,11 +6,15 @@ from typing import Any
 from workloads.parts import log_mel
 
 MASKS = {"frequency_masks": 2, "time_masks": 10, "most_bins": 27, "most_time": 0.05}
+RATE = 16_000
+MOST_LABELS = 256
+# Utterances of up to 5, 10, 15 and 20 s.
+FULL_BUCKETS = tuple((seconds * RATE, MOST_LABELS) for seconds in (5, 10, 15, 20))
 FULL_DATA: dict[str, Any] = {
     "kind": "unigrams",
     "vocabulary": 1024,
     "bins": 80,
-    "rate": 16_000,
+    "rate": RATE,
     **MASKS,
 }
 FULL_MODEL: dict[str, Any] = {
