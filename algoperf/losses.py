@@ -60,7 +60,9 @@ def per_example(
     Squared and absolute error: the mean over all axes but the first. Smoothing is ignored.
 
     CTC (Graves et al. 2006): `logits` is (logits_BTV, paddings_BT) and `labels` is (labels_BN,
-    paddings_BN); paddings are 1 where padded, and the blank is class 0. Smoothing is ignored.
+    paddings_BN), or labels_BN alone, padded with 0; paddings are 1 where padded, and the blank is
+    class 0. Labels that the frames cannot hold, which are as many as the labels and one more
+    between two that are equal, have a loss and a gradient of 0. Smoothing is ignored.
 
     Args:
         loss_type: The loss.
@@ -87,7 +89,8 @@ def per_example(
         case LossType.MEAN_ABSOLUTE_ERROR:
             return _mean_of_rows(abs(logits - labels))
         case LossType.CTC_LOSS:
-            return ops.ctc(*logits, *labels)
+            logits_BTV, paddings_BT = logits
+            return ops.ctc(logits_BTV, paddings_BT, *_with_paddings(labels))
     raise AssertionError(loss_type)
 
 
@@ -95,7 +98,33 @@ def _mean_of_rows(errors: Array) -> Array:
     return errors.reshape(errors.shape[0], -1).mean(-1)
 
 
-def reduce_masked(per_example_loss: Array, mask: Array | None) -> dict[str, Any]:
+def _with_paddings(labels: Any) -> tuple[Array, Array]:
+    """CTC's labels and their paddings, which are those of class 0 where they are not given."""
+    if isinstance(labels, tuple | list):
+        labels_BN, paddings_BN = labels
+        return labels_BN, paddings_BN
+    return labels, (labels == 0) * 1.0
+
+
+def example_counts(loss_type: LossType, labels: Any) -> Array | None:
+    """Return how many things each example's loss is the sum of, where its mean is over these.
+
+    Args:
+        loss_type: The loss.
+        labels: The labels, as of `per_example`.
+
+    Returns:
+        Of CTC the number of labels, (B,); None for the other losses, whose mean is over what
+        `per_example` returns.
+    """
+    if loss_type is not LossType.CTC_LOSS:
+        return None
+    return (1 - _with_paddings(labels)[1]).sum(1)
+
+
+def reduce_masked(
+    per_example_loss: Array, mask: Array | None, counts: Array | None = None
+) -> dict[str, Any]:
     """Sum a loss over the examples that count.
 
     Args:
@@ -103,10 +132,13 @@ def reduce_masked(per_example_loss: Array, mask: Array | None) -> dict[str, Any]
         mask: The weight of each example, 0 for one that does not count. A mask with fewer
             dimensions than the loss applies to all of the loss's trailing ones. None counts
             everything.
+        counts: How many things each example's loss is the sum of (`example_counts`); None counts
+            each loss as one.
 
     Returns:
         A dict of 'summed', the sum of the masked losses; 'n_valid_examples', the sum of the mask
-        after it was spread over the loss's shape; and 'per_example', the masked losses.
+        after it was spread over the loss's shape, or times `counts` and at least 1; and
+        'per_example', the masked losses.
     """
     trailing = tuple(per_example_loss.shape)[(0 if mask is None else mask.ndim) :]
     if mask is None:
@@ -114,4 +146,6 @@ def reduce_masked(per_example_loss: Array, mask: Array | None) -> dict[str, Any]
     else:
         masked = per_example_loss * mask.reshape(tuple(mask.shape) + (1,) * len(trailing))
         n_valid = mask.sum() * math.prod(trailing)
+    if counts is not None:
+        n_valid = (counts if mask is None else counts * mask).sum().clip(1)
     return {"summed": masked.sum(), "n_valid_examples": n_valid, "per_example": masked}

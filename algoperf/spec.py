@@ -11,7 +11,7 @@ import abc
 import collections
 import dataclasses
 import enum
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from algoperf import losses
@@ -197,6 +197,8 @@ class Workload(abc.ABC):
         output_layer: The name of the module that is the model's output layer.
         dropout_rate: The default dropout rate.
         feeds_targets: Whether the model's input is (inputs, targets), as a translator's is.
+        model_inputs: What of a batch the model is called with, by name: one array as it is, of
+            several a tuple.
         frozen_count: How many of the model's numbers are frozen, so that no submission sees them.
         pretrained: The values that parameters start from, by name; None where all are drawn.
         metrics_logger: None, or an object with `append_scalar_metrics(metrics, global_step)`, which
@@ -220,6 +222,7 @@ class Workload(abc.ABC):
         output_layer: str,
         dropout_rate: float,
         feeds_targets: bool = False,
+        model_inputs: Sequence[str] = ("inputs",),
         pretrained: Mapping[str, Any] | None = None,
     ) -> None:
         self.name = name
@@ -234,6 +237,7 @@ class Workload(abc.ABC):
         self.output_layer = output_layer
         self.dropout_rate = dropout_rate
         self.feeds_targets = feeds_targets  # the model sees (inputs, targets), as a translator's
+        self.model_inputs = ("inputs", "targets") if feeds_targets else tuple(model_inputs)
         self.frozen_count = 0  # of the model's numbers, those that no submission sees
         self.pretrained = pretrained  # what parameters start from, by name
         self.metrics_logger: Any = None  # None, or has append_scalar_metrics(dict, global_step)
@@ -294,7 +298,7 @@ class Workload(abc.ABC):
         Args:
             params: The model's parameters.
             augmented_and_preprocessed_input_batch: The batch: arrays by name, 'inputs' among them,
-                and 'targets' where the model is fed with its targets.
+                and whatever else `model_inputs` names.
             model_state: What `init_model_fn`, or the last call that updated it, returned.
             mode: Whether this is a forward pass of training (with dropout) or of evaluation.
             rng: The random state that dropout draws from, in JAX.
@@ -312,11 +316,9 @@ class Workload(abc.ABC):
         train = mode is ForwardPassMode.TRAIN
         use_running = not train if use_running_average_bn is None else use_running_average_bn
         rate = self.dropout_rate if dropout_rate is None else dropout_rate
-        batch = augmented_and_preprocessed_input_batch
-        inputs = (batch["inputs"], batch["targets"]) if self.feeds_targets else batch["inputs"]
         return self.apply(
             params,
-            inputs,
+            model_inputs(self.model_inputs, augmented_and_preprocessed_input_batch),
             model_state,
             rng,
             train,
@@ -342,7 +344,7 @@ class Workload(abc.ABC):
 
         Args:
             params: The model's parameters.
-            inputs: The model's input; the pair (inputs, targets) where `feeds_targets` holds.
+            inputs: The model's input; a tuple where `model_inputs` names several arrays.
             model_state: The model's auxiliary state, or None.
             rng: The random state that dropout draws from.
             train: Whether the pass is one of training, so that dropout acts.
@@ -388,10 +390,12 @@ class Workload(abc.ABC):
 
         Returns:
             A dict of 'summed', the sum of the masked losses; 'n_valid_examples', the sum of the
-            mask; and 'per_example', the masked losses.
+            mask (of CTC, over the labels of each example, and at least 1); and 'per_example', the
+            masked losses.
         """
         per_example = self.per_example_loss(label_batch, logits_batch, label_smoothing)
-        return losses.reduce_masked(per_example, mask_batch)
+        counts = losses.example_counts(self.loss_type, label_batch)
+        return losses.reduce_masked(per_example, mask_batch, counts)
 
     def mean_loss(
         self,
@@ -405,8 +409,7 @@ class Workload(abc.ABC):
         It is `loss_fn`'s 'summed' divided by its 'n_valid_examples', and the loss on which the
         optimizer form trains. The arguments are those of `loss_fn`.
         """
-        per_example = self.per_example_loss(label_batch, logits_batch, label_smoothing)
-        loss = losses.reduce_masked(per_example, mask_batch)
+        loss = Workload.loss_fn(self, label_batch, logits_batch, mask_batch, label_smoothing)
         return loss["summed"] / loss["n_valid_examples"]
 
     def output_activation_fn(self, logits_batch: Tensor) -> Tensor:
@@ -430,6 +433,20 @@ class Workload(abc.ABC):
                 module.
         """
         return self.output_layer in param_key.replace(".", "/").split("/")
+
+
+def model_inputs(names: Sequence[str], batch: Mapping[str, Any]) -> Any:
+    """Return what of a batch a model is called with.
+
+    Args:
+        names: The names of the arrays.
+        batch: The batch, arrays by name.
+
+    Returns:
+        The array itself where there is one name, else a tuple in their order.
+    """
+    inputs = tuple(batch[name] for name in names)
+    return inputs[0] if len(inputs) == 1 else inputs
 
 
 def make_hyperparameters(point: Mapping[str, Any]) -> Any:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from algoperf import spec
+from algoperf import losses, spec
 from algoperf.workload import Data, Scale, WorkloadDefinition, parameters, trainable
 
 
@@ -94,7 +94,7 @@ def model_settings(
 def sample_inputs(definition: WorkloadDefinition, data: Data) -> Any:
     """What the model is called with, for the first training row."""
     row = data.splits["train"].take(np.arange(1))
-    return (row["inputs"], row["targets"]) if definition.generates_text else row["inputs"]
+    return spec.model_inputs(definition.model_inputs, row)
 
 
 def initial_values(
@@ -152,7 +152,7 @@ def _checksum_by_name(values: Mapping[str, np.ndarray]) -> int:
 @dataclasses.dataclass(frozen=True)
 class Whole:
     """The batch that a micro-batch is one of `parts` equal parts of; `weight_sum` is the sum of all
-    its weights, None where it has none.
+    its weights, None where each part counts alike.
     """
 
     parts: int
@@ -162,9 +162,15 @@ class Whole:
 ALONE = Whole(1, None)
 
 
-def weight_sum(batch: Mapping[str, Any]) -> Any:
-    """The sum of a batch's weights, None where it has none."""
-    return batch["weights"].sum() if "weights" in batch else None
+def weight_sum(workload: spec.Workload, batch: Mapping[str, Any]) -> Any:
+    """What the mean loss of a batch is divided by: the sum of its weights, times what each row's
+    loss is the sum of (`losses.example_counts`); None where it has neither.
+    """
+    weights = batch.get("weights")
+    counts = losses.example_counts(workload.loss_type, batch["targets"])
+    if counts is None:
+        return None if weights is None else weights.sum()
+    return (counts if weights is None else counts * weights).sum().clip(1)
 
 
 def training_loss(
@@ -192,27 +198,33 @@ def training_loss(
         settings.dropout_rate,
     )
     weights = batch.get("weights")
-    if whole.parts == 1 or weights is None:
+    if whole.parts == 1 or whole.weight_sum is None:
         loss = workload.mean_loss(batch["targets"], logits, weights, settings.label_smoothing)
         return (loss if whole.parts == 1 else loss / whole.parts), model_state
     # A part may be padding alone, so nothing is divided by the part's own weights.
     parts = workload.loss_fn(batch["targets"], logits, weights, settings.label_smoothing)
-    spread = math.prod(parts["per_example"].shape) // math.prod(weights.shape)
+    size = math.prod(parts["per_example"].shape)
+    spread = 1 if weights is None else size // math.prod(weights.shape)
     return parts["summed"] / (whole.weight_sum * spread), model_state
 
 
 def prediction(
     workload: spec.Workload, params: Any, model_state: Any, batch: Any
 ) -> tuple[Any, Any]:
-    """Return (per-example loss, predictions) in evaluation mode: classes for a softmax loss, else
-    logits.
+    """Return (per-example loss, predictions) in evaluation mode: classes for a softmax loss, for
+    CTC the class of every frame, the blank where there is none, else logits.
     """
     logits, _ = workload.model_fn(
         params, batch, model_state, spec.ForwardPassMode.EVAL, None, False
     )
     loss = workload.per_example_loss(batch["targets"], logits, 0.0)
-    classes = workload.loss_type is spec.LossType.SOFTMAX_CROSS_ENTROPY
-    return loss, logits.argmax(-1) if classes else logits
+    match workload.loss_type:
+        case spec.LossType.SOFTMAX_CROSS_ENTROPY:
+            return loss, logits.argmax(-1)
+        case spec.LossType.CTC_LOSS:
+            logits_BTV, paddings_BT = logits
+            return loss, logits_BTV.argmax(-1) * (paddings_BT == 0)
+    return loss, logits
 
 
 def checksum(arrays: Iterable[np.ndarray]) -> int:

@@ -203,6 +203,8 @@ class TorchWorkload(spec.Workload):
         with torch.set_grad_enabled(train and torch.is_grad_enabled()):
             with self.autocast():
                 logits = forward(inputs, dropout_rate=dropout_rate)
+            if isinstance(logits, tuple):  # with their paddings
+                return tuple(each.float() for each in logits), model_state
             return logits.float(), model_state
 
     def loss_fn(
@@ -216,7 +218,7 @@ class TorchWorkload(spec.Workload):
         loss: dict[str, Any] = super().loss_fn(
             label_batch, logits_batch, mask_batch, label_smoothing
         )
-        counted = torch.as_tensor(loss["n_valid_examples"], device=logits_batch.device)
+        counted = torch.as_tensor(loss["n_valid_examples"], device=loss["summed"].device)
         return {**loss, "n_valid_examples": counted}
 
     def mean_loss(

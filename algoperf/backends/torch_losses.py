@@ -29,6 +29,7 @@ def _ctc(
         (1 - paddings_BT).sum(1).long(),
         (1 - paddings_BN).sum(1).long(),
         reduction="none",
+        zero_infinity=True,  # labels that the frames cannot hold
     )
 
 

@@ -6,6 +6,7 @@ prefetching thread that would compete with the training step for the two cores o
 Rows that are slow to take are taken ahead by threads (`algoperf.data.prefetch`), in the same order.
 """
 
+import dataclasses
 import functools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,7 +18,7 @@ from algoperf.data import prefetch, sortish
 from algoperf.data.order import Order
 from algoperf.errors import UserError
 from algoperf.workload import Arrays, Augmentation, Drawn, Field, Rows
-from algoperf.workload.rows import IS_ROW, Packing, as_rows, in_memory, packing_of
+from algoperf.workload.rows import IS_ROW, Packing, as_rows, in_memory, lengths_of, packing_of
 
 SORTISH = 0x50  # sets the random stream of `TrainingQueue.sortish` apart from that of the order
 ALONE = (0, 1)  # the shard of a process that trains or evaluates on all rows of a batch
@@ -50,18 +51,24 @@ def _shard(batch_size: int, shard: tuple[int, int]) -> slice:
 
 
 class Buckets:
-    """Rows of text by length, so that a batch is cut to what its rows need.
+    """Rows by length, so that a batch is cut to what its rows need.
 
-    `lengths` are (source, target) pairs in tokens, ascending; a row belongs to the first pair that
-    holds both of its sides, and to the last where none does. `real_share` is the share of a batch's
-    positions that are not padding, over the batches cut so far.
+    `lengths` are (source, target) pairs in tokens (or samples), ascending; a row belongs to the
+    first pair that holds both of its sides, and to the last where none does. `real_share` is the
+    share of a batch's positions that are not padding, over the batches cut so far. Rows that do not
+    know their lengths (`algoperf.workload.rows.lengths_of`) are tokens in memory.
     """
+
+    CUT = ("inputs", "targets", "weights")
 
     def __init__(
         self, rows: Rows | Arrays, lengths: Sequence[tuple[int, int]], pad_id: int
     ) -> None:
-        arrays = in_memory(rows, "cutting batches to their rows' lengths")
-        sources_N, targets_N = (_lengths(arrays[key], pad_id) for key in ("inputs", "targets"))
+        known = lengths_of(as_rows(rows))
+        if known is None:
+            arrays = in_memory(rows, "cutting batches to their rows' lengths")
+            known = {key: _lengths(arrays[key], pad_id) for key in ("inputs", "targets")}
+        sources_N, targets_N = known["inputs"], known["targets"]
         fits = [(sources_N <= source) & (targets_N <= target) for source, target in lengths]
         fits[-1] = np.ones_like(fits[-1])
         self.of_row = np.argmax(np.stack(fits), axis=0)
@@ -88,7 +95,9 @@ class Buckets:
         """
         source, target = lengths or self._lengths[self.of_row[rows[0]]]
         cut = {
-            key: array[:, : source if key == "inputs" else target] if array.ndim > 1 else array
+            key: array[:, : source if key == "inputs" else target]
+            if key in self.CUT and array.ndim > 1
+            else array
             for key, array in batch.items()
         }
         self._real += int(self._tokens_N[rows].sum())
@@ -135,6 +144,19 @@ def _taken(
     return augmentation(rows, drawn)
 
 
+Waiting = dict[int, list[tuple[int, int]]]  # by bucket, (row, epoch that it was drawn in)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Place:
+    """Where a queue stands: its order's (epoch, offset), and the rows that wait for others of their
+    bucket.
+    """
+
+    at: tuple[int, int]
+    waiting: Waiting
+
+
 class TrainingQueue:
     """Endless batches from a split, reshuffled every epoch; every row once an epoch, whatever the
     batch size.
@@ -163,8 +185,7 @@ class TrainingQueue:
             batches can be divided.
 
     Raises:
-        UserError: There are no rows, the batch size does not divide by the number of ranks, or
-            batches are to be cut and their rows changed as well.
+        UserError: There are no rows, or the batch size does not divide by the number of ranks.
     """
 
     def __init__(
@@ -180,12 +201,8 @@ class TrainingQueue:
         augmentation: Augmentation | None = None,
         is_packed: bool = True,
     ) -> None:
-        if buckets is not None and augmentation is not None:
-            raise UserError(
-                "the rows of a workload can be cut to their lengths or changed at random"
-            )
         self.buckets = buckets
-        self._waiting: dict[int, list[int]] = {}
+        self._waiting: Waiting = {}
         self._ahead: list[np.ndarray] = []  # the rows of the batches that `sortish` chose already
         self._rows = as_rows(rows)
         if len(self._rows) == 0:
@@ -206,9 +223,9 @@ class TrainingQueue:
         )
         self._depth = depth
         self._prefetch: prefetch.Prefetch[Drawn] | None = None
-        # Where the order stood when each of the batches that are taken ahead was drawn from it.
-        self._drawn_at: list[tuple[int, int]] = []
-        self._at = self._order.at
+        # The batches that are taken ahead, and where the queue stood after each was drawn.
+        self._asked: list[tuple[Drawn, _Place]] = []
+        self._place_now = self._here()
         self.is_resumed = False
         self.wait_s = 0.0
 
@@ -225,12 +242,27 @@ class TrainingQueue:
         """Whether rows are changed at random as they are taken."""
         return self._augmentation is not None
 
+    def _here(self) -> _Place:
+        waiting = {bucket: list(rows) for bucket, rows in self._waiting.items()}
+        return _Place(self._order.at, waiting)
+
     def _draw(self) -> Drawn:
-        """The next batch in the order."""
+        """The next batch in the order, or of the bucket that first has one together."""
+        if self.buckets is not None:
+            return self._draw_of_bucket(self.buckets)
         epoch, offset = self._order.at
         rows = self._order.take_all(self._batch_size)
         epochs = epoch + (offset + np.arange(len(rows))) // self._order.count
         return Drawn(rows, epochs, self._seed, self._own)
+
+    def _draw_of_bucket(self, buckets: Buckets) -> Drawn:
+        while True:
+            row = int(self._order.take(1)[0])
+            waiting = self._waiting.setdefault(int(buckets.of_row[row]), [])
+            waiting.append((row, self._order.at[0]))
+            if len(waiting) == self._batch_size:
+                rows, epochs = np.array(self._waiting.pop(int(buckets.of_row[row]))).T
+                return Drawn(rows, epochs, self._seed, self._own)
 
     def _of_rows(self, rows: np.ndarray) -> Drawn:
         """A batch of rows that were drawn before, of whatever epochs: none is changed."""
@@ -255,7 +287,7 @@ class TrainingQueue:
         if self._prefetch is not None:
             self._prefetch.close()
             self._prefetch = None
-            self._return_to(self._at)
+            self._return_to(self._place_now)
 
     def _next_batch(self) -> Batch:
         """The own rows of the next batch in the order. The queue does not move on from a batch that
@@ -263,17 +295,21 @@ class TrainingQueue:
         """
         try:
             if self._rows.is_slow and self._packing is None:
-                batch, at = self._fetch_ahead().next(), self._drawn_at.pop(0)
+                batch = self._fetch_ahead().next()
+                drawn, place = self._asked.pop(0)
             else:
-                batch = self._take(self._draw())
+                drawn = self._draw()
+                batch = self._take(drawn)
                 if self._packing is not None:
                     is_row_B = batch.pop(IS_ROW)
                     self._order.give_back(len(is_row_B) - int(is_row_B.sum()))
-                at = self._order.at
+                place = self._here()
         except BaseException:
-            self._return_to(self._at)
+            self._return_to(self._place_now)
             raise
-        self._at = at
+        self._place_now = place
+        if self.buckets is not None:
+            return self.buckets.cut(batch, drawn.rows, ranks=self._ranks)
         return batch
 
     def _fetch_ahead(self) -> prefetch.Prefetch[Drawn]:
@@ -283,29 +319,19 @@ class TrainingQueue:
             depth = self._depth or prefetch.depth_for(own_bytes)
             self._prefetch = prefetch.Prefetch(self._take, depth, prefetch.thread_count())
         while self._prefetch.has_room:
-            self._prefetch.ask(self._draw())
-            self._drawn_at.append(self._order.at)
+            drawn = self._draw()
+            self._prefetch.ask(drawn)
+            self._asked.append((drawn, self._here()))
         return self._prefetch
 
-    def _return_to(self, at: tuple[int, int]) -> None:
+    def _return_to(self, place: _Place) -> None:
         """Let the order go on there; what was taken ahead is of no use any more."""
         if self._prefetch is not None:
             self._prefetch.discard()
-        self._drawn_at.clear()
-        self._order.go_to(*at)
-        self._at = at
-
-    def _next_of_bucket(self, buckets: Buckets) -> Batch:
-        while True:
-            row = int(self._order.take(1)[0])
-            bucket = int(buckets.of_row[row])
-            rows = self._waiting.setdefault(bucket, [])
-            rows.append(row)
-            if len(rows) == self._batch_size:
-                drawn = np.array(self._waiting.pop(bucket))
-                self._at = self._order.at
-                own = self._take(self._of_rows(drawn))
-                return buckets.cut(own, drawn, ranks=self._ranks)
+        self._asked.clear()
+        self._order.go_to(*place.at)
+        self._waiting = {bucket: list(rows) for bucket, rows in place.waiting.items()}
+        self._place_now = place
 
     def sortish(self, window: int = 16, noise: float = 1.0, multiple: int = 8) -> Any:
         """The next batch of rows of about the same length, cut to the longest of them.
@@ -314,16 +340,18 @@ class TrainingQueue:
         of their inputs, give or take `noise` tokens (`algoperf.data.sortish`; up to 1 mixes rows of
         equal length alone). A batch is cut to a multiple of `multiple` tokens: JAX compiles the
         step once for each pair of lengths. Every row comes once an epoch, as ever. Where the
-        workload does not cut its rows this is `next(self)`.
+        workload does not cut its rows, or changes them at random, this is `next(self)`.
         """
-        if self.buckets is None:
+        if self.buckets is None or self._augmentation is not None:
             return next(self)
         started_at_s = self._now()
         sides_N = self.buckets.sides_N
+        if self._asked:
+            self._return_to(self._place_now)
         if not self._ahead:
             drawn_at = [self._seed, *self._order.at, SORTISH]
             rows_N = self._order.take_all(window * self._batch_size)
-            self._at = self._order.at
+            self._place_now = self._here()
             generator = np.random.default_rng(np.random.SeedSequence(drawn_at))
             size, lengths_N = self._batch_size, sides_N["inputs"][rows_N]
             chosen = sortish.group(lengths_N, size, noise, generator)
@@ -342,13 +370,18 @@ class TrainingQueue:
         """Where the queue is, as plain values: the same position gives the same batches. It is the
         same on all ranks, and does not count what was taken ahead.
         """
-        waiting = {str(bucket): rows for bucket, rows in self._waiting.items()}
+        place = self._place_now
         counts = None if self.buckets is None else self.buckets.counts
-        epoch, offset = self._at
+        epoch, offset = place.at
+        rows, epochs = (
+            {str(bucket): [pair[part] for pair in pairs] for bucket, pairs in place.waiting.items()}
+            for part in range(2)
+        )
         return {
             "epoch": epoch,
             "offset": offset,
-            "waiting": waiting,
+            "waiting": rows,
+            "waiting_epochs": epochs,
             "ahead": [rows.tolist() for rows in self._ahead],
             "bucket_counts": counts,
             "wait_s": self.wait_s,
@@ -357,15 +390,19 @@ class TrainingQueue:
     @property
     def batches_drawn(self) -> int:
         """How many batches were taken so far, by this process and those before it."""
-        waiting = sum(len(rows) for rows in self._waiting.values())
+        waiting = sum(len(rows) for rows in self._place_now.waiting.values())
         waiting += sum(len(rows) for rows in self._ahead)
-        epoch, offset = self._at
+        epoch, offset = self._place_now.at
         return (epoch * self._order.count + offset - waiting) // self._batch_size
 
     def go_to(self, position: Mapping[str, Any]) -> None:
         """Take up a position of an earlier queue over the same rows with the same seed."""
-        self._return_to((position["epoch"], position["offset"]))
-        self._waiting = {int(bucket): list(rows) for bucket, rows in position["waiting"].items()}
+        epochs = position.get("waiting_epochs", {})
+        waiting = {
+            int(bucket): list(zip(rows, epochs.get(bucket, [0] * len(rows)), strict=True))
+            for bucket, rows in position["waiting"].items()
+        }
+        self._return_to(_Place((position["epoch"], position["offset"]), waiting))
         self._ahead = [np.array(rows) for rows in position.get("ahead", [])]
         if self.buckets is not None:
             self.buckets.counts = position["bucket_counts"]
@@ -377,8 +414,7 @@ class TrainingQueue:
 
     def __next__(self) -> Any:
         started_at_s = self._now()
-        batch = self._next_batch() if self.buckets is None else self._next_of_bucket(self.buckets)
-        placed = self._place(batch)
+        placed = self._place(self._next_batch())
         self.wait_s += self._now() - started_at_s
         return placed
 

@@ -3,7 +3,7 @@ repeat them, but not change them or bring others.
 """
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -28,13 +28,20 @@ class Rows:
     Args:
         rows: The rows of the split.
         queue: The queue that hands them out, where it may change them.
+        keys: What of a row makes it that row: what a model is called with, and its targets.
     """
 
-    def __init__(self, rows: workload.Rows | Arrays, queue: TrainingQueue | None = None) -> None:
+    def __init__(
+        self,
+        rows: workload.Rows | Arrays,
+        queue: TrainingQueue | None = None,
+        keys: Collection[str] = KEYS,
+    ) -> None:
         rows = as_rows(rows)
+        self._keys = tuple(dict.fromkeys(keys))
         fields = rows.fields if queue is None else queue.fields
-        self._shapes = {key: fields[key].shape for key in KEYS}
-        self._types = {key: fields[key].dtype for key in KEYS}
+        self._shapes = {key: fields[key].shape for key in self._keys}
+        self._types = {key: fields[key].dtype for key in self._keys}
         rng = np.random.default_rng(0)
         self._factors = {
             key: rng.integers(0, 2**64, int(np.prod(shape)), np.uint64) | np.uint64(1)
@@ -46,7 +53,7 @@ class Rows:
         changes = queue is not None and queue.changes_rows
         self.has_all = isinstance(rows, ArrayRows) and not changes
         if isinstance(rows, ArrayRows) and not changes:
-            self._known_N = self._digests({key: rows[key] for key in KEYS})
+            self._known_N = self._digests({key: rows[key] for key in self._keys})
 
     def add(self, batch: Arrays) -> None:
         """Know these rows, too; any thread may say so."""
@@ -63,9 +70,9 @@ class Rows:
 
     def _digests(self, arrays: Arrays) -> np.ndarray:
         """A sum of each row's words with odd factors, modulo 2^64."""
-        count = len(arrays[KEYS[0]])
+        count = len(arrays[self._keys[0]])
         digests_N = np.zeros(count, np.uint64)
-        for key in KEYS:
+        for key in self._keys:
             words_ND = np.ascontiguousarray(arrays[key]).reshape(count, -1)
             words_ND = words_ND.view(_WORDS[words_ND.dtype.itemsize])
             for start in range(0, count, CHUNK_ROWS):
@@ -77,9 +84,9 @@ class Rows:
         """Whether every row of a batch of NumPy arrays is one of these; token rows may be cut, and
         there may be a leading axis of devices.
         """
-        if not isinstance(batch, Mapping) or any(key not in batch for key in KEYS):
+        if not isinstance(batch, Mapping) or any(key not in batch for key in self._keys):
             return False
-        arrays = {key: self._whole(key, np.asarray(batch[key])) for key in KEYS}
+        arrays = {key: self._whole(key, np.asarray(batch[key])) for key in self._keys}
         shapes = {key: array.shape[1:] for key, array in arrays.items()}
         counts = {len(array) for array in arrays.values()}
         if shapes != self._shapes or len(counts) != 1:

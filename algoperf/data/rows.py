@@ -13,8 +13,15 @@ import numpy as np
 
 from algoperf.data.order import Blocks
 from algoperf.errors import UserError
-from algoperf.workload import ArrayRows, Field, Rows
-from algoperf.workload.rows import FINGERPRINT_DIGITS, IS_ROW, Packing, packing_of, source_row
+from algoperf.workload import ArrayRows, Arrays, Field, Rows
+from algoperf.workload.rows import (
+    FINGERPRINT_DIGITS,
+    IS_ROW,
+    Packing,
+    lengths_of,
+    packing_of,
+    source_row,
+)
 
 SAMPLES = 64  # places of a file that its fingerprint is of, the first and the last bytes included
 SAMPLE_BYTES = 4096
@@ -100,6 +107,7 @@ class DecodedRows:
         is_slow: Whether threads are to decode ahead.
         open_row: From a row's index to the row in its source's own form, for
             `algoperf.workload.rows.source_row`; by default that is the decoded row.
+        lengths: What `algoperf.workload.rows.lengths_of` returns, for batches that are cut to it.
 
     Raises:
         UserError: The first row cannot be decoded, or is not as `fields` say.
@@ -115,8 +123,10 @@ class DecodedRows:
         *,
         is_slow: bool = True,
         open_row: Callable[[int], Row] | None = None,
+        lengths: Arrays | None = None,
     ) -> None:
         self._count = count
+        self.lengths = lengths
         self._open_row = open_row or decode
         self.fields: Mapping[str, Field] = {
             name: Field(tuple(shape), np.dtype(dtype)) for name, (shape, dtype) in fields.items()
@@ -355,6 +365,12 @@ class RowsView(_RowsOver):
         return digest.hexdigest()[:FINGERPRINT_DIGITS]
 
     @property
+    def lengths(self) -> Arrays | None:
+        """Those of the rows beneath."""
+        lengths = lengths_of(self._rows)
+        return lengths and {key: array[self._indices] for key, array in lengths.items()}
+
+    @property
     def packing(self) -> Packing | None:
         """As the rows beneath."""
         packing = packing_of(self._rows)
@@ -398,6 +414,12 @@ class OtherTargets(_RowsOver):
         batch = self._rows.take(indices)
         self._give(batch, indices)
         return batch
+
+    @property
+    def lengths(self) -> Arrays | None:
+        """Those of the rows beneath, and of the others' targets."""
+        lengths = lengths_of(self._rows)
+        return lengths and {**lengths, "targets": lengths["targets"][self._givers]}
 
     @property
     def packing(self) -> Packing | None:

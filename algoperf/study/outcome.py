@@ -75,9 +75,9 @@ def of_trial(result: Result, *, brief: bool = False) -> str:
     lines += [f"  flagged: {text} (docs/trust.md)" for text in result.get("flags", [])]
     for row in [] if brief else result.get("examples", []):
         lines += [
-            f"  source:     {_short(row['source'])}",
-            f"  reference:  {_short(row['reference'])}",
-            f"  prediction: {_short(row['prediction'])}",
+            f"  {f'{name}:':<11} {_short(row[name])}"
+            for name in ("source", "reference", "prediction")
+            if name in row  # recorded speech has no source to print
         ]
     return "\n".join(lines)
 

@@ -8,7 +8,7 @@ import functools
 import importlib
 import os
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -536,7 +536,8 @@ def make_trial(
     for note in functions.notes():
         say(report, note)
     if functions.selects_data:
-        guard.watch(_selection(train, queue, backend, trial).findings)
+        keys = (*bound.workload.model_inputs, "targets")
+        guard.watch(_selection(train, queue, backend, trial, keys).findings)
     if bound.workload.frozen_count:
         guard.watch(functools.partial(_changed_frozen, bound.workload, view, trial))
     return Made(trial, view, buckets)
@@ -626,12 +627,17 @@ def energy_counter(backend: backends.Backend) -> EnergyCounter | None:
 
 
 def _selection(
-    train: workload.Rows, queue: batches.TrainingQueue, backend: backends.Backend, trial: Trial
+    train: workload.Rows,
+    queue: batches.TrainingQueue,
+    backend: backends.Backend,
+    trial: Trial,
+    keys: Collection[str],
 ) -> provenance.Selection:
     def last() -> tuple[int, Any]:
         return trial.state.step, trial.last_batch
 
-    return provenance.Selection(provenance.Rows(train, queue), queue, backend.fetch, last)
+    rows = provenance.Rows(train, queue, keys)
+    return provenance.Selection(rows, queue, backend.fetch, last)
 
 
 def say(report: Report, text: str) -> None:

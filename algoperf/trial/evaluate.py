@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from algoperf import spec
+from algoperf import losses, spec
 from algoperf.backends import Backend
 from algoperf.backends.generation import GenerationSettings
 from algoperf.data import batches
@@ -16,7 +16,7 @@ from algoperf.data.rows import first, some
 from algoperf.data.tokenizers import PAD_ID
 from algoperf.trial import evaluate_text
 from algoperf.workload import SPLITS, Arrays, Data, Rows, Scale, WorkloadDefinition
-from algoperf.workload.metric import Accumulator, Batch, MeanLoss, TextAccumulator
+from algoperf.workload.metric import Accumulator, Batch, MeanLoss, TextAccumulator, decoding
 from algoperf.workload.rows import IS_ROW
 
 PROBED = 1 / 8  # How many rows a probe looks at, of those that an evaluation does.
@@ -32,16 +32,20 @@ def evaluate(
     batch_size: int,
     params: Any,
     model_state: Any,
+    starts: Mapping[str, Callable[[int], Accumulator]] | None = None,
+    watcher: evaluate_text.Transcripts | None = None,
 ) -> dict[str, float]:
     """Return 'loss' (the mean over rows, or tokens), the workload's metrics, and 'num_examples'.
 
     Losses and predictions are fetched row by row and summed in float64, so the result depends on
     neither the batch size nor the padding of the last batch. No more than two batches are held.
+    `starts` starts the metrics; None: those of the definition. A `watcher` is shown every batch.
     """
     rows = batches.row_count(arrays)
     padded = batches.once(arrays, min(batch_size, rows))
     outputs = _predictions(backend, workload, padded, params, model_state)
-    return accumulate(outputs, rows, definition.accumulators)
+    starts = definition.accumulators if starts is None else starts
+    return accumulate(outputs, rows, starts, definition.loss_type, watcher)
 
 
 def _predictions(
@@ -69,7 +73,11 @@ def _predictions(
 
 
 def accumulate(
-    outputs: Iterable[Output], rows: int, starts: Mapping[str, Callable[[int], Accumulator]]
+    outputs: Iterable[Output],
+    rows: int,
+    starts: Mapping[str, Callable[[int], Accumulator]],
+    loss_type: losses.LossType,
+    watcher: evaluate_text.Transcripts | None = None,
 ) -> dict[str, float]:
     """Count the outputs of a split, batch by batch.
 
@@ -79,6 +87,8 @@ def accumulate(
             padding.
         rows: How many rows the split has.
         starts: What starts each metric, by name.
+        loss_type: The loss, which says what its mean is over.
+        watcher: What is shown every batch besides.
 
     Returns:
         'loss', the metrics and 'num_examples'.
@@ -86,26 +96,30 @@ def accumulate(
     mean_loss = MeanLoss(rows)
     metrics = {name: start(rows) for name, start in starts.items()}
     missing = rows
-    for padded, losses, predictions in outputs:
+    for padded, losses_of_rows, predictions in outputs:
         is_row_B = padded.get(IS_ROW)  # of a packed batch, which may end with padding anywhere
         real = missing if is_row_B is None else int(is_row_B.sum())
-        losses = losses[:real]
+        values = losses_of_rows[:real]
         weights = padded["weights"][:real].astype(np.float64)
-        if weights.shape != losses.shape:  # a row's weight is that of each of its tokens
-            added = [1] * (losses.ndim - weights.ndim)
-            weights = np.broadcast_to(weights.reshape(*weights.shape, *added), losses.shape)
+        if weights.shape != values.shape:  # a row's weight is that of each of its tokens
+            added = [1] * (values.ndim - weights.ndim)
+            weights = np.broadcast_to(weights.reshape(*weights.shape, *added), values.shape)
         others = {
             key: array[:real]
             for key, array in padded.items()
             if key not in ("targets", "weights", IS_ROW)
         }
-        batch = Batch(losses, predictions[:real], padded["targets"][:real], weights, others)
-        missing -= len(losses)
+        targets = padded["targets"][:real]
+        counts = losses.example_counts(loss_type, targets)
+        batch = Batch(values, predictions[:real], targets, weights, others, counts)
+        missing -= len(values)
         mean_loss.add(batch)
         for metric in metrics.values():
             metric.add(batch)
-    values = {name: metric.finish() for name, metric in metrics.items()}
-    return {"loss": mean_loss.finish(), **values, "num_examples": float(rows)}
+        if watcher is not None:
+            watcher.add(batch)
+    finished = {name: metric.finish() for name, metric in metrics.items()}
+    return {"loss": mean_loss.finish(), **finished, "num_examples": float(rows)}
 
 
 def mean_token_loss(
@@ -148,6 +162,8 @@ class Evaluator:
         self._definition = definition
         self._scale = scale
         self._text = data.text
+        self._decode = data.decode
+        self._starts = decoding(definition.accumulators, data.decode)
         self._splits = dict(data.splits)
         self._splits["train"] = first(data.splits["train"], scale.eval_train_rows)
         self._buckets: dict[str, batches.Buckets | None] = {
@@ -156,7 +172,7 @@ class Evaluator:
         }
         self._batch_size = scale.eval_batch_size
         self.inference_s_per_example: float | None = None  # of the last pass over validation
-        self.written: evaluate_text.Written | None = None
+        self.written: evaluate_text.Written | evaluate_text.Transcripts | None = None
 
     def restart(self) -> None:
         """Forget what an earlier trial measured."""
@@ -202,6 +218,9 @@ class Evaluator:
             if split != "train":
                 values |= self._write(split, params, model_state, whole=whole)
         else:
+            transcripts = None
+            if self._decode is not None and split != "train":
+                transcripts = evaluate_text.Transcripts(split, self._decode)
             values = evaluate(
                 self._backend,
                 self._workload,
@@ -210,7 +229,10 @@ class Evaluator:
                 self._size(split),
                 params,
                 model_state,
+                self._starts,
+                transcripts,
             )
+            self.written = transcripts
         if split == "validation":
             elapsed_s = time.perf_counter() - started_at_s
             self.inference_s_per_example = elapsed_s / values["num_examples"]
@@ -224,11 +246,18 @@ class Evaluator:
         """
         metric, size = self._definition.target_metric, self._size("validation")
         if self._definition.generates_text:
-            start = {metric: self._definition.accumulators[metric]}
+            start = {metric: self._starts[metric]}
             written = self._generate("validation", self._few_indices, start, params, model_state)
             return written.metrics[metric]
         values = evaluate(
-            self._backend, self._workload, self._definition, self._few, size, params, model_state
+            self._backend,
+            self._workload,
+            self._definition,
+            self._few,
+            size,
+            params,
+            model_state,
+            self._starts,
         )
         return values[metric]
 
@@ -250,9 +279,9 @@ class Evaluator:
         assert generation is not None
         count = batches.row_count(self._splits[split])
         rows = evaluate_text.subset(count, count if whole else generation.eval_rows)
-        starts = self._definition.accumulators
-        self.written = self._generate(split, rows, starts, params, model_state, whole=whole)
-        return self.written.metrics
+        written = self._generate(split, rows, self._starts, params, model_state, whole=whole)
+        self.written = written
+        return written.metrics
 
     def _generate(
         self,

@@ -12,10 +12,11 @@ from algoperf.backends import Backend
 from algoperf.backends.generation import GenerationSettings
 from algoperf.data import batches
 from algoperf.workload import Arrays, Rows, Text
-from algoperf.workload.metric import TextAccumulator, TextBatch
+from algoperf.workload.metric import Batch, Decode, TextAccumulator, TextBatch, read
 from algoperf.workload.rows import as_rows
 
 SUBSET_SEED = 0
+MOST_TRANSCRIPTS = 100
 MOST_IN_MEMORY_BYTES = 2**20  # of generated texts; more of them are in a temporary file
 
 
@@ -94,6 +95,30 @@ class Written:
                 "prediction": self.prediction(position),
                 **{name: float(values_N[position]) for name, values_N in scores.items()},
             }
+
+
+class Transcripts:
+    """What a model wrote for the first utterances of a split, as a watcher of an evaluation.
+
+    Args:
+        split: The name of the split.
+        decode: Turns lists of tokens into texts.
+    """
+
+    def __init__(self, split: str, decode: Decode) -> None:
+        self._split, self._decode = split, decode
+        self._pairs: list[tuple[str, str]] = []
+
+    def add(self, batch: Batch) -> None:
+        """Take the next rows of the split, as long as there are fewer than `MOST_TRANSCRIPTS`."""
+        if len(self._pairs) < MOST_TRANSCRIPTS:
+            pairs = zip(*read(batch, self._decode), strict=True)
+            self._pairs = [*self._pairs, *pairs][:MOST_TRANSCRIPTS]
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """Yield one JSON object a row: split, reference and prediction."""
+        for reference, prediction in self._pairs:
+            yield {"split": self._split, "reference": reference, "prediction": prediction}
 
 
 def subset(rows: int, most: int) -> np.ndarray:

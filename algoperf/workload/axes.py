@@ -91,11 +91,22 @@ def _vocabulary(scale: Scale, factor: float) -> Scale | None:
     return dataclasses.replace(scale, data={**scale.data, "vocab_size": size})
 
 
+def _setting(name: str) -> Change:
+    """Return a change that multiplies a whole number of the data's settings, where it is there."""
+
+    def change(scale: Scale, factor: float) -> Scale | None:
+        if name not in scale.data:
+            return None
+        return dataclasses.replace(scale, data={**scale.data, name: int(scale.data[name] * factor)})
+
+    return change
+
+
 def _source_length(scale: Scale, factor: float) -> Scale | None:
     if "max_length" in scale.data:
         length = int(scale.data["max_length"] * factor)
         return dataclasses.replace(scale, data={**scale.data, "max_length": length})
-    if not scale.buckets:
+    if not scale.buckets or "max_source" not in scale.data:
         return None
     buckets = tuple((int(source * factor), target) for source, target in scale.buckets)
     data = {**scale.data, "max_source": buckets[-1][0]}
@@ -185,6 +196,24 @@ AXES: Mapping[str, Axis] = {
     "attention_temperature": Axis(
         "divides attention scores", "logits", (0.5, 1.6, 4.0), _style("attention_temperature")
     ),
+    "attention_output_scale": Axis(
+        "multiplies what attention gives its last layer",
+        "logits",
+        (1.6,),
+        _style("attention_output_scale"),
+    ),
+    "block_norm": Axis(
+        "false leaves the norm at the end of each block out",
+        "parameters",
+        (False,),
+        _style("has_block_norm"),
+    ),
+    "skip_connections": Axis(
+        "false: a layer gives what it computes alone",
+        "logits",
+        (False,),
+        _style("has_skip_connections"),
+    ),
     "embedding_scale": Axis(
         "multiplies tokens' embeddings", "logits", (0.25, 4.0), _style("embedding_scale")
     ),
@@ -205,6 +234,7 @@ AXES: Mapping[str, Axis] = {
         "parameters",
         (0.5, 2.0),
         _times("depth", "layers", "encoder_layers", "decoder_layers"),
+        others=(0.6,),  # AlgoPerf's, of a graph network
     ),
     "mlp_layers": Axis(
         "factor: layers of each perceptron of a graph network",
@@ -219,6 +249,12 @@ AXES: Mapping[str, Axis] = {
     "dropout": Axis("the default rate", "dropout", (0.1, 0.3), _field("dropout_rate")),
     "vocabulary": Axis("factor, where the tokenizer is trained", "data", (0.2, 0.3), _vocabulary),
     "source_length": Axis("factor: what is longer is cut", "data", (0.4, 0.6), _source_length),
+    "frequency_masks": Axis(
+        "factor: SpecAugment's masks of bins", "data", (2.0,), _setting("frequency_masks")
+    ),
+    "time_masks": Axis(
+        "factor: SpecAugment's masks of frames", "data", (1.5,), _setting("time_masks")
+    ),
     "train_fraction": Axis("of the training rows", "data", (0.25, 0.5), _rows("train_fraction")),
     "label_noise": Axis(
         "share of training rows with another row's target",

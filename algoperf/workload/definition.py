@@ -77,8 +77,8 @@ class Scale:
         budget_s: The budget in seconds of submission time.
         eval_every_s: Seconds of submission time from one evaluation to the next.
         dropout_rate: The model's default rate.
-        buckets: The (source, target) lengths that batches of text are cut to, ascending; () leaves
-            all rows at their full length.
+        buckets: The (source, target) lengths that batches are cut to, ascending; () leaves all rows
+            at their full length.
         generation: How text is generated; None where none is.
         targets: What to reach, by source of data: 'builtin', 'hub', 'folder'.
         real: The same size for rows from the hub or a folder, where those are longer than the
@@ -150,6 +150,7 @@ class Data:
         text: Is there where the workload generates text.
         tokenizer: The JSON of the tokenizer, as the `tokenizers` library writes it, where it is no
             published one.
+        decode: Turns lists of tokens into texts, for metrics that read predicted tokens.
         augmentation: What changes the training rows at random, anew in each epoch; None where
             they are trained on as they are.
 
@@ -163,6 +164,7 @@ class Data:
     text: Text | None
     tokenizer: str | None
     augmentation: Augmentation | None
+    decode: metric.Decode | None
 
     def __init__(
         self,
@@ -172,6 +174,7 @@ class Data:
         text: Text | None = None,
         tokenizer: str | None = None,
         augmentation: Augmentation | None = None,
+        decode: metric.Decode | None = None,
     ) -> None:
         values: dict[str, Any] = {
             "splits": {split: as_rows(rows) for split, rows in splits.items()},
@@ -180,6 +183,7 @@ class Data:
             "text": text,
             "tokenizer": tokenizer,
             "augmentation": augmentation,
+            "decode": decode,
         }
         for name, value in values.items():
             object.__setattr__(self, name, value)  # the instance is frozen
@@ -251,6 +255,8 @@ class WorkloadDefinition:
             initial value, for a parameter path and its shape in JAX's layout. Biases start at 0.
         initial_mean: Called like `initial_std`: the mean of these values, 0 by default.
         initial_norm_scale: Called with (name, model): what a norm's scale starts at.
+        inputs: What of a batch the model is called with, by name; one is given as it is, several
+            as a tuple. Where it generates text that is (inputs, targets), whatever is named here.
         own_metrics: Metrics of its own, by name: functions of the number of rows that return an
             accumulator (`algoperf.workload.metric`).
         generates_text: Whether it feeds the model (inputs, targets) and judges what it generates;
@@ -278,6 +284,7 @@ class WorkloadDefinition:
         lambda name, shape, model: 0.0
     )
     initial_norm_scale: Callable[[str, Mapping[str, Any]], float] = lambda name, model: 1.0
+    inputs: tuple[str, ...] = ("inputs",)
     own_metrics: Mapping[str, metric.Start] = dataclasses.field(default_factory=dict)
     generates_text: bool = False
     pretrained: tuple[str, ...] = ()
@@ -290,6 +297,11 @@ class WorkloadDefinition:
     def reference(self) -> str:
         """What `catalogue.find` finds it by, from any folder and in any process."""
         return self.name if self.outside is None else self.outside.reference
+
+    @property
+    def model_inputs(self) -> tuple[str, ...]:
+        """What of a batch the model is called with."""
+        return ("inputs", "targets") if self.generates_text else self.inputs
 
     @property
     def measured(self) -> tuple[str, ...]:
@@ -339,11 +351,14 @@ class WorkloadDefinition:
         )
 
     def remarks(self, data: "Data") -> list[str]:
-        """Return what the metrics have to say of the texts that a run will be judged by."""
+        """Return what the loader has to say of the rows, as 'remarks' of its notes, and the metrics
+        of the texts that a run will be judged by.
+        """
+        own = list(data.notes.get("remarks", ()))
         if data.text is None:
-            return []
+            return own
         references = [text for split in SPLITS[1:] for text in data.text.references[split]]
-        return metric.remarks(self.accumulators.values(), references)
+        return own + metric.remarks(self.accumulators.values(), references)
 
     def check_metrics(self) -> None:
         """Check what the facts name as metrics.
@@ -380,4 +395,5 @@ class WorkloadDefinition:
             "output_layer": scale.output_layer or self.output_layer,
             "dropout_rate": scale.dropout_rate,
             "feeds_targets": self.generates_text,
+            "model_inputs": self.model_inputs,
         }

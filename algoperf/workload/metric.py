@@ -9,6 +9,7 @@ Legend: B rows of a batch, N rows of a split; `...` further axes of a row, such 
 """
 
 import dataclasses
+import functools
 import importlib
 import math
 import pkgutil
@@ -19,6 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 SHARED = "workloads.metrics"
+Decode = Callable[[Sequence[Sequence[int]]], list[str]]  # lists of tokens -> texts
+BLANK = 0  # the class of CTC that no text has
 BLOCK = 128  # NumPy adds up so many numbers in one loop, and halves what is longer
 _ADD_TWO = -1  # among the sizes of subtrees: the last two sums are added here
 
@@ -34,6 +37,7 @@ class Batch:
         weights: How much each loss counts, float64, in the losses' shape; 0 is not at all.
         others: What else the split's rows have, by name, (B, ...): all but inputs, targets and
             weights.
+        counts: How many things each loss is the sum of, where its mean is over these, (B,).
     """
 
     losses: NDArray[Any]
@@ -41,6 +45,7 @@ class Batch:
     targets: NDArray[Any]
     weights: NDArray[np.float64]
     others: Mapping[str, NDArray[Any]] = dataclasses.field(default_factory=dict)
+    counts: NDArray[Any] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,6 +62,28 @@ class TextBatch:
     positions: NDArray[np.int64]
     predictions: Sequence[str]
     references: Sequence[str]
+
+
+def collapsed(tokens_T: NDArray[np.integer]) -> list[int]:
+    """Return what the classes of an utterance's frames mean: repeats merged, then blanks dropped
+    (Graves et al. 2006).
+    """
+    changes_T = np.diff(tokens_T, prepend=BLANK) != 0
+    kept: list[int] = tokens_T[changes_T & (tokens_T != BLANK)].tolist()
+    return kept
+
+
+def read(batch: Batch, decode: Decode) -> tuple[list[str], list[str]]:
+    """Return the texts of a batch's labels, and those of its greedily decoded frames.
+
+    Args:
+        batch: Of predictions the class of each frame, (B, T), and of targets labels that are padded
+            with the blank, (B, L). Rows without weight are left out.
+        decode: Turns lists of tokens into texts.
+    """
+    rows = np.flatnonzero(batch.weights)
+    labels = [row[row != BLANK].tolist() for row in batch.targets[rows]]
+    return decode(labels), decode([collapsed(row) for row in batch.predictions[rows]])
 
 
 class Accumulator(Protocol):
@@ -89,7 +116,23 @@ class TextAccumulator(Protocol):
         ...
 
 
-Start = Callable[[int], Any]  # the number of rows -> `Accumulator` or `TextAccumulator`
+Start = Callable[..., Any]  # the number of rows -> `Accumulator` or `TextAccumulator`
+READS_TOKENS = "reads_tokens"  # of a start that takes (the number of rows, a `Decode`)
+
+
+def decoding(starts: Mapping[str, Start], decode: Decode | None) -> dict[str, Start]:
+    """Return what starts metrics by the number of rows alone.
+
+    Args:
+        starts: What starts each, by name; those that are marked by `READS_TOKENS` read tokens.
+        decode: How they are read.
+    """
+    return {
+        name: functools.partial(start, decode=decode)
+        if getattr(start, READS_TOKENS, False)
+        else start
+        for name, start in starts.items()
+    }
 
 
 def remarks(starts: Iterable[Start], references: Sequence[str]) -> list[str]:
@@ -175,13 +218,24 @@ class WeightedMean:
         self._rows = rows
         self._sums: tuple[StreamedSum, StreamedSum] | None = None  # of values, of weights
 
-    def add(self, values: NDArray[Any], weights: NDArray[np.float64]) -> None:
-        """Count the next rows; both arrays have the shape (B, ...)."""
+    def add(
+        self,
+        values: NDArray[Any],
+        weights: NDArray[np.float64],
+        counts: NDArray[Any] | None = None,
+    ) -> None:
+        """Count the next rows; all arrays have the shape (B, ...).
+
+        Args:
+            values: The values, or sums of values.
+            weights: The weight of each.
+            counts: How many values each is the sum of; None for 1.
+        """
         if self._sums is None:
             count = self._rows * math.prod(values.shape[1:])
             self._sums = StreamedSum(count), StreamedSum(count)
         self._sums[0].add(values.astype(np.float64) * weights)
-        self._sums[1].add(weights)
+        self._sums[1].add(weights if counts is None else weights * counts)
 
     def finish(self) -> float:
         """Return the mean; NaN where all weights are 0."""
@@ -198,7 +252,7 @@ class MeanLoss:
 
     def add(self, batch: Batch) -> None:
         """Count the next rows of the split."""
-        self._mean.add(batch.losses, batch.weights)
+        self._mean.add(batch.losses, batch.weights, batch.counts)
 
     def finish(self) -> float:
         """Return the mean."""

@@ -4,8 +4,9 @@ A parameter's name is the path of module names and the leaf, joined by '/', as i
 `block_0/attention/qkv/kernel`. The leaves are `kernel`, `bias`, `scale` and `embedding`. Both
 models of a workload use the same module names, which determine a parameter's role. A module with
 `norm` in its name is a layer norm, or with `batch_norm` a batch norm. Attention projections are
-called `query`, `key`, `value`, `qkv`, `key_value` and `attention_out`. A module with `transposed`
-in its name is a transposed convolution, whose window is not turned round (as PyTorch has it).
+called `query`, `key`, `value`, `qkv`, `key_value` and `attention_out`. All kernels in a module that
+is called `convolution` count as a convolution's. A module with `transposed` in its name is a
+transposed convolution, whose window is not turned round (as PyTorch has it).
 """
 
 import zlib
@@ -44,7 +45,8 @@ def parameter_type(name: str, shape: Shape) -> ParameterType:
         return ParameterType.EMBEDDING
     if module in ATTENTION:
         return ATTENTION[module]
-    is_convolution = leaf == "kernel" and len(shape) > 2
+    in_convolution = len(shape) > 2 or "convolution" in folders
+    is_convolution = leaf == "kernel" and in_convolution
     return ParameterType.CONV_WEIGHT if is_convolution else ParameterType.WEIGHT
 
 

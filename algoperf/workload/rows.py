@@ -88,6 +88,14 @@ def packing_of(rows: Rows) -> Packing | None:
     return packing
 
 
+def lengths_of(rows: Rows) -> Arrays | None:
+    """Return how long the 'inputs' and the 'targets' of each row are, (N,) each; None where rows
+    have to be read to know it.
+    """
+    lengths: Arrays | None = getattr(rows, "lengths", None)
+    return lengths
+
+
 class ArrayRows:
     """Rows that lie in memory as one array for each name, with the rows along its first axis.
 

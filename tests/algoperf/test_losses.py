@@ -200,6 +200,59 @@ def test_ctc_against_both_libraries(framework):
     np.testing.assert_allclose(ours, jax.jit(optax.ctc_loss)(*logits, *labels), rtol=1e-5)
 
 
+def test_ctc_of_labels_that_the_frames_cannot_hold_is_0(framework):
+    """Labels need as many frames as they are, and a blank's between two that are alike."""
+    labels_BN = np.array([[1, 1, 2], [1, 2, 3], [1, 1, 2], [2, 2, 0], [2, 0, 0]], np.int32)
+    frames_B = np.array([3, 3, 4, 2, 1])
+    feasible_B = np.array([False, True, True, False, True])
+    (_, _), (logits_BTV, _) = ctc_batch((4,) * 5, (3,) * 5, 4, 5)
+    paddings_BT = (np.arange(4) >= frames_B[:, None]).astype(np.float32)
+    ours_B = loss(framework, LossType.CTC_LOSS, labels_BN, (logits_BTV, paddings_BT))
+    np.testing.assert_array_equal(ours_B > 0, feasible_B)
+    np.testing.assert_array_equal(ours_B[~feasible_B], 0)
+    alone_B = loss(
+        framework, LossType.CTC_LOSS, labels_BN[1:3], (logits_BTV[1:3], paddings_BT[1:3])
+    )
+    np.testing.assert_allclose(ours_B[1:3], alone_B, rtol=1e-6)
+    if framework == "jax":
+
+        def summed(logits_BTV):
+            outputs = logits_BTV, paddings_BT
+            return BACKENDS["jax"](LossType.CTC_LOSS, labels_BN, outputs, 0.0).sum()
+
+        gradient_BTV = np.asarray(jax.jit(jax.grad(summed))(logits_BTV))
+    else:
+        leaf = torch.from_numpy(logits_BTV).requires_grad_()
+        outputs = leaf, torch.from_numpy(paddings_BT)
+        given = torch.from_numpy(labels_BN)
+        BACKENDS["torch"](LossType.CTC_LOSS, given, outputs, 0.0).sum().backward()
+        gradient_BTV = leaf.grad.numpy()
+    np.testing.assert_array_equal((gradient_BTV != 0).any((1, 2)), feasible_B)
+    assert np.isfinite(gradient_BTV).all()
+
+
+def test_ctc_s_mean_is_over_labels_that_may_be_padded_with_0(framework):
+    pair, outputs = ctc_batch((9, 8, 7), (3, 1, 2), 9, 5)
+    alone_BN = (pair[0] * (1 - pair[1])).astype(np.int32)
+    by_pair_B, losses_B = (
+        loss(framework, LossType.CTC_LOSS, labels, outputs) for labels in (pair, alone_BN)
+    )
+    np.testing.assert_array_equal(by_pair_B, losses_B)
+    weights_B = np.array([1, 0, 0.5], np.float32)
+    for mask, expected in ((None, 6), (weights_B, 4), (np.zeros(3, np.float32), 1)):
+        given = mask if mask is None else in_framework(framework, mask)
+        for labels in (pair, alone_BN):
+            placed = in_framework(framework, labels)
+            reduced = reduce_masked(
+                in_framework(framework, losses_B),
+                given,
+                losses.example_counts(LossType.CTC_LOSS, placed),
+            )
+            assert float(reduced["n_valid_examples"]) == expected
+        kept_B = losses_B if mask is None else losses_B * mask
+        assert float(reduced["summed"]) == pytest.approx(kept_B.sum(), rel=1e-6)
+
+
 def test_smoothing_may_be_traced():
     """Published submissions hand label smoothing to jit as an ordinary argument."""
     for loss_type, labels in (

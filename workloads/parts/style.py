@@ -169,6 +169,40 @@ class ClickStyle(Style):
         return tuple(bottom), tuple(top)
 
 
+@dataclasses.dataclass(frozen=True)
+class ConformerStyle(Style):
+    """The style of a conformer; its convolutions have batch norm besides.
+
+    Attributes:
+        attention_output_scale: The factor of what attention gives its last layer.
+        has_block_norm: Whether each block ends with a norm.
+    """
+
+    NORMS: ClassVar[tuple[str, ...]] = ("layer",)
+    GATES: ClassVar[bool] = False
+    BATCH_NORM_EPSILON: ClassVar[float] = 1e-3
+
+    attention_output_scale: float = 1.0
+    has_block_norm: bool = True
+
+
+@dataclasses.dataclass(frozen=True)
+class RecurrentStyle(Style):
+    """The style of a network of recurrent layers; `norm` is 'batch' or 'layer'.
+
+    Attributes:
+        has_skip_connections: Whether what comes into a layer is added to what it gives.
+        has_last_norm: Whether a layer norm comes before the output layer.
+    """
+
+    NORMS: ClassVar[tuple[str, ...]] = ("batch", "layer")
+    GATES: ClassVar[bool] = False
+    BATCH_NORM_EPSILON: ClassVar[float] = 1e-3
+
+    has_skip_connections: bool = True
+    has_last_norm: bool = True
+
+
 BART = EncoderDecoderStyle(activation="gelu", norm="layer", norm_place="post")
 
 ROBERTA = TransformerStyle(activation="gelu", norm="layer", norm_place="post")

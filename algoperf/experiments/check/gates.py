@@ -85,6 +85,12 @@ def values_of(bound: Any, seed: int = 0) -> Values:
     return perturbed({**bound.shapes, **bound.statistic_shapes}, seed)
 
 
+def logits_of(outputs: Any) -> np.ndarray:
+    """Return the logits of a model's outputs, which may be a pair of them and their paddings."""
+    logits: np.ndarray = outputs[0] if isinstance(outputs, tuple) else outputs
+    return logits
+
+
 def leaves(tree: Any, is_leaf: type) -> dict[str, Any]:
     """Return the leaves of nested dicts by their paths; a path's parts are joined by '/'."""
     if isinstance(tree, is_leaf):

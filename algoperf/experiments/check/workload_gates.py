@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from algoperf import backends, spec, workload
+from algoperf import backends, losses, spec, workload
 from algoperf.data import batches, validation_seed
 from algoperf.errors import UserError
 from algoperf.experiments.check import gates
@@ -53,6 +53,12 @@ class Unit:
 
     def forward(self, mode: spec.ForwardPassMode, number: int = 0, **rate: float) -> np.ndarray:
         """Return logits of `rows` under `values`; `number` seeds the dropout."""
+        return gates.logits_of(self.outputs(mode, number, **rate))
+
+    def outputs(self, mode: spec.ForwardPassMode, number: int = 0, **rate: float) -> Any:
+        """Return what the loss takes of the model for `rows` under `values`: logits, or a pair of
+        them and their paddings.
+        """
         self.backend.seed((5, number))
         framework = gates.framework_module(self.backend.name)
         params, state = self.bound.state_from_neutral(self.values)
@@ -65,8 +71,13 @@ class Unit:
 
         call = self.compiled.setdefault(key, framework.compiled(call))
         batch, rng = self.backend.place(self.rows), self.backend.random_state((5, number))
-        logits: np.ndarray = self.backend.fetch(call(params, state, batch, rng))
-        return logits
+        return self.backend.fetch(call(params, state, batch, rng))
+
+    def placed(self, outputs: Any) -> Any:
+        """Return what the loss takes of the model, on the device."""
+        several = isinstance(outputs, tuple)
+        parts = self.backend.place(dict(enumerate(outputs if several else (outputs,))))
+        return tuple(parts.values()) if several else parts[0]
 
     def fresh(self, number: int = 0) -> Any:
         """Return parameters of a seed, as a submission gets them."""
@@ -263,9 +274,10 @@ def traced_rate(unit: Unit) -> None:
     batch, rng = unit.backend.place(unit.rows), unit.backend.random_state((5, 1))
 
     def of_rate(rate: Any) -> Any:
-        return unit.bound.model_fn(
+        outputs, _ = unit.bound.model_fn(
             params, batch, state, TRAIN, rng, True, rate, use_running_average_bn=False
-        )[0]
+        )
+        return gates.logits_of(outputs)
 
     traced = framework.compiled(of_rate)
     for rate in (RATE, 0.0):
@@ -293,7 +305,7 @@ def _rate_of(bound: Any, rate: float) -> Iterator[None]:
 
 def loss(unit: Unit) -> None:
     """The loss has three parts, and weights mask it."""
-    outputs = unit.backend.place({"logits": unit.forward(EVAL)})["logits"]
+    outputs = unit.placed(unit.outputs(EVAL))
     weights = np.array([1, 0, 1, 1], np.float32)
     placed = unit.backend.place({**unit.rows, "weights": weights})
     masked = unit.backend.fetch(unit.bound.loss_fn(placed["targets"], outputs, placed["weights"]))
@@ -305,9 +317,11 @@ def loss(unit: Unit) -> None:
     if unit.definition.loss_type is spec.LossType.SOFTMAX_CROSS_ENTROPY:
         shape = unit.rows["targets"].shape
         expect(per_example.shape == shape, f"per_example has {per_example.shape}, not {shape}")
-    per_label = per_example.size / len(weights)
+    counted = losses.example_counts(unit.bound.loss_type, unit.rows["targets"])
+    row_counts = np.full(4, per_example.size / len(weights)) if counted is None else counted
     counts = (float(plain["n_valid_examples"]), float(masked["n_valid_examples"]))
-    expect(counts == (4 * per_label, 3 * per_label), f"n_valid_examples of 4 and 3 rows: {counts}")
+    expected = (row_counts.sum(), (row_counts * weights).sum())
+    expect(counts == expected, f"n_valid_examples of 4 and 3 rows: {counts}, not {expected}")
     shaped = weights.reshape(-1, *[1] * (per_example.ndim - 1))
     gates.expect_close(
         np.asarray(masked["per_example"]), per_example * shaped, "masked loss", rtol=1e-7

@@ -10,9 +10,12 @@ import pytest
 import algoperf
 from algoperf import backends
 from algoperf.data import batches, sortish
+from algoperf.data.rows import DecodedRows, OtherTargets, RowsView
 from algoperf.data.tokenizers import PAD_ID
 from algoperf.submission import loading
 from algoperf.trial import adapt
+from algoperf.workload import ArrayRows
+from algoperf.workload.rows import lengths_of
 
 ROWS = 30
 
@@ -163,6 +166,79 @@ def test_a_bucketed_queue_gives_every_row_once_an_epoch_in_batches_of_one_bucket
         arrays, 2, seed=3, buckets=batches.Buckets(arrays, BUCKETS, pad_id=1)
     )
     assert [row for _ in range(12) for row in next(again)["row"]] == seen
+
+
+class Marked:
+    """Changes rows by the epoch that they are drawn in."""
+
+    def fields(self, rows):
+        return rows.fields
+
+    def __call__(self, rows, drawn):
+        return {**rows.take(drawn.rows[drawn.own]), "epoch": drawn.epochs[drawn.own]}
+
+
+def slow_rows():
+    """Those of `token_rows`, which know their lengths, as of files."""
+    arrays = token_rows()
+    fields = {key: (array.shape[1:], array.dtype) for key, array in arrays.items()}
+    sources, targets = np.array(LENGTHS).T
+    return DecodedRows(
+        8,
+        fields,
+        lambda index: {key: array[index] for key, array in arrays.items()},
+        "",
+        lengths={"inputs": sources, "targets": targets},
+    )
+
+
+def test_slow_rows_are_changed_and_cut_and_taken_up_where_they_were_left():
+    def queue(rows=None):
+        rows = slow_rows() if rows is None else rows
+        buckets = batches.Buckets(rows, BUCKETS, pad_id=-1)  # none of their tokens
+        return batches.TrainingQueue(
+            rows, 3, seed=3, buckets=buckets, augmentation=Marked(), depth=2
+        )
+
+    whole, plain = queue(), queue(ArrayRows(token_rows()))
+    plain.buckets = batches.Buckets(token_rows(), BUCKETS, pad_id=1)
+    seen: dict[int, int] = {}
+    drawn, positions = [], []
+    for _ in range(9):
+        positions.append(json.loads(json.dumps(whole.position())))
+        batch, other = next(whole), next(plain)
+        for key, array in batch.items():
+            np.testing.assert_array_equal(array, other[key])
+        (bucket,) = {OF_ROW[row] for row in batch["row"]}
+        assert batch["inputs"].shape == (3, BUCKETS[bucket][0])
+        for row, epoch in zip(batch["row"].tolist(), batch["epoch"].tolist(), strict=True):
+            assert epoch == seen.get(row, 0)  # a row that waited is of the epoch it was drawn in
+            seen[row] = epoch + 1
+        drawn.append(batch)
+    assert whole.batches_drawn == plain.batches_drawn == 9
+    assert any(position["waiting"] for position in positions)
+    for start in (2, 5):
+        again = queue()
+        again.go_to(positions[start])
+        for batch in drawn[start:]:
+            taken_up = next(again)
+            for key, array in batch.items():
+                np.testing.assert_array_equal(taken_up[key], array)
+        assert again.position() == {**whole.position(), "wait_s": again.wait_s}
+        again.close()
+    whole.close()
+
+
+def test_chosen_rows_and_others_targets_know_their_lengths():
+    rows = slow_rows()
+    chosen = lengths_of(RowsView(rows, np.array([5, 0])))
+    assert {key: array.tolist() for key, array in chosen.items()} == {
+        "inputs": [4, 1], "targets": [4, 1],
+    }  # fmt: skip
+    given = lengths_of(OtherTargets(rows, np.array([4, 1, 2, 3, 4, 5, 6, 7])))
+    assert given["inputs"].tolist() == [source for source, _ in LENGTHS]
+    assert given["targets"].tolist() == [3, 2, 1, 2, 3, 4, 1, 2]
+    assert lengths_of(ArrayRows(token_rows())) is None
 
 
 def test_the_share_of_padding():

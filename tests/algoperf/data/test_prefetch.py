@@ -141,7 +141,8 @@ def test_no_more_is_taken_ahead_than_the_bound(source, depth, monkeypatch):
         # All that may be taken before the next batch is asked for is taken, and then no more.
         source.wait_for(lambda it, step=step: it.ended == 5 * (step + depth - 1))
         assert source.started == source.ended
-    assert source.most_ahead == 5 * depth
+    # A batch may be handed out here before the thread has begun with the last that it may take.
+    assert source.most_ahead <= 5 * depth
     queue.close()
 
 

@@ -201,7 +201,7 @@ def test_a_probe_generates_for_an_eighth_of_all_that_an_evaluation_looks_at():
         buckets=(),
     )
     backend = Copier(beams=1)
-    data = SimpleNamespace(text=text, splits=splits)
+    data = SimpleNamespace(text=text, splits=splits, decode=None)
     evaluator = evaluate.Evaluator(backend, None, definition, data, scale)
     value = evaluator.probe(None, None)
     assert len(backend.shapes) == 6

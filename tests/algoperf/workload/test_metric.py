@@ -96,7 +96,8 @@ def test_a_weighted_mean_has_the_bits_of_one_division_of_two_sums(shape):
 
 def test_which_metrics_there_are():
     assert set(metric.shared(of_texts=False)) == {
-        *("accuracy", "mean_average_precision", "perplexity", "pseudo_perplexity", "ssim")
+        *("accuracy", "mean_average_precision", "perplexity", "pseudo_perplexity", "ssim"),
+        *("wer", "wer_as_published"),
     }
     rouge = {"rouge1", "rouge2", "rougeL", "rougeLsum"}
     assert set(metric.shared(of_texts=True)) == rouge | {f"{name}_unicode" for name in rouge}
@@ -106,12 +107,14 @@ MISTAKES = {
     "unknown": (
         {"metrics": ("acuracy",)},
         "unknown metric of workload digits 'acuracy'; did you mean accuracy? "
-        "(one of: accuracy, mean_average_precision, perplexity, pseudo_perplexity, ssim, top2)",
+        "(one of: accuracy, mean_average_precision, perplexity, pseudo_perplexity, ssim, wer, "
+        "wer_as_published, top2)",
     ),
     "of texts": (
         {"metrics": ("accuracy", "rouge1")},
         "unknown metric of workload digits 'rouge1' "
-        "(one of: accuracy, mean_average_precision, perplexity, pseudo_perplexity, ssim, top2)",
+        "(one of: accuracy, mean_average_precision, perplexity, pseudo_perplexity, ssim, wer, "
+        "wer_as_published, top2)",
     ),
     "target": (
         {"metrics": ("accuracy", "top2"), "target_metric": "perplexity"},

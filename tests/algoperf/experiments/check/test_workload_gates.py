@@ -78,7 +78,8 @@ def test_a_workload_with_batch_norm_passes():
             {"__init__.py": [('"accuracy"', '"acuracy"')]},
             "any metrics",
             "unknown metric of workload spirals 'acuracy'; did you mean accuracy? (one of: "
-            "accuracy, mean_average_precision, perplexity, pseudo_perplexity, ssim)",
+            "accuracy, mean_average_precision, perplexity, pseudo_perplexity, ssim, wer, "
+            "wer_as_published)",
         ),
         (
             {"model_torch.py": [("hidden_1", "layer_1")]},

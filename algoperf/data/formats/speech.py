@@ -1,0 +1,271 @@
+"""Recorded utterances and their transcripts, in one of three layouts.
+
+LibriSpeech (Panayotov et al. 2015): `SPLIT/speaker/chapter/*.flac`, and beside them a file
+`*.trans.txt` with an utterance's name and its transcript in each line; the splits of training are
+those called train-*, those of validation dev-*, and test-clean is the test split. The Free Spoken
+Digit Dataset: a folder of files `digit_speaker_take.wav`; takes 0 to 4 are the test split, as it
+recommends, and takes 5 to 7 are for validation. Or any folder with `train.tsv`, and `test.tsv` and
+`validation.tsv` if there are such: tables with columns `path`, below the folder, and `transcript`.
+A split that is not there is a seeded tenth of the training utterances.
+"""
+
+import csv
+import dataclasses
+import hashlib
+import importlib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from algoperf.errors import UserError
+from algoperf.workload import SPLITS
+
+DIGITS = ("ZERO", "ONE", "TWO", "THREE", "FOUR", "FIVE", "SIX", "SEVEN", "EIGHT", "NINE")
+DIGIT_FILE = re.compile(r"(\d)_([^_]+)_(\d+)\.wav")
+TEST_TAKES, VALIDATION_TAKES = range(5), range(5, 8)
+TREE = {"train": "train-*", "validation": "dev-*", "test": "test-clean"}
+HELD_OUT = 10  # of the training utterances, one is for a split that is not there
+LAYOUTS = (
+    "LibriSpeech's (train-*/SPEAKER/CHAPTER/*.flac and *.trans.txt), Free Spoken Digit's "
+    "(DIGIT_SPEAKER_TAKE.wav) or train.tsv with columns path and transcript"
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Utterance:
+    """A file that was looked at.
+
+    Attributes:
+        path: Where it is.
+        transcript: What is said.
+        samples: The number of its samples.
+    """
+
+    path: Path
+    transcript: str
+    samples: int
+
+    def read(self) -> NDArray[np.int16]:
+        """Return the samples, of 16 bits.
+
+        Raises:
+            OSError: The file is damaged, or not what it was; the message names it.
+        """
+        library = _soundfile()
+        try:
+            samples, _ = library.read(self.path, dtype="int16")
+        except (library.LibsndfileError, RuntimeError) as error:
+            raise OSError(f"{self.path}: damaged ({error}); download it again") from error
+        if samples.shape != (self.samples,):
+            raise OSError(
+                f"{self.path}: damaged ({len(samples)} of {self.samples} samples); download it "
+                "again"
+            )
+        recorded: NDArray[np.int16] = samples
+        return recorded
+
+
+@dataclasses.dataclass(frozen=True)
+class Limits:
+    """What utterances a workload takes.
+
+    Attributes:
+        rate: Samples a second; None takes that of the first file.
+        seconds: The longest one.
+        characters: The longest transcript.
+    """
+
+    rate: int | None
+    seconds: float
+    characters: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Recordings:
+    """The utterances of all splits.
+
+    Attributes:
+        splits: By split.
+        rate: Samples a second, of all.
+        notes: How many were left out by split and reason: 'dropped' for their length, 'bad_rows'
+            since they cannot be used; and 'held_out', the splits that were made here.
+    """
+
+    splits: Mapping[str, Sequence[Utterance]]
+    rate: int
+    notes: Mapping[str, Any]
+
+
+def fingerprint(utterances: Sequence[Utterance]) -> str:
+    """Return a digest of the files' names and sizes and of the transcripts; files may be moved."""
+    listed = [
+        f"{each.path.name}:{each.path.stat().st_size}:{each.transcript}" for each in utterances
+    ]
+    return hashlib.sha256("\n".join(listed).encode()).hexdigest()
+
+
+def find(folder: Path, limits: Limits, seed: int = 0, skip_bad_rows: bool = False) -> Recordings:
+    """Return the utterances of a folder; none is decoded, but with `skip_bad_rows` all are.
+
+    Args:
+        folder: A folder of one of the layouts.
+        limits: What is too long is dropped and counted.
+        seed: The seed of a split that is held out here.
+        skip_bad_rows: Whether utterances that cannot be used are left out and counted.
+
+    Raises:
+        UserError: The folder has none of the layouts, an utterance cannot be used, or soundfile is
+            not installed. The message names the file and says what to do.
+    """
+    _soundfile()
+    if (folder / "train.tsv").is_file():
+        located = {split: list(_of_table(folder, split)) for split in SPLITS}
+    elif any(folder.glob(TREE["train"])):
+        located = {split: list(_of_tree(folder, name)) for split, name in TREE.items()}
+    else:
+        located = _of_digits(folder)
+    rate = limits.rate
+    splits: dict[str, list[Utterance]] = {}
+    dropped: dict[str, dict[str, int]] = {split: {} for split in SPLITS}
+    bad: dict[str, dict[str, int]] = {split: {} for split in SPLITS}
+    for split, pairs in located.items():
+        kept: list[Utterance] = []
+        splits[split] = kept
+        for path, transcript in pairs:
+            try:
+                utterance, rate = _looked_at(path, transcript, rate, decodes=skip_bad_rows)
+            except UserError as error:
+                if not skip_bad_rows:
+                    raise
+                reason = str(error).removeprefix(f"{path}: ").partition(" (")[0]
+                bad[split][reason] = bad[split].get(reason, 0) + 1
+                continue
+            excess = _too_long(utterance, rate, limits)
+            if excess is None:
+                kept.append(utterance)
+            else:
+                dropped[split][excess] = dropped[split].get(excess, 0) + 1
+    held_out = _hold_out(splits, seed)
+    for split in SPLITS:
+        if not splits[split]:
+            raise UserError(f"{folder}: no usable utterance to make the {split} split of")
+    assert rate is not None
+    notes = {
+        "dropped": {split: reasons for split, reasons in dropped.items() if reasons},
+        "bad_rows": {split: reasons for split, reasons in bad.items() if reasons},
+        "held_out": held_out,
+    }
+    return Recordings(splits, rate, notes)
+
+
+def _looked_at(
+    path: Path, transcript: str | None, rate: int | None, *, decodes: bool
+) -> tuple[Utterance, int]:
+    if transcript is None:
+        raise UserError(
+            f"{path}: no transcript (its line in the chapter's .trans.txt is missing); add the "
+            "line, or remove the file"
+        )
+    library = _soundfile()
+    try:
+        info = library.info(path)
+    except (library.LibsndfileError, RuntimeError, OSError) as error:
+        raise UserError(
+            f"{path}: not a readable sound file ({error}); download it again"
+        ) from error
+    if info.channels != 1:
+        raise UserError(f"{path}: several channels ({info.channels}); one is expected")
+    if rate is not None and info.samplerate != rate:
+        raise UserError(
+            f"{path}: another sampling rate ({info.samplerate} Hz, expected {rate} Hz); nothing is "
+            "resampled here, as how it is done changes every feature: convert the files beforehand"
+        )
+    utterance = Utterance(path, " ".join(transcript.split()), info.frames)
+    if decodes:
+        try:
+            utterance.read()
+        except OSError as error:
+            raise UserError(str(error)) from error
+    return utterance, info.samplerate
+
+
+def _too_long(utterance: Utterance, rate: int, limits: Limits) -> str | None:
+    if utterance.samples > limits.seconds * rate:
+        return f"over {limits.seconds:g} s"
+    if len(utterance.transcript) > limits.characters:
+        return f"over {limits.characters} characters"
+    return "no samples" if utterance.samples == 0 else None
+
+
+def _hold_out(splits: dict[str, list[Utterance]], seed: int) -> list[str]:
+    """Make each missing split of a tenth of the training utterances; return which were made."""
+    missing = [split for split in SPLITS[1:] if not splits[split]]
+    train = splits["train"]
+    generator = np.random.default_rng(np.random.SeedSequence([seed, len(train)]))
+    order = generator.permutation(len(train)).tolist()
+    size = -(-len(train) // HELD_OUT)
+    for number, split in enumerate(missing):
+        chosen = sorted(order[number * size : (number + 1) * size])
+        splits[split] = [train[index] for index in chosen]
+    kept = sorted(order[len(missing) * size :])
+    splits["train"] = [train[index] for index in kept]
+    return missing
+
+
+def _of_tree(folder: Path, name: str) -> Iterator[tuple[Path, str | None]]:
+    """LibriSpeech's files and transcripts, sorted by name; None where a line is missing."""
+    for chapter in sorted(folder.glob(f"{name}/*/*")):
+        lines: dict[str, str] = {}
+        for table in sorted(chapter.glob("*.trans.txt")):
+            for line in table.read_text("utf-8").splitlines():
+                utterance, _, transcript = line.strip().partition(" ")
+                lines[utterance] = transcript
+        paths = sorted(chapter.glob("*.flac"))
+        known = {path.stem for path in paths}
+        absent = [utterance for utterance in lines if utterance and utterance not in known]
+        paths += [chapter / f"{utterance}.flac" for utterance in absent]
+        yield from ((path, lines.get(path.stem) or None) for path in paths)
+
+
+def _of_digits(folder: Path) -> dict[str, list[tuple[Path, str | None]]]:
+    located: dict[str, list[tuple[Path, str | None]]] = {split: [] for split in SPLITS}
+    for path in sorted(folder.rglob("*.wav")):
+        matched = DIGIT_FILE.fullmatch(path.name)
+        if matched is not None:
+            digit, take = int(matched[1]), int(matched[3])
+            split = "test" if take in TEST_TAKES else "train"
+            split = "validation" if take in VALIDATION_TAKES else split
+            located[split].append((path, DIGITS[digit]))
+    if not located["train"]:
+        raise UserError(f"{folder}: no utterances in a layout that is known: {LAYOUTS}")
+    return located
+
+
+def _of_table(folder: Path, split: str) -> Iterator[tuple[Path, str | None]]:
+    table = folder / f"{split}.tsv"
+    if not table.is_file():
+        return
+    with table.open(encoding="utf-8", newline="") as file:
+        rows = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
+        missing = {"path", "transcript"} - set(rows.fieldnames or ())
+        if missing:
+            raise UserError(
+                f"{table}: no column {', '.join(sorted(missing))} in its first line; it has: "
+                f"{', '.join(rows.fieldnames or ()) or 'nothing'}"
+            )
+        for row in rows:
+            yield folder / str(row["path"]), str(row["transcript"] or "").upper()
+
+
+def _soundfile() -> Any:
+    try:
+        return importlib.import_module("soundfile")
+    except ImportError as error:
+        raise UserError(
+            "sound files need the package soundfile; install it with: pip install "
+            "'algoperf[speech]'"
+        ) from error

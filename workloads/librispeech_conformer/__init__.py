@@ -1,0 +1,108 @@
+"""The librispeech_conformer workload: words of recorded speech, by a conformer.
+
+The full scale is AlgoPerf's, on LibriSpeech (Panayotov et al. 2015).
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from algoperf import spec
+from algoperf.workload import Scale, Target, Variant, WorkloadDefinition
+from algoperf.workload.parameters import fan_in
+from workloads.parts.speech import INPUTS, published
+from workloads.parts.speech_facts import (
+    FULL_BUCKETS,
+    FULL_DATA,
+    FULL_MODEL,
+    MINI_BASELINES,
+    MINI_DATA,
+    MINI_MODEL,
+)
+from workloads.parts.style import ConformerStyle
+
+STYLE = ConformerStyle(activation="silu", norm="layer")
+
+
+def _initial_std(name: str, shape: tuple[int, ...], model: Mapping[str, Any]) -> float:
+    """Xavier's rule (Glorot and Bengio 2010)."""
+    window = math.prod(shape[:-2])
+    return math.sqrt(2 / (fan_in(shape) + window * shape[-1]))
+
+
+MINI = Scale(
+    model={
+        **MINI_MODEL,
+        "width": 48,
+        "layers": 2,
+        "heads": 4,
+        "feed_forward": 192,
+        "kernel": 5,
+        "style": STYLE,
+    },
+    data=MINI_DATA,
+    default_source="builtin",
+    batch_size=32,
+    eval_batch_size=128,
+    eval_train_rows=128,
+    step_hint=600,
+    budget_s=300.0,
+    eval_every_s=10.0,
+    dropout_rate=0.1,
+    published_batch_size=256,
+    targets={
+        "builtin": Target(
+            validation=0.25,
+            ceiling=0.0,
+            baselines=MINI_BASELINES,
+            provenance="docs/targets.md: nadamw reaches it in 300 of 600 steps in PyTorch, one "
+            "seed; no other run was made",
+        )
+    },
+)
+WORKLOAD = WorkloadDefinition(
+    name="librispeech_conformer",
+    package="workloads.librispeech_conformer",
+    summary="words of speech (LibriSpeech; mini: synthetic); conformer, CTC",
+    loss_type=spec.LossType.CTC_LOSS,
+    target_metric="wer_as_published",
+    higher_is_better=False,
+    metrics=("wer_as_published", "wer"),
+    inputs=INPUTS,
+    scales={
+        "mini": MINI,
+        "full": Scale(
+            model={
+                **FULL_MODEL,
+                "width": 512,
+                "layers": 4,
+                "heads": 8,
+                "feed_forward": 2048,
+                "kernel": 5,
+                "style": STYLE,
+            },
+            data=FULL_DATA,
+            buckets=FULL_BUCKETS,
+            default_source="folder",
+            batch_size=256,
+            eval_batch_size=256,
+            eval_train_rows=5376,
+            step_hint=76_000,
+            budget_s=58_015.0,
+            eval_every_s=1440.0,
+            dropout_rate=0.1,
+            targets=published(0.085884, 0.052981),
+        ),
+    },
+    sources=("builtin", "folder"),
+    output_layer="head",
+    initial_std=_initial_std,
+    initial_norm_scale=lambda name, model: 0.0,  # scales are stored less 1
+    variants={
+        "attention_temperature": Variant(
+            {"attention_output_scale": 1.6}, {"full": published(0.109977, 0.068065)}
+        ),
+        "layernorm": Variant({"block_norm": False}, {"full": published(0.09731, 0.05996)}),
+        "gelu": Variant({"activation": "gelu_tanh"}, {"full": published(0.094114, 0.056629)}),
+    },
+)
