@@ -18,6 +18,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from algoperf.data.validation_seed import seed_words
+
 RATE = 8000
 BLOCK = 40  # samples: 5 ms
 BLOCKS = 288  # of the longest utterance, 1.44 s
@@ -88,7 +90,7 @@ def generate(split: str, seed: int, validation_seed: int | None = None) -> Speec
             validation and test; None for the usual ones.
     """
     stream = list(ROWS).index(split)
-    secret = [] if validation_seed is None or split == "train" else [validation_seed]
+    secret = seed_words(split, validation_seed)
     generator = np.random.default_rng(np.random.SeedSequence([seed, stream, *secret]))
     speakers = [_speaker(generator) for _ in range(SPEAKERS[split])]
     samples, lengths, transcripts = [], [], []
