@@ -179,12 +179,17 @@ def test_training_s_masks_are_drawn_by_seed_epoch_and_row(load_mini):
 
     def masks(seed, size, number):
         queue = TrainingQueue(few, size, seed, augmentation=data.augmentation)
-        return np.concatenate([next(queue)["masks"] for _ in range(number)])
+        drawn = [next(queue) for _ in range(number)]
+        return (np.concatenate([batch[key] for batch in drawn]) for key in ("masks", "inputs"))
 
-    first = masks(3, 12, 2)
-    np.testing.assert_array_equal(first, masks(3, 4, 6))
-    assert (first[:12] != first[12:]).any()
-    assert (first[:12] != masks(4, 12, 1)).any()
+    first, inputs = masks(3, 12, 2)
+    np.testing.assert_array_equal(first, next(masks(3, 4, 6)))
+    order = [np.argsort([row.tobytes() for row in part]) for part in (inputs[:12], inputs[12:])]
+    own, again = first[:12][order[0]], first[12:][order[1]]  # of the same rows in two epochs
+    assert (own != again).any((1, 2)).all()
+    others, inputs = masks(4, 12, 1)
+    others = others[np.argsort([row.tobytes() for row in inputs])]
+    assert (own != others).any((1, 2)).all()
     assert first.max() > 0
 
 
