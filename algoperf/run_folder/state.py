@@ -449,7 +449,10 @@ def _jax_array(node: Structure, array: np.ndarray, fresh: Any) -> Any:
     if node["kind"] == "jax key":
         return jax.random.wrap_key_data(array, impl=node["generator"])
     # A Python number gives a weakly typed array; one of NumPy's would promote other types.
-    restored = jax.numpy.array(array.item() if node["weak"] and array.ndim == 0 else array)
+    if node["weak"] and array.ndim == 0:
+        restored = jax.numpy.array(array.item())
+    else:  # `jax.numpy.array` would copy twice
+        restored = jax.device_put(array, may_alias=False)
     if kinds.is_kind(fresh, "jax", "Array") and fresh.shape == restored.shape and fresh.committed:
         return jax.device_put(restored, fresh.sharding)
     return restored

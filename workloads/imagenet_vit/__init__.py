@@ -85,7 +85,13 @@ WORKLOAD = WorkloadDefinition(
     output_layer="head",
     initial_std=_initial_std,
     variants={
-        "glu": Variant({"activation": "glu"}, {"full": imagenet.published(0.75738, 0.6359)}),
+        "glu": Variant(
+            {"activation": "glu"},
+            {
+                "full": imagenet.published(0.75738, 0.6359),
+                "mini": imagenet.mini(0.55, "600 to 700 of 1,500 steps, one seed"),
+            },
+        ),
         "post_ln": Variant({"norm_place": "post"}, {"full": imagenet.published(0.75312, 0.6286)}),
         "map": Variant({"pooling": "map"}, {"full": imagenet.published(0.77113, 0.6523)}),
     },
