@@ -64,7 +64,7 @@ class OptimizerForm:
     ) -> tuple[Any, Any, Any]:
         """Return (mean loss, new model state, gradients of the loss times `scale`, if any)."""
         parts = self._computation.accumulate
-        whole = shared.Whole(parts, shared.weight_sum(workload, batch))
+        whole = shared.whole_of(workload, batch, parts)
 
         def differentiate(model_state: Any, batch: Any, rng: Any) -> tuple[Any, Any, Any]:
             def scaled(params: Any) -> tuple[Any, tuple[Any, Any]]:
@@ -96,7 +96,7 @@ class OptimizerForm:
         Of micro-batches, one at a time is in memory, also where it is differentiated.
         """
         parts = self._computation.accumulate
-        whole = shared.Whole(parts, shared.weight_sum(workload, batch))
+        whole = shared.whole_of(workload, batch, parts)
 
         def value(part: Any, rng: Any) -> Any:
             return shared.training_loss(

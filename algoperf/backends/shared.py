@@ -162,6 +162,11 @@ class Whole:
 ALONE = Whole(1, None)
 
 
+def whole_of(workload: spec.Workload, batch: Mapping[str, Any], parts: int) -> Whole:
+    """Return what a batch is that is cut into so many equal parts."""
+    return ALONE if parts == 1 else Whole(parts, weight_sum(workload, batch))
+
+
 def weight_sum(workload: spec.Workload, batch: Mapping[str, Any]) -> Any:
     """What the mean loss of a batch is divided by: the sum of its weights, times what each row's
     loss is the sum of (`losses.example_counts`); None where it has neither.

@@ -122,7 +122,7 @@ class OptimizerForm:
     ) -> tuple[torch.Tensor, Any]:
         """Add up the gradients of the batch; return (its mean loss, new model state)."""
         parts = self._computation.micro_batches(batch)
-        whole = shared.Whole(len(parts), shared.weight_sum(workload, batch))
+        whole = shared.whole_of(workload, batch, len(parts))
         total: Any = None
         for part in parts:
             loss, model_state = shared.training_loss(

@@ -458,11 +458,12 @@ def test_rows_that_the_queue_handed_out_may_be_repeated(kind):
 # A source that is larger than any memory
 
 SCRIPT = """
-import hashlib, json, math, resource, sys
+import hashlib, json, math, sys
 import numpy as np
 from algoperf import backends
 from algoperf.data.batches import TrainingQueue
 from algoperf.data.rows import DecodedRows
+from algoperf.machine import hardware
 from algoperf.submission import loading
 from algoperf.trial import adapt, seeds
 from algoperf.trial.clock import Ledger
@@ -510,7 +511,7 @@ print(json.dumps({
     "rows": bound.num_train_examples, "fingerprint": data.fingerprint,
     "wait_s": trial.ledger.data_wait_s,
     "source_bytes": len(train) * 260,
-    "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+    "peak_bytes": hardware.peak_process_memory_bytes(),
 }))
 """
 

@@ -117,9 +117,10 @@ def test_texts_that_wait_in_a_file_come_back_whole(monkeypatch):
 
 
 ON_DEMAND = """
-import resource, sys
+import sys
 import numpy as np
 from algoperf.backends.generation import GenerationSettings
+from algoperf.machine import hardware
 from algoperf.trial import evaluate_text
 from algoperf.workload import Text, metric
 
@@ -147,7 +148,7 @@ written = evaluate_text.write(
 )
 assert sum(1 for row in written.rows()) == ROWS
 assert 0.5 < written.metrics["rouge1"] < 1
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+print(hardware.peak_process_memory_bytes())
 """
 
 
