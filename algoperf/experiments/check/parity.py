@@ -279,7 +279,9 @@ def weighted(batch: Batch) -> dict[str, np.ndarray]:
     """Return the batch with weights that differ, one of them 0."""
     weights = np.linspace(0, 1, len(batch["targets"]), dtype=np.float32)
     if "weights" in batch:
-        weights = batch["weights"] * weights[:, None]
+        # Of a packed batch the last rows may be padding, which has no weight.
+        given, weights = batch["weights"], weights[:, None]
+        weights = given * (weights if (given * weights).any() else weights[::-1])
     return {**batch, "weights": weights}
 
 

@@ -191,7 +191,7 @@ def check(study, fault):
     assert flags["submission"] == result["submission"] == "faulty"
     assert json.loads((study.trial(fault) / "hparams.json").read_text()) == {"fault": fault}
     assert (study.trial(fault) / "submission/faulty.py").is_file()
-    assert 0.1 < result["resources"]["cpu_s"] < 600  # it imports a framework at the least
+    assert 0.02 < result["resources"]["cpu_s"] < 600  # it has started a process at the least
     assert set(result["resources"]) == {*resources.MEASURED, "cores", "sources"}
     if cause is None:
         assert result["error"] is None
