@@ -3,13 +3,8 @@
 The full scale is AlgoPerf's, on LibriSpeech (Panayotov et al. 2015).
 """
 
-import math
-from collections.abc import Mapping
-from typing import Any
-
 from algoperf import spec
 from algoperf.workload import Scale, Target, Variant, WorkloadDefinition
-from algoperf.workload.parameters import fan_in
 from workloads.parts.speech import INPUTS, published
 from workloads.parts.speech_facts import (
     FULL_BUCKETS,
@@ -18,17 +13,11 @@ from workloads.parts.speech_facts import (
     MINI_BASELINES,
     MINI_DATA,
     MINI_MODEL,
+    initial_std,
 )
 from workloads.parts.style import ConformerStyle
 
 STYLE = ConformerStyle(activation="silu", norm="layer")
-
-
-def _initial_std(name: str, shape: tuple[int, ...], model: Mapping[str, Any]) -> float:
-    """Xavier's rule (Glorot and Bengio 2010)."""
-    window = math.prod(shape[:-2])
-    return math.sqrt(2 / (fan_in(shape) + window * shape[-1]))
-
 
 MINI = Scale(
     model={
@@ -95,7 +84,7 @@ WORKLOAD = WorkloadDefinition(
     },
     sources=("builtin", "folder"),
     output_layer="head",
-    initial_std=_initial_std,
+    initial_std=initial_std,
     initial_norm_scale=lambda name, model: 0.0,  # scales are stored less 1
     variants={
         "attention_temperature": Variant(

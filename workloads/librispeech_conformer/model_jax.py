@@ -16,9 +16,7 @@ from workloads.parts.speech_jax import (
     LayerNorm,
     MaskedBatchNorm,
     Subsampling,
-    in_type_of,
-    log_mel_features,
-    masked,
+    model_features,
 )
 from workloads.parts.style import ConformerStyle, scaled
 from workloads.parts.style_jax import FUNCTIONS
@@ -183,11 +181,9 @@ class Conformer(nn.Module):
         """Return logits_BTV and paddings_BT, 1 beyond an utterance's frames."""
         style, dropout = self.style, Dropout(dropout_rate, train)
         front = FrontEnd(self.rate, self.mean, self.std)
-        features_BFM, frames_B = log_mel_features(front, inputs)
-        if train:
-            features_BFM = masked(features_BFM, inputs[2], self.frequency_masks)
+        features = model_features(self, front, self.frequency_masks, inputs, train)
         subsampling = Subsampling(self.width, nn.relu, name="subsampling")
-        hidden_BTD, mask_BT = subsampling(in_type_of(self, features_BFM), frames_B)
+        hidden_BTD, mask_BT = subsampling(*features)
         positions_TD = log_mel.sine_positions(*hidden_BTD.shape[1:])
         hidden_BTD = dropout(hidden_BTD + positions_TD.astype(hidden_BTD.dtype))
         for layer in range(self.layers):

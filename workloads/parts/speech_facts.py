@@ -1,8 +1,10 @@
 """What the facts of both LibriSpeech workloads share."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
+from algoperf.workload.parameters import fan_in
 from workloads.parts import log_mel
 
 MASKS = {"frequency_masks": 2, "time_masks": 10, "most_bins": 27, "most_time": 0.05}
@@ -41,3 +43,11 @@ MINI_DATA: dict[str, Any] = {
 }
 # Rates as published (tests/benchmarks/speech_baselines.py).
 MINI_BASELINES: Mapping[str, float] = {"the most frequent transcript": 0.577}
+
+
+def initial_std(name: str, shape: tuple[int, ...], model: Mapping[str, Any]) -> float:
+    """Xavier's rule (Glorot and Bengio 2010), of an LSTM's kernels LeCun's (1998)."""
+    if "lstm/" in name:
+        return math.sqrt(1 / fan_in(shape))
+    window = math.prod(shape[:-2])
+    return math.sqrt(2 / (fan_in(shape) + window * shape[-1]))

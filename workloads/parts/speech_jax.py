@@ -57,6 +57,25 @@ def _transformed(numbers_BFN: jax.Array, waves: log_mel.Waves) -> jax.Array:
     return _product(coarse_BFN, waves.coarse) + rest
 
 
+def model_features(
+    module: nn.Module, front: FrontEnd, frequency_masks: int, inputs: Inputs, train: bool
+) -> tuple[jax.Array, jax.Array]:
+    """Return what a model begins with: `log_mel_features`, while training with SpecAugment's zeros,
+    in the type of the model's parameters.
+
+    Args:
+        module: The model.
+        front: The front end's settings.
+        frequency_masks: How many of an utterance's masks are of bins.
+        inputs: As of `log_mel_features`.
+        train: Whether the model is training.
+    """
+    features_BFM, frames_B = log_mel_features(front, inputs)
+    if train:
+        features_BFM = masked(features_BFM, inputs[2], frequency_masks)
+    return in_type_of(module, features_BFM), frames_B
+
+
 def in_type_of(module: nn.Module, features_BFM: jax.Array) -> jax.Array:
     """Return features in the type of a module's parameters, in which it is to compute."""
     leaves = jax.tree.leaves(module.variables.get("params", {}))
