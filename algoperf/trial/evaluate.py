@@ -310,7 +310,8 @@ class Evaluator:
             metrics=metrics,
             settings=GenerationSettings(
                 generation.max_new_tokens,
-                generation.beams if whole else 1,
+                generation.beams if whole else generation.training_beams,
                 generation.length_penalty,
+                length_offset=generation.length_offset,
             ),
         )
