@@ -4,7 +4,6 @@ It is sacrebleu's default: the tokenizer 13a, case kept, one reference, exponent
 orders without a match. The value is of all rows together, between 0 and 100.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -56,17 +55,17 @@ class Bleu:
 
 
 class Start:
-    """What starts the metric; `remark` has sacrebleu's signature, which names what was computed."""
+    """What starts the metric."""
 
     def __call__(self, rows: int) -> Bleu:
         """Return the accumulator for so many rows."""
         return Bleu(rows)
 
-    def remark(self, references: Sequence[str]) -> str:
-        """Return the line for a run's log."""
+    def signature(self) -> str:
+        """Return sacrebleu's signature, which names what is computed and by which version."""
         bleu = _metric()
         bleu.corpus_score([""], [[""]])  # the signature counts the references of a row
-        return f"BLEU is sacrebleu's, {bleu.get_signature()}"
+        return str(bleu.get_signature())
 
 
 TEXT_METRICS = {"bleu": Start()}
