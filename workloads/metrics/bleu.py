@@ -16,7 +16,7 @@ ORDERS = 4
 
 def _metric() -> Any:
     try:
-        from sacrebleu.metrics import BLEU
+        from sacrebleu.metrics.bleu import BLEU
     except ImportError as error:
         raise UserError(
             "BLEU needs the package sacrebleu; install it with: pip install 'algoperf[translation]'"
