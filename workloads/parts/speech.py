@@ -76,7 +76,7 @@ class Characters:
 
 
 def _unigrams(texts: Sequence[str], size: int) -> Unigrams:
-    return Unigrams(texts, size, Special(BLANK_ID, UNKNOWN_ID, END_ID), extra="speech")
+    return Unigrams(texts, size, Special(BLANK_ID, UNKNOWN_ID, END_ID))
 
 
 KINDS: Mapping[str, Callable[[Sequence[str], int], Vocabulary]] = {

@@ -28,11 +28,10 @@ class Unigrams:
         texts: The texts, of which the first count.
         size: The most tokens; of few texts there are fewer.
         special: The special tokens.
-        extra: The extra of this package that installs sentencepiece.
         characters: How many characters of the texts it is trained on.
 
     Raises:
-        UserError: The package sentencepiece is not installed, or cannot be trained on the texts.
+        UserError: It cannot be trained on the texts.
     """
 
     def __init__(
@@ -40,16 +39,9 @@ class Unigrams:
         texts: Sequence[str],
         size: int,
         special: Special,
-        extra: str,
         characters: int = TRAINED_CHARACTERS,
     ) -> None:
-        try:
-            sentencepiece: Any = importlib.import_module("sentencepiece")
-        except ImportError as error:
-            raise UserError(
-                "a vocabulary of unigrams needs the package sentencepiece; install it with: pip "
-                f"install 'algoperf[{extra}]'"
-            ) from error
+        sentencepiece: Any = importlib.import_module("sentencepiece")  # it has no types
         self._unknown_id = special.unknown_id
         ends = np.cumsum([len(text) for text in texts])
         model = io.BytesIO()

@@ -18,7 +18,7 @@ STYLE = TranslationStyle(activation="relu", norm="layer")
 ALGOPERF = "AlgoPerf's own; nobody trained this scale here"
 # The search of Wu et al. 2016, as AlgoPerf has it.
 SEARCH = Generation(
-    max_new_tokens=48, eval_rows=200, beams=4, length_penalty=0.6, length_offset=5.0
+    max_new_tokens=40, eval_rows=200, beams=4, length_penalty=0.6, length_offset=5.0
 )
 
 
@@ -34,7 +34,7 @@ def _published(validation: float, test: float) -> dict[str, Target]:
 
 MINI = Scale(
     model={
-        "positions": 96,
+        "positions": 64,
         "width": 128,
         "encoder_layers": 2,
         "decoder_layers": 2,
@@ -43,22 +43,21 @@ MINI = Scale(
         "style": STYLE,
     },
     data={
-        "row_length": 96,
-        "vocab_size": 512,
+        "row_length": 64,
+        "vocab_size": 768,
         "tokenizer": "trained",
         "characters": 300_000,
     },
     default_source="builtin",
-    batch_size=32,
+    batch_size=24,
     eval_batch_size=100,
     eval_train_rows=100,
-    step_hint=800,
+    step_hint=900,
     budget_s=400.0,
     eval_every_s=15.0,
     eval_share=EVAL_SHARE,
-    dropout_rate=0.1,
     published_batch_size=128,
-    buckets=((40, 40), (96, 96)),
+    buckets=((32, 32), (64, 64)),
     generation=SEARCH,
 )
 WORKLOAD = WorkloadDefinition(
@@ -75,8 +74,8 @@ WORKLOAD = WorkloadDefinition(
             # Real sentences have more words, and more of them are long.
             real=dataclasses.replace(
                 MINI,
-                data={"row_length": 96, "vocab_size": 2048, "tokenizer": "trained"},
-                generation=dataclasses.replace(SEARCH, max_new_tokens=96),
+                data={"row_length": 64, "vocab_size": 2048, "tokenizer": "trained"},
+                generation=dataclasses.replace(SEARCH, max_new_tokens=64),
             ),
         ),
         "full": Scale(

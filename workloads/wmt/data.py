@@ -71,7 +71,7 @@ def load(
     assert tokenizer == "trained"
     pairs, notes = read(source, languages, seed, skip_bad_rows, validation_seed)
     both = list(itertools.chain.from_iterable(zip(*pairs["train"], strict=True)))
-    vocabulary = Unigrams(both, vocab_size, SPECIAL, "translation", characters)
+    vocabulary = Unigrams(both, vocab_size, SPECIAL, characters)
     del both
     notes |= {"row_length": row_length, "tokens": {}, "rows_cut": {}}
     splits, texts = {}, {}

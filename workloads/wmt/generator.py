@@ -1,7 +1,7 @@
 """The built-in sentences of wmt: two invented languages of one grammar.
 
-    Schlifeind staurten dei Babinen dei Luwifter an.
-        -> Tha thooveee quit tha grackee heevut.
+    Schlaul hut dus Knand dai Schlolssbond nuben dus Knand gepfauwirtt.
+        -> Tha loclald ha boucoped tha luve vosk neer tha loclald jesoosk.
 
 The first has genders and cases, which articles and adjectives agree with, plurals by gender, verbs
 in the second place of a main clause and at the end of others, participles and particles at the end,
@@ -25,7 +25,7 @@ from workloads.parts.summarization_corpus import Picker, Row
 from workloads.parts.summarization_corpus import generate as generate_rows
 
 LEXICON_SEED = 7
-NOUNS, AMBIGUOUS, VERBS, ADJECTIVES, ADVERBS, NAMES = 120, 16, 36, 30, 10, 60
+NOUNS, AMBIGUOUS, VERBS, ADJECTIVES, ADVERBS, NAMES = 60, 10, 20, 16, 8, 30
 GENDERS, KINDS = 3, 2
 # The first language: articles by case (subject, object) and gender, then plural.
 THE = (("dor", "dai", "dus", "dei"), ("don", "dai", "dus", "dei"))
