@@ -174,7 +174,7 @@ class Clause(NamedTuple):
         joined: Both, as the end of a subordinate clause has them.
         verb: Its translations, of which the first is the usual one.
         object: What it is done to, if anything.
-        place: Where, if that is said.
+        location: Where, if that is said.
         adverb: When, if that is said.
         adjective: An adjective of the clause, and its other translation, if it has one.
         is_fronted: Whether the adverb comes first.
@@ -186,7 +186,7 @@ class Clause(NamedTuple):
     joined: Phrase
     verb: tuple[str, str]
     object: Phrase
-    place: Phrase
+    location: Phrase
     adverb: Phrase
     adjective: tuple[str, str] | None
     is_fronted: bool
@@ -196,19 +196,19 @@ class Clause(NamedTuple):
         front, later = (
             (self.adverb, self.subject) if self.is_fronted else (self.subject, self.adverb)
         )
-        return [*front, self.finite, *later, *self.object, *self.place, *self.rest]
+        return [*front, self.finite, *later, *self.object, *self.location, *self.rest]
 
     def subordinate(self) -> Phrase:
         """The words in the order of a clause whose verb comes last."""
-        return [*self.subject, *self.adverb, *self.object, *self.place, *self.joined]
+        return [*self.subject, *self.adverb, *self.object, *self.location, *self.joined]
 
     def translated(self, change: str = "") -> list[str]:
         """The words of the second language, freely in one respect where there is a `change`."""
-        subject, thing, place, adverb = (
+        subject, thing, location, adverb = (
             [word.target for word in phrase if word.target]
-            for phrase in (self.subject, self.object, self.place, self.adverb)
+            for phrase in (self.subject, self.object, self.location, self.adverb)
         )
-        words = [*subject, self.verb[change == "verb"], *thing, *place]
+        words = [*subject, self.verb[change == "verb"], *thing, *location]
         if change == "adjective" and self.adjective is not None:
             words[words.index(self.adjective[0])] = self.adjective[1]
         return [*adverb, *words] if change == "adverb" else [*words, *adverb]
@@ -228,9 +228,9 @@ def sentence(pick: Picker) -> tuple[Phrase, list[str], "Free"]:
     clause = _clause(pick, has_room=False)
     if kind < 0.8:
         name, says = lexicon().names[_ranked(pick, lexicon().names)], pick.one(range(len(SAYS)))
-        said = [Word(name, name), Word(SAYS[says], TO_SAYS[says]), Word(THAT, TO_THAT)]
-        before = [word.target for word in said]
-        return [*said, *clause.subordinate()], before + clause.translated(), Free(before, clause)
+        opening = [Word(name, name), Word(SAYS[says], TO_SAYS[says]), Word(THAT, TO_THAT)]
+        before = [word.target for word in opening]
+        return [*opening, *clause.subordinate()], before + clause.translated(), Free(before, clause)
     other = _clause(pick, has_room=False)
     before = [*clause.translated(), TO_AND]
     source = [*clause.main(), Word(AND, TO_AND), *other.main()]
@@ -271,11 +271,11 @@ def _clause(pick: Picker, has_room: bool) -> Clause:
     adverb = []
     if pick.draw() < 0.4:
         adverb = [Word(*known.adverbs[_ranked(pick, known.adverbs)])]
-    place = []
+    location = []
     if has_room and pick.draw() < 0.3:
         where = pick.one(range(len(PLACES)))
         at = _noun_phrase(pick, verb.kind, 1, False, [])
-        place = [Word(PLACES[where], TO_PLACES[where]), *at]
+        location = [Word(PLACES[where], TO_PLACES[where]), *at]
     finite, rest, joined, translations = _conjugated(pick, verb, particle, is_plural)
     return Clause(
         subject,
@@ -284,7 +284,7 @@ def _clause(pick: Picker, has_room: bool) -> Clause:
         joined,
         translations,
         thing,
-        place,
+        location,
         adverb,
         adjectives[0] if adjectives else None,
         bool(adverb) and pick.draw() < 0.5,
