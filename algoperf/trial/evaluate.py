@@ -145,8 +145,8 @@ class Evaluator:
     """Evaluates any split of a run's data; training is looked at on its first few rows only.
 
     Where the workload generates text, the loss is the mean over tokens, and ROUGE is measured on
-    validation and test: greedily on a fixed subset of rows, or with `whole` on all rows by beam
-    search. `written` is what was generated last.
+    validation and test: on a fixed subset of rows, greedily unless the scale says otherwise, or
+    with `whole` on all rows by beam search. `written` is what was generated last.
     """
 
     def __init__(
