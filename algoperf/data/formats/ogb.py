@@ -84,9 +84,7 @@ def read(folder: Path, node_features: int, edge_features: int) -> Content:
         numbers = _integers(folder / "split" / "scaffold", file, 1)[:, 0]
         _check_range(_path(folder / "split" / "scaffold", file), numbers, len(nodes))
         splits[split] = numbers
-    return Content(
-        nodes, bonds, _small(features), _small(bond_features), _small(ends), labels, splits
-    )
+    return Content(nodes, bonds, small(features), small(bond_features), small(ends), labels, splits)
 
 
 def _path(folder: Path, name: str) -> Path:
@@ -96,7 +94,7 @@ def _path(folder: Path, name: str) -> Path:
     if found_path is None:
         raise UserError(
             f"{paths[0]}: no such file; expected the folder of an OGB data set, with raw/ and "
-            "split/scaffold/"
+            "split/scaffold/, or one with CSV files that have a column of SMILES"
         )
     return found_path
 
@@ -180,6 +178,6 @@ def _check_range(path: Path, values: NDArray[np.int64], limit: Any) -> None:
         raise UserError(f"{path}, line {line + 1}: {int(value[0])}, expected 0 to {most}")
 
 
-def _small(values: NDArray[np.int64]) -> NDArray[Any]:
-    """The same numbers in as few bytes as they need."""
+def small(values: NDArray[np.int64]) -> NDArray[Any]:
+    """Return the same numbers, none below 0, in as few bytes as they need."""
     return values.astype(np.min_scalar_type(int(values.max(initial=0))))
