@@ -14,7 +14,7 @@ from workloads.parts.style import UNetStyle
 
 STYLE = UNetStyle(activation="leaky_relu", norm="instance")
 TEN_SEEDS = "150 to 300 steps in 9 of 10 seeds, in each framework"
-THREE_SEEDS = "200 to 275 of 400 steps in three of three seeds, in each framework"
+FIVE_SEEDS = "of 400 steps in 5 of 5 seeds, in each framework"
 SAMPLING = {"accelerations": (4,), "centre_fractions": (0.08,)}
 ALGOPERF = "AlgoPerf's own; nobody trained this scale here"
 
@@ -76,9 +76,15 @@ WORKLOAD = WorkloadDefinition(
     initial_std=_initial_std,
     variants={
         "model_size": _variant(
-            {"width": 2.0, "levels": 0.75}, (0.723559, 0.740726), _mini(0.85, THREE_SEEDS)
+            {"width": 2.0, "levels": 0.75},
+            (0.723559, 0.740726),
+            _mini(0.85, f"200 to 275 {FIVE_SEEDS}"),
         ),
-        "tanh": _variant({"activation": "tanh"}, (0.717840, 0.734505), _mini(0.72, THREE_SEEDS)),
-        "layernorm": _variant({"norm": "layer"}, (0.723284, 0.739996), _mini(0.81, THREE_SEEDS)),
+        "tanh": _variant(
+            {"activation": "tanh"}, (0.717840, 0.734505), _mini(0.72, f"200 to 375 {FIVE_SEEDS}")
+        ),
+        "layernorm": _variant(
+            {"norm": "layer"}, (0.723284, 0.739996), _mini(0.81, f"175 to 250 {FIVE_SEEDS}")
+        ),
     },
 )
