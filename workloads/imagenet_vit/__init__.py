@@ -89,7 +89,7 @@ WORKLOAD = WorkloadDefinition(
             {"activation": "glu"},
             {
                 "full": imagenet.published(0.75738, 0.6359),
-                "mini": imagenet.mini(0.55, "600 to 700 of 1,500 steps, one seed"),
+                "mini": imagenet.mini(0.55, "550 to 800 of 1,500 steps in 5 of 5 seeds"),
             },
         ),
         "post_ln": Variant({"norm_place": "post"}, {"full": imagenet.published(0.75312, 0.6286)}),
