@@ -315,15 +315,22 @@ def _published_labels(
 def _kaggle_classes(path: Path) -> dict[int, str]:
     """By image number, the class of its first box; the header is ImageId,PredictionString."""
     classes = {}
-    with path.open(newline="", encoding="utf-8") as file:
-        for row, fields in enumerate(csv.reader(file), start=1):
-            number = NUMBER.search(f"{fields[0]}.x") if len(fields) == 2 else None
-            words = fields[1].split() if len(fields) == 2 else []
-            if number and words:
-                classes[int(number[1])] = words[0]
-            elif row > 1:
-                raise UserError(f"{path}:{row}: expected an image and its class")
+    lines = io.StringIO(_text(path, "utf-8"), newline="")
+    for row, fields in enumerate(csv.reader(lines), start=1):
+        number = NUMBER.search(f"{fields[0]}.x") if len(fields) == 2 else None
+        words = fields[1].split() if len(fields) == 2 else []
+        if number and words:
+            classes[int(number[1])] = words[0]
+        elif row > 1:
+            raise UserError(f"{path}:{row}: expected an image and its class")
     return classes
+
+
+def _text(path: Path, encoding: str) -> str:
+    try:
+        return path.read_bytes().decode(encoding)
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: no text that can be read ({error}), expected labels") from error
 
 
 def _kit_classes(path: Path) -> dict[int, str]:
@@ -335,10 +342,16 @@ def _kit_classes(path: Path) -> dict[int, str]:
     meta = path.with_name(KIT_CLASSES)
     if not meta.is_file():
         raise UserError(f"{path}: no {KIT_CLASSES} beside it, which says what its numbers mean")
-    synsets = scipy_io.loadmat(meta, squeeze_me=True)["synsets"]
-    names = {int(each["ILSVRC2012_ID"]): str(each["WNID"]) for each in synsets}
+    try:
+        synsets = scipy_io.loadmat(meta, squeeze_me=True)["synsets"]
+        names = {int(each["ILSVRC2012_ID"]): str(each["WNID"]) for each in synsets}
+    except Exception as error:  # SciPy's reader raises whatever it stumbles over
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise UserError(
+            f"{meta}: no synsets that can be read ({reason}), expected the development kit's"
+        ) from error
     classes = {}
-    for row, line in enumerate(path.read_text("ascii").split(), start=1):
+    for row, line in enumerate(_text(path, "ascii").split(), start=1):
         if not line.isdigit() or int(line) not in names:
             raise UserError(f"{path}:{row}: class {line!r}, which {meta} does not have")
         classes[row] = names[int(line)]
@@ -375,6 +388,8 @@ def _parquet(source: str, hub: records.Hub) -> tuple[dict[str, Images], list[str
 def _of_table(where: str, rows: Any, labels: NDArray[np.int64]) -> Images:
     def content(index: int) -> bytes:
         image = rows[index]["image"]
+        if image is None:
+            raise OSError("there is none")
         return (
             bytes(image["bytes"])
             if image["bytes"] is not None
@@ -393,5 +408,8 @@ def _table_digest(content: Callable[[int], bytes], labels: NDArray[np.int64]) ->
     """Of all labels and of some images, evenly spread; as for files that are mapped."""
     digest = hashlib.sha256(labels.tobytes())
     for index in np.unique(np.linspace(0, len(labels) - 1, SAMPLES, dtype=np.int64)).tolist():
-        digest.update(content(index))
+        try:
+            digest.update(content(index))
+        except OSError:  # it is named where it is opened, or left out
+            digest.update(b"no image")
     return digest.hexdigest()[:16]

@@ -139,12 +139,16 @@ def write_kit(folder, labels, ids):
     kit.mkdir(parents=True)
     lines = "".join(f"{ids[name]}\n" for _, name in sorted(labels.items()))
     (kit / images.KIT_LABELS).write_text(lines)
+    write_kit_classes(kit, ids)
+    return kit
+
+
+def write_kit_classes(kit, ids):
     synsets = np.array(
         [(number, name) for name, number in ids.items()],
         [("ILSVRC2012_ID", "O"), ("WNID", "O")],
     )
     scipy_io.savemat(kit / images.KIT_CLASSES, {"synsets": synsets})
-    return kit
 
 
 @pytest.mark.parametrize("published", ["kaggle", "kit"])
@@ -319,6 +323,55 @@ def test_a_parquet_train_split_without_labels_is_told(tmp_path):
     table.to_parquet(tmp_path / "train-00000-of-00001.parquet")
     with pytest.raises(UserError, match="/train: no image has a label; expected 0 and more"):
         read(tmp_path)
+
+
+def test_parquet_images_that_are_not_there(tmp_path):
+    """A null, and a file that is missing: named, or left out and counted."""
+    pytest.importorskip("datasets")
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    file = io.BytesIO()
+    picture(0).save(file, "PNG")
+    whole = {"bytes": file.getvalue(), "path": None}
+    missing = {"bytes": None, "path": str(tmp_path / "missing.png")}
+    pixels = pyarrow.struct([("bytes", pyarrow.binary()), ("path", pyarrow.string())])
+    for split, contents in (
+        ("train", [whole] * 20 + [None, missing]),
+        ("validation", [whole]),
+        ("test", [whole]),
+    ):
+        columns = {
+            "image": pyarrow.array(contents, pixels),
+            "label": pyarrow.array([0] * len(contents)),
+        }
+        path = tmp_path / f"{split}-00000-of-00001.parquet"
+        parquet.write_table(pyarrow.table(columns), path)
+    train = read(tmp_path)[0]["train"]
+    for row in (20, 21):
+        with pytest.raises(UserError, match=f"/train:{row}: no image that can be decoded"):
+            train.open(row)
+    splits, _, notes = read(tmp_path, skip_bad_rows=True)
+    assert notes["bad_rows"] == {"train": {images.BAD: 2}}
+    assert len(splits["train"].labels) == 20
+
+
+def test_labels_that_cannot_be_read_are_named(folder):
+    def refused(pattern):
+        with pytest.raises(UserError, match=pattern):
+            read(folder)
+
+    flat_validation(folder, LABELS)
+    kit = write_kit(folder, LABELS, {"n10": 1, "n01": 2, "n02": 3})
+    scipy_io.savemat(kit / images.KIT_CLASSES, {"others": np.zeros(3)})
+    refused(r"meta.mat: no synsets that can be read \(.*\), expected the development kit's")
+    (kit / images.KIT_CLASSES).write_bytes(b"no such file" * 20)
+    refused(r"meta.mat: no synsets that can be read \(.*\), expected the development kit's")
+    (kit / images.KIT_LABELS).write_bytes(b"1\n\xff\n")
+    (kit / images.KIT_CLASSES).unlink()
+    write_kit_classes(kit, {"n10": 1, "n01": 2, "n02": 3})
+    refused("ground_truth.txt: no text that can be read ")
+    (folder / images.KAGGLE_LABELS).write_bytes(b"ImageId,PredictionString\nimage_1,\xff\n")
+    refused("LOC_val_solution.csv: no text that can be read ")
 
 
 def test_the_hub_s_parquet_layout(tmp_path):
