@@ -41,7 +41,15 @@ class Order:
         return self._number, self._offset
 
     def go_to(self, epoch: int, offset: int) -> None:
-        """Go on from there."""
+        """Go on from there; a negative offset is a place in an epoch before.
+
+        Raises:
+            ValueError: That is before the first row of all.
+        """
+        if offset < 0:
+            epoch, offset = divmod(epoch * self.count + offset, self.count)
+        if epoch < 0:
+            raise ValueError("the order has no rows before its beginning")
         self._number, self._offset = epoch, offset
         seed = [self._seed, epoch]
         if self._blocks is not None:
@@ -60,10 +68,14 @@ class Order:
         return rows
 
     def give_back(self, count: int) -> None:
-        """Go back by so many rows, at most those of one epoch."""
+        """Go back by so many rows, of as many epochs as it takes.
+
+        Raises:
+            ValueError: So many were never taken.
+        """
         if count > self._offset:
-            self.go_to(self._number - 1, self.count + self._offset - count)
-        elif count:
+            self.go_to(self._number, self._offset - count)
+        else:
             self._offset -= count
 
     def take_all(self, count: int) -> np.ndarray:

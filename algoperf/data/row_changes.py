@@ -52,15 +52,17 @@ def label_noise(data: Data, share: float) -> Data:
 
 def class_imbalance(data: Data, ratio: float) -> Data:
     """Keep the training rows of the k-th of C classes at the rate ratio^(k / (C - 1)), so that the
-    last is `ratio` times as frequent as the first was (Cui et al. 2019, section 5.1).
+    last is `ratio` times as frequent as the first was (Cui et al. 2019, section 5.1). Of one class
+    alone all rows are kept.
     """
     labels = in_memory(data.splits[TRAIN], "the axis class_imbalance")["targets"]
     names = np.unique(labels)
     generator = _generator(data)
     kept: list[NDArray[np.int64]] = []
+    steps = max(len(names) - 1, 1)
     for rank, name in enumerate(names):
         own = generator.permutation(np.flatnonzero(labels == name))
-        kept.append(own[: max(1, round(len(own) * ratio ** (rank / (len(names) - 1))))])
+        kept.append(own[: max(1, round(len(own) * ratio ** (rank / steps)))])
     note = {"ratio": ratio, "seed": SEED}
     return select.keep(data, np.sort(np.concatenate(kept)), "class_imbalance", note)
 
