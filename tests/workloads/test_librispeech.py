@@ -512,6 +512,12 @@ def test_labels_that_the_frames_cannot_hold_are_counted(tmp_path):
     assert "2 (train), 2 (validation), 2 (test); their loss" in definition.remarks(data)[0]
 
 
+def test_a_split_whose_transcripts_all_have_too_many_tokens_is_named(digits, monkeypatch):
+    monkeypatch.setattr(speech, "MOST_LABELS", len("ONE"))
+    with pytest.raises(UserError, match=r"left of the train split \(6 x over 3 tokens\)"):
+        load(digits[0])
+
+
 def test_characters():
     words = speech.Characters(["AB", "B A"], 6)
     assert words.encode("BA C") == [5, 4, 3, 1, 2]

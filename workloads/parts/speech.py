@@ -210,7 +210,7 @@ def load(
                 }
             )
     else:
-        kept = _kept(recorded.splits, labels, notes)
+        kept = _kept(source, recorded.splits, labels, notes)
         rows = _decoded(kept, labels, masks)
         samples = {split: [each.samples for each in kept[split]] for split in SPLITS}
     hop = rate // 100
@@ -251,6 +251,7 @@ def _is_infeasible(hop: int, samples: int, tokens: Sequence[int]) -> bool:
 
 
 def _kept(
+    source: str,
     splits: Mapping[str, Sequence[recordings.Utterance]],
     labels: dict[str, list[list[int]]],
     notes: dict[str, Any],
@@ -263,6 +264,7 @@ def _kept(
             reasons = notes["dropped"].setdefault(split, {})
             reasons[f"over {MOST_LABELS} tokens"] = fits.count(False)
         kept[split] = [each for each, fit in zip(utterances, fits, strict=True) if fit]
+        recordings.check_left(source, split, kept[split], notes["dropped"].get(split, {}))
         labels[split] = [each for each, fit in zip(labels[split], fits, strict=True) if fit]
     return kept
 

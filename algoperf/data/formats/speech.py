@@ -6,7 +6,8 @@ those called train-*, those of validation dev-*, and test-clean is the test spli
 Digit Dataset: a folder of files `digit_speaker_take.wav`; takes 0 to 4 are the test split, as it
 recommends, and takes 5 to 7 are for validation. Or any folder with `train.tsv`, and `test.tsv` and
 `validation.tsv` if there are such: tables with columns `path`, below the folder, and `transcript`.
-A split that is not there is a seeded tenth of the training utterances.
+A split that is not there is a seeded tenth of the training utterances; one that is there and of
+which nothing can be used is an error.
 """
 
 import csv
@@ -118,14 +119,20 @@ def find(folder: Path, limits: Limits, seed: int = 0, skip_bad_rows: bool = Fals
         skip_bad_rows: Whether utterances that cannot be used are left out and counted.
 
     Raises:
-        UserError: The folder has none of the layouts, an utterance cannot be used, or soundfile is
-            not installed. The message names the file and says what to do.
+        UserError: The folder has none of the layouts, an utterance cannot be used, nothing is left
+            of a split, or soundfile is not installed. The message names the file and says what to
+            do.
     """
     _soundfile()
     if (folder / "train.tsv").is_file():
-        located = {split: list(_of_table(folder, split)) for split in SPLITS}
-    elif any(folder.glob(TREE["train"])):
-        located = {split: list(_of_tree(folder, name)) for split, name in TREE.items()}
+        tables = {split: folder / f"{split}.tsv" for split in SPLITS}
+        located = {split: list(_of_table(path)) for split, path in tables.items() if path.is_file()}
+    elif _has_folder(folder, TREE["train"]):
+        located = {
+            split: list(_of_tree(folder, name))
+            for split, name in TREE.items()
+            if _has_folder(folder, name)
+        }
     else:
         located = _of_digits(folder)
     rate = limits.rate
@@ -149,6 +156,7 @@ def find(folder: Path, limits: Limits, seed: int = 0, skip_bad_rows: bool = Fals
                 kept.append(utterance)
             else:
                 dropped[split][excess] = dropped[split].get(excess, 0) + 1
+        check_left(folder, split, kept, {**bad[split], **dropped[split]})
     held_out = _hold_out(splits, seed)
     for split in SPLITS:
         if not splits[split]:
@@ -159,7 +167,28 @@ def find(folder: Path, limits: Limits, seed: int = 0, skip_bad_rows: bool = Fals
         "bad_rows": {split: reasons for split, reasons in bad.items() if reasons},
         "held_out": held_out,
     }
-    return Recordings(splits, rate, notes)
+    return Recordings({split: splits[split] for split in SPLITS}, rate, notes)
+
+
+def check_left(
+    folder: Path | str, split: str, utterances: Sequence[Utterance], left_out: Mapping[str, int]
+) -> None:
+    """Raise UserError where a split has no utterance: training ones in its stead would be a score
+    of another split.
+
+    Args:
+        folder: Where the split is, for the message.
+        split: Its name.
+        utterances: What is left of it.
+        left_out: How many were left out, by reason.
+    """
+    if not utterances:
+        reasons = ", ".join(f"{count} x {reason}" for reason, count in left_out.items())
+        otherwise = ", or remove them" if split != "train" else ""
+        raise UserError(
+            f"{folder}: no utterance is left of the {split} split ({reasons or 'it is empty'}); "
+            f"mend its files{otherwise}"
+        )
 
 
 def _looked_at(
@@ -203,7 +232,7 @@ def _too_long(utterance: Utterance, rate: int, limits: Limits) -> str | None:
 
 def _hold_out(splits: dict[str, list[Utterance]], seed: int) -> list[str]:
     """Make each missing split of a tenth of the training utterances; return which were made."""
-    missing = [split for split in SPLITS[1:] if not splits[split]]
+    missing = [split for split in SPLITS[1:] if split not in splits]
     train = splits["train"]
     generator = np.random.default_rng(np.random.SeedSequence([seed, len(train)]))
     order = generator.permutation(len(train)).tolist()
@@ -214,6 +243,10 @@ def _hold_out(splits: dict[str, list[Utterance]], seed: int) -> list[str]:
     kept = sorted(order[len(missing) * size :])
     splits["train"] = [train[index] for index in kept]
     return missing
+
+
+def _has_folder(folder: Path, name: str) -> bool:
+    return any(path.is_dir() for path in folder.glob(name))
 
 
 def _of_tree(folder: Path, name: str) -> Iterator[tuple[Path, str | None]]:
@@ -242,13 +275,10 @@ def _of_digits(folder: Path) -> dict[str, list[tuple[Path, str | None]]]:
             located[split].append((path, DIGITS[digit]))
     if not located["train"]:
         raise UserError(f"{folder}: no utterances in a layout that is known: {LAYOUTS}")
-    return located
+    return {split: pairs for split, pairs in located.items() if pairs}
 
 
-def _of_table(folder: Path, split: str) -> Iterator[tuple[Path, str | None]]:
-    table = folder / f"{split}.tsv"
-    if not table.is_file():
-        return
+def _of_table(table: Path) -> Iterator[tuple[Path, str | None]]:
     with table.open(encoding="utf-8", newline="") as file:
         rows = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
         missing = {"path", "transcript"} - set(rows.fieldnames or ())
@@ -258,7 +288,7 @@ def _of_table(folder: Path, split: str) -> Iterator[tuple[Path, str | None]]:
                 f"{', '.join(rows.fieldnames or ()) or 'nothing'}"
             )
         for row in rows:
-            yield folder / str(row["path"]), str(row["transcript"] or "").upper()
+            yield table.parent / str(row["path"]), str(row["transcript"] or "").upper()
 
 
 def _soundfile() -> Any:

@@ -7,6 +7,7 @@ import pytest
 
 from algoperf.data.formats import speech
 from algoperf.errors import UserError
+from algoperf.workload import SPLITS
 
 soundfile = pytest.importorskip("soundfile")
 RATE = 16_000
@@ -99,12 +100,53 @@ def test_a_table_and_a_split_that_is_held_out(tmp_path):
     assert {split: len(rows) for split, rows in found.splits.items()} == {
         "train": 16, "validation": 2, "test": 2,
     }  # fmt: skip
+    assert list(found.splits) == list(SPLITS)
     assert found.notes["held_out"] == ["validation"]
     assert found.splits["test"][1].transcript == "WORD 19"
     assert found.splits == again.splits
     assert found.splits["validation"] != other.splits["validation"]
     everywhere = {each.path.name for rows in found.splits.values() for each in rows}
     assert len(everywhere) == 20
+
+
+def table(folder, split, *lines):
+    """A table of utterances whose files are there, and its lines below the header as given."""
+    content = "".join(f"{line}\n" for line in ("path\ttranscript", *lines))
+    (folder / f"{split}.tsv").write_text(content)
+    for line in lines:
+        name = line.partition("\t")[0]
+        if name and not (folder / name).exists():
+            write(folder / name)
+
+
+TRAIN_LINES = tuple(f"{number:02}.wav\tA" for number in range(10))
+
+
+@pytest.mark.parametrize(
+    ("lines", "skips", "message"),
+    [
+        (("long.wav\tA", "00.wav\tABCDEFGHIJKLM"), False, "1 x over 1 s, 1 x over 12 characters"),
+        (("stereo.wav\tA",), True, "1 x several channels"),
+        ((), False, "it is empty"),
+    ],
+)
+def test_a_split_of_which_nothing_is_left_is_not_made_of_training_rows(
+    tmp_path, lines, skips, message
+):
+    table(tmp_path, "train", *TRAIN_LINES)
+    write(tmp_path / "long.wav", RATE + 1)
+    write(tmp_path / "stereo.wav", channels=2)
+    table(tmp_path, "test", *lines)
+    with pytest.raises(UserError, match=f"no utterance is left of the test split \\({message}\\)"):
+        speech.find(tmp_path, LIMITS, skip_bad_rows=skips)
+
+
+def test_an_empty_folder_of_a_split_is_not_made_of_training_rows(tree):
+    path, _ = tree
+    for file in (path / "dev-clean" / "1" / "9").iterdir():
+        file.unlink()
+    with pytest.raises(UserError, match=r"left of the validation split \(it is empty\)"):
+        speech.find(path, LIMITS)
 
 
 BAD = {
@@ -156,6 +198,9 @@ def test_a_cut_file_is_named_when_it_is_read(tree):
 
 
 def test_a_folder_of_something_else_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r"no utterances in a layout that is known: LibriSpeech's"):
+        speech.find(tmp_path, LIMITS)
+    (tmp_path / "train-clean-100.tar.gz").write_bytes(b"")
     with pytest.raises(UserError, match=r"no utterances in a layout that is known: LibriSpeech's"):
         speech.find(tmp_path, LIMITS)
     (tmp_path / "train.tsv").write_text("file\ttranscript\n")
