@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from algoperf.data.formats import sources
 from algoperf.errors import UserError
 from algoperf.workload import SPLITS
 
@@ -30,6 +31,7 @@ DIGIT_FILE = re.compile(r"(\d)_([^_]+)_(\d+)\.wav")
 TEST_TAKES, VALIDATION_TAKES = range(5), range(5, 8)
 TREE = {"train": "train-*", "validation": "dev-*", "test": "test-clean"}
 HELD_OUT = 10  # of the training utterances, one is for a split that is not there
+COLUMNS = ("path", "transcript")
 LAYOUTS = (
     "LibriSpeech's (train-*/SPEAKER/CHAPTER/*.flac and *.trans.txt), Free Spoken Digit's "
     "(DIGIT_SPEAKER_TAKE.wav) or train.tsv with columns path and transcript"
@@ -68,6 +70,22 @@ class Utterance:
             )
         recorded: NDArray[np.int16] = samples
         return recorded
+
+
+class UnusableError(UserError):
+    """An utterance that cannot be used.
+
+    Attributes:
+        reason: What such utterances are counted under.
+    """
+
+    def __init__(self, message: str, reason: str = "") -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+# A file, and its transcript or why it cannot be used.
+Listed = tuple[Path, str | UnusableError]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,11 +163,10 @@ def find(folder: Path, limits: Limits, seed: int = 0, skip_bad_rows: bool = Fals
         for path, transcript in pairs:
             try:
                 utterance, rate = _looked_at(path, transcript, rate, decodes=skip_bad_rows)
-            except UserError as error:
+            except UnusableError as error:
                 if not skip_bad_rows:
                     raise
-                reason = str(error).removeprefix(f"{path}: ").partition(" (")[0]
-                bad[split][reason] = bad[split].get(reason, 0) + 1
+                bad[split][error.reason] = bad[split].get(error.reason, 0) + 1
                 continue
             excess = _too_long(utterance, rate, limits)
             if excess is None:
@@ -192,34 +209,42 @@ def check_left(
 
 
 def _looked_at(
-    path: Path, transcript: str | None, rate: int | None, *, decodes: bool
+    path: Path, transcript: str | UnusableError, rate: int | None, *, decodes: bool
 ) -> tuple[Utterance, int]:
-    if transcript is None:
-        raise UserError(
-            f"{path}: no transcript (its line in the chapter's .trans.txt is missing); add the "
-            "line, or remove the file"
-        )
+    if isinstance(transcript, UnusableError):
+        raise transcript
     library = _soundfile()
     try:
         info = library.info(path)
     except (library.LibsndfileError, RuntimeError, OSError) as error:
-        raise UserError(
-            f"{path}: not a readable sound file ({error}); download it again"
-        ) from error
+        advice = "download it again"
+        raise _unusable(path, "not a readable sound file", error, advice) from error
     if info.channels != 1:
-        raise UserError(f"{path}: several channels ({info.channels}); one is expected")
+        raise _unusable(path, "several channels", info.channels, "one is expected")
     if rate is not None and info.samplerate != rate:
-        raise UserError(
-            f"{path}: another sampling rate ({info.samplerate} Hz, expected {rate} Hz); nothing is "
-            "resampled here, as how it is done changes every feature: convert the files beforehand"
+        raise _unusable(
+            path,
+            "another sampling rate",
+            f"{info.samplerate} Hz, expected {rate} Hz",
+            "nothing is resampled here, as how it is done changes every feature: convert the files "
+            "beforehand",
         )
     utterance = Utterance(path, " ".join(transcript.split()), info.frames)
     if decodes:
         try:
             utterance.read()
         except OSError as error:
-            raise UserError(str(error)) from error
+            raise UnusableError(str(error), "damaged") from error
     return utterance, info.samplerate
+
+
+def _unusable(
+    location: object, reason: str, detail: object = "", advice: str = ""
+) -> UnusableError:
+    bracketed = f" ({detail})" if detail else ""
+    return UnusableError(
+        f"{location}: {reason}{bracketed}" + (f"; {advice}" if advice else ""), reason
+    )
 
 
 def _too_long(utterance: Utterance, rate: int, limits: Limits) -> str | None:
@@ -249,23 +274,37 @@ def _has_folder(folder: Path, name: str) -> bool:
     return any(path.is_dir() for path in folder.glob(name))
 
 
-def _of_tree(folder: Path, name: str) -> Iterator[tuple[Path, str | None]]:
-    """LibriSpeech's files and transcripts, sorted by name; None where a line is missing."""
+def _of_tree(folder: Path, name: str) -> Iterator[Listed]:
+    """LibriSpeech's files and transcripts, sorted by name."""
     for chapter in sorted(folder.glob(f"{name}/*/*")):
-        lines: dict[str, str] = {}
+        transcripts: dict[str, str | UnusableError] = {}
         for table in sorted(chapter.glob("*.trans.txt")):
-            for line in table.read_text("utf-8").splitlines():
-                utterance, _, transcript = line.strip().partition(" ")
-                lines[utterance] = transcript
+            with table.open(encoding="utf-8-sig", errors="surrogateescape") as lines:
+                for number, line in enumerate(lines, start=1):
+                    utterance, _, transcript = line.strip().partition(" ")
+                    fault = sources.undecodable(line)
+                    transcripts[utterance] = (
+                        _unusable(f"{table}:{number}", "unreadable", fault) if fault else transcript
+                    )
         paths = sorted(chapter.glob("*.flac"))
         known = {path.stem for path in paths}
-        absent = [utterance for utterance in lines if utterance and utterance not in known]
+        absent = [utterance for utterance in transcripts if utterance and utterance not in known]
         paths += [chapter / f"{utterance}.flac" for utterance in absent]
-        yield from ((path, lines.get(path.stem) or None) for path in paths)
+        for path in paths:
+            yield (
+                path,
+                transcripts.get(path.stem)
+                or _unusable(
+                    path,
+                    "no transcript",
+                    "its line in the chapter's .trans.txt is missing or empty",
+                    "add the line, or remove the file",
+                ),
+            )
 
 
-def _of_digits(folder: Path) -> dict[str, list[tuple[Path, str | None]]]:
-    located: dict[str, list[tuple[Path, str | None]]] = {split: [] for split in SPLITS}
+def _of_digits(folder: Path) -> dict[str, list[Listed]]:
+    located: dict[str, list[Listed]] = {split: [] for split in SPLITS}
     for path in sorted(folder.rglob("*.wav")):
         matched = DIGIT_FILE.fullmatch(path.name)
         if matched is not None:
@@ -278,17 +317,58 @@ def _of_digits(folder: Path) -> dict[str, list[tuple[Path, str | None]]]:
     return {split: pairs for split, pairs in located.items() if pairs}
 
 
-def _of_table(table: Path) -> Iterator[tuple[Path, str | None]]:
-    with table.open(encoding="utf-8", newline="") as file:
-        rows = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
-        missing = {"path", "transcript"} - set(rows.fieldnames or ())
-        if missing:
-            raise UserError(
-                f"{table}: no column {', '.join(sorted(missing))} in its first line; it has: "
-                f"{', '.join(rows.fieldnames or ()) or 'nothing'}"
-            )
-        for row in rows:
-            yield table.parent / str(row["path"]), str(row["transcript"] or "").upper()
+def _of_table(table: Path) -> Iterator[Listed]:
+    """A table's files and transcripts, in its order."""
+    header: list[str] | None = None
+    with table.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+        rows = csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
+        try:
+            for fields in rows:
+                location = f"{table}:{rows.line_num}"
+                fault = sources.undecodable("\t".join(fields))
+                if header is None:
+                    if fault:
+                        raise UserError(f"{location}: unreadable ({fault})")
+                    header = fields
+                    _check_columns(table, header)
+                elif fields:
+                    yield _of_line(table, location, header, fields, fault)
+        except csv.Error as error:
+            raise UserError(f"{table}:{rows.line_num}: unreadable ({error})") from error
+    if header is None:
+        _check_columns(table, [])
+
+
+def _check_columns(table: Path, header: Sequence[str]) -> None:
+    missing = [column for column in COLUMNS if column not in header]
+    if missing:
+        raise UserError(
+            f"{table}: no column {', '.join(missing)} in its first line; it has: "
+            f"{', '.join(header) or 'nothing'}"
+        )
+    for column in COLUMNS:
+        if header.count(column) > 1:
+            raise UserError(f"{table}: column {column} twice in its first line; one is expected")
+
+
+def _of_line(
+    table: Path, location: str, header: Sequence[str], fields: Sequence[str], fault: str
+) -> Listed:
+    """The file and the transcript of a table's line, of which fields at the end may be missing."""
+    named = dict(zip(header, fields, strict=False))
+    path, transcript = (named.get(column, "") for column in COLUMNS)
+    if fault:
+        return table, _unusable(location, "unreadable", fault)
+    if any(fields[len(header) :]):
+        counts = f"{len(fields)} of {len(header)}"
+        return table, _unusable(location, "more fields than columns", counts)
+    if not path:
+        return table, _unusable(location, "no path", "", "add it, or remove the line")
+    if not transcript.strip():
+        where = f"{table.name}:{location.rpartition(':')[2]} has none"
+        advice = "add it, or remove the line"
+        return table, _unusable(table.parent / path, "no transcript", where, advice)
+    return table.parent / path, transcript.upper()
 
 
 def _soundfile() -> Any:

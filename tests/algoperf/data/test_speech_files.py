@@ -149,6 +149,71 @@ def test_an_empty_folder_of_a_split_is_not_made_of_training_rows(tree):
         speech.find(path, LIMITS)
 
 
+TABLE_FAULTS = {
+    "an empty transcript": (b"x.wav\t", r"x.wav: no transcript \(train.tsv:3 has none\)"),
+    "a transcript of spaces": (b"x.wav\t  ", r"x.wav: no transcript \(train.tsv:3 has none\)"),
+    "no field": (b"x.wav", r"x.wav: no transcript \(train.tsv:3 has none\)"),
+    "no path": (b"\tA", "train.tsv:3: no path"),
+    "a field too many": (b"x.wav\tA\tB", r"train.tsv:3: more fields than columns \(3 of 2\)"),
+    "Latin-1": (b"x.wav\tCAF\xc9", r"train.tsv:3: unreadable \(character 10 is no Unicode"),
+}
+
+
+@pytest.mark.parametrize("kind", TABLE_FAULTS)
+def test_a_line_of_a_table_that_cannot_be_used_is_named(tmp_path, kind):
+    line, message = TABLE_FAULTS[kind]
+    write(tmp_path / "x.wav")
+    table(tmp_path, "train", *TRAIN_LINES)
+    path = tmp_path / "train.tsv"
+    header, first, *others = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join([header, first, line + b"\n", *others]))
+    with pytest.raises(UserError, match=message):
+        speech.find(tmp_path, LIMITS)
+    found = speech.find(tmp_path, LIMITS, skip_bad_rows=True)
+    assert sum(map(len, found.splits.values())) == len(TRAIN_LINES)
+    assert list(found.notes["bad_rows"]["train"].values()) == [1]
+
+
+def test_a_byte_order_mark_hides_no_column(tmp_path):
+    table(tmp_path, "train", *TRAIN_LINES)
+    plain = speech.find(tmp_path, LIMITS)
+    path = tmp_path / "train.tsv"
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert speech.find(tmp_path, LIMITS) == plain
+
+
+TABLES_REFUSED = {
+    "UTF-16": ("path\ttranscript\n".encode("utf-16"), r"train.tsv:1: unreadable \(character 1 "),
+    "a column twice": (b"path\ttranscript\ttranscript\n", "train.tsv: column transcript twice"),
+    "a field without end": (
+        b"path\ttranscript\nx.wav\t" + b"A" * 200_000 + b"\n",
+        r"train.tsv:2: unreadable \(field larger",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", TABLES_REFUSED)
+def test_a_table_that_is_none_is_named(tmp_path, kind):
+    content, message = TABLES_REFUSED[kind]
+    (tmp_path / "train.tsv").write_bytes(content)
+    with pytest.raises(UserError, match=message):
+        speech.find(tmp_path, LIMITS)
+
+
+def test_a_chapter_s_lines_may_begin_with_a_mark_and_are_named_where_they_are_no_text(tree):
+    path, _ = tree
+    lines = path / "train-clean-100" / "7" / "9" / "7-9.trans.txt"
+    plain = speech.find(path, LIMITS)
+    lines.write_bytes(b"\xef\xbb\xbf" + lines.read_bytes())
+    assert speech.find(path, LIMITS) == plain
+    lines.write_bytes(b"7-9-0000 HELLO\n7-9-0001 CAF\xc9\n")
+    with pytest.raises(UserError, match=r"7-9.trans.txt:2: unreadable \(character 13 is no Uni"):
+        speech.find(path, LIMITS)
+    found = speech.find(path, LIMITS, skip_bad_rows=True)
+    assert found.notes["bad_rows"] == {"train": {"unreadable": 1}}
+    assert len(found.splits["train"]) == 3
+
+
 BAD = {
     "another rate": (
         lambda path: write(path, rate=8000),
@@ -181,6 +246,9 @@ def test_a_missing_line_is_named(tree):
         speech.find(path, LIMITS)
     found = speech.find(path, LIMITS, skip_bad_rows=True)
     assert found.notes["bad_rows"] == {"validation": {"no transcript": 1}}
+    table.write_text("1-9-0000 A\n1-9-0001 \n")
+    with pytest.raises(UserError, match=r"1-9-0001.flac: no transcript .*is missing or empty"):
+        speech.find(path, LIMITS)
 
 
 def test_a_cut_file_is_named_when_it_is_read(tree):
