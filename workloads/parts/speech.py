@@ -163,7 +163,8 @@ def load(
         time_masks: Likewise.
         most_bins: Likewise.
         most_time: Likewise.
-        rate: Samples a second; None takes that of the recordings.
+        rate: Samples a second; None takes that of the recordings, if the front end does
+            (`log_mel.takes_rate`).
         seconds: The longest recording that is not dropped.
         characters: The longest transcript that is not dropped.
         seed: The seed of the built-in speech, and of a held-out split.
@@ -188,6 +189,13 @@ def load(
         limits = recordings.Limits(rate, seconds, characters)
         recorded = recordings.find(Path(source), limits, seed, skip_bad_rows)
         rate, notes = recorded.rate, dict(recorded.notes)
+        if not log_mel.takes_rate(rate):
+            *usual, last = map(str, log_mel.USUAL_RATES)
+            raise UserError(
+                f"{recorded.splits['train'][0].path}: a sampling rate of {rate} Hz, at which "
+                "windows of 25 ms every 10 ms are no whole samples; convert the files to a "
+                f"multiple of 400 Hz: {', '.join(usual)} or {last}"
+            )
         texts = {
             split: [each.transcript for each in utterances]
             for split, utterances in recorded.splits.items()
