@@ -75,6 +75,12 @@ def test_the_workload_reads_and_counts(tmp_path):
     assert data.notes["bad_rows"] == {"train": {"no molecule": 1}}
     assert [len(data.splits[split]) for split in SPLITS] == [32, 4, 4]
     assert data.model == {"tasks": 2}
+    # At mini a row has room for an average graph: of 2 atoms, and one to spare.
+    assert (data.notes["nodes_per_row"], data.notes["edges_per_row"]) == (3, 6)
+    full = load_data(
+        definition, skip_bad_rows(definition, definition.scales["full"]), str(tmp_path)
+    )
+    assert (full.notes["nodes_per_row"], full.notes["edges_per_row"]) == (26, 58)
 
 
 # 2,2'-dichloro-6,6'-dimethylbiphenyl, whose bond between the rings has a side: no feature of OGB's.
