@@ -512,6 +512,22 @@ def test_labels_that_the_frames_cannot_hold_are_counted(tmp_path):
     assert "2 (train), 2 (validation), 2 (test); their loss" in definition.remarks(data)[0]
 
 
+def test_a_split_whose_transcripts_all_have_too_many_tokens_is_named(digits, monkeypatch):
+    monkeypatch.setattr(speech, "MOST_LABELS", len("ONE"))
+    with pytest.raises(UserError, match=r"left of the train split \(6 x over 3 tokens\)"):
+        load(digits[0])
+
+
+@pytest.mark.parametrize("rate", [11_025, 22_050, 44_100])
+def test_a_rate_at_which_frames_are_not_whole_is_named(tmp_path, rate):
+    soundfile = pytest.importorskip("soundfile")
+    for take in (0, 5, 8):
+        soundfile.write(tmp_path / f"1_ann_{take}.wav", np.ones(rate // 8, np.int16), rate)
+    message = rf"1_ann_8.wav: a sampling rate of {rate} Hz.*8000, 12000, 16000, 24000, 32000 or 480"
+    with pytest.raises(UserError, match=message):
+        load(tmp_path)
+
+
 def test_characters():
     words = speech.Characters(["AB", "B A"], 6)
     assert words.encode("BA C") == [5, 4, 3, 1, 2]

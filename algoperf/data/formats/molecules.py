@@ -24,7 +24,7 @@ SMILES = "smiles"
 SUFFIXES = (".csv", ".csv.gz")
 LABELS = {"0": 0.0, "0.0": 0.0, "1": 1.0, "1.0": 1.0, "": np.nan}
 TRAIN_SHARE, VALIDATION_SHARE = 0.8, 0.1
-BAD = "no molecule"
+BAD, NO_GRAPH = "no molecule", "no graph"  # what lines are counted under
 
 
 class Row(NamedTuple):
@@ -61,13 +61,13 @@ def read(folder: Path, skip_bad_rows: bool = False) -> tuple[ogb.Content, dict[s
 
     Args:
         folder: What has the CSV file, or one for each split.
-        skip_bad_rows: Whether lines whose SMILES is no molecule are left out; the notes count them
-            by split as 'bad_rows'.
+        skip_bad_rows: Whether lines whose SMILES is no molecule, or one that OGB's features cannot
+            describe, are left out; the notes count them by split and reason as 'bad_rows'.
 
     Raises:
         UserError: ogb or rdkit is not installed; there is another number of files; a file has no
-            column of SMILES or of labels, or the files have other labels; a line is damaged. The
-            message names the file, and the line where one is at fault.
+            column of SMILES or of labels, one column twice, or the files have other labels; a line
+            is damaged. The message names the file, and the line where one is at fault.
     """
     chemistry = _chemistry()
     paths = _by_split(folder)
@@ -80,19 +80,18 @@ def read(folder: Path, skip_bad_rows: bool = False) -> tuple[ogb.Content, dict[s
     numbers: dict[str, list[int]] = {name: [] for name in rows}
     with chemistry.quiet():
         for name, row in ((name, row) for name, each in rows.items() for row in each):
-            molecule = chemistry.parse(row.smiles)
-            if molecule is not None and molecule.GetNumAtoms():
-                numbers[name].append(len(graphs))
-                graphs.append(chemistry.graph(row.smiles))
-                labels.append([LABELS[row.cells[task].strip()] for task in tasks])
-                scaffolds.append(chemistry.scaffold(mol=molecule) if len(rows) == 1 else "")
-            elif skip_bad_rows:
-                bad.setdefault(name, {BAD: 0})[BAD] += 1
-            else:
-                raise UserError(
-                    f"{row.line}: {row.smiles[:60]!r} is no molecule that rdkit can read; mend or "
-                    "remove the line, or give --skip-bad-rows"
-                )
+            try:
+                graph, scaffold = _made(chemistry, row, has_scaffold=len(rows) == 1)
+            except _BadLineError as error:
+                if not skip_bad_rows:
+                    raise
+                reasons = bad.setdefault(name, {})
+                reasons[error.reason] = reasons.get(error.reason, 0) + 1
+                continue
+            numbers[name].append(len(graphs))
+            graphs.append(graph)
+            labels.append([LABELS[row.cells[task].strip()] for task in tasks])
+            scaffolds.append(scaffold)
     if not graphs:
         raise UserError(f"{folder}: no molecule")
     splits: Mapping[str, Sequence[int]] = numbers
@@ -100,6 +99,30 @@ def read(folder: Path, skip_bad_rows: bool = False) -> tuple[ogb.Content, dict[s
         splits = scaffold_split(scaffolds)
     by_split = {split: np.array(part, np.int64) for split, part in splits.items()}
     return _content(graphs, labels, by_split), {"tasks": tasks, "bad_rows": bad}
+
+
+class _BadLineError(UserError):
+    """A line that `--skip-bad-rows` leaves out, counted under `reason`."""
+
+    def __init__(self, message: str, reason: str = "") -> None:
+        super().__init__(f"{message}; mend or remove the line, or give --skip-bad-rows")
+        self.reason = reason
+
+
+def _made(chemistry: Chemistry, row: Row, *, has_scaffold: bool) -> tuple[Mapping[str, Any], str]:
+    """The graph of a line and, where it is needed, the scaffold."""
+    molecule = chemistry.parse(row.smiles)
+    if molecule is None or not molecule.GetNumAtoms():
+        raise _BadLineError(
+            f"{row.line}: {row.smiles[:60]!r} is no molecule that rdkit can read", BAD
+        )
+    try:
+        scaffold = chemistry.scaffold(mol=molecule) if has_scaffold else ""
+        return chemistry.graph(row.smiles), scaffold
+    except (ValueError, RuntimeError) as error:  # ogb knows no bond with an axis, for example.
+        raise _BadLineError(
+            f"{row.line}: no graph can be made of {row.smiles[:60]!r} ({error})", NO_GRAPH
+        ) from error
 
 
 def scaffold_split(scaffolds: Sequence[str]) -> dict[str, list[int]]:
@@ -154,6 +177,9 @@ def _rows(path: Path) -> Iterator[Row]:
             header = cells
             if SMILES not in header:
                 raise UserError(f"{path}: no column {SMILES!r}; it has: {', '.join(header)[:200]}")
+            twice = next((name for name in header if header.count(name) > 1), None)
+            if twice is not None:
+                raise UserError(f"{path}: column {twice!r} twice in its first line; remove one")
             continue
         named = dict(zip(header, cells, strict=True))
         yield Row(f"{path}:{number}", named.pop(SMILES).strip(), named)

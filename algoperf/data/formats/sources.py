@@ -76,7 +76,8 @@ def read_csv(path: Path, columns: int | None) -> Iterator[tuple[int, list[str]]]
     row_number = 0
     try:
         with opened(path, "rt", encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-            for row_number, fields in enumerate(csv.reader(file), start=1):
+            # Strict: a quotation mark without its other would make one field of the rest.
+            for row_number, fields in enumerate(csv.reader(file, strict=True), start=1):
                 columns = len(fields) if columns is None else columns
                 if len(fields) != columns:
                     raise UserError(

@@ -75,9 +75,33 @@ def test_the_workload_reads_and_counts(tmp_path):
     assert data.notes["bad_rows"] == {"train": {"no molecule": 1}}
     assert [len(data.splits[split]) for split in SPLITS] == [32, 4, 4]
     assert data.model == {"tasks": 2}
+    # At mini a row has room for an average graph: of 2 atoms, and one to spare.
+    assert (data.notes["nodes_per_row"], data.notes["edges_per_row"]) == (3, 6)
+    full = load_data(
+        definition, skip_bad_rows(definition, definition.scales["full"]), str(tmp_path)
+    )
+    assert (full.notes["nodes_per_row"], full.notes["edges_per_row"]) == (26, 58)
+
+
+# 2,2'-dichloro-6,6'-dimethylbiphenyl, whose bond between the rings has a side: no feature of OGB's.
+ATROPISOMER = "Cc1cccc(Cl)c1-c1c(C)cccc1Cl |wU:7.6|"
+
+
+def test_a_molecule_without_a_graph_is_named_or_counted(tmp_path):
+    write(tmp_path, [*LINES, f"1,e,{ATROPISOMER},1.0,1"])
+    with pytest.raises(UserError, match=r"all\.csv:6: no graph can be made of 'Cc1c.*STEREOATR"):
+        molecules.read(tmp_path)
+    content, notes = molecules.read(tmp_path, skip_bad_rows=True)
+    assert notes["bad_rows"] == {"train": {"no graph": 1}}
+    assert content.nodes.tolist() == [3, 6, 1, 7]
+    assert sorted(row for part in content.splits.values() for row in part) == [0, 1, 2, 3]
 
 
 MISTAKES = {
+    "a column twice": (
+        {"header": "toxic,id,smiles,active,active"},
+        r"all.csv: column 'active' twice in its first line",
+    ),
     "no column": ({"header": "toxic,id,mol,weight,active"}, r"all.csv: no column 'smiles'; it has"),
     "no label": ({"lines": ["2,a,CCO,4,x"]}, r"no column of labels.*: toxic, id, weight, active"),
     "no row": ({"lines": []}, r"no column of labels"),
