@@ -23,13 +23,14 @@ from algoperf.data.formats.criteo_columns import (
     parse,
 )
 from algoperf.data.order import Blocks
-from algoperf.data.rows import BlockRows, UnreadableRowError
+from algoperf.data.rows import BlockRows, ReadBlock, UnreadableRowError
 from algoperf.errors import UserError
 from algoperf.workload import Field
 
 BLOCK_ROWS = 2**16
 WINDOW_ROWS = 2**19  # of which the numbers of all columns take 80 MB
 PIECE_BYTES = 2**20
+MOST_UNPACKINGS = 2  # of a file at a time
 COMPRESSED = {".gz": "gzip", ".zst": "zstd"}
 # As AlgoPerf: of the last day the first 95 million rows are the test split, of its 178 million.
 TEST_ROWS = 95_000_000
@@ -121,6 +122,17 @@ def _open(path: Path) -> Any:
     return pyarrow.input_stream(str(path), compression=COMPRESSED.get(path.suffix))
 
 
+def _whole(stream: Any, size: int) -> bytes:
+    """So many bytes of a stream; EOFError where it has fewer."""
+    content: bytes = stream.read(size)
+    while len(content) < size:
+        more = stream.read(size - len(content))
+        if not more:
+            raise EOFError("it is shorter than when its blocks were looked for")
+        content += more
+    return content
+
+
 def _pieces(path: Path) -> Iterator[bytes]:
     with _open(path) as stream:
         while piece := stream.read(PIECE_BYTES):
@@ -139,17 +151,59 @@ def _without_bad_rows(source: Source) -> Source:
     return dataclasses.replace(source, sizes=tuple(sizes), bad=bad)
 
 
-class Reader:
-    """Reads the blocks of a file; of a compressed one best in their order.
+class _Unpacking:
+    """A compressed file that is unpacked from its beginning on.
 
-    Several threads may call it.
+    Attributes:
+        next: The block that comes next.
+        passed: The texts of blocks that were passed over, as where one thread is ahead of another.
+            They are kept until the file is unpacked for two windows more.
+    """
+
+    def __init__(self, source: Source) -> None:
+        self.next = 0
+        self.passed: dict[int, bytes] = {}
+        self._offsets = source.offsets
+        self._stream = _open(source.path)
+        self._most_passed = 2 * -(-WINDOW_ROWS // BLOCK_ROWS)
+
+    @property
+    def is_done(self) -> bool:
+        """Whether nothing is left."""
+        return not self.passed and self.next + 1 >= len(self._offsets)
+
+    def block(self, number: int) -> bytes:
+        """Return the text of a block that was passed over or not reached yet."""
+        if number in self.passed:
+            return self.passed.pop(number)
+        while self.next < number:
+            self.passed[self.next] = self._unpack()
+            self._advance()
+        content = self._unpack()
+        self._advance()
+        return content
+
+    def _unpack(self) -> bytes:
+        start, end = self._offsets[self.next : self.next + 2]
+        return _whole(self._stream, end - start)
+
+    def _advance(self) -> None:
+        self.passed.pop(self.next - self._most_passed, None)
+        self.next += 1
+
+
+class Reader:
+    """Reads the blocks of a file.
+
+    Several threads may call it. A compressed file is unpacked from its beginning on, so blocks are
+    best asked for about in their order, at two places at a time: the end of an epoch, and the
+    beginning of the next.
     """
 
     def __init__(self, source: Source) -> None:
         self._source = source
         self._lock = threading.Lock()
-        self._stream: Any = None
-        self._at = 0
+        self._unpackings: list[_Unpacking] = []  # the one that was used last is the last
 
     def __call__(self, block: int) -> Parsed:
         """Return the columns of a block.
@@ -175,27 +229,35 @@ class Reader:
             ) from error
 
     def lines(self, block: int) -> bytes:
-        """Return the text of a block."""
+        """Return the text of a block.
+
+        Raises:
+            UnreadableRowError: The file is damaged, or no longer has the block.
+        """
         start, end = self._source.offsets[block : block + 2]
         try:
             if not self._source.is_compressed:
                 with self._source.path.open("rb") as file:
                     file.seek(start)
-                    return file.read(end - start)
+                    return _whole(file, end - start)
             with self._lock:
-                return self._unpacked(start, end)
-        except (OSError, EOFError) as error:
+                return self._unpacked(block)
+        except (OSError, EOFError, ValueError) as error:
             raise UnreadableRowError(
                 f"{self._source.path}: damaged after {start} bytes ({error}); download it again"
             ) from error
 
-    def _unpacked(self, start: int, end: int) -> bytes:
-        if self._stream is None or start < self._at:
-            self._stream, self._at = _open(self._source.path), 0
-        while self._at < start:
-            self._at += len(self._stream.read(min(PIECE_BYTES, start - self._at)))
-        content: bytes = self._stream.read(end - start)
-        self._at = end
+    def _unpacked(self, block: int) -> bytes:
+        usable = [each for each in self._unpackings if block in each.passed or each.next <= block]
+        if usable:
+            unpacking = max(usable, key=lambda each: (block in each.passed, each.next))
+            self._unpackings.remove(unpacking)
+        else:
+            unpacking = _Unpacking(self._source)
+            del self._unpackings[: 1 - MOST_UNPACKINGS]
+        content = unpacking.block(block)  # after an error it is at no block's beginning
+        if not unpacking.is_done:
+            self._unpackings.append(unpacking)
         return content
 
     def _row_group(self, block: int) -> Parsed:
@@ -224,7 +286,6 @@ def rows(sources: Sequence[Source], fields: Mapping[str, Field], convert: Conver
         fields: What is in a row, by name.
         convert: From the columns of a block to its rows.
     """
-    readers = [Reader(source) for source in sources]
     counts = [len(source.sizes) for source in sources]
     first_block = np.cumsum(counts) - counts
     owner = np.repeat(np.arange(len(sources)), counts)
@@ -235,16 +296,21 @@ def rows(sources: Sequence[Source], fields: Mapping[str, Field], convert: Conver
         for file, (source, count) in enumerate(zip(sources, counts, strict=True))
     ]
 
-    def read(block: int) -> dict[str, np.ndarray]:
-        file = int(owner[block])
-        return convert(readers[file](block - int(first_block[file])))
+    def reader() -> ReadBlock:
+        readers = [Reader(source) for source in sources]
+
+        def read(block: int) -> dict[str, np.ndarray]:
+            file = int(owner[block])
+            return convert(readers[file](block - int(first_block[file])))
+
+        return read
 
     blocks = Blocks(
         np.array([size for source in sources for size in source.sizes], np.int64),
         np.concatenate(runs).astype(np.int64),
         WINDOW_ROWS,
     )
-    return BlockRows(blocks, fields, read, _fingerprint(sources))
+    return BlockRows(blocks, fields, reader, _fingerprint(sources))
 
 
 def _fingerprint(sources: Sequence[Source]) -> str:

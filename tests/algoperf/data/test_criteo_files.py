@@ -7,6 +7,7 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
+from algoperf.data import prefetch
 from algoperf.data.batches import TrainingQueue, once
 from algoperf.data.formats import criteo
 from algoperf.data.formats.criteo_columns import (
@@ -18,7 +19,8 @@ from algoperf.data.formats.criteo_columns import (
     eight_digits,
     parse,
 )
-from algoperf.data.rows import UnreadableRowError
+from algoperf.data.order import Blocks
+from algoperf.data.rows import BlockRows, UnreadableRowError, first
 from algoperf.errors import UserError
 from algoperf.workload import Field
 
@@ -208,6 +210,20 @@ def test_a_file_that_is_cut_short_is_named(tmp_path):
         criteo.index(path)
 
 
+@pytest.mark.parametrize("name", ["day_0", "day_0.gz", "day_0.zst"])
+@pytest.mark.parametrize("left", [0, 5, 33])
+def test_a_file_that_became_shorter_is_named_when_its_rows_are_read(tmp_path, name, left):
+    path = write(tmp_path / name, lines(40))
+    reader = criteo.Reader(criteo.index(path))
+    write(path, lines(left))
+    for block in (3, 3, 2) if left == 33 else (3, 0):
+        if block * 10 + 10 > left:
+            with pytest.raises(UnreadableRowError, match=rf"{name}: damaged .*shorter than when"):
+                reader(block)
+        else:
+            assert_rows(convert(reader(block)), lines(40)[10 * block : 10 * block + 10])
+
+
 def test_parquet_of_other_columns_is_refused(tmp_path):
     parquet.write_table(pyarrow.table({"a": [1]}), tmp_path / "day_0.parquet")
     with pytest.raises(UserError, match=r"day_0.parquet: 1 columns, expected 40"):
@@ -344,7 +360,93 @@ def test_a_window_of_blocks_is_held_at_a_time(tmp_path, monkeypatch):
     queue.close()
     assert len(set(read)) == 40
     assert len(read) <= 44
-    assert train._held._most_rows == 2 * (40 + 10)
+    assert train._held._most_rows == 40 + 10
+
+
+@pytest.fixture
+def opened(monkeypatch):
+    """The names of the files that were opened to be unpacked."""
+    names = []
+    open_stream = criteo._open
+
+    def counted(path):
+        names.append(path.name)
+        return open_stream(path)
+
+    monkeypatch.setattr(criteo, "_open", counted)
+    return names
+
+
+def test_blocks_of_a_compressed_file_in_another_order_are_unpacked_once(tmp_path, opened):
+    """As threads ask for them that are a window apart; what is kept of the file is bounded."""
+    rows = lines(300)
+    source = criteo.index(write(tmp_path / "day_0.gz", rows))
+    opened.clear()
+    reader = criteo.Reader(source)
+    order = [4, 0, 5, 1, 6, 2, 7, 3, 12, 8, 11, 10, 9, 29]
+    for block in order:
+        assert_rows(convert(reader(block)), rows[10 * block : 10 * block + 10])
+        assert sum(len(each.passed) for each in reader._unpackings) <= 8
+    assert opened == ["day_0.gz"]
+    assert_rows(convert(reader(20)), rows[200:210])  # two windows behind are let go of
+    assert opened == ["day_0.gz"] * 2
+    for block in (25, 0, 26, 1, 27, 2):  # at two places, as around the end of an epoch
+        assert_rows(convert(reader(block)), rows[10 * block : 10 * block + 10])
+    assert opened == ["day_0.gz"] * 3
+
+
+def test_training_by_four_threads_opens_a_compressed_file_once_an_epoch(
+    tmp_path, opened, monkeypatch
+):
+    """Batches of half a window, and an evaluation of rows of the same files beside it."""
+    monkeypatch.setattr(prefetch, "thread_count", lambda: 4)
+    for seed, name in enumerate(("day_0.gz", "day_1.zst")):
+        write(tmp_path / name, lines(400, seed))
+    write(tmp_path / "day_2", lines(20))
+    train = load(tmp_path)[0]["train"]
+    queue = TrainingQueue(train, 20, seed=0)
+    sample = first(train, 30)
+    opened.clear()
+    for _ in range(10):
+        for _ in range(4):
+            next(queue)
+        assert sum(len(batch["targets"]) for batch in once(sample, 10)) == 30
+    queue.close()
+    # An epoch, a part of the next that is taken ahead, and the sample, which is held: 5. A thread
+    # that waits for long may be left behind.
+    assert len(opened) <= 10
+
+
+def test_batches_across_two_epochs_unpack_the_first_one_s_end_first(tmp_path, opened, monkeypatch):
+    monkeypatch.setattr(prefetch, "thread_count", lambda: 1)
+    write(tmp_path / "day_0.gz", lines(395))
+    write(tmp_path / "day_1", lines(20))
+    train = load(tmp_path)[0]["train"]
+    opened.clear()
+    queue = TrainingQueue(train, 20, seed=0, depth=1)
+    for _ in range(50):
+        next(queue)
+    queue.close()
+    assert opened == ["day_0.gz"] * 3  # 1000 of 395 rows: two epochs and a half
+
+
+def test_blocks_that_a_thread_still_needs_are_held():
+    """However many blocks others read meanwhile; rows scattered over many blocks hold none."""
+    read = []
+
+    def reader(block):
+        read.append(block)
+        return {"a": np.full(10, block)}
+
+    blocks = Blocks(np.full(100, 10), np.arange(100), 20)
+    rows = BlockRows(blocks, {"a": Field((), np.dtype(int))}, lambda: reader, "")
+    with rows._held.needed(np.array([3, 4]), 20):
+        for block in range(50):
+            rows.take(np.array([10 * block]))
+        rows.take(np.array([35, 45]))
+    assert read == list(range(50))
+    rows.take(np.arange(0, 1000, 10))
+    assert len(rows._held._blocks) == 3
 
 
 def test_evaluation_reads_in_order(tmp_path):
