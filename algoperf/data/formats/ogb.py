@@ -101,14 +101,14 @@ def _path(folder: Path, name: str) -> Path:
 
 def _table(path: Path, kind: Any, columns: int | None) -> NDArray[Any]:
     """A file's numbers, without a header line; an empty file has no line."""
-    from pyarrow import ArrowInvalid, csv
+    from pyarrow import ArrowException, csv
 
     options = csv.ReadOptions(autogenerate_column_names=True)
     try:
         table = csv.read_csv(str(path), options, csv.ParseOptions(ignore_empty_lines=False))
         names = table.column_names
         arrays = [_numbers(table[name], kind) for name in names]
-    except (ArrowInvalid, OSError, EOFError, ValueError) as error:
+    except (ArrowException, OSError, EOFError, ValueError) as error:
         if "Empty CSV" in str(error):
             return np.empty((0, columns or 0), kind)
         raise UserError(_fault(path, kind, columns) or f"{path}: damaged: {error}") from error
