@@ -406,6 +406,14 @@ class RowsView(_RowsOver):
         return len(self._indices)
 
     @property
+    def blocks(self) -> Blocks | None:
+        """Those of the rows beneath, if they have any and these are in their order."""
+        blocks: Blocks | None = getattr(self._rows, "blocks", None)
+        if blocks is None or not len(self) or (np.diff(self._indices) < 0).any():
+            return None
+        return blocks.with_rows(self._indices)
+
+    @property
     def fingerprint(self) -> str:
         """Of the rows beneath and the indices."""
         digest = hashlib.sha256(self._rows.fingerprint.encode())
@@ -451,6 +459,12 @@ class OtherTargets(_RowsOver):
         return len(self._rows)
 
     @property
+    def blocks(self) -> Blocks | None:
+        """Those of the rows beneath, if they have any."""
+        blocks: Blocks | None = getattr(self._rows, "blocks", None)
+        return blocks
+
+    @property
     def fingerprint(self) -> str:
         """Of the rows beneath and the givers."""
         digest = hashlib.sha256(self._rows.fingerprint.encode())
@@ -459,8 +473,12 @@ class OtherTargets(_RowsOver):
 
     def take(self, indices: np.ndarray) -> dict[str, np.ndarray]:
         """Return these rows, with the others' targets."""
-        batch = self._rows.take(indices)
-        self._give(batch, indices)
+        changed = np.flatnonzero(self._givers[indices] != indices)
+        # At once, since rows and givers may lie in the same blocks.
+        both = self._rows.take(np.concatenate([indices, self._givers[indices[changed]]]))
+        batch = {key: array[: len(indices)] for key, array in both.items()}
+        for key in batch.keys() & {*self.KEYS}:
+            batch[key][changed] = both[key][len(indices) :]
         return batch
 
     @property

@@ -8,7 +8,7 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
-from algoperf.data import prefetch
+from algoperf.data import prefetch, row_changes
 from algoperf.data.batches import TrainingQueue, once
 from algoperf.data.formats import criteo, criteo_columns
 from algoperf.data.formats.criteo_columns import (
@@ -21,9 +21,9 @@ from algoperf.data.formats.criteo_columns import (
     parse,
 )
 from algoperf.data.order import Blocks
-from algoperf.data.rows import BlockRows, UnreadableRowError, first
+from algoperf.data.rows import BlockRows, RowsView, UnreadableRowError, first
 from algoperf.errors import UserError
-from algoperf.workload import Field
+from algoperf.workload import Data, Field
 
 FIELDS = {
     "inputs": Field((COUNTS,), np.dtype(np.int32)),
@@ -636,6 +636,60 @@ def test_blocks_that_a_thread_still_needs_are_held():
     assert read == list(range(50))
     rows.take(np.arange(0, 1000, 10))
     assert len(rows._held._blocks) == 3
+
+
+@pytest.mark.parametrize("fraction", [1.0, 0.5, 0.1])
+@pytest.mark.parametrize("share", [0.0, 0.3])
+def test_changes_of_training_rows_read_in_blocks_too(tmp_path, monkeypatch, fraction, share):
+    """As often as the rows alone are read, and the rows that stay are those that were drawn."""
+    monkeypatch.setattr(prefetch, "thread_count", lambda: 1)
+    write(tmp_path / "day_0", lines(400))
+    write(tmp_path / "day_1.gz", lines(200, seed=1))
+    write(tmp_path / "day_2", lines(9))
+    data = Data(load(tmp_path)[0])
+    whole = data.splits["train"].take(np.arange(600))
+    number = {tuple(row): at for at, row in enumerate(whole["categories"].tolist())}
+    train = row_changes.change(data, {"train_fraction": fraction, "label_noise": share})
+    rows = train.splits["train"]
+    count = round(600 * fraction)
+    assert len(rows) == count
+    read = []
+    block = criteo.Reader.__call__
+
+    def counted(reader, which):
+        read.append(which)
+        return block(reader, which)
+
+    monkeypatch.setattr(criteo.Reader, "__call__", counted)
+    queue = TrainingQueue(rows, 4, seed=0, depth=1)
+    batches = [next(queue) for _ in range(count // 4)]
+    queue.close()
+    assert len(read) <= 66  # 60 blocks, and those of the next epoch that are taken ahead
+    drawn = np.concatenate([batch["categories"] for batch in batches])
+    at = np.array([number[tuple(row)] for row in drawn.tolist()])
+    kept = np.sort(np.random.default_rng([0, 600]).permutation(600)[:count])
+    np.testing.assert_array_equal(np.sort(at), kept[np.isin(kept, at)])
+    assert len(set(at.tolist())) == count // 4 * 4
+    targets = np.concatenate([batch["targets"] for batch in batches])
+    assert (targets != whole["targets"][at]).sum() <= round(share * count)
+    if share and fraction == 1:
+        assert (targets != whole["targets"][at]).sum() > 40  # about half of 180
+        everything = rows.take(np.arange(600))["targets"]
+        for start in range(0, 600, 10):  # a ring within each block
+            one, other = (each[start : start + 10] for each in (everything, whole["targets"]))
+            assert one.sum() == other.sum()
+
+
+def test_rows_of_blocks_in_another_order_have_no_blocks(tmp_path):
+    write(tmp_path / "day_0", lines(40))
+    write(tmp_path / "day_1", lines(9))
+    train = load(tmp_path)[0]["train"]
+    assert RowsView(train, np.array([3, 1, 20])).blocks is None
+    assert RowsView(train, np.array([], int)).blocks is None
+    some = RowsView(train, np.array([3, 5, 20, 21, 22, 39])).blocks
+    assert some.sizes.tolist() == [2, 3, 1]
+    assert some.runs.tolist() == [0, 1, 2]
+    assert some.window_rows == 6
 
 
 def test_evaluation_reads_in_order(tmp_path):
