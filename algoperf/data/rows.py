@@ -258,7 +258,7 @@ class BlockRows:
             name: np.empty((len(indices), *field.shape), field.dtype)
             for name, field in self.fields.items()
         }
-        needed = _by_neighbours(block_of_row)
+        needed = np.unique(block_of_row)
         with self._held.needed(needed, int(self._all.sizes[needed].sum())):
             for block in needed.tolist():
                 arrays = self._held.get(block)
@@ -267,18 +267,6 @@ class BlockRows:
                 for name, array in batch.items():
                     array[here] = arrays[name][own]
         return batch
-
-
-def _by_neighbours(block_of_row: np.ndarray) -> np.ndarray:
-    """The blocks that some rows lie in, each once: neighbours ascending, and of those the first
-    that the first rows lie in. So the end of an epoch is read before the beginning of the next.
-    """
-    blocks, first_at = np.unique(block_of_row, return_index=True)
-    starts = np.flatnonzero(np.diff(blocks, prepend=-2) > 1)
-    first_of_group = np.minimum.reduceat(first_at, starts) if len(starts) else first_at
-    group = np.repeat(first_of_group, np.diff(starts, append=len(blocks)))
-    ordered: np.ndarray = blocks[np.argsort(group, kind="stable")]
-    return ordered
 
 
 class _HeldBlocks:

@@ -280,7 +280,8 @@ class Reader:
             self._unpackings.remove(unpacking)
         else:
             unpacking = _Unpacking(self._source)
-            del self._unpackings[: 1 - MOST_UNPACKINGS]
+            if len(self._unpackings) == MOST_UNPACKINGS:
+                del self._unpackings[0]
         content = unpacking.block(block)  # after an error it is at no block's beginning
         if not unpacking.is_done:
             self._unpackings.append(unpacking)

@@ -606,7 +606,7 @@ def test_training_by_four_threads_opens_a_compressed_file_once_an_epoch(
     assert len(opened) <= 10
 
 
-def test_batches_across_two_epochs_unpack_the_first_one_s_end_first(tmp_path, opened, monkeypatch):
+def test_a_batch_across_two_epochs_unpacks_at_both_places(tmp_path, opened, monkeypatch):
     monkeypatch.setattr(prefetch, "thread_count", lambda: 1)
     write(tmp_path / "day_0.gz", lines(395))
     write(tmp_path / "day_1", lines(20))
