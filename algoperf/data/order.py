@@ -162,6 +162,19 @@ class Blocks:
         """The block of each of these rows."""
         return np.searchsorted(self.starts, rows, side="right") - 1
 
+    def with_rows(self, rows: np.ndarray) -> "Blocks":
+        """Return the blocks of a choice of rows, one at least; about as many blocks are mixed.
+
+        Args:
+            rows: The rows, ascending.
+        """
+        counts = np.bincount(self.block_of(rows), minlength=len(self.sizes))
+        kept = np.flatnonzero(counts)
+        run_of_block = np.searchsorted(self.runs, kept, side="right")
+        runs = np.flatnonzero(np.diff(run_of_block, prepend=0))
+        window_rows = max(1, self.window_rows * len(rows) // int(self.sizes.sum()))
+        return Blocks(counts[kept], runs, window_rows)
+
 
 class BlockEpoch:
     """The order of one epoch of rows that are read in blocks: a shuffle in bounded memory.

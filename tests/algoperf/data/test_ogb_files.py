@@ -56,6 +56,7 @@ def test_a_single_task_may_be_missing(tmp_path):
 DAMAGE = {
     "no file": ({"edge": None}, r"raw/edge.csv.gz: no such file; expected the folder of an OGB"),
     "no number": ({"edge": ["0,1", "2,x", "1,0"]}, r"edge.csv.gz, line 2: .*'x'"),
+    "a date": ({"edge_feat": ["2020-01-01,1"] * 3}, r"edge-feat.csv.gz, line 1: .*'2020-01-01'"),
     "an empty cell": ({"edge": ["0,1", "2,", "1,0"]}, r"edge.csv.gz, line 2: "),
     "a float": ({"edge_feat": ["0,1", "2,0", "3,1.5"]}, r"edge-feat.csv.gz, line 3: .*'1.5'"),
     "more columns": ({"edge": ["0,1", "2,1", "1,0,7"]}, r"edge.csv.gz, line 3: 3 columns, exp"),
