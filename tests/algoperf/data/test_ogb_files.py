@@ -80,7 +80,10 @@ DAMAGE = {
         {"valid": ["2", "1", "2"], "test": []},
         r"valid.csv.gz, line 3: graph 2 is in .*valid.csv.gz already; a graph",
     ),
-    "a date as a label": ({"graph_label": ["2020-01-01", "1", "0"]}, r"graph-label.csv.gz, line 1: .*2020"),
+    "a date as a label": (
+        {"graph_label": ["2020-01-01", "1", "0"]},
+        r"graph-label.csv.gz, line 1: .*2020",
+    ),
     "a date everywhere": ({"graph_label": ["2020-01-01"] * 3}, r"graph-label.csv.gz, line 1: "),
     "no such graph": ({"valid": ["3"]}, r"valid.csv.gz, line 1: 3, expected 0 to 2"),
 }
