@@ -1,5 +1,6 @@
 """Recordings in LibriSpeech's layout, Free Spoken Digit's and tables: read, dropped and refused."""
 
+import csv
 import sys
 
 import numpy as np
@@ -192,6 +193,15 @@ TABLES_REFUSED = {
 }
 
 
+@pytest.fixture
+def usual_field_limit():
+    """The csv module's own; readers of articles raise it for the whole process."""
+    before = csv.field_size_limit(2**17)
+    yield
+    csv.field_size_limit(before)
+
+
+@pytest.mark.usefixtures("usual_field_limit")
 @pytest.mark.parametrize("kind", TABLES_REFUSED)
 def test_a_table_that_is_none_is_named(tmp_path, kind):
     content, message = TABLES_REFUSED[kind]
