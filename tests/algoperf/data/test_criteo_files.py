@@ -530,19 +530,25 @@ def test_two_ranks_have_parts_that_are_together_the_whole_batch(tmp_path):
         queue.close()
 
 
+def blocks_read(monkeypatch):
+    """The numbers of the blocks that readers are asked for from here on."""
+    numbers = []
+    block = criteo.Reader.__call__
+
+    def counted(reader, number):
+        numbers.append(number)
+        return block(reader, number)
+
+    monkeypatch.setattr(criteo.Reader, "__call__", counted)
+    return numbers
+
+
 def test_a_window_of_blocks_is_held_at_a_time(tmp_path, monkeypatch):
     """And blocks are read once an epoch, but for those where the window changes."""
     write(tmp_path / "day_0", lines(400))
     write(tmp_path / "day_1", lines(9))
     train = load(tmp_path)[0]["train"]
-    read = []
-    block = criteo.Reader.__call__
-
-    def counted(reader, number):
-        read.append(number)
-        return block(reader, number)
-
-    monkeypatch.setattr(criteo.Reader, "__call__", counted)
+    read = blocks_read(monkeypatch)
     queue = TrainingQueue(train, 8, seed=0, depth=2)
     for _ in range(49):
         next(queue)
@@ -653,14 +659,7 @@ def test_changes_of_training_rows_read_in_blocks_too(tmp_path, monkeypatch, frac
     rows = train.splits["train"]
     count = round(600 * fraction)
     assert len(rows) == count
-    read = []
-    block = criteo.Reader.__call__
-
-    def counted(reader, which):
-        read.append(which)
-        return block(reader, which)
-
-    monkeypatch.setattr(criteo.Reader, "__call__", counted)
+    read = blocks_read(monkeypatch)
     queue = TrainingQueue(rows, 4, seed=0, depth=1)
     batches = [next(queue) for _ in range(count // 4)]
     queue.close()
