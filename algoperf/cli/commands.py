@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from algoperf.cli import parser
 from algoperf.cli.argument_types import USER_MISTAKE, masked
-from algoperf.errors import UserError, choose
+from algoperf.errors import UnreadableRowError, UserError, choose
 
 if TYPE_CHECKING:
     from algoperf.data.validation_seed import ValidationSeed
@@ -73,7 +73,7 @@ def _carry_out(parsed: argparse.Namespace) -> int:
 
     try:
         code: int = parsed.command(parsed)
-    except UserError as error:
+    except (UserError, UnreadableRowError) as error:
         if parsed.debug:
             traceback.print_exc()
         print(f"algoperf: {error}", file=sys.stderr)

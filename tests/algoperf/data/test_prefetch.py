@@ -15,7 +15,8 @@ import pytest
 from algoperf.data import batches, prefetch
 from algoperf.data.batches import TrainingQueue
 from algoperf.data.prefetch import Prefetch
-from algoperf.data.rows import DecodedRows, UnreadableRowError
+from algoperf.data.rows import DecodedRows
+from algoperf.errors import UnreadableRowError
 from algoperf.machine import processor_time
 from algoperf.workload import Field
 
@@ -218,7 +219,9 @@ def test_a_position_saved_before_there_was_prefetch_goes_on(source):
         queue = TrainingQueue(source, 7, 5)
         queue.go_to(saved)
         assert queue.wait_s == 0.25
+        assert queue.batches_drawn == 10
         assert drawn(queue, 5) == expected
+        assert queue.batches_drawn == 15
         queue.close()
 
 

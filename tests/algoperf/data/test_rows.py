@@ -14,8 +14,8 @@ from algoperf.data.loading import load_data
 from algoperf.data.provenance import OTHER_ROWS, Selection
 from algoperf.data.provenance import Rows as KnownRows
 from algoperf.data.report import facts
-from algoperf.data.rows import DecodedRows, MemmapRows, RowsView, UnreadableRowError
-from algoperf.errors import UserError
+from algoperf.data.rows import DecodedRows, MemmapRows, RowsView
+from algoperf.errors import UnreadableRowError, UserError
 from algoperf.workload import ArrayRows, Data, Field, Text, catalogue
 from algoperf.workload.rows import source_row
 from reference_algorithms import adamw
@@ -309,6 +309,12 @@ def test_texts_without_duplicates_need_no_arrays():
 def test_what_needs_arrays_says_so(operation, named):
     with pytest.raises(UserError, match=f"{named}.* in memory; .* are DecodedRows"):
         operation(data(decoded()))
+
+
+def test_of_one_class_alone_no_row_is_left_out():
+    rows = {**arrays(), "targets": np.full(ROWS, 3, np.int32)}
+    kept = row_changes.class_imbalance(data(rows), 0.5).splits["train"]
+    np.testing.assert_array_equal(kept["inputs"], rows["inputs"])
 
 
 def test_noise_of_rows_that_are_not_in_memory():
