@@ -206,7 +206,7 @@ def test_what_the_languages_are_for_occurs(corpus):
     assert len(separated) > 0.05 * len(rows)
     known = {word for row in rows for word in row.source.split()}
     fresh = [word for row in corpus["validation"] for word in row.source.split()]
-    assert sum(word not in known for word in fresh) > 0.04 * len(fresh)
+    assert sum(word not in known for word in fresh) > 0.025 * len(fresh)
 
 
 def test_the_ceiling_and_the_baselines():
