@@ -153,7 +153,7 @@ def _add_score(commands: Any, function: Command) -> None:
         "--targets",
         metavar="FILE",
         help="workloads, targets and budgets to score by: AlgoPerf's workload_targets.json, this "
-        "library's form, algoperf-0.5 or algoperf-0.6 (default: what the runs record)",
+        "library's form, algoperf-0.5, algoperf-0.6 or algoperf-2026 (default: what the runs record)",
     )
     add(
         "--tuning-ruleset",
