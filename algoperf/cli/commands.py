@@ -222,6 +222,10 @@ def score_command(arguments: argparse.Namespace) -> int:
         count_unfinished=arguments.count_unfinished,
         strict=arguments.strict,
         exclude_contended=arguments.exclude_contended,
+        partial=arguments.partial,
+        studies=arguments.studies,
+        trials=arguments.trials,
+        open_trials=arguments.open_trials,
         command=shlex.join(["algoperf", *sys.argv[1:]]),
     )
     return report.score_command(arguments.paths, Console(), options)

@@ -290,7 +290,11 @@ def test_log_files_beside_trial_folders_are_one_remark(tmp_path):
     (trial / "eval_measurements.csv").write_text(
         "accumulated_submission_time,global_step,validation/bleu\n26.0,1,0.0\n"
     )
-    for path in (workload / "wmt_jax_09-12-2025.log", workload.parent / "b.err", workload / "x.txt"):
+    for path in (
+        workload / "wmt_jax_09-12-2025.log",
+        workload.parent / "b.err",
+        workload / "x.txt",
+    ):
         path.write_text("step 1")
     (workload.parents[2] / "all.log").write_text("step 1")
     runs, findings = read_runs(tmp_path)
