@@ -7,7 +7,7 @@ from typing import Any
 
 from algoperf import __version__
 from algoperf.cli import compare_arguments as compare_arguments
-from algoperf.cli import run_arguments
+from algoperf.cli import decide_arguments, run_arguments
 from algoperf.cli import variants_arguments as variant_arguments
 from algoperf.cli.argument_types import (
     SECRET,
@@ -68,6 +68,9 @@ def parser(functions: Mapping[str, Command]) -> argparse.ArgumentParser:
         "side: quality, time to target and cost in one table, and plots (docs/compare.md)",
     )
     compare_arguments.declare(compare)
+    decide_arguments.declare(
+        _add(commands, "decide", functions["decide"], decide_arguments.DESCRIPTION)
+    )
     _add_commitment(commands, functions["commitment"])
     return root
 
