@@ -47,8 +47,8 @@ def declare(parser: argparse.ArgumentParser) -> None:
     add(
         "--confidence",
         type=float,
-        default=0.9,
-        help="of a forecast; 1 minus it is the error of the test (default: 0.9)",
+        default=0.925,
+        help="of a forecast; 1 minus it is the error of the test (default: 0.925)",
     )
     add(
         "--stop-by",

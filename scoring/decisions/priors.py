@@ -17,7 +17,8 @@ import numpy as np
 from scoring.decisions.contest import Board, Contest
 from scoring.rules.rules import Floats, median_over_studies
 
-HALF_WAY = 0.5  # Of the time of the faster of two studies that reach their target.
+# Curves are compared at this share of the time of the faster one.
+HALF_WAY = 0.5
 LARGEST_LOG_GAP = 3.0
 SHORTEST_S = 1e-9
 
@@ -214,7 +215,11 @@ def _means(values: Floats, numbers: np.ndarray[tuple[int], np.dtype[np.intp]]) -
 
 
 def _curve_pairs(one: Finished, kept: Sequence[int]) -> list[tuple[float, float]]:
-    """Return differences of log distances half-way, and of log times, of studies that both hit."""
+    """Return what curves told half-way of pairs of studies that both met their target.
+
+    Returns:
+        The difference of log distances to the target, and the difference of log times.
+    """
     pairs = []
     for w, n in np.ndindex(len(one.contest.workloads), one.contest.studies):
         for a, b in itertools.combinations(kept, 2):

@@ -47,7 +47,7 @@ class Settings:
         prior: What forecasts assume.
     """
 
-    confidence: float = 0.9
+    confidence: float = 0.925
     stops: tuple[str, ...] = STOPS
     order: str = VALUE
     caps: bool = True

@@ -104,7 +104,7 @@ def test_values_of_pairs(first, second, expected):
 
 
 def test_wealth():
-    # Stakes .1, .3, .6 and .9 on 1: 1.1 ** 2 + 1.3 ** 2 + 1.6 ** 2 + 1.9 ** 2 over 4; against: .9 ...
+    # Stakes .1, .3, .6 and .9 on 1: 1.1, 1.3, 1.6 and 1.9, squared; against it .9, .7, .4 and .1.
     one = betting.wealth([1.0, 1.0])
     assert one.first == pytest.approx((1.21 + 1.69 + 2.56 + 3.61) / 4)
     assert one.second == pytest.approx((0.81 + 0.49 + 0.16 + 0.01) / 4)
@@ -254,7 +254,8 @@ def test_scatter_of_a_made_board(tmp_path, make_trial):
 
     runs = made_recording(tmp_path, make_trial, {"a": 1.0, "b": 2.0, "c": 0.5}, studies=3)
     recording = recorded(str(runs), None)
-    one = Finished("made", recording.contest, recording.ended(), {})
+    family_of = {name: name for name in recording.contest.submissions}
+    one = Finished("made", recording.contest, recording.ended(), family_of)
     found = scatter([one])
     assert found.between_studies == pytest.approx(0.05, rel=0.4)
     # Submissions at log 2, 0 and -log 2; workloads at 10, 20 and 30 s.
