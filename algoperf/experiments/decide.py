@@ -105,11 +105,14 @@ def decide(question: Question, settings: Settings, note: Note) -> Outcome:
             name = contest.workloads[action.workload]
             who = " and ".join(contest.submissions[s] for s in action.runs)
             note(f"next: {name}, study {action.study}, {who}: {action.reason}")
+            after, cap_s = board, math.inf
             for s, goal_s in action.runs.items():
                 place = s, action.workload, action.study
-                _run(processes, entries[place], question.out, goal_s)
+                _run(processes, entries[place], question.out, min(goal_s, cap_s))
                 processes.stops.check(question.out)
-            after = read_board(contest, entries, question.out)
+                after = read_board(contest, entries, question.out)
+                # What came of the first may cap the second.
+                cap_s = referee.cap_s(after, action.pair, action.workload, action.study)
             new = {place: seen for place, seen in after.items() if seen != board[place]}
             if not new:
                 raise UserError(f"{name}: {who} got no further; algoperf status shows why")

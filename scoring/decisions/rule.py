@@ -192,8 +192,7 @@ class Referee:
         behind_s = min(board[s, w, n].clock_s for s in running)
         share = self.settings.first if behind_s == 0 else self.settings.further
         goal_s = math.inf if share >= 1 else behind_s + share * budget_s
-        if self.settings.caps:
-            goal_s = min(goal_s, max(self._cap_s(board, pair, w, n), behind_s))
+        goal_s = min(goal_s, max(self.cap_s(board, pair, w, n), behind_s))
         runs = {s: goal_s for s in running if board[s, w, n].clock_s < goal_s}
         return Action(pair, w, n, runs, reason)
 
@@ -202,10 +201,13 @@ class Referee:
         lead = self._leads.get(pair)
         return 0.5 if lead is None else max(lead.probability, 1 - lead.probability)
 
-    def _cap_s(self, board: Board, pair: tuple[int, int], w: int, n: int) -> float:
-        """Return the clock past which a study tells nothing more of a pair."""
+    def cap_s(self, board: Board, pair: tuple[int, int], w: int, n: int) -> float:
+        """Return the clock in seconds past which a study tells nothing more of a pair.
+
+        It is infinite where the settings do not cap.
+        """
         hit_s = min(board[s, w, n].hit_s for s in pair)
-        return 4 * hit_s * (1 + 1e-9)
+        return 4 * hit_s * (1 + 1e-9) if self.settings.caps else math.inf
 
     def _cost_s(self, board: Board, pair: tuple[int, int], w: int, n: int) -> float:
         """Return about what a pair's studies of a workload will still cost until they end."""

@@ -134,9 +134,7 @@ def main():
             )
     if given.null:
         print(f"null: decided in {null(recording, draws=given.null):.2%} of {given.null}")
-    print(
-        "rule | all pairs at 10 %, 33 %, 100 % of the cost: decided, wrong (by log ratio) | .1 apart"
-    )
+    print("rule | all pairs at 10, 33, 100 % of the cost: decided, wrong (by log ratio) | .1 apart")
     for name in given.rules:
         prior_of = None if not boards else lambda pair: learn(boards, {family(x) for x in pair})
         played = replay.play_all(
