@@ -11,6 +11,7 @@ from algoperf.errors import UserError, choose
 from algoperf.experiments import decide
 from scoring import report
 from scoring.decisions import replay
+from scoring.decisions.contest import Contest
 from scoring.decisions.priors import NO_PRIOR, Finished, Prior, learn
 from scoring.decisions.rule import STOPS, Settings, told
 
@@ -97,7 +98,7 @@ class _Priors:
             raise UserError(
                 f"{len(targets)} --prior-targets for {len(arguments.prior)} --prior: give as many"
             )
-        families = {}
+        families: dict[str, str] = {}
         if arguments.families is not None:
             try:
                 families = json.loads(arguments.families.read_text(encoding="utf-8"))
@@ -174,6 +175,6 @@ def _replay(
     return DONE
 
 
-def _pair_of(one: replay.Replay) -> replay.Contest:
+def _pair_of(one: replay.Replay) -> Contest:
     """Return the contest of a replayed pair, as far as its names matter."""
-    return replay.Contest(one.pair, (), (), {}, {}, 0)
+    return Contest(one.pair, (), (), {}, {}, 0)

@@ -193,7 +193,7 @@ def target_sweep(board: Leaderboard, changes: tuple[float, ...] = TARGET_CHANGES
         changes: The changes, as shares of the target's value; negative changes are easier.
     """
     times_CSWN, unknown = (
-        _interpolated_sweep(board, changes) if board.rules.interpolates else _sweep(board, changes)
+        _sweep_one_by_one(board, changes) if board.rules.interpolates else _sweep(board, changes)
     )
     scores_CS = scoring_rules.scores(times_CSWN, board.layout, board.rules)
     return TargetSweep(tuple(changes), scores_CS, unknown)
@@ -268,10 +268,10 @@ def _hits(run: TrialRun, changes: Sequence[float], *, budgets: bool) -> tuple[Fl
     return times_C, evaluations_C
 
 
-def _interpolated_sweep(
+def _sweep_one_by_one(
     board: Leaderboard, changes: tuple[float, ...]
 ) -> tuple[Floats, tuple[int, ...]]:
-    """Return what `_sweep` does, for rules that interpolate."""
+    """Return what `_sweep` does, target by target; rules that interpolate need it."""
     every, unknown = [], []
     for change in changes:
         times: list[list[Sequence[StudyResult]]] = []

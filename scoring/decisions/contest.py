@@ -127,10 +127,17 @@ def end_bounds(contest: Contest, board: Board, pair: tuple[int, int]) -> tuple[F
     return score_bounds(low, high, contest.layout, BY_THE_RULES)
 
 
-def settled_lead(contest: Contest, board: Board, pair: tuple[int, int]) -> int:
-    """Return 1 or -1 where the first or the second of a pair surely scores higher, else 0."""
+def settled_lead(contest: Contest, board: Board, pair: tuple[int, int]) -> int | None:
+    """Return 1 or -1 where the first or the second of a pair surely scores higher.
+
+    It is 0 where both surely score the same, and None where nothing is sure.
+    """
     lowest, highest = end_bounds(contest, board, pair)
-    return int(lowest[0] > highest[1]) - int(lowest[1] > highest[0])
+    if lowest[0] > highest[1]:
+        return 1
+    if lowest[1] > highest[0]:
+        return -1
+    return 0 if lowest.min() == highest.max() else None
 
 
 def is_decisive(contest: Contest, board: Board, pair: tuple[int, int], w: int, n: int) -> bool:

@@ -148,9 +148,9 @@ class Referee:
     def _verdict(self, board: Board, pair: tuple[int, int]) -> Verdict | None:
         settings, lead = self.settings, self._leads.get(pair)
         if BOUNDS in settings.stops:
-            leader = settled_lead(self.contest, board, pair)
-            if leader:
-                return Verdict(leader, BOUNDS, lead)
+            sure = settled_lead(self.contest, board, pair)
+            if sure is not None:
+                return Verdict(sure, BOUNDS, lead)
         if TEST in settings.stops:
             wealth = betting.evidence(self.contest, board, pair)
             leader = wealth.leader(1 - settings.confidence)
@@ -162,8 +162,7 @@ class Referee:
             if settings.small and lead.small >= settings.confidence:
                 return Verdict(0, FORECAST, lead)
         if not self._candidates(board, pair):
-            leader = settled_lead(self.contest, board, pair)
-            return Verdict(leader, "end", lead)
+            return Verdict(settled_lead(self.contest, board, pair) or 0, "end", lead)
         return None
 
     def _candidates(self, board: Board, pair: tuple[int, int]) -> list[tuple[int, int]]:
@@ -256,8 +255,8 @@ def told(contest: Contest, pair: Sequence[int], verdict: Verdict | None, small: 
     if verdict is None:
         return f"{first} against {second}: budget spent, not decided"
     if verdict.leader == 0:
-        if verdict.by == "end":
-            return f"{first} against {second}: all has run, and they score the same"
+        if verdict.by in (BOUNDS, "end"):
+            return f"{first} against {second}: they score the same, whatever the rest would give"
         return f"{first} against {second}: cannot be told apart: the difference is under {small:g}"
     ahead, behind = (first, second) if verdict.leader > 0 else (second, first)
     how = {

@@ -59,7 +59,9 @@ def test_bounds_of_a_pair():
     assert settled_lead(TWO, board, (0, 1)) == 1
     assert settled_lead(TWO, board, (1, 0)) == -1
     one = board_of(TWO, a_w0=hit(20.0), b_w0=running(40.0))
-    assert settled_lead(TWO, one, (0, 1)) == 0  # w1 is worth more.
+    assert settled_lead(TWO, one, (0, 1)) is None  # w1 is worth more.
+    missed_all = {f"{s}_{w}": missed(100.0) for s in "ab" for w in ("w0", "w1")}
+    assert settled_lead(TWO, board_of(TWO, **missed_all), (0, 1)) == 0
 
 
 def test_a_study_past_four_times_its_rival_tells_nothing_more():
