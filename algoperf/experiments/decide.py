@@ -107,13 +107,13 @@ def decide(question: Question, settings: Settings, note: Note) -> Outcome:
             note(f"next: {name}, study {action.study}, {who}: {action.reason}")
             after, cap_s = board, math.inf
             for s, goal_s in action.runs.items():
-                place = s, action.workload, action.study
-                _run(processes, entries[place], question.out, min(goal_s, cap_s))
+                key = s, action.workload, action.study
+                _run(processes, entries[key], question.out, min(goal_s, cap_s))
                 processes.stops.check(question.out)
                 after = read_board(contest, entries, question.out)
                 # What came of the first may cap the second.
                 cap_s = referee.cap_s(after, action.pair, action.workload, action.study)
-            new = {place: seen for place, seen in after.items() if seen != board[place]}
+            new = {key: seen for key, seen in after.items() if seen != board[key]}
             if not new:
                 raise UserError(f"{name}: {who} got no further; algoperf status shows why")
             board, changed = after, action.workload
@@ -174,12 +174,12 @@ def _contest(question: Question) -> tuple[Contest, dict[Place, campaign.Entry]]:
         definition = catalogue.find(given)
         budgets_s[definition.name] = factor * definition.scales["mini"].budget_s
     workloads = tuple(sorted(budgets_s))
-    made = Contest(names, workloads, workloads, {}, budgets_s, question.studies)
+    contest = Contest(names, workloads, workloads, {}, budgets_s, question.studies)
     entries = {
         (names.index(entry.submission), workloads.index(entry.workload), entry.study): entry
         for entry in todo
     }
-    return made, entries
+    return contest, entries
 
 
 def read_board(contest: Contest, entries: Mapping[Place, campaign.Entry], out: Path) -> Board:
@@ -194,11 +194,11 @@ def read_board(contest: Contest, entries: Mapping[Place, campaign.Entry], out: P
     experiments = sorted({entry.experiment for entry in entries.values()})
     folders = [out / name for name in experiments if (out / name).is_dir()]
     runs, _ = read_runs(*folders) if folders else ([], [])
-    of = {run.path.resolve(): run for run in runs}
-    for place, entry in entries.items():
-        run = of.get(entry.folder(out, 1).resolve())
+    run_at = {run.path.resolve(): run for run in runs}
+    for key, entry in entries.items():
+        run = run_at.get(entry.folder(out, 1).resolve())
         if run is not None:
-            board[place] = _seen(run)
+            board[key] = _seen(run)
     return board
 
 
@@ -256,16 +256,16 @@ def _settings_json(settings: Settings) -> dict[str, Any]:
 
 
 def _settings_of(value: Mapping[str, Any]) -> Settings:
-    made = dict(value)
-    made["stops"] = tuple(made["stops"])
-    return Settings(**made | {"prior": Prior(**made["prior"])})
+    values = dict(value)
+    values["stops"] = tuple(values["stops"])
+    return Settings(**values | {"prior": Prior(**values["prior"])})
 
 
 def _board_json(board: Mapping[Place, Seen]) -> list[list[Any]]:
     """Return what is known of studies that have begun, as JSON values: inf is null."""
     return [
-        [*place, [seen.clock_s, _finite(seen.hit_s), seen.is_over, *map(_list, _curve(seen))]]
-        for place, seen in board.items()
+        [*key, [seen.clock_s, _finite(seen.hit_s), seen.is_over, *map(_list, _curve(seen))]]
+        for key, seen in board.items()
         if seen != Seen()
     ]
 

@@ -113,9 +113,9 @@ def smallest_change(board: Leaderboard) -> TimeChange | None:
         varied[:, s, w] *= factors
         differs_R = (_ranks(varied, board) != before_S).any(axis=-1)
         for start in (0, len(FACTORS)):
-            found = np.flatnonzero(differs_R[start : start + len(FACTORS)])
-            if len(found):
-                step = int(found[0])
+            differing = np.flatnonzero(differs_R[start : start + len(FACTORS)])
+            if len(differing):
+                step = int(differing[0])
                 lower = FACTORS[step - 1] if step else 0.0
                 candidate = FACTORS[step], lower, s, w, -1.0 if start else 1.0
                 if best is None or candidate[0] < best[0]:

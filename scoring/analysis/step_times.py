@@ -200,7 +200,7 @@ def _neutral_scores(board: Leaderboard, cells: tuple[StepTime, ...]) -> tuple[fl
     labels, names = board.labels, board.layout.workloads
     factors_SW = np.ones(board.times_SWN.shape[:2])
     for cell in cells:
-        place = labels.index(cell.label), names.index(cell.workload)
-        factors_SW[place] = cell.neutral_s / cell.framework_s
+        row_and_column = labels.index(cell.label), names.index(cell.workload)
+        factors_SW[row_and_column] = cell.neutral_s / cell.framework_s
     times_SWN = board.times_SWN * factors_SW[..., None]
     return tuple(scoring_rules.scores(times_SWN, board.layout, board.rules).tolist())

@@ -49,7 +49,9 @@ class Contest:
         """For each base workload, its column and those of its held-out variants."""
         groups = []
         for base in self.base_workloads:
-            variants = [name for name, of in sorted(self.variant_of.items()) if of == base]
+            variants = [
+                name for name, its_base in sorted(self.variant_of.items()) if its_base == base
+            ]
             groups.append([self.workloads.index(name) for name in (base, *variants)])
         return groups
 
@@ -119,11 +121,11 @@ def end_bounds(contest: Contest, board: Board, pair: tuple[int, int]) -> tuple[F
     """
     shape = 2, len(contest.workloads), contest.studies
     low, high = np.zeros(shape), np.full(shape, np.inf)
-    for place, s in enumerate(pair):
+    for side, s in enumerate(pair):
         for w, n in np.ndindex(*shape[1:]):
             seen = board[s, w, n]
-            low[place, w, n] = seen.hit_s if seen.is_over else seen.clock_s
-            high[place, w, n] = seen.hit_s
+            low[side, w, n] = seen.hit_s if seen.is_over else seen.clock_s
+            high[side, w, n] = seen.hit_s
     return score_bounds(low, high, contest.layout, BY_THE_RULES)
 
 

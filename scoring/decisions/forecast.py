@@ -163,11 +163,11 @@ class Forecast:
         """Return what is exactly or nearly known of sums of log times: a hit, or a curve."""
         studies = self._contest.studies
         observed = []
-        for place, cell in enumerate(cells):
+        for side, cell in enumerate(cells):
             for n, seen in enumerate(cell):
                 if seen.has_hit:
                     row = np.zeros(2 * studies)
-                    row[place * studies + n] = 1.0
+                    row[side * studies + n] = 1.0
                     log_time = math.log(max(seen.hit_s, SHORTEST_S) / budget_s)
                     observed.append((row, log_time, EXACT))
         for n in range(studies) if self._curves else ():
@@ -179,8 +179,8 @@ class Forecast:
             if gaps[0] is not None and gaps[1] is not None:
                 row = np.zeros(2 * studies)
                 row[n], row[studies + n] = 1.0, -1.0
-                told = self._prior.curve_slope * log_gap(gaps[0], gaps[1])
-                observed.append((row, told, self._prior.curve_error**2))
+                expected = self._prior.curve_slope * log_gap(gaps[0], gaps[1])
+                observed.append((row, expected, self._prior.curve_error**2))
         return observed
 
     def _condition(self, board: Board, w: int) -> tuple[Floats, Floats]:
@@ -206,9 +206,9 @@ class Forecast:
         logs = logs.reshape(POINTS, DRAWS, 2, studies)
         weights = np.ones((POINTS, DRAWS))
         shares = np.where(lost | (logs > 0), np.inf, np.exp(np.minimum(logs, 0.0)))
-        for place, cell in enumerate(cells):
+        for side, cell in enumerate(cells):
             for n, seen in enumerate(cell):
-                here = place, n
+                here = side, n
                 if seen.has_hit:
                     shares[..., *here] = seen.hit_s / budget_s
                 elif seen.is_over:

@@ -59,17 +59,17 @@ class Recording:
     def ended(self) -> Board:
         """Return everything that came out."""
         board = contests.nothing_seen(self.contest)
-        for place in board:
-            advance(board, self, place, math.inf)
+        for key in board:
+            advance(board, self, key, math.inf)
         return board
 
     def truth(self, pair: tuple[int, int]) -> float:
         """Return the difference of the scores of two submissions as a pool, by all data."""
         shape = 2, len(self.contest.workloads), self.contest.studies
         times_SWN = np.full(shape, np.inf)
-        for place, s in enumerate(pair):
+        for key, s in enumerate(pair):
             for w, n in np.ndindex(*shape[1:]):
-                times_SWN[place, w, n] = min(
+                times_SWN[key, w, n] = min(
                     (trial.hit_s for trial in self.trials.get((s, w, n), ())), default=math.inf
                 )
         first, second = scoring_rules.scores(times_SWN, self.contest.layout, BY_THE_RULES).tolist()
@@ -126,10 +126,10 @@ def record(board: Leaderboard, name: str) -> Recording:
                 assert goal is not None
                 higher = run.target.higher_is_better
                 drawn = contests.curve(times_s, value, goal, higher_is_better=higher)
-                place = s, w, numbers.index(run.study)
-                trials.setdefault(place, []).append(Recorded(times_s, drawn, crossing.time_s))
+                key = s, w, numbers.index(run.study)
+                trials.setdefault(key, []).append(Recorded(times_s, drawn, crossing.time_s))
     studies = max(len(cell.studies) for row in board.rows for cell in row.cells.values())
-    made = Contest(
+    contest = Contest(
         tuple(board.labels),
         workloads,
         board.benchmark.base_workloads,
@@ -137,13 +137,13 @@ def record(board: Leaderboard, name: str) -> Recording:
         budgets_s,
         studies,
     )
-    return Recording(name, made, trials)
+    return Recording(name, contest, trials)
 
 
 def advance(
     board: Board,
     recording: Recording,
-    place: tuple[int, int, int],
+    key: tuple[int, int, int],
     goal_s: float,
     shown: tuple[int, int, int] | None = None,
 ) -> float:
@@ -152,15 +152,15 @@ def advance(
     Args:
         board: What is known, which is changed.
         recording: The recording.
-        place: The submission, workload and study of the recording's own numbers.
+        key: The submission, workload and study, by the recording's own numbers.
         goal_s: The clock to run to: up to the last evaluation before it, but at least one.
-        shown: The place in `board`, where it differs.
+        shown: The key in `board`, where it differs.
 
     Returns:
         What it cost, in seconds.
     """
-    seen = board[shown or place]
-    trials = recording.trials.get(place, ())
+    seen = board[shown or key]
+    trials = recording.trials.get(key, ())
     before_s = seen.clock_s
     every = (
         np.unique(np.concatenate([trial.times_s for trial in trials])) if trials else np.empty(0)
@@ -258,9 +258,9 @@ def play(
         if action is None or spent_s >= most * total_s:
             break
         for s, goal_s in action.runs.items():
-            place = pair[s], action.workload, studies[action.study]
+            key = pair[s], action.workload, studies[action.study]
             shown = s, action.workload, action.study
-            spent_s += advance(board, recording, place, goal_s, shown)
+            spent_s += advance(board, recording, key, goal_s, shown)
         changed = action.workload
         steps.append(Step(action, spent_s))
     return Replay(

@@ -167,16 +167,16 @@ class Referee:
 
     def _candidates(self, board: Board, pair: tuple[int, int]) -> list[tuple[int, int]]:
         """Return the workloads that may still tell something, each with the study to run next."""
-        found = []
+        candidates = []
         for w in range(len(self.contest.workloads)):
             for n in range(self.contest.studies):
                 if all(board[s, w, n].is_over for s in pair):
                     continue
                 if self.settings.caps and not is_decisive(self.contest, board, pair, w, n):
                     continue
-                found.append((w, n))
+                candidates.append((w, n))
                 break
-        return found
+        return candidates
 
     def next(self, board: Board) -> Action | None:
         """Return what to run next; None where every pair is decided."""
@@ -234,16 +234,16 @@ class Referee:
             return w, n, "it is the cheapest that is left"
         assert lead is not None
         groups = self.contest.groups
-        told = []
+        worths = []
         for (w, n), cost_s in zip(candidates, costs_s, strict=True):
             group = next(number for number, columns in enumerate(groups) if w in columns)
             still_open = lead.open_by_workload[group] * (1.0 if n == 0 else LATER_STUDY / n)
-            told.append((still_open / cost_s, still_open, cost_s))
-        best = told.index(max(told))
+            worths.append((still_open / cost_s, still_open, cost_s))
+        best = worths.index(max(worths))
         w, n = candidates[best]
-        may_move = math.sqrt(told[best][1]) / len(groups)
+        may_move = math.sqrt(worths[best][1]) / len(groups)
         reason = (
-            f"it may move the lead by about {may_move:.3f} for about {told[best][2]:,.0f} s, the "
+            f"it may move the lead by about {may_move:.3f} for about {worths[best][2]:,.0f} s, the "
             "most per second of what is left"
         )
         return w, n, reason

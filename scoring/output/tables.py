@@ -194,9 +194,9 @@ def _notes(summary: Summary) -> Iterable[str]:
     by_steps = board.order_by_steps
     if by_steps:
         yield f"By steps the order is another: {', '.join(by_steps)}."
-    told = frameworks_told(summary)
-    if told:
-        yield told
+    of_frameworks = frameworks_told(summary)
+    if of_frameworks:
+        yield of_frameworks
     if censored:
         yield (f"A miss counts as the budget: {'; '.join(censored)}.")
 

@@ -21,12 +21,12 @@ def tables(analysis: Analysis) -> list[Table]:
 def factor_table(analysis: Analysis) -> Table:
     """Return the table of steps, seconds a step and the algorithm's own factor by workload."""
     labels = analysis.board.labels
-    of = {(each.label, each.workload): each for each in analysis.steps.cells}
+    values = {(each.label, each.workload): each for each in analysis.steps.cells}
     rows = []
     for name in analysis.board.layout.workloads:
         cells: list[Cell] = []
         for label in labels:
-            one = of.get((label, name))
+            one = values.get((label, name))
             if one is None:
                 cells.append({"text": texts.NONE})
                 continue
@@ -49,8 +49,8 @@ def framework_table(analysis: Analysis) -> Table:
     rows = []
     for gap in gaps:
         steps = [f"{gap.step_s[name]:.4g}" if name in gap.step_s else texts.NONE for name in names]
-        told = [*steps, texts.factor(gap.ratio), texts.factor(gap.apart)]
-        rows.append({"name": gap.workload, "cells": [{"text": text} for text in told]})
+        texts_of_row = [*steps, texts.factor(gap.ratio), texts.factor(gap.apart)]
+        rows.append({"name": gap.workload, "cells": [{"text": text} for text in texts_of_row]})
     head = [*(f"{name}, seconds a step" for name in names), "apart", "two algorithms apart"]
     note = (
         "The cheapest step of each framework, and how many times the dearer one takes. Beside it: "
@@ -66,11 +66,11 @@ def order_table(analysis: Analysis) -> Table:
     by_steps = [row.steps_score for row in board.rows]
     rows = []
     scores = ([row.score for row in board.rows], by_steps, list(neutral))
-    for name, of in zip(("time", "steps", "framework-neutral (estimate)"), scores, strict=True):
-        places = scoring_rules.ranks(np.array(of)).tolist()
+    for name, values in zip(("time", "steps", "framework-neutral (estimate)"), scores, strict=True):
+        places = scoring_rules.ranks(np.array(values)).tolist()
         cells = [
-            {"text": f"{texts.score(value)} ({place})"}
-            for value, place in zip(of, places, strict=True)
+            {"text": f"{texts.score(value)} ({rank})"}
+            for value, rank in zip(values, places, strict=True)
         ]
         rows.append({"name": name, "cells": cells})
     missed = texts.plural(analysis.steps.held_back, "target")
