@@ -48,8 +48,8 @@ MINI_BASELINES: Mapping[str, float] = {"the most frequent transcript": 0.577}
 
 def mini(validation: float, reached: str) -> dict[str, Target]:
     """Return the target of built-in rows, a WER as published; see `targets.mini`."""
-    made = targets.mini(validation, reached, ceiling=0.0, baselines=MINI_BASELINES)
-    return {"builtin": made}
+    target = targets.mini(validation, reached, ceiling=0.0, baselines=MINI_BASELINES)
+    return {"builtin": target}
 
 
 def initial_std(name: str, shape: tuple[int, ...], model: Mapping[str, Any]) -> float:
