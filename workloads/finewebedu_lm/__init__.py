@@ -74,6 +74,7 @@ WORKLOAD = WorkloadDefinition(
             step_hint=72_000,
             budget_s=31_967.0,
             eval_every_s=2_571.0,
+            precision="bf16",
             targets={"folder": Target(validation=22.2995, provenance=ALGOPERF)},
         ),
     },

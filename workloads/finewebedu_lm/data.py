@@ -1,8 +1,10 @@
 """The rows of the finewebedu_lm workload: a made language, or the texts of a folder."""
 
+from pathlib import Path
+
 from algoperf.workload import SPLITS, Data
 from workloads.finewebedu_lm import generator
-from workloads.parts import plain_text
+from workloads.parts import document_stream, plain_text
 
 
 def load(
@@ -11,16 +13,19 @@ def load(
     vocab_size: int,
     tokenizer: str = "trained",
     seed: int = 0,
+    skip_bad_rows: bool = False,
     validation_seed: int | None = None,
 ) -> Data:
     """Return rows of tokens, of which each position's target is the token after it.
 
     Args:
-        source: 'builtin' or a folder.
+        source: 'builtin', or a folder of parquet files (see `document_stream.load`) or of text
+            files (see `plain_text.read`).
         max_length: The number of tokens of a row.
         vocab_size: The number of tokens that the model knows.
         tokenizer: As of `plain_text.windows`; the built-in language needs none.
         seed: The seed of the built-in language and of held-out splits.
+        skip_bad_rows: Whether documents of parquet files that are no text are left out and counted.
         validation_seed: As of `generator.generate`.
 
     Returns:
@@ -31,6 +36,9 @@ def load(
     """
     if source == "builtin":
         return _builtin(max_length, vocab_size, seed, validation_seed)
+    folder = Path(source)
+    if any(folder.rglob(f"*{document_stream.ENDING}")):
+        return document_stream.load(folder, max_length, vocab_size, tokenizer, skip_bad_rows)
     return plain_text.windows(source, max_length, vocab_size, tokenizer, seed)
 
 

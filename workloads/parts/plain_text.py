@@ -5,7 +5,6 @@ end into rows of one length.
 """
 
 import gzip
-import re
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -14,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from algoperf.data import tokenizers
-from algoperf.data.formats import records, sources
-from algoperf.data.formats.records import SPLIT_OF, Hub
+from algoperf.data.formats import documents, records, sources
+from algoperf.data.formats.records import Hub
 from algoperf.errors import UserError
 from algoperf.workload import SPLITS, Data
 from workloads.ag_news import data as ag_news
@@ -28,7 +27,7 @@ LINES = 32
 # A pass over this many built-in texts costs as much as a few training steps.
 EVAL_TEXTS = 400
 FIELD = "text"
-SPLIT_NAMES = SPLIT_OF | {"valid": "validation", "eval": "validation"}
+ENDINGS = (".txt", ".txt.gz")
 Texts = dict[str, list[str]]  # The texts of each split.
 
 
@@ -67,43 +66,17 @@ def read(
         loaded = sources.load_dataset(HUB.path, HUB.revision, (FIELD,), ("train",), HUB.config)
         texts = {split: _blocks(loaded[split][FIELD]) for split in SPLITS if split in loaded}
     else:
-        files, notes["files_ignored"] = _find(Path(source))
+        files, notes["files_ignored"] = documents.find(Path(source), ENDINGS)
         texts = {
             split: [text for path in paths for text in _blocks(_lines(path))]
             for split, paths in files.items()
         }
-    for split, documents in texts.items():
-        if not documents:
+    for split, own in texts.items():
+        if not own:
             raise UserError(f"{source}: the {split} split has no text")
-    columns: dict[str, records.Columns] = {
-        split: {FIELD: documents} for split, documents in texts.items()
-    }
+    columns: dict[str, records.Columns] = {split: {FIELD: own} for split, own in texts.items()}
     parts, notes["held_out"] = records.hold_out(columns, seed)
     return {split: part[FIELD] for split, part in parts.items()}, notes
-
-
-def _find(folder: Path) -> tuple[dict[str, list[Path]], list[str]]:
-    """Return the files of each split, and the names of the text files that belong to none."""
-    files: dict[str, list[Path]] = {}
-    others = []
-    for path in sorted(folder.iterdir()):
-        if path.name.removesuffix(".gz").endswith(".txt") and path.is_file():
-            words = re.split("[^a-z]+", path.name.lower())
-            named = {SPLIT_NAMES[word] for word in words if word in SPLIT_NAMES}
-            if len(named) > 1:
-                raise UserError(f"{path}: its name says several splits: {', '.join(sorted(named))}")
-            if named:
-                files.setdefault(named.pop(), []).append(path)
-            else:
-                others.append(path)
-    if "train" not in files and others:
-        files["train"], others = others, []
-    if "train" not in files:
-        raise UserError(
-            f"{folder}: no training text; expected *.txt or *.txt.gz, named by split (train, "
-            "validation, test) or not"
-        )
-    return files, [path.name for path in others]
 
 
 def _lines(path: Path) -> Iterator[str]:
@@ -198,11 +171,11 @@ def windows(
     texts, notes = read(source, seed, validation_seed)
     text_tokenizer, end_id = tokenizers.of_decoder(tokenizer, source, texts["train"], vocab_size)
     splits, notes["texts"], notes["packed_tokens"] = {}, {}, {}
-    for split, documents in texts.items():
-        stream = packed(text_tokenizer, documents, end_id)
+    for split, own in texts.items():
+        stream = packed(text_tokenizer, own, end_id)
         check_vocabulary(source, int(stream.max()), vocab_size)
         splits[split] = cut(stream, max_length)
-        notes["texts"][split], notes["packed_tokens"][split] = len(documents), len(stream)
+        notes["texts"][split], notes["packed_tokens"][split] = len(own), len(stream)
     counts = {split: len(arrays["inputs"]) for split, arrays in splits.items()}
     check_rows(source, counts, max_length)
     model = {"vocab_size": vocab_size, "pad_id": end_id}

@@ -5,7 +5,6 @@ Files are text, plain or compressed (.gz, .zst), or parquet with the columns in 
 """
 
 import dataclasses
-import hashlib
 import re
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from algoperf.data.formats import blocks
 from algoperf.data.formats.criteo_columns import (
     COLUMNS,
     COUNTS,
@@ -22,7 +22,6 @@ from algoperf.data.formats.criteo_columns import (
     columns_of,
     parse,
 )
-from algoperf.data.order import Blocks
 from algoperf.data.rows import BlockRows, UnreadableRowError
 from algoperf.errors import UserError
 from algoperf.workload import Field
@@ -224,33 +223,15 @@ def rows(sources: Sequence[Source], fields: Mapping[str, Field], convert: Conver
         fields: What is in a row, by name.
         convert: From the columns of a block to its rows.
     """
-    readers = [Reader(source) for source in sources]
-    counts = [len(source.sizes) for source in sources]
-    first_block = np.cumsum(counts) - counts
-    owner = np.repeat(np.arange(len(sources)), counts)
-    runs = [
-        first_block[file : file + 1]
-        if source.is_compressed
-        else first_block[file] + np.arange(count)
-        for file, (source, count) in enumerate(zip(sources, counts, strict=True))
-    ]
+    files = [_file(source, convert) for source in sources]
+    return blocks.rows(files, fields, WINDOW_ROWS)
 
-    def read(block: int) -> dict[str, np.ndarray]:
-        file = int(owner[block])
-        return convert(readers[file](block - int(first_block[file])))
 
-    blocks = Blocks(
-        np.array([size for source in sources for size in source.sizes], np.int64),
-        np.concatenate(runs).astype(np.int64),
-        WINDOW_ROWS,
+def _file(source: Source, convert: Convert) -> blocks.BlockFile:
+    reader = Reader(source)
+    return blocks.BlockFile(
+        source.path, source.sizes, lambda block: convert(reader(block)), source.is_compressed
     )
-    return BlockRows(blocks, fields, read, _fingerprint(sources))
-
-
-def _fingerprint(sources: Sequence[Source]) -> str:
-    """Of the files' names, sizes and numbers of rows; files may be moved."""
-    listed = [f"{each.path.name}:{each.path.stat().st_size}:{sum(each.sizes)}" for each in sources]
-    return hashlib.sha256("\n".join(listed).encode()).hexdigest()
 
 
 # Folders
