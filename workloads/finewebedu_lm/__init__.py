@@ -85,6 +85,6 @@ WORKLOAD = WorkloadDefinition(
     variants={
         "layernorm": Variant({"norm": "layer"}),
         "silu": Variant({"activation": "silu"}),
-        "embed_scale": Variant({"embedding_scale": 4.0}),
+        "window": Variant({"attention_window": 0.25, "global_tokens": 4}),
     },
 )
