@@ -36,10 +36,10 @@ EVAL = spec.ForwardPassMode.EVAL
 # The model
 
 
-def full_shapes(name: str) -> dict[str, tuple[int, ...]]:
+def shapes_at(scale_name: str, name: str = NAME) -> dict[str, tuple[int, ...]]:
     """Of the model in PyTorch, for which no memory is taken."""
     definition = catalogue.find(name)
-    scale = definition.scales["full"]
+    scale = definition.scales[scale_name]
     settings = {**scale.model, "vocab_size": scale.data["vocab_size"], "pad_id": 0}
     with torch.device("meta"):
         model = definition.build_model("torch", settings)
@@ -52,7 +52,7 @@ def test_the_full_model_has_the_reference_s_parameters() -> None:
     layers (queries, keys and values; their output; a factor of their products; the gated layer's
     two halves; its output; two norms) and a norm.
     """
-    shapes = full_shapes(NAME)
+    shapes = shapes_at("full")
     layer = 3 * 1024 * 1024 + 1024 * 1024 + 1 + 2 * 4096 * 1024 + 4096 * 1024 + 2 * 1024
     assert sum(map(math.prod, shapes.values())) == 50_257 * 1024 + 12 * layer + 1024 == 252_815_372
     assert collections.Counter(shapes.values()) == {
@@ -60,6 +60,7 @@ def test_the_full_model_has_the_reference_s_parameters() -> None:
         (1024, 4096): 12, (1024,): 25,
     }  # fmt: skip
     assert len(shapes) == 86
+    assert sum(map(math.prod, shapes_at("mini").values())) == 830_723
     kinds = collections.Counter(parameter_type(name, shape).name for name, shape in shapes.items())
     assert kinds == {
         "EMBEDDING": 1, "ATTENTION_QKV": 12, "ATTENTION_OUT": 12, "WEIGHT": 36,
@@ -69,7 +70,7 @@ def test_the_full_model_has_the_reference_s_parameters() -> None:
 
 def test_variants_have_their_parameters() -> None:
     counts = {
-        name: sum(map(math.prod, full_shapes(f"{NAME}_{name}").values()))
+        name: sum(map(math.prod, shapes_at("full", f"{NAME}_{name}").values()))
         for name in DEFINITION.variants
     }
     assert counts == {

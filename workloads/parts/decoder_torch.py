@@ -171,7 +171,8 @@ class Decoder(nn.Module):
         hidden_BTD = scaled(self.token(tokens_BT), style.embedding_scale)
         T, rotation = hidden_BTD.shape[1], None
         if style.is_rotary:
-            self.rotation = tuple(table.to(hidden_BTD.device) for table in self.rotation)
+            if self.rotation[0].device != hidden_BTD.device:
+                self.rotation = tuple(table.to(hidden_BTD.device) for table in self.rotation)
             rotation = tuple(table[:T] for table in self.rotation)
         else:
             position_TD = self.position(torch.arange(T, device=tokens_BT.device))

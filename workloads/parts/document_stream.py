@@ -84,10 +84,18 @@ def _first_texts(files: Sequence[ParquetDocuments]) -> list[str]:
     texts: list[str] = []
     for file in files:
         for group in range(file.groups):
-            texts += file.texts(group)[0]
+            texts += _texts_before_the_run(file, group)[0]
             if len(texts) >= TOKENIZER_TEXTS:
                 return texts[:TOKENIZER_TEXTS]
     return texts
+
+
+def _texts_before_the_run(file: ParquetDocuments, group: int) -> tuple[list[str], int]:
+    """As `ParquetDocuments.texts`, with an error that stops the run before it begins."""
+    try:
+        return file.texts(group)
+    except UnreadableRowError as error:
+        raise UserError(str(error)) from error
 
 
 class Stream:
@@ -128,12 +136,9 @@ class Stream:
 
     def _count(self, file: ParquetDocuments, group: int, is_checked: bool) -> tuple[int, int]:
         """The tokens of a row group with those that end documents, and the documents left out."""
-        try:
-            if self._is_gpt2 and file.counts_tokens and not is_checked:
-                return file.token_count(group) + file.size(group), 0
-            texts, left_out = file.texts(group)
-        except UnreadableRowError as error:
-            raise UserError(str(error)) from error
+        if self._is_gpt2 and file.counts_tokens and not is_checked:
+            return file.token_count(group) + file.size(group), 0
+        texts, left_out = _texts_before_the_run(file, group)
         return (len(self._packed(texts)) if texts else 0), left_out
 
     def _packed(self, texts: Sequence[str]) -> np.ndarray:

@@ -86,8 +86,15 @@ class ParquetDocuments:
         return self._sizes[group]
 
     def token_count(self, group: int) -> int:
-        """Return the tokens of a row group's documents together, as its column says."""
-        counts = self._column(group, TOKENS_FIELD)
+        """Return the tokens of a row group's documents together, as its column says.
+
+        Raises:
+            UserError: It does not.
+        """
+        try:
+            counts = self._column(group, TOKENS_FIELD)
+        except UnreadableRowError as error:
+            raise UserError(str(error)) from error
         if any(count is None for count in counts):
             raise UserError(f"{self.path}, row group {group + 1}: a {TOKENS_FIELD} is missing")
         return sum(counts)
