@@ -147,7 +147,7 @@ def test_the_axis_sets_the_window_in_tokens() -> None:
 def test_a_position_of_a_model_sees_its_window_and_the_first_tokens_alone(
     framework, load_small, make_values
 ) -> None:
-    """Through the three blocks of the mini model a position reads three windows back, less what
+    """Through the two blocks of the mini model a position reads two windows back, less what
     overlaps, and the global tokens with all that these see.
     """
     definition = catalogue.find("finewebedu_lm_window")
@@ -164,7 +164,7 @@ def test_a_position_of_a_model_sees_its_window_and_the_first_tokens_alone(
         return np.asarray(backend.fetch(out))[0, -1]
 
     last = rows["inputs"].shape[1] - 1
-    reach = 3 * (32 - 1)
+    reach = 2 * (32 - 1)
     plain = logits(rows["inputs"])
     for position, is_seen in ((last - reach, True), (last - reach - 1, False), (3, True)):
         changed = rows["inputs"].copy()

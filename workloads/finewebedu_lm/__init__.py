@@ -36,14 +36,14 @@ def _initial_norm_scale(name: str, model: Mapping[str, Any]) -> float:
 
 
 MINI = Scale(
-    model={"positions": 128, "width": 128, "layers": 3, "heads": 4, "style": STYLE},
+    model={"positions": 128, "width": 128, "layers": 2, "heads": 4, "style": STYLE},
     data={"max_length": 128, "vocab_size": VOCABULARY},
     default_source="builtin",
     batch_size=16,
     eval_batch_size=64,
     eval_train_rows=128,
-    step_hint=600,
-    budget_s=360.0,
+    step_hint=400,
+    budget_s=240.0,
     eval_every_s=15.0,
     eval_share=EVAL_SHARE,
     published_batch_size=64,

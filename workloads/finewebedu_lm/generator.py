@@ -3,9 +3,9 @@
 A document names its topic, then introduces its cast, each a name with a trait. Sentences follow. A
 subject is a noun or one of the cast, perhaps with prepositional phrases and nested relative clauses
 after it; the form of its verb agrees with it, over all that stands between. Whoever of the cast is
-mentioned is followed by its trait, which nothing but the introduction tells. Which nouns and verbs
-are frequent depends on the topic. Every row begins with a document; documents follow one another,
-and the last is cut.
+mentioned is followed by its trait, which nothing but the introduction tells. A topic has nouns and
+verbs of its own, of which other topics have some, too. Every row begins with a document; documents
+follow one another, and the last is cut.
 
 What may come next is determined by what is before it in the row. So the probability of every token
 is known, and so is the entropy of the language, which no model's loss can be below but by chance:
@@ -26,9 +26,10 @@ from numpy.typing import NDArray
 from algoperf.data.validation_seed import seed_words
 
 ROWS = {"train": 12_288, "validation": 512, "test": 512}
-TOPICS, NAMES, TRAITS, NOUNS, STEMS, PREPOSITIONS, ADVERBS = 8, 64, 16, 96, 32, 8, 16
+TOPICS, NAMES, TRAITS, NOUNS, STEMS, PREPOSITIONS, ADVERBS = 8, 24, 8, 96, 32, 8, 16
+NOUNS_BY_TOPIC, STEMS_BY_TOPIC = 24, 12  # those of a topic, which topics share in part
 FORMS = 4  # of a verb; a noun or a trait asks for one of them
-CAST = 4
+CAST = 3
 DEEPEST = 3  # subjects that wait for their verbs
 
 WORDS = (
@@ -86,14 +87,14 @@ def options(state: State) -> list[Option]:
             return [Option(1, "trait", State("subject") if is_last else State("name", count + 1))]
         case "subject":
             return [
-                Option(0.65, "subject noun", State("after subject", count + 1)),
-                Option(0.35, "cast", State("subject's trait", count)),
+                Option(0.55, "subject noun", State("after subject", count + 1)),
+                Option(0.45, "cast", State("subject's trait", count)),
             ]
         case "next":
             return [
                 Option(0.12, "end", FIRST),
-                Option(0.57, "subject noun", State("after subject", 1)),
-                Option(0.31, "cast", State("subject's trait")),
+                Option(0.48, "subject noun", State("after subject", 1)),
+                Option(0.4, "cast", State("subject's trait")),
             ]
         case "subject's trait":
             return [Option(1, "subject's trait", State("after subject", count + 1))]
@@ -110,8 +111,8 @@ def options(state: State) -> list[Option]:
             return [Option(1, "noun", State("after subject", count))]
         case "object":
             return [
-                Option(0.35, "noun", State("close")),
-                Option(0.35, "cast", State("object's trait")),
+                Option(0.3, "noun", State("close")),
+                Option(0.4, "cast", State("object's trait")),
                 Option(0.3, "stop", State("next")),
             ]
         case "object's trait":
@@ -160,8 +161,8 @@ def word_entropy(emits: str, introduced: int) -> float:
     }
     if emits in equally:
         return float(np.log(equally[emits]))
-    ranks = {"noun": NOUNS, "subject noun": NOUNS, "verb": STEMS}.get(emits, 1)
-    shares = _zipf(ranks)
+    nouns = NOUNS_BY_TOPIC
+    shares = _zipf({"noun": nouns, "subject noun": nouns, "verb": STEMS_BY_TOPIC}.get(emits, 1))
     return float(-(shares * np.log(shares)).sum())
 
 
@@ -227,7 +228,7 @@ class _Language:
         self.form_of_noun = generator.integers(0, FORMS, NOUNS)
         self.noun_of_rank = np.stack([generator.permutation(NOUNS) for _ in range(TOPICS)])
         self.stem_of_rank = np.stack([generator.permutation(STEMS) for _ in range(TOPICS)])
-        self.noun_shares, self.stem_shares = _zipf(NOUNS), _zipf(STEMS)
+        self.noun_shares, self.stem_shares = _zipf(NOUNS_BY_TOPIC), _zipf(STEMS_BY_TOPIC)
         most = max(len(options(state)) for state in STATES)
         self.shares_SO = np.zeros((len(STATES), most))
         self.emits_SO = np.zeros((len(STATES), most), np.int64)
