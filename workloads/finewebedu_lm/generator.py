@@ -60,7 +60,7 @@ class State(NamedTuple):
     """
 
     slot: str
-    count: int = 0
+    number: int = 0
 
 
 class Option(NamedTuple):
@@ -141,7 +141,8 @@ EMISSIONS = tuple(dict.fromkeys(option.emits for state in STATES for option in o
 def _zipf(size: int) -> Floats:
     """The probability of each rank: that of rank r is proportional to 1 / (r + 1)."""
     weights: Floats = 1 / np.arange(1.0, size + 1)
-    return weights / np.cumsum(weights)[-1]  # in one order everywhere, which `sum` is not
+    weights /= np.cumsum(weights)[-1]  # in one order everywhere, which `sum` is not
+    return weights
 
 
 def word_entropy(emits: str, introduced: int) -> float:
@@ -182,7 +183,7 @@ def entropy(length: int) -> float:
     for state, index in number.items():
         for share, emits, after in options(state):
             moves_SS[index, number[after]] += share
-            entropy_S[index] += share * (word_entropy(emits, state.count) - np.log(share))
+            entropy_S[index] += share * (word_entropy(emits, state.number) - np.log(share))
     at_S = moves_SS[number[FIRST]]  # after the first token, which is no target
     total = 0.0
     for _ in range(length):
@@ -253,7 +254,7 @@ class _Writer:
         self._traits_NC = np.zeros((rows, CAST), np.int64)
         self._mentioned_N = np.zeros(rows, np.int64)
         self._forms_ND = np.zeros((rows, DEEPEST), np.int64)
-        self._counts_S = np.array([state.count for state in STATES])
+        self._counts_S = np.array([state.number for state in STATES])
 
     def step(self) -> tuple[Integers, Floats]:
         """Return the next token of each row, and the nats of each."""

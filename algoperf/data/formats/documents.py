@@ -97,7 +97,8 @@ class ParquetDocuments:
             raise UserError(str(error)) from error
         if any(count is None for count in counts):
             raise UserError(f"{self.path}, row group {group + 1}: a {TOKENS_FIELD} is missing")
-        return sum(counts)
+        total: int = sum(counts)
+        return total
 
     def texts(self, group: int) -> tuple[list[str], int]:
         """Return the documents of a row group, and how many were left out.
