@@ -78,7 +78,7 @@ class ParquetDocuments:
         if FIELD not in names:
             raise UserError(f"{path}: no column {FIELD!r}; it has: {', '.join(names)}")
         self.groups: int = metadata.num_row_groups
-        self._sizes = [metadata.row_group(each).num_rows for each in range(self.groups)]
+        self._sizes: list[int] = [metadata.row_group(each).num_rows for each in range(self.groups)]
         self.counts_tokens = TOKENS_FIELD in names
 
     def size(self, group: int) -> int:
