@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 
 KINDS = {"jax": ("full", "sparse"), "pytorch": ("full", "math", "sparse")}
-PASSES = 1
+PASSES = 3
 
 
 def peak_mib() -> float:
