@@ -226,6 +226,7 @@ class TrainingQueue:
         # The batches that are taken ahead, and where the queue stood after each was drawn.
         self._asked: list[tuple[Drawn, _Place]] = []
         self._place_now = self._here()
+        self._batches_drawn = 0
         self.is_resumed = False
         self.wait_s = 0.0
 
@@ -308,6 +309,7 @@ class TrainingQueue:
             self._return_to(self._place_now)
             raise
         self._place_now = place
+        self._batches_drawn += 1
         if self.buckets is not None:
             return self.buckets.cut(batch, drawn.rows, ranks=self._ranks)
         return batch
@@ -357,6 +359,7 @@ class TrainingQueue:
             chosen = sortish.group(lengths_N, size, noise, generator)
             self._ahead = [rows_N[indices] for indices in chosen]
         rows = self._ahead.pop(0)
+        self._batches_drawn += 1
         source, target = (
             sortish.cut_length(sides_N[key][rows], multiple, self._rows.fields[key].shape[0])
             for key in ("inputs", "targets")
@@ -383,6 +386,7 @@ class TrainingQueue:
             "waiting": rows,
             "waiting_epochs": epochs,
             "ahead": [rows.tolist() for rows in self._ahead],
+            "batches_drawn": self._batches_drawn,
             "bucket_counts": counts,
             "wait_s": self.wait_s,
         }
@@ -390,10 +394,17 @@ class TrainingQueue:
     @property
     def batches_drawn(self) -> int:
         """How many batches were taken so far, by this process and those before it."""
+        return self._batches_drawn
+
+    def _most_batches(self) -> int:
+        """How many batches were taken up to here at the most. Only of rows that are packed, where a
+        batch may have few, may it have been fewer.
+        """
         waiting = sum(len(rows) for rows in self._place_now.waiting.values())
         waiting += sum(len(rows) for rows in self._ahead)
         epoch, offset = self._place_now.at
-        return (epoch * self._order.count + offset - waiting) // self._batch_size
+        least_rows = self._batch_size if self._packing is None else 1
+        return (epoch * self._order.count + offset - waiting) // least_rows
 
     def go_to(self, position: Mapping[str, Any]) -> None:
         """Take up a position of an earlier queue over the same rows with the same seed."""
@@ -404,6 +415,8 @@ class TrainingQueue:
         }
         self._return_to(_Place((position["epoch"], position["offset"]), waiting))
         self._ahead = [np.array(rows) for rows in position.get("ahead", [])]
+        # A position of an earlier version has no count.
+        self._batches_drawn = position.get("batches_drawn", self._most_batches())
         if self.buckets is not None:
             self.buckets.counts = position["bucket_counts"]
         self.wait_s = position["wait_s"]

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,8 +20,8 @@ ROUNDS = 6  # four make a Feistel network look random (Luby and Rackoff 1988)
 class Order:
     """The rows of a split, epoch after epoch, each once an epoch.
 
-    Up to `LARGEST_PERMUTATION` rows, the order of an epoch is NumPy's permutation; beyond it is
-    `permuted`, which needs no memory. Rows that are read in blocks come as `BlockEpoch` says.
+    Up to `LARGEST_PERMUTATION` rows an epoch is a `PermutedEpoch`; of more it is a
+    `ComputedEpoch`, which needs no memory, and of rows that are read in blocks a `BlockEpoch`.
 
     Args:
         count: The number of rows.
@@ -37,50 +38,44 @@ class Order:
     @property
     def at(self) -> tuple[int, int]:
         """(epoch, rows of it taken so far)."""
-        return self._epoch, self._offset
+        return self._number, self._offset
 
     def go_to(self, epoch: int, offset: int) -> None:
-        """Go on from there."""
-        self._epoch, self._offset = epoch, offset
-        sequence = np.random.SeedSequence([self._seed, epoch])
-        self._permutation: np.ndarray | None = None
-        self._in_blocks: BlockEpoch | None = None
+        """Go on from there; a negative offset is a place in an epoch before.
+
+        Raises:
+            ValueError: That is before the first row of all.
+        """
+        if offset < 0:
+            epoch, offset = divmod(epoch * self.count + offset, self.count)
+        if epoch < 0:
+            raise ValueError("the order has no rows before its beginning")
+        self._number, self._offset = epoch, offset
+        seed = [self._seed, epoch]
         if self._blocks is not None:
-            self._in_blocks = BlockEpoch(self._blocks, [self._seed, epoch])
+            self._epoch: Epoch = BlockEpoch(self._blocks, seed)
         elif self.count <= LARGEST_PERMUTATION:
-            generator = np.random.Generator(np.random.Philox(sequence))
-            self._permutation = generator.permutation(self.count)
+            self._epoch = PermutedEpoch(self.count, seed)
         else:
-            self._block_start = -1  # none is computed yet
-            self._keys = sequence.generate_state(ROUNDS, np.uint64).astype(np.uint64)
+            self._epoch = ComputedEpoch(self.count, seed)
 
     def take(self, most: int) -> np.ndarray:
         """The next rows, at least one and at most so many, and none of two epochs."""
         if self._offset == self.count:
-            self.go_to(self._epoch + 1, 0)
-        start = self._offset
-        if self._in_blocks is not None:
-            rows = self._in_blocks.take(start, most)
-        elif self._permutation is not None:
-            rows = self._permutation[start : start + most]
-        else:
-            at = start % BLOCK
-            rows = self._block(start - at)[at : at + most]
+            self.go_to(self._number + 1, 0)
+        rows = self._epoch.take(self._offset, most)
         self._offset += len(rows)
         return rows
 
-    def _block(self, start: int) -> np.ndarray:
-        if self._block_start != start:
-            indices = np.arange(start, min(start + BLOCK, self.count))
-            self._block_rows = permuted(indices, self.count, self._keys)
-            self._block_start = start
-        return self._block_rows
-
     def give_back(self, count: int) -> None:
-        """Go back by so many rows, at most those of one epoch."""
+        """Go back by so many rows, of as many epochs as it takes.
+
+        Raises:
+            ValueError: So many were never taken.
+        """
         if count > self._offset:
-            self.go_to(self._epoch - 1, self.count + self._offset - count)
-        elif count:
+            self.go_to(self._number, self._offset - count)
+        else:
             self._offset -= count
 
     def take_all(self, count: int) -> np.ndarray:
@@ -92,6 +87,53 @@ class Order:
         while missing := count - sum(map(len, parts)):
             parts.append(self.take(missing))
         return np.concatenate(parts)
+
+
+class Epoch(Protocol):
+    """The order of one epoch."""
+
+    def take(self, start: int, most: int) -> np.ndarray:
+        """The rows from the one at `start` on: at least one, and at most so many."""
+
+
+class PermutedEpoch:
+    """The order of one epoch as NumPy permutes it, in memory.
+
+    Args:
+        count: The number of rows.
+        seed: What the order is drawn from.
+    """
+
+    def __init__(self, count: int, seed: Sequence[int]) -> None:
+        self._rows = _generator(seed).permutation(count)
+
+    def take(self, start: int, most: int) -> np.ndarray:
+        """The rows from the one at `start` on, as many as there are up to `most`."""
+        return self._rows[start : start + most]
+
+
+class ComputedEpoch:
+    """The order of one epoch as `permuted` computes it, a block of rows at a time.
+
+    Args:
+        count: The number of rows.
+        seed: What the order is drawn from.
+    """
+
+    def __init__(self, count: int, seed: Sequence[int]) -> None:
+        self._count = count
+        state = np.random.SeedSequence(seed).generate_state(ROUNDS, np.uint64)
+        self._keys = state.astype(np.uint64)
+        self._start = -1  # of the block that was computed; there is none yet
+
+    def take(self, start: int, most: int) -> np.ndarray:
+        """The rows from the one at `start` on: at least one, at most so many, of one block."""
+        at = start % BLOCK
+        if self._start != start - at:
+            self._start = start - at
+            indices = np.arange(self._start, min(self._start + BLOCK, self._count))
+            self._rows = permuted(indices, self._count, self._keys)
+        return self._rows[at : at + most]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,6 +161,19 @@ class Blocks:
     def block_of(self, rows: np.ndarray) -> np.ndarray:
         """The block of each of these rows."""
         return np.searchsorted(self.starts, rows, side="right") - 1
+
+    def with_rows(self, rows: np.ndarray) -> "Blocks":
+        """Return the blocks of a choice of rows, one at least; about as many blocks are mixed.
+
+        Args:
+            rows: The rows, ascending.
+        """
+        counts = np.bincount(self.block_of(rows), minlength=len(self.sizes))
+        kept = np.flatnonzero(counts)
+        run_of_block = np.searchsorted(self.runs, kept, side="right")
+        runs = np.flatnonzero(np.diff(run_of_block, prepend=0))
+        window_rows = max(1, self.window_rows * len(rows) // int(self.sizes.sum()))
+        return Blocks(counts[kept], runs, window_rows)
 
 
 class BlockEpoch:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from algoperf.data import order, select
+from algoperf.data.order import Blocks
 from algoperf.data.rows import OtherTargets
 from algoperf.workload import ArrayRows, Data, Rows
 from algoperf.workload.rows import in_memory
@@ -30,12 +31,24 @@ def train_fraction(data: Data, fraction: float) -> Data:
 
 
 def label_noise(data: Data, share: float) -> Data:
-    """Let that share of the training rows have one another's targets, passed on in a ring."""
+    """Let that share of the training rows have one another's targets, passed on in a ring; of rows
+    that are read in blocks in a ring within each block, so that a row is read with its giver.
+    """
     count = _count(data)
     chosen = _generator(data).permutation(count)[: round(share * count)]
     giver = np.arange(count)
-    giver[chosen] = np.roll(chosen, 1)
     train = data.splits[TRAIN]
+    blocks: Blocks | None = getattr(train, "blocks", None)
+    if blocks is None:
+        giver[chosen] = np.roll(chosen, 1)
+    else:
+        block_of_row = blocks.block_of(chosen)
+        by_block = np.argsort(block_of_row, kind="stable")
+        chosen, block_of_row = chosen[by_block], block_of_row[by_block]
+        givers = np.roll(chosen, 1)
+        is_first = np.diff(block_of_row, prepend=-1) != 0
+        givers[is_first] = chosen[np.diff(block_of_row, append=-1) != 0]
+        giver[chosen] = givers
     if isinstance(train, ArrayRows):
         noisy = {key: array[giver] for key, array in train.items() if key in OtherTargets.KEYS}
         changed: Rows = ArrayRows({**train, **noisy})
@@ -52,15 +65,17 @@ def label_noise(data: Data, share: float) -> Data:
 
 def class_imbalance(data: Data, ratio: float) -> Data:
     """Keep the training rows of the k-th of C classes at the rate ratio^(k / (C - 1)), so that the
-    last is `ratio` times as frequent as the first was (Cui et al. 2019, section 5.1).
+    last is `ratio` times as frequent as the first was (Cui et al. 2019, section 5.1). Of one class
+    alone all rows are kept.
     """
     labels = in_memory(data.splits[TRAIN], "the axis class_imbalance")["targets"]
     names = np.unique(labels)
     generator = _generator(data)
     kept: list[NDArray[np.int64]] = []
+    steps = max(len(names) - 1, 1)
     for rank, name in enumerate(names):
         own = generator.permutation(np.flatnonzero(labels == name))
-        kept.append(own[: max(1, round(len(own) * ratio ** (rank / (len(names) - 1))))])
+        kept.append(own[: max(1, round(len(own) * ratio ** (rank / steps)))])
     note = {"ratio": ratio, "seed": SEED}
     return select.keep(data, np.sort(np.concatenate(kept)), "class_imbalance", note)
 

@@ -3,9 +3,10 @@ of others.
 """
 
 import collections
+import contextlib
 import hashlib
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ SAMPLES = 64  # places of a file that its fingerprint is of, the first and the l
 SAMPLE_BYTES = 4096
 
 Row = Mapping[str, Any]
+ReadBlock = Callable[[int], dict[str, np.ndarray]]  # from a block's number to its rows by name
 
 
 class UnreadableRowError(Exception):
@@ -193,9 +195,12 @@ class BlockRows:
     """Rows that are read in blocks, such as pieces of large files: a few blocks are held at a time.
 
     Args:
-        blocks: The blocks; `blocks.window_rows` says how many rows are held, twice as many at most.
+        blocks: The blocks; `blocks.window_rows` says how many rows are held, next to those of the
+            blocks that are being taken from.
         fields: The shape and type of everything in a row, by name.
-        read: From a block's number to its rows, arrays by name. Several threads call it at a time.
+        reader: Returns what reads a block. These rows have one of their own, and so has each part
+            of them (`between`), since it may read some of a file on from where it is. Several
+            threads call it at a time.
         source: What tells this source of rows from others in fingerprints.
         first_row: The first row of these, among those of the blocks.
         count: How many they are; None: all that follow.
@@ -207,17 +212,18 @@ class BlockRows:
         self,
         blocks: Blocks,
         fields: Mapping[str, Field],
-        read: Callable[[int], dict[str, np.ndarray]],
+        reader: Callable[[], ReadBlock],
         source: str,
         first_row: int = 0,
         count: int | None = None,
     ) -> None:
         self.fields = fields
-        self._all, self._read, self._source = blocks, read, source
+        self._all, self._reader, self._source = blocks, reader, source
         self._first_row = first_row
         rows = int(blocks.sizes.sum())
         self._count = rows - first_row if count is None else count
-        self._held = _HeldBlocks(read, 2 * (blocks.window_rows + int(blocks.sizes.max(initial=0))))
+        most_rows = blocks.window_rows + int(blocks.sizes.max(initial=0))
+        self._held = _HeldBlocks(reader(), most_rows)
 
     def __len__(self) -> int:
         return self._count
@@ -241,7 +247,8 @@ class BlockRows:
     def between(self, start: int, stop: int) -> "BlockRows":
         """Return the rows from `start` to before `stop`."""
         first_row = self._first_row + start
-        return BlockRows(self._all, self.fields, self._read, self._source, first_row, stop - start)
+        count = stop - start
+        return BlockRows(self._all, self.fields, self._reader, self._source, first_row, count)
 
     def take(self, indices: np.ndarray) -> dict[str, np.ndarray]:
         """Return these rows; the blocks that they lie in are read unless they are held."""
@@ -251,27 +258,48 @@ class BlockRows:
             name: np.empty((len(indices), *field.shape), field.dtype)
             for name, field in self.fields.items()
         }
-        for block in np.unique(block_of_row).tolist():
-            arrays = self._held.get(block)
-            here = np.flatnonzero(block_of_row == block)
-            own = rows[here] - self._all.starts[block]
-            for name, array in batch.items():
-                array[here] = arrays[name][own]
+        needed = np.unique(block_of_row)
+        with self._held.needed(needed, int(self._all.sizes[needed].sum())):
+            for block in needed.tolist():
+                arrays = self._held.get(block)
+                here = np.flatnonzero(block_of_row == block)
+                own = rows[here] - self._all.starts[block]
+                for name, array in batch.items():
+                    array[here] = arrays[name][own]
         return batch
 
 
 class _HeldBlocks:
-    """The blocks that were asked for last, up to so many rows; threads wait for one another's."""
+    """The blocks that are needed, and up to so many rows of others, those that were asked for
+    last; threads wait for one another's.
+    """
 
-    def __init__(self, read: Callable[[int], dict[str, np.ndarray]], most_rows: int) -> None:
+    def __init__(self, read: ReadBlock, most_rows: int) -> None:
         self._read, self._most_rows = read, most_rows
         self._lock = threading.Lock()
-        self._blocks: collections.OrderedDict[int, _HeldBlock] = collections.OrderedDict()
+        self._blocks: dict[int, _HeldBlock] = {}
+        self._needed: collections.Counter[int] = collections.Counter()
+
+    @contextlib.contextmanager
+    def needed(self, numbers: np.ndarray, rows: int) -> Iterator[None]:
+        """Hold these blocks, once they are read, whatever others are; unless they are too many.
+
+        Threads take batches of several windows at a time, and one may be left behind.
+        """
+        held = numbers.tolist() if rows <= 2 * self._most_rows else []
+        with self._lock:
+            self._needed.update(held)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._needed.subtract(held)
+                self._needed += collections.Counter()  # without those that nobody needs
+            self._let_go()
 
     def get(self, number: int) -> dict[str, np.ndarray]:
         with self._lock:
             block = self._blocks.setdefault(number, _HeldBlock())
-            self._blocks.move_to_end(number)
         with block.lock:
             if block.arrays is None:
                 try:
@@ -285,8 +313,16 @@ class _HeldBlocks:
 
     def _let_go(self) -> None:
         with self._lock:
-            while sum(block.rows for block in self._blocks.values()) > self._most_rows:
-                self._blocks.popitem(last=False)
+            others = [
+                number
+                for number, block in self._blocks.items()
+                if block.rows and number not in self._needed
+            ]
+            rows = sum(self._blocks[number].rows for number in others)
+            for number in others:
+                if rows <= self._most_rows:
+                    break
+                rows -= self._blocks.pop(number).rows
 
 
 class _HeldBlock:
@@ -358,6 +394,14 @@ class RowsView(_RowsOver):
         return len(self._indices)
 
     @property
+    def blocks(self) -> Blocks | None:
+        """Those of the rows beneath, if they have any and these are in their order."""
+        blocks: Blocks | None = getattr(self._rows, "blocks", None)
+        if blocks is None or not len(self) or (np.diff(self._indices) < 0).any():
+            return None
+        return blocks.with_rows(self._indices)
+
+    @property
     def fingerprint(self) -> str:
         """Of the rows beneath and the indices."""
         digest = hashlib.sha256(self._rows.fingerprint.encode())
@@ -403,6 +447,12 @@ class OtherTargets(_RowsOver):
         return len(self._rows)
 
     @property
+    def blocks(self) -> Blocks | None:
+        """Those of the rows beneath, if they have any."""
+        blocks: Blocks | None = getattr(self._rows, "blocks", None)
+        return blocks
+
+    @property
     def fingerprint(self) -> str:
         """Of the rows beneath and the givers."""
         digest = hashlib.sha256(self._rows.fingerprint.encode())
@@ -411,8 +461,12 @@ class OtherTargets(_RowsOver):
 
     def take(self, indices: np.ndarray) -> dict[str, np.ndarray]:
         """Return these rows, with the others' targets."""
-        batch = self._rows.take(indices)
-        self._give(batch, indices)
+        changed = np.flatnonzero(self._givers[indices] != indices)
+        # At once, since rows and givers may lie in the same blocks.
+        both = self._rows.take(np.concatenate([indices, self._givers[indices[changed]]]))
+        batch = {key: array[: len(indices)] for key, array in both.items()}
+        for key in batch.keys() & {*self.KEYS}:
+            batch[key][changed] = both[key][len(indices) :]
         return batch
 
     @property

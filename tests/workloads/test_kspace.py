@@ -54,6 +54,12 @@ def test_a_mask_keeps_the_centre_and_others_at_random(columns, acceleration, sha
     assert kept.mean() == pytest.approx(columns / acceleration, abs=5 * kept.std() / 20)
 
 
+def test_a_centre_of_all_columns_keeps_them_all():
+    for acceleration, share in ((1, 1), (1.01, 0.99)):
+        mask = Sampling((acceleration,), (share,)).mask(20, np.random.default_rng(0))
+        assert mask.all()
+
+
 def test_several_pairs_are_drawn_alike_often():
     sampling = Sampling((4, 8), (0.08, 0.04))
     masks = [sampling.mask(368, np.random.default_rng(seed)) for seed in range(400)]

@@ -200,6 +200,7 @@ SMALL = {
     "librispeech_deepspeech": {"width": 8, "layers": 2},
 }
 LENGTHS = (800, 4321, 11_000)  # from 0.1 s at 8 kHz
+LONGEST = (1600, 123_457, 320_000)  # from 0.1 s to the longest at 16 kHz, 20 s
 
 
 def utterances(size, lengths=LENGTHS):
@@ -217,21 +218,21 @@ def utterances(size, lengths=LENGTHS):
 
 
 @functools.cache
-def bound(framework, name):
+def bound(framework, name, rate=8000):
     """A small model with perturbed parameters."""
     definition = catalogue.find(name)
     scale = definition.scales["mini"]
     scale = dataclasses.replace(scale, model={**scale.model, **SMALL[name]})
-    model = {"rate": 8000, "frequency_masks": 2}
+    model = {"rate": rate, "frequency_masks": 2}
     data = Data(dict.fromkeys(SPLITS, utterances(11_000)), model=model)
     backend = backends.load(framework)
     workload = backend.workload(definition, scale, "builtin", data)
     return backend, workload, perturbed({**workload.shapes, **workload.statistic_shapes})
 
 
-def forward(framework, name, rows, mode, rate=0.0):
+def forward(framework, name, rows, mode, rate=0.0, samples_a_second=8000):
     """(logits, paddings, loss of each utterance, running statistics) of a pass."""
-    backend, workload, values = bound(framework, name)
+    backend, workload, values = bound(framework, name, samples_a_second)
     params, state = workload.state_from_neutral(values)
     placed = backend.place(rows)
     rng = backend.random_state((0, 0))
@@ -254,12 +255,19 @@ def forward(framework, name, rows, mode, rate=0.0):
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("framework", FRAMEWORKS)
-def test_nothing_depends_on_padding(framework, name):
-    frames = [math.ceil(math.ceil(math.ceil(each / 80) / 2) / 2) for each in LENGTHS]
+@pytest.mark.parametrize(
+    ("samples_a_second", "lengths", "longer"),
+    [
+        pytest.param(8000, LENGTHS, 12_345, id="mini"),
+        pytest.param(16_000, LONGEST, 330_001, id="20 s", marks=pytest.mark.slow),
+    ],
+)
+def test_nothing_depends_on_padding(framework, name, samples_a_second, lengths, longer):
+    run = functools.partial(forward, framework, name, samples_a_second=samples_a_second)
+    hop = samples_a_second // 100
+    frames = [math.ceil(math.ceil(math.ceil(each / hop) / 2) / 2) for each in lengths]
     for mode in (EVAL, TRAIN):
-        short, long = (
-            forward(framework, name, utterances(size), mode) for size in (11_000, 12_345)
-        )
+        short, long = (run(utterances(size, lengths), mode) for size in (lengths[-1], longer))
         for outputs in (short, long):
             assert (1 - outputs[1]).sum(1).tolist() == frames
             assert np.isfinite(outputs[0]).all()
@@ -269,8 +277,8 @@ def test_nothing_depends_on_padding(framework, name):
         np.testing.assert_allclose(short[2], long[2], rtol=1e-5)
         for key, value in short[3].items():
             np.testing.assert_allclose(value, long[3][key], rtol=1e-5, atol=1e-7)
-    plain = forward(framework, name, utterances(11_000), EVAL)
-    alone = forward(framework, name, utterances(4321, LENGTHS[:2]), EVAL)
+    plain = run(utterances(lengths[-1], lengths), EVAL)
+    alone = run(utterances(lengths[1], lengths[:2]), EVAL)
     own = [outputs[0][1, : frames[1]] for outputs in (plain, alone)]
     np.testing.assert_allclose(*own, atol=1e-4)
 
@@ -502,6 +510,22 @@ def test_labels_that_the_frames_cannot_hold_are_counted(tmp_path):
     assert data.notes["infeasible"] == {"train": 2, "validation": 2, "test": 2}
     definition = catalogue.find(NAMES[0])
     assert "2 (train), 2 (validation), 2 (test); their loss" in definition.remarks(data)[0]
+
+
+def test_a_split_whose_transcripts_all_have_too_many_tokens_is_named(digits, monkeypatch):
+    monkeypatch.setattr(speech, "MOST_LABELS", len("ONE"))
+    with pytest.raises(UserError, match=r"left of the train split \(6 x over 3 tokens\)"):
+        load(digits[0])
+
+
+@pytest.mark.parametrize("rate", [11_025, 22_050, 44_100])
+def test_a_rate_at_which_frames_are_not_whole_is_named(tmp_path, rate):
+    soundfile = pytest.importorskip("soundfile")
+    for take in (0, 5, 8):
+        soundfile.write(tmp_path / f"1_ann_{take}.wav", np.ones(rate // 8, np.int16), rate)
+    message = rf"1_ann_8.wav: a sampling rate of {rate} Hz.*8000, 12000, 16000, 24000, 32000 or 480"
+    with pytest.raises(UserError, match=message):
+        load(tmp_path)
 
 
 def test_characters():

@@ -60,6 +60,18 @@ def test_the_settings_are_the_published_ones():
     assert [front.frame_count(each) for each in (1, 160, 161, 320_000)] == [1, 1, 2, 2000]
 
 
+def test_rates_that_are_taken():
+    """Five pieces of half a hop are a window, which has a middle."""
+    rates = range(25, 50_000, 25)
+    taken = [rate for rate in rates if log_mel.takes_rate(rate)]
+    assert {*log_mel.USUAL_RATES, *range(400, 50_000, 400)} <= set(taken)
+    for rate in rates:
+        front = FrontEnd(rate, (0.0,), (1.0,))
+        pieces = [front.window / 5, front.hop / 2]
+        fits = pieces[0] == pieces[1] == int(pieces[0]) > 0 and front.window % 2 == 0
+        assert (rate in taken) == fits, rate
+
+
 def test_the_definition_is_transformers(front):
     highest = min(7600, 0.475 * front.rate)
     filters = audio_utils.mel_filter_bank(

@@ -1,5 +1,7 @@
 """The mean average precision equals OGB's evaluator and a sum over thresholds worked out anew."""
 
+import sys
+
 import numpy as np
 import pytest
 
@@ -73,7 +75,7 @@ def test_it_is_the_sum_over_thresholds(name):
 
 @pytest.mark.parametrize("name", CASES)
 def test_it_is_ogb_s(name, monkeypatch):
-    monkeypatch.setenv("OUTDATED_IGNORE", "1")  # else its import asks the network for its version
+    monkeypatch.setitem(sys.modules, "outdated", None)  # else ogb's import asks for its version
     evaluate = pytest.importorskip("ogb.graphproppred").Evaluator("ogbg-molpcba")
     labels, scores = CASES[name]
     rest = np.full((len(labels), evaluate.num_tasks - labels.shape[1]), np.nan)  # no label at all

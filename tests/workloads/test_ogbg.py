@@ -365,6 +365,50 @@ def test_training_sees_every_graph_once_an_epoch_and_can_be_taken_up(loaded, tig
     assert read(next(middle)) == seen[-last:]
 
 
+@pytest.fixture
+def large():
+    """60 graphs of 80 nodes, which are told apart by the six digits of their numbers."""
+    nodes = np.full(60, 80, np.int64)
+    atoms, bonds, ends = (np.zeros((4800, width), np.uint8) for width in (9, 3, 2))
+    labels = np.arange(60)[:, None] >> np.arange(6) & 1
+    graph = Graphs(nodes, nodes, atoms, bonds, ends)
+    return GraphRows(graph, labels.astype(np.float32), Room(26), Room.holding(80, 160))
+
+
+def numbers(batch):
+    """Which graphs of `large` a batch has."""
+    digits = batch["targets"][batch["weights"][:, 0] > 0]
+    return (digits @ 2 ** np.arange(6)).astype(int).tolist()
+
+
+def test_a_batch_may_hold_several_epochs_and_give_others_back(large):
+    """512 rows are asked for, of which about 512 * 26 / 80 = 166 have room: 2.8 epochs."""
+    queue, seen = TrainingQueue(large, 512, seed=0), []
+    for _ in range(4):
+        seen += numbers(next(queue))
+        position = queue.position()
+        assert len(seen) == 60 * position["epoch"] + position["offset"]
+    assert 4 * 160 < len(seen) < 4 * 170
+    for epoch in range(len(seen) // 60):
+        assert sorted(seen[60 * epoch : 60 * epoch + 60]) == [*range(60)]
+
+
+def test_batches_are_counted_whatever_they_hold(large):
+    """50 batches of a third of the rows that they could have are 50, of which none is missed."""
+    queue = TrainingQueue(large, 512, seed=0)
+    for count in range(1, 51):
+        next(queue)
+        assert queue.batches_drawn == count
+    position = queue.position()
+    again = TrainingQueue(large, 512, seed=0)
+    again.go_to(position)
+    assert again.batches_drawn == 50
+    again.go_to({name: value for name, value in position.items() if name != "batches_drawn"})
+    assert again.batches_drawn >= 50  # which nobody counted: no step is held against it
+    next(again)
+    assert again.position()["offset"] != position["offset"]
+
+
 def test_views_and_other_targets_are_packed_as_well(loaded):
     rows = loaded.splits["train"]
     view = RowsView(rows, np.array([7, 9, 11, 13]))

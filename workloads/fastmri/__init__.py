@@ -3,39 +3,28 @@
 The full scale is AlgoPerf's: the single-coil knee scans of fastMRI (Zbontar et al. 2018).
 """
 
+import functools
 import math
 from collections.abc import Mapping
 from typing import Any
 
 from algoperf import spec
-from algoperf.workload import Scale, Target, Variant, WorkloadDefinition
+from algoperf.workload import Scale, WorkloadDefinition
 from algoperf.workload.parameters import fan_in
+from workloads.parts import targets
 from workloads.parts.style import UNetStyle
 
 STYLE = UNetStyle(activation="leaky_relu", norm="instance")
 TEN_SEEDS = "150 to 300 steps in 9 of 10 seeds, in each framework"
-THREE_SEEDS = "200 to 275 of 400 steps in three of three seeds, in each framework"
+FIVE_SEEDS = "of 400 steps in 5 of 5 seeds, in each framework"
 SAMPLING = {"accelerations": (4,), "centre_fractions": (0.08,)}
-ALGOPERF = "AlgoPerf's own; nobody trained this scale here"
-
-
-def _mini(validation: float, provenance: str) -> Target:
-    baselines = {"zero-filled k-space": 0.697}
-    provenance = f"docs/targets.md: nadamw reaches it in {provenance}"
-    return Target(validation, provenance, ceiling=0.911, baselines=baselines)
 
 
 def _initial_std(name: str, shape: tuple[int, ...], model: Mapping[str, Any]) -> float:
     return math.sqrt(1 / fan_in(shape))  # LeCun et al. 1998; of a transposed convolution as flax's
 
 
-def _variant(
-    changes: Mapping[str, Any], full: tuple[float, float], mini: Target | None = None
-) -> Variant:
-    published = Target(validation=full[0], test=full[1], provenance=ALGOPERF)
-    targets = {"full": {"folder": published}}
-    return Variant(changes, targets | ({} if mini is None else {"mini": {"builtin": mini}}))
-
+_mini = functools.partial(targets.mini, ceiling=0.911, baselines={"zero-filled k-space": 0.697})
 
 WORKLOAD = WorkloadDefinition(
     name="fastmri",
@@ -68,17 +57,23 @@ WORKLOAD = WorkloadDefinition(
             step_hint=18_094,
             budget_s=4_430.0,
             eval_every_s=80.0,
-            targets={"folder": Target(validation=0.723653, test=0.740633, provenance=ALGOPERF)},
+            targets={"folder": targets.published(0.723653, 0.740633)},
         ),
     },
     sources=("builtin", "folder"),
     output_layer="head",
     initial_std=_initial_std,
     variants={
-        "model_size": _variant(
-            {"width": 2.0, "levels": 0.75}, (0.723559, 0.740726), _mini(0.85, THREE_SEEDS)
+        "model_size": targets.variant(
+            {"width": 2.0, "levels": 0.75},
+            (0.723559, 0.740726),
+            _mini(0.85, f"200 to 275 {FIVE_SEEDS}"),
         ),
-        "tanh": _variant({"activation": "tanh"}, (0.717840, 0.734505), _mini(0.72, THREE_SEEDS)),
-        "layernorm": _variant({"norm": "layer"}, (0.723284, 0.739996), _mini(0.81, THREE_SEEDS)),
+        "tanh": targets.variant(
+            {"activation": "tanh"}, (0.717840, 0.734505), _mini(0.72, f"200 to 375 {FIVE_SEEDS}")
+        ),
+        "layernorm": targets.variant(
+            {"norm": "layer"}, (0.723284, 0.739996), _mini(0.81, f"175 to 250 {FIVE_SEEDS}")
+        ),
     },
 )

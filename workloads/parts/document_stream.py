@@ -18,7 +18,7 @@ import numpy as np
 from algoperf.data import tokenizers
 from algoperf.data.formats import blocks, documents
 from algoperf.data.formats.documents import ParquetDocuments
-from algoperf.data.rows import BlockRows, UnreadableRowError
+from algoperf.data.rows import BlockRows, ReadBlock, UnreadableRowError
 from algoperf.errors import UserError
 from algoperf.workload import SPLITS, Data, Field
 from workloads.parts import plain_text
@@ -127,8 +127,8 @@ class Stream:
                 left_out += bad
             packed += sum(counts)
             sizes = [plain_text.row_count(tokens, self._max_length) for tokens in counts]
-            read = functools.partial(self._read, file, sizes)
-            block_files.append(blocks.BlockFile(file.path, sizes, read))
+            reader = functools.partial(self._reader, file, sizes)
+            block_files.append(blocks.BlockFile(file.path, sizes, reader))
         field = Field((self._max_length,), np.dtype(np.int32))
         fields = {"inputs": field, "targets": field}
         settings = f"{self._max_length} {self._end_id} {self._tokenizer.to_str()}"
@@ -143,6 +143,9 @@ class Stream:
 
     def _packed(self, texts: Sequence[str]) -> np.ndarray:
         return plain_text.packed(self._tokenizer, texts, self._end_id)
+
+    def _reader(self, file: ParquetDocuments, sizes: Sequence[int]) -> ReadBlock:
+        return functools.partial(self._read, file, sizes)
 
     def _read(
         self, file: ParquetDocuments, sizes: Sequence[int], group: int

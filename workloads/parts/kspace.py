@@ -58,7 +58,9 @@ class Sampling:
         pair = int(generator.integers(len(self.accelerations)))
         centre = round(columns * self.centre_fractions[pair])
         others = columns / self.accelerations[pair] - centre
-        kept: Mask = generator.random(columns) < others / (columns - centre)
+        # Where the middle is all columns, there are no others to draw.
+        share = others / (columns - centre) if centre < columns else 0
+        kept: Mask = generator.random(columns) < share
         start = (columns - centre + 1) // 2
         kept[start : start + centre] = True
         return kept

@@ -37,6 +37,7 @@ KEPT = 100
 LOST = round(KEPT * PRE_EMPHASIS)
 COARSE = 2.0**15  # Of such numbers, what is rounded to a multiple of this has 9 bits.
 PIECES = 5  # of a window, each half as long as a hop
+USUAL_RATES = (8_000, 12_000, 16_000, 24_000, 32_000, 48_000)  # that `takes_rate` takes
 Array = NDArray[np.float64]
 # Of log-mel features of LibriSpeech at 16 kHz, as AlgoPerf has them.
 LIBRISPEECH_MEAN = (
@@ -147,6 +148,19 @@ class FrontEnd:
         weights_KM = np.maximum(np.minimum(rising, falling), 0)
         weights_KM[0] = 0
         return weights_KM.astype(np.float32)
+
+
+def takes_rate(rate: int) -> bool:
+    """Return whether the models can compute the features of recordings at a rate: a window has to
+    be `PIECES` half hops, and to have a middle.
+
+    Args:
+        rate: Samples a second. All multiples of 400 are taken.
+    """
+    front = FrontEnd(rate, (), ())
+    half_hop, rest = divmod(front.hop, 2)
+    is_whole = rest == 0 and front.window == PIECES * half_hop
+    return is_whole and front.window > 0 and front.window % 2 == 0
 
 
 def _split(wave_NK: Array, largest: float) -> Waves:

@@ -163,7 +163,8 @@ def load(
         time_masks: Likewise.
         most_bins: Likewise.
         most_time: Likewise.
-        rate: Samples a second; None takes that of the recordings.
+        rate: Samples a second; None takes that of the recordings, if the front end does
+            (`log_mel.takes_rate`).
         seconds: The longest recording that is not dropped.
         characters: The longest transcript that is not dropped.
         seed: The seed of the built-in speech, and of a held-out split.
@@ -188,6 +189,13 @@ def load(
         limits = recordings.Limits(rate, seconds, characters)
         recorded = recordings.find(Path(source), limits, seed, skip_bad_rows)
         rate, notes = recorded.rate, dict(recorded.notes)
+        if not log_mel.takes_rate(rate):
+            *usual, last = map(str, log_mel.USUAL_RATES)
+            raise UserError(
+                f"{recorded.splits['train'][0].path}: a sampling rate of {rate} Hz, at which "
+                "windows of 25 ms every 10 ms are no whole samples; convert the files to a "
+                f"multiple of 400 Hz: {', '.join(usual)} or {last}"
+            )
         texts = {
             split: [each.transcript for each in utterances]
             for split, utterances in recorded.splits.items()
@@ -210,7 +218,7 @@ def load(
                 }
             )
     else:
-        kept = _kept(recorded.splits, labels, notes)
+        kept = _kept(source, recorded.splits, labels, notes)
         rows = _decoded(kept, labels, masks)
         samples = {split: [each.samples for each in kept[split]] for split in SPLITS}
     hop = rate // 100
@@ -251,6 +259,7 @@ def _is_infeasible(hop: int, samples: int, tokens: Sequence[int]) -> bool:
 
 
 def _kept(
+    source: str,
     splits: Mapping[str, Sequence[recordings.Utterance]],
     labels: dict[str, list[list[int]]],
     notes: dict[str, Any],
@@ -263,6 +272,7 @@ def _kept(
             reasons = notes["dropped"].setdefault(split, {})
             reasons[f"over {MOST_LABELS} tokens"] = fits.count(False)
         kept[split] = [each for each, fit in zip(utterances, fits, strict=True) if fit]
+        recordings.check_left(source, split, kept[split], notes["dropped"].get(split, {}))
         labels[split] = [each for each, fit in zip(labels[split], fits, strict=True) if fit]
     return kept
 

@@ -111,7 +111,7 @@ class Subsampling(nn.Module):
     Args:
         bins: The number M of bins, which 4 divides.
         width: The width D.
-        activate: The activation after each convolution.
+        activate: The activation after each convolution, which leaves zeros as they are.
     """
 
     def __init__(
@@ -120,23 +120,25 @@ class Subsampling(nn.Module):
         super().__init__()
         self.activate = activate
         self.conv_0 = nn.Conv2d(1, width, 3, stride=2)
-        self.conv_1 = nn.Conv2d(width, width, 3, stride=2)
+        self.conv_1 = nn.Conv2d(width, width, 3, stride=2, padding=(1, 0))
         self.dense = nn.Linear(width * (bins // 4), width)
 
     def forward(
         self, features_BFM: torch.Tensor, frames_B: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return hidden_BTD, and mask_BT: 1 at each utterance's own frames, 0 beyond."""
-        hidden = functional.pad(features_BFM[:, None], (0, 1))
-        hidden = self.activate(self.conv_0(hidden))
-        frames_B = (frames_B + 1) // 2
-        mask = frame_mask(frames_B, hidden.shape[2])
-        hidden = hidden * mask[:, None, :, None]
-        hidden = functional.pad(hidden, (0, 1, 1, hidden.shape[2] % 2))
-        hidden = self.activate(self.conv_1(hidden))
+        # The first convolution gives a bin more than are asked for, which the mask makes the zeros
+        # that the second one needs after the last: its own padding would be on both sides. Where
+        # frames are even in number, it does not reach the zeros after them.
+        hidden = self.conv_0(functional.pad(features_BFM[:, None], (0, 3)))
         frames_B = (frames_B + 1) // 2
         mask_BT = frame_mask(frames_B, hidden.shape[2])
-        hidden = hidden * mask_BT[:, None, :, None]
+        is_bin_M = torch.arange(hidden.shape[3], device=hidden.device) < hidden.shape[3] - 1
+        hidden.mul_((mask_BT[..., None] * is_bin_M)[:, None])
+        hidden = self.conv_1(self.activate(hidden))
+        frames_B = (frames_B + 1) // 2
+        mask_BT = frame_mask(frames_B, hidden.shape[2])
+        hidden = self.activate(hidden.mul_(mask_BT[:, None, :, None]))
         return self.dense(hidden.permute(0, 2, 3, 1).flatten(2)), mask_BT
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from algoperf.data.order import Blocks
-from algoperf.data.rows import BlockRows
+from algoperf.data.rows import BlockRows, ReadBlock
 from algoperf.workload import Field
 
 
@@ -19,13 +19,15 @@ class BlockFile:
     Attributes:
         path: The file.
         sizes: The rows of each block.
-        read: From a block's number to its rows, arrays by name; several threads may call it.
+        reader: Returns what reads a block by its number; several threads call that at a time. It
+            is called anew for each part of the rows, since what it returns may read a file on from
+            where it is.
         is_sequential: Whether a block can be read only after those before it.
     """
 
     path: Path
     sizes: Sequence[int]
-    read: Callable[[int], dict[str, np.ndarray]]
+    reader: Callable[[], ReadBlock]
     is_sequential: bool = False
 
 
@@ -50,16 +52,21 @@ def rows(
         for index, (file, count) in enumerate(zip(files, counts, strict=True))
     ]
 
-    def read(block: int) -> dict[str, np.ndarray]:
-        index = int(owner[block])
-        return files[index].read(block - int(first_block[index]))
+    def reader() -> ReadBlock:
+        reads = [file.reader() for file in files]
+
+        def read(block: int) -> dict[str, np.ndarray]:
+            index = int(owner[block])
+            return reads[index](block - int(first_block[index]))
+
+        return read
 
     blocks = Blocks(
         np.array([size for file in files for size in file.sizes], np.int64),
         np.concatenate(runs).astype(np.int64),
         window_rows,
     )
-    return BlockRows(blocks, fields, read, _fingerprint(files, settings))
+    return BlockRows(blocks, fields, reader, _fingerprint(files, settings))
 
 
 def _fingerprint(files: Sequence[BlockFile], settings: str) -> str:

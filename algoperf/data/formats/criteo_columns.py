@@ -4,6 +4,8 @@ The columns are the label (1 clicked, 0 not), 13 counts and 26 categories, which
 numbers; a cell may be empty. Text has no header, and tabs between the columns.
 """
 
+import decimal
+import math
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -33,6 +35,15 @@ def parse(content: bytes) -> Parsed:
         DamagedError: Some of them are damaged; it names them all.
     """
     import pyarrow
+
+    try:
+        return _parsed(content)
+    except (pyarrow.ArrowException, ValueError) as error:
+        raise DamagedError(_damaged(content) or [(1, f"not readable: {error}")]) from error
+
+
+def _parsed(content: bytes) -> Parsed:
+    import pyarrow
     from pyarrow import csv
 
     if not content:
@@ -43,51 +54,94 @@ def parse(content: bytes) -> Parsed:
         }
     names = [str(column) for column in range(COLUMNS)]
     kinds = [pyarrow.int8(), *[pyarrow.int32()] * COUNTS, *[pyarrow.binary()] * CATEGORIES]
-    try:
-        table = csv.read_csv(
-            pyarrow.BufferReader(content),
-            csv.ReadOptions(use_threads=False, block_size=len(content) + 1, column_names=names),
-            csv.ParseOptions(delimiter="\t", quote_char=False, ignore_empty_lines=False),
-            csv.ConvertOptions(
-                column_types=dict(zip(names, kinds, strict=True)),
-                null_values=[""],
-                strings_can_be_null=True,
-            ),
-        )
-        return columns_of(table)
-    except (pyarrow.ArrowInvalid, ValueError) as error:
-        bad = bad_lines(content)
-        raise DamagedError(bad or [(1, f"not readable: {error}")]) from error
+    table = csv.read_csv(
+        pyarrow.BufferReader(content),
+        csv.ReadOptions(use_threads=False, block_size=len(content) + 1, column_names=names),
+        csv.ParseOptions(delimiter="\t", quote_char=False, ignore_empty_lines=False),
+        csv.ConvertOptions(
+            column_types=dict(zip(names, kinds, strict=True)),
+            null_values=[""],
+            strings_can_be_null=True,
+        ),
+    )
+    if table.num_rows != content.count(b"\n") + (not content.endswith(b"\n")):
+        raise ValueError("a carriage return within a line")  # Arrow ends a line there
+    return columns_of(table)
 
 
 def columns_of(table: Any) -> Parsed:
     """Return the columns of an Arrow table.
 
     Raises:
-        ValueError: A label is neither 0 nor 1, or a category is no hexadecimal number.
+        ValueError: A label is neither 0 nor 1, a count is no whole number of 32 bits, or a category
+            is no hexadecimal number.
+        pyarrow.ArrowException: The same.
     """
-    import pyarrow.compute as pc
-
-    table = table.combine_chunks()
-    columns = [_whole(column) for column in table.columns]
-    labels, counts, categories = (
-        columns[0],
-        columns[1 : 1 + COUNTS],
-        columns[1 + COUNTS : COLUMNS],
-    )
-    if labels.null_count:
-        raise ValueError("a row without a label")
-    labels_N = labels.to_numpy(zero_copy_only=False)
-    if not ((labels_N == 0) | (labels_N == 1)).all():
-        raise ValueError("a label other than 0 and 1")
+    columns = _columns(table)
+    labels_N = _labels(columns[0])
     counts_NC = np.empty((len(labels_N), COUNTS), np.int32)
-    for column, values in enumerate(counts):
-        filled = pc.fill_null(values, NO_COUNT) if values.null_count else values
-        counts_NC[:, column] = filled.to_numpy(zero_copy_only=False)
+    for column, values in enumerate(columns[1 : 1 + COUNTS]):
+        counts_NC[:, column] = _counts(values)
     categories_CN = np.empty((CATEGORIES, len(labels_N)), np.uint64)
-    for column, values in enumerate(categories):
+    for column, values in enumerate(columns[1 + COUNTS :]):
         categories_CN[column] = _categories(values)
     return {"labels": labels_N, "counts": counts_NC, "categories": categories_CN}
+
+
+def check_types(schema: Any) -> None:
+    """Refuse a table whose columns are of types that cannot be read.
+
+    Raises:
+        ValueError: It names the first of those columns.
+    """
+    import pyarrow
+
+    for column in range(COLUMNS):
+        field = schema.field(column)
+        if column > COUNTS and pyarrow.types.is_integer(field.type):
+            continue
+        kind = pyarrow.binary() if column > COUNTS else pyarrow.int32()
+        try:
+            pyarrow.nulls(0, field.type).cast(kind)
+        except pyarrow.ArrowException as error:
+            allowed = "text or whole numbers" if column > COUNTS else "whole numbers"
+            raise ValueError(
+                f"{_name(column)} ({field.name!r}) is {field.type}, expected {allowed}"
+            ) from error
+
+
+def bad_rows(table: Any) -> list[tuple[int, str]]:
+    """Return the damaged rows of an Arrow table: their numbers, counted from 1, and why."""
+    import pyarrow
+
+    faults: dict[int, str] = {}
+    for column, values in enumerate(_columns(table)):
+        read = _labels if column == 0 else _counts if column <= COUNTS else _categories
+        try:
+            read(values)
+        except (pyarrow.ArrowException, ValueError):
+            for number, value in enumerate(values.to_pylist(), start=1):
+                fault = _cell_fault(column, _as_text(value))
+                if fault is not None:
+                    faults.setdefault(number, fault)
+    return sorted(faults.items())
+
+
+def _as_text(value: Any) -> bytes:
+    """A cell as a file of text would have it."""
+    if value is None or isinstance(value, bytes):
+        return value or b""
+    if (
+        isinstance(value, (bool, int, float, decimal.Decimal))
+        and math.isfinite(value)
+        and value == int(value)
+    ):
+        value = int(value)
+    return str(value).encode()
+
+
+def _columns(table: Any) -> list[Any]:
+    return [_whole(column) for column in table.combine_chunks().columns]
 
 
 def _whole(column: Any) -> Any:
@@ -95,15 +149,43 @@ def _whole(column: Any) -> Any:
     return chunks[0] if len(chunks) == 1 else column.combine_chunks()
 
 
+def _labels(values: Any) -> NDArray[np.int8]:
+    import pyarrow
+
+    values = values.cast(pyarrow.int8())
+    if values.null_count:
+        raise ValueError("a row without a label")
+    labels_N: NDArray[np.int8] = values.to_numpy(zero_copy_only=False)
+    if not ((labels_N == 0) | (labels_N == 1)).all():
+        raise ValueError("a label other than 0 and 1")
+    return labels_N
+
+
+def _counts(values: Any) -> NDArray[np.int32]:
+    import pyarrow
+    import pyarrow.compute as pc
+
+    values = values.cast(pyarrow.int32())
+    filled = pc.fill_null(values, NO_COUNT) if values.null_count else values
+    counts_N: NDArray[np.int32] = filled.to_numpy(zero_copy_only=False)
+    return counts_N
+
+
 def _categories(values: Any) -> NDArray[np.uint64]:
-    """A column of hexadecimal texts, or of integers, as 64-bit numbers; empty is `NO_CATEGORY`."""
+    """A column of hexadecimal texts, or of integers, as 64-bit numbers; empty is `NO_CATEGORY`.
+
+    Integers with a sign are the numbers that their bits are: of 32 bits, -2 is fffffffe.
+    """
     import pyarrow
     import pyarrow.compute as pc
 
     if pyarrow.types.is_integer(values.type):
-        wide = values.cast(pyarrow.int64()) if values.type != pyarrow.uint64() else values
-        filled = pc.fill_null(wide, -1) if values.type != pyarrow.uint64() else wide
-        whole: NDArray[np.uint64] = filled.to_numpy(zero_copy_only=False).astype(np.uint64)
+        # A column with empty cells would become floats.
+        filled = pc.fill_null(values, 0) if values.null_count else values
+        signed = filled.to_numpy(zero_copy_only=False)
+        whole: NDArray[np.uint64] = signed.view(f"u{signed.itemsize}").astype(np.uint64)
+        if values.null_count:
+            whole[values.is_null().to_numpy(zero_copy_only=False)] = NO_CATEGORY
         return whole
     if not pyarrow.types.is_binary(values.type):
         values = values.cast(pyarrow.binary())
@@ -161,28 +243,68 @@ def _category(text: bytes) -> int:
 
 def bad_lines(content: bytes) -> list[tuple[int, str]]:
     """Return the damaged lines of some: their numbers, counted from 1, and why."""
-    lines = content.split(b"\n")
-    if lines[-1] == b"":
-        lines.pop()
-    faults = ((number, _fault(line)) for number, line in enumerate(lines, start=1))
+    faults = ((number, _fault(line)) for number, line in _numbered(content))
     return [(number, fault) for number, fault in faults if fault is not None]
 
 
+def _numbered(content: bytes) -> list[tuple[int, bytes]]:
+    lines = content.split(b"\n")
+    if lines[-1] == b"":
+        lines.pop()
+    return list(enumerate(lines, start=1))
+
+
+def _damaged(content: bytes) -> list[tuple[int, str]]:
+    """The bad lines, and those of the others that Arrow does not read either."""
+    faults = dict(bad_lines(content))
+    others = [(number, line) for number, line in _numbered(content) if number not in faults]
+    return sorted({**faults, **_refused(others)}.items())
+
+
+def _refused(numbered: list[tuple[int, bytes]]) -> dict[int, str]:
+    """The lines that Arrow does not read, by halving: of a few, a few steps."""
+    import pyarrow
+
+    if not numbered:
+        return {}
+    try:
+        _parsed(b"".join(line + b"\n" for _, line in numbered))
+    except (pyarrow.ArrowException, ValueError) as error:
+        if len(numbered) == 1:
+            return {numbered[0][0]: f"not readable: {error}"}
+        half = len(numbered) // 2
+        return {**_refused(numbered[:half]), **_refused(numbered[half:])}
+    return {}
+
+
 def _fault(line: bytes) -> str | None:
-    cells = line.rstrip(b"\r").split(b"\t")
+    cells = line.removesuffix(b"\r").split(b"\t")
     if len(cells) != COLUMNS:
         return f"{len(cells)} columns, expected {COLUMNS} (label, 13 counts, 26 categories)"
-    if cells[0] not in (b"0", b"1"):
-        return f"the label {cells[0][:20].decode(errors='replace')!r}, expected 0 or 1"
-    for column, cell in enumerate(cells[1 : 1 + COUNTS], start=1):
-        shown = cell[:20].decode(errors="replace")
-        if cell and not re.fullmatch(rb"-?\d+", cell):
-            return f"column I{column} is {shown!r}, expected a whole number"
-        if cell and not -(2**31) <= int(cell) < 2**31:
-            return f"column I{column} is {shown}, which has more than 32 bits"
-    for column, cell in enumerate(cells[1 + COUNTS :], start=1):
+    faults = (_cell_fault(column, cell) for column, cell in enumerate(cells))
+    return next((fault for fault in faults if fault is not None), None)
+
+
+def _name(column: int) -> str:
+    if column == 0:
+        return "the label"
+    return f"column I{column}" if column <= COUNTS else f"column C{column - COUNTS}"
+
+
+def _cell_fault(column: int, cell: bytes) -> str | None:
+    if column > COUNTS:
         try:
             _category(cell)
         except ValueError as error:
-            return f"column C{column}: {error}"
+            return f"{_name(column)}: {error}"
+        return None
+    shown = cell[:20].decode(errors="replace")
+    is_whole = re.fullmatch(rb" *-?\d+ *", cell)  # Arrow takes spaces away
+    if column == 0:
+        is_label = is_whole and int(cell) in (0, 1)
+        return None if is_label else f"{_name(column)} {shown!r}, expected 0 or 1"
+    if cell and not is_whole:
+        return f"{_name(column)} is {shown!r}, expected a whole number"
+    if cell and not -(2**31) <= int(cell) < 2**31:
+        return f"{_name(column)} is {shown}, which has more than 32 bits"
     return None

@@ -25,6 +25,8 @@ FOLDERS = {
     "validation": ("singlecoil_val", "knee_singlecoil_val", "val", "validation"),
 }
 KSPACE, TARGET, LARGEST = "kspace", "reconstruction_esc", "max"
+# What h5py raises for files that are damaged, or that hold something else under these names.
+UNREADABLE = (OSError, KeyError, IndexError, ValueError, TypeError, RuntimeError)
 Slice = tuple[NDArray[np.complex64], NDArray[np.float32], float]
 
 
@@ -65,24 +67,30 @@ class Files:
         """Return all columns of a slice's k-space, its image, and its volume's largest value.
 
         Raises:
-            OSError: The file is damaged; the message names it and the slice.
+            OSError: The file is damaged, or holds what is no finite number; the message names it
+                and the slice.
         """
         number = int(np.searchsorted(self._ends, index, side="right"))
         volume = self._volumes[number]
         own = index - int(self._ends[number]) + volume.slices
         try:
             with _h5py().File(volume.path, "r") as file:
-                return file[KSPACE][own], file[TARGET][own], volume.largest
-        except (OSError, KeyError, ValueError, RuntimeError) as error:
+                kspace_HW, target_HW = file[KSPACE][own], file[TARGET][own]
+            for name, values in ((KSPACE, kspace_HW), (TARGET, target_HW)):
+                if not np.isfinite(values).all():
+                    raise ValueError(f"{name!r} is not finite")
+        except UNREADABLE as error:
             raise OSError(
                 f"{volume.path}, slice {own}: damaged ({_first_line(error)}); download it again"
             ) from error
+        return kspace_HW, target_HW, volume.largest
 
 
 def find(
     folder: Path, size: int, skip_bad_rows: bool = False
 ) -> tuple[dict[str, Files], dict[str, Any]]:
-    """Return the slices of every split, and notes.
+    """Return the slices of every split, and notes. Of a file only shapes and the attribute are
+    looked at, but with `skip_bad_rows` each is read once.
 
     Args:
         folder: What has the subfolders of `FOLDERS`.
@@ -129,6 +137,8 @@ def _look_at(
     bad: dict[str, int] = {}
     for path in sorted(folder.glob("*.h5")):
         volume, reason, detail = _volume(path, size)
+        if volume is not None and skip_bad_rows and not _is_whole(volume):
+            volume, reason = None, "damaged"
         if volume is not None:
             volumes.append(volume)
         elif skip_bad_rows:
@@ -138,18 +148,28 @@ def _look_at(
     return volumes, bad
 
 
+def _is_whole(volume: Volume) -> bool:
+    """Whether all of its slices can be read."""
+    files = Files([volume])
+    try:
+        for index in range(len(files)):
+            files.read(index)
+    except OSError:
+        return False
+    return True
+
+
 def _volume(path: Path, size: int) -> tuple[Volume | None, str, str]:
     """A file's volume, or None with the reason why it cannot be used, and this file's detail."""
     try:
         with _h5py().File(path, "r") as file:
-            shapes = {name: file[name].shape for name in (KSPACE, TARGET) if name in file}
+            kspace, target = _shape(file, KSPACE, "iufc"), _shape(file, TARGET, "iuf")
             names, largest = list(file), file.attrs.get(LARGEST)
-            if largest is None and TARGET in shapes:
+            if largest is None and target is not None:
                 largest = file[TARGET][()].max()
-    except (OSError, KeyError, ValueError, RuntimeError) as error:
+    except UNREADABLE as error:
         detail = f" ({_first_line(error)}); download it again"
         return None, "not a readable HDF5 file", detail
-    kspace, target = shapes.get(KSPACE), shapes.get(TARGET)
     if kspace is not None and len(kspace) == 4:
         detail = f": {kspace[1]} coils; the workload is that of the single-coil track, whose files "
         return None, "k-space of several coils", f"{detail}are in knee_singlecoil_*"
@@ -163,7 +183,24 @@ def _volume(path: Path, size: int) -> tuple[Volume | None, str, str]:
     if min(*kspace[1:], *target[1:]) < size:
         detail = f": k-space {kspace[1:]}, image {target[1:]}, cropped to {size} x {size}"
         return None, "images too small", detail
+    is_number = np.ndim(largest) == 0 and np.asarray(largest).dtype.kind in "iuf"
+    if not is_number or not 0 < largest < np.inf:
+        detail = f": it is {_first_words(largest)}, expected the largest value of the images"
+        return None, f"{LARGEST!r} is no finite number above 0", detail
     return Volume(path, kspace[0], float(largest)), "", ""
+
+
+def _shape(file: Any, name: str, kinds: str) -> tuple[int, ...] | None:
+    """That of an array of these kinds of numbers; None where there is none of that name."""
+    values = file.get(name)
+    if not isinstance(values, _h5py().Dataset) or values.dtype.kind not in kinds:
+        return None
+    shape: tuple[int, ...] = values.shape
+    return shape
+
+
+def _first_words(value: object) -> str:
+    return str(value).splitlines()[0][:80] if str(value).strip() else repr(value)
 
 
 def _first_line(error: Exception) -> str:

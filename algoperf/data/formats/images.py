@@ -10,7 +10,9 @@ images with their labels as they are published, and the hub's parquet layout.
                                       folders are the classes' numbers
 
 A class is its place among the sorted names of train's folders. Rows are in the order of their
-names. A split that is not there is a seeded tenth of the training rows, at most 6,000.
+names. A split that is not there is a seeded tenth of the training rows, at most 6,000. ImageNet's
+own test images, ILSVRC2012_test_*.JPEG in one folder, have no labels that are published: that
+folder is left out and noted.
 """
 
 import concurrent.futures
@@ -44,6 +46,7 @@ KAGGLE_LABELS = "LOC_val_solution.csv"
 KIT_LABELS, KIT_CLASSES = "ILSVRC2012_validation_ground_truth.txt", "meta.mat"
 LABEL_FOLDERS = (".", "val", "validation", "data", "ILSVRC2012_devkit_t12/data")
 NUMBER = re.compile(r"(\d+)\.[A-Za-z]+$")
+PUBLISHED = re.compile(r"_val_\d+\.[A-Za-z]+$")  # whose labels are, in whatever folder they lie
 BAD = "cannot be decoded"
 Labels = NDArray[np.int32]
 
@@ -56,7 +59,7 @@ class Images:
         labels: Their classes, (N,).
         read: From a row's index to the bytes of its file.
         where: From a row's index to what an error calls the image.
-        digest: What tells these images from others.
+        digest: What tells these images and their labels from others.
     """
 
     labels: Labels
@@ -117,6 +120,9 @@ def read(
 ) -> tuple[dict[str, Images], list[str], dict[str, Any]]:
     """Return the images of every split, the names of the classes, and notes.
 
+    Notes count 'classes', 'bad_rows' and the rows 'held_out' from train, and name as
+    'files_ignored' a folder of images without labels, where there is one.
+
     Args:
         source: 'hub' or a folder, in one of the layouts above.
         hub: The data set of the hub.
@@ -128,11 +134,14 @@ def read(
         UserError: A split, a label or a class is missing; the message names where.
     """
     folder = Path(source)
+    ignored: list[str] = []
     if source == "hub" or any(folder.glob("*.parquet")) or any(folder.glob("*/*.parquet")):
         images, names = _parquet(source, hub)
     else:
-        images, names = _folders(folder)
+        images, names, ignored = _folders(folder)
     notes: dict[str, Any] = {"classes": len(names), "bad_rows": {}}
+    if ignored:
+        notes["files_ignored"] = ignored
     if skip_bad_rows:
         for split, each in images.items():
             images[split], count = _decodable(f"{source}/{split}", each)
@@ -166,13 +175,16 @@ def _digest(texts: Sequence[str]) -> str:
     return hashlib.sha256("\n".join(texts).encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
 
-def _folders(folder: Path) -> tuple[dict[str, Images], list[str]]:
-    splits = {
-        split: path
-        for split, names in FOLDERS.items()
-        for path in [folder / name for name in reversed(names)]
-        if path.is_dir()
-    }
+def _folders(folder: Path) -> tuple[dict[str, Images], list[str], list[str]]:
+    """The splits' images, the names of the classes, and the folders of images without labels."""
+    splits: dict[str, Path] = {}
+    ignored: list[str] = []
+    for split, candidates in FOLDERS.items():
+        for path in [folder / name for name in candidates if (folder / name).is_dir()]:
+            if split == "test" and _is_unlabelled(path):
+                ignored.append(path.name)
+            else:
+                splits.setdefault(split, path)
     if "train" not in splits:
         raise UserError(
             f"{folder}: no images; expected train, val and test, each with a folder of JPEG or PNG "
@@ -189,12 +201,23 @@ def _folders(folder: Path) -> tuple[dict[str, Images], list[str]]:
             images[split] = _of_classes(path, classes, numbers)
         else:
             images[split] = _of_files(path, _published_labels(folder, path, numbers))
-    return images, names
+    return images, names, ignored
+
+
+def _is_unlabelled(folder: Path) -> bool:
+    """Whether it has images, in no folder of a class, that are not those with published labels."""
+    if _subfolders(folder):
+        return False
+    return any(PUBLISHED.search(name) is None for name, _ in _files(folder))
 
 
 def _class_order(name: str) -> tuple[int, str]:
     """Numbers in their own order, and all else in that of text."""
-    return (int(name) if name.isascii() and name.isdigit() else -1, name)
+    return (int(name) if _is_number(name) else -1, name)
+
+
+def _is_number(name: str) -> bool:
+    return name.isascii() and name.isdigit()
 
 
 def _subfolders(folder: Path) -> list[str]:
@@ -215,13 +238,17 @@ def _files(folder: Path) -> list[tuple[str, int]]:
 
 
 def _of_classes(folder: Path, classes: Sequence[str], numbers: Mapping[str, int]) -> Images:
-    by_number = all(name.isascii() and name.isdigit() for name in classes)
+    by_number: Mapping[int, int] = {}
+    if all(_is_number(name) for name in classes):
+        by_number = {int(name): each for name, each in numbers.items() if _is_number(name)}
+        # Where train has no numbers, they are places among its names: as ImageNet-v2 has them.
+        by_number = by_number or dict(enumerate(numbers.values()))
     files: list[tuple[str, int]] = []
     labels: list[int] = []
     for name in sorted(classes, key=_class_order):
         number = numbers.get(name)
-        if number is None and by_number and int(name) < len(numbers):
-            number = int(name)  # as ImageNet-v2 has them
+        if number is None and by_number:
+            number = by_number.get(int(name))
         if number is None:
             raise UserError(f"{folder / name}: a class that no folder of train has")
         own = _files(folder / name)
@@ -248,7 +275,9 @@ def _images(folder: Path, files: Sequence[tuple[str, int]], labels: Sequence[int
         np.array(labels, np.int32),
         lambda index: path(index).read_bytes(),
         lambda index: str(path(index)),
-        _digest([f"{name}:{size}" for name, size in files]),
+        _digest(
+            [f"{name}:{size}:{label}" for (name, size), label in zip(files, labels, strict=True)]
+        ),
     )
 
 
@@ -286,15 +315,22 @@ def _published_labels(
 def _kaggle_classes(path: Path) -> dict[int, str]:
     """By image number, the class of its first box; the header is ImageId,PredictionString."""
     classes = {}
-    with path.open(newline="", encoding="utf-8") as file:
-        for row, fields in enumerate(csv.reader(file), start=1):
-            number = NUMBER.search(f"{fields[0]}.x") if len(fields) == 2 else None
-            words = fields[1].split() if len(fields) == 2 else []
-            if number and words:
-                classes[int(number[1])] = words[0]
-            elif row > 1:
-                raise UserError(f"{path}:{row}: expected an image and its class")
+    lines = io.StringIO(_text(path, "utf-8"), newline="")
+    for row, fields in enumerate(csv.reader(lines), start=1):
+        number = NUMBER.search(f"{fields[0]}.x") if len(fields) == 2 else None
+        words = fields[1].split() if len(fields) == 2 else []
+        if number and words:
+            classes[int(number[1])] = words[0]
+        elif row > 1:
+            raise UserError(f"{path}:{row}: expected an image and its class")
     return classes
+
+
+def _text(path: Path, encoding: str) -> str:
+    try:
+        return path.read_bytes().decode(encoding)
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: no text that can be read ({error}), expected labels") from error
 
 
 def _kit_classes(path: Path) -> dict[int, str]:
@@ -306,10 +342,16 @@ def _kit_classes(path: Path) -> dict[int, str]:
     meta = path.with_name(KIT_CLASSES)
     if not meta.is_file():
         raise UserError(f"{path}: no {KIT_CLASSES} beside it, which says what its numbers mean")
-    synsets = scipy_io.loadmat(meta, squeeze_me=True)["synsets"]
-    names = {int(each["ILSVRC2012_ID"]): str(each["WNID"]) for each in synsets}
+    try:
+        synsets = scipy_io.loadmat(meta, squeeze_me=True)["synsets"]
+        names = {int(each["ILSVRC2012_ID"]): str(each["WNID"]) for each in synsets}
+    except Exception as error:  # SciPy's reader raises whatever it stumbles over
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise UserError(
+            f"{meta}: no synsets that can be read ({reason}), expected the development kit's"
+        ) from error
     classes = {}
-    for row, line in enumerate(path.read_text("ascii").split(), start=1):
+    for row, line in enumerate(_text(path, "ascii").split(), start=1):
         if not line.isdigit() or int(line) not in names:
             raise UserError(f"{path}:{row}: class {line!r}, which {meta} does not have")
         classes[row] = names[int(line)]
@@ -323,15 +365,17 @@ def _parquet(source: str, hub: records.Hub) -> tuple[dict[str, Images], list[str
     loaded = sources.load_dataset(path, revision, ("image", "label"), needed=("train",))
     feature = loaded["train"].features["label"]
     names = list(getattr(feature, "names", None) or [])
-    images = {}
+    images: dict[str, Images] = {}
     for split in (each for each in SPLITS if each in loaded):
         rows = loaded[split].cast_column("image", datasets.Image(decode=False))
         labels = np.asarray(rows.with_format("numpy")["label"][:], np.int64)
-        if (labels == -1).all():
-            continue  # the hub's way to keep labels back
+        where = f"{path}/{split}"
+        if (labels == -1).all():  # the hub's way to keep labels back
+            if split == "train":
+                raise UserError(f"{where}: no image has a label; expected 0 and more, not -1")
+            continue
         largest = len(names) if names else int(labels.max()) + 1
         bad = np.flatnonzero((labels < 0) | (labels >= largest))
-        where = f"{path}/{split}"
         if len(bad):
             raise UserError(
                 f"{where}:{bad[0]}: label {labels[bad[0]]}, expected 0 to {largest - 1}"
@@ -344,6 +388,8 @@ def _parquet(source: str, hub: records.Hub) -> tuple[dict[str, Images], list[str
 def _of_table(where: str, rows: Any, labels: NDArray[np.int64]) -> Images:
     def content(index: int) -> bytes:
         image = rows[index]["image"]
+        if image is None:
+            raise OSError("there is none")
         return (
             bytes(image["bytes"])
             if image["bytes"] is not None
@@ -362,5 +408,8 @@ def _table_digest(content: Callable[[int], bytes], labels: NDArray[np.int64]) ->
     """Of all labels and of some images, evenly spread; as for files that are mapped."""
     digest = hashlib.sha256(labels.tobytes())
     for index in np.unique(np.linspace(0, len(labels) - 1, SAMPLES, dtype=np.int64)).tolist():
-        digest.update(content(index))
+        try:
+            digest.update(content(index))
+        except OSError:  # it is named where it is opened, or left out
+            digest.update(b"no image")
     return digest.hexdigest()[:16]

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from algoperf.errors import UserError
 
 SPLIT_FILES = {"train": "train", "validation": "valid", "test": "test"}
-MOST_GRAPHS = 2**31  # that a file's number may name
+MOST_PARTS = 2**31  # nodes or bonds of a graph
 
 
 class Content(NamedTuple):
@@ -50,12 +50,16 @@ def read(folder: Path, node_features: int, edge_features: int) -> Content:
         edge_features: How many describe a bond.
 
     Raises:
-        UserError: A file is missing or damaged, or the files contradict each other. The message
-            names the file, and the line where one is at fault.
+        UserError: A file is missing or damaged, the files contradict each other, or a graph is in
+            two splits or twice in one. The message names the file, and the line where one is at
+            fault.
     """
     raw = folder / "raw"
     nodes = _integers(raw, "num-node-list", 1)[:, 0]
     bonds = _integers(raw, "num-edge-list", 1)[:, 0]
+    # Counts come first: sums of negative ones may be right.
+    for name, counts in (("num-node-list", nodes), ("num-edge-list", bonds)):
+        _check_range(_path(raw, name), counts, MOST_PARTS)
     labels = _labels(raw)
     features = _integers(raw, "node-feat", node_features)
     ends = _integers(raw, "edge", 2)
@@ -73,7 +77,6 @@ def read(folder: Path, node_features: int, edge_features: int) -> Content:
                 "unpack the archive again"
             )
     for name, values, limit in (
-        ("num-node-list", nodes, MOST_GRAPHS),
         ("edge", ends, np.repeat(nodes, bonds)[:, None]),
         ("node-feat", features, 2**16),
         ("edge-feat", bond_features, 2**16),
@@ -84,9 +87,8 @@ def read(folder: Path, node_features: int, edge_features: int) -> Content:
         numbers = _integers(folder / "split" / "scaffold", file, 1)[:, 0]
         _check_range(_path(folder / "split" / "scaffold", file), numbers, len(nodes))
         splits[split] = numbers
-    return Content(
-        nodes, bonds, _small(features), _small(bond_features), _small(ends), labels, splits
-    )
+    _check_once(folder, splits)
+    return Content(nodes, bonds, small(features), small(bond_features), small(ends), labels, splits)
 
 
 def _path(folder: Path, name: str) -> Path:
@@ -96,21 +98,21 @@ def _path(folder: Path, name: str) -> Path:
     if found_path is None:
         raise UserError(
             f"{paths[0]}: no such file; expected the folder of an OGB data set, with raw/ and "
-            "split/scaffold/"
+            "split/scaffold/, or one with CSV files that have a column of SMILES"
         )
     return found_path
 
 
 def _table(path: Path, kind: Any, columns: int | None) -> NDArray[Any]:
     """A file's numbers, without a header line; an empty file has no line."""
-    from pyarrow import ArrowInvalid, csv
+    from pyarrow import ArrowException, csv
 
     options = csv.ReadOptions(autogenerate_column_names=True)
     try:
         table = csv.read_csv(str(path), options, csv.ParseOptions(ignore_empty_lines=False))
         names = table.column_names
         arrays = [_numbers(table[name], kind) for name in names]
-    except (ArrowInvalid, OSError, EOFError, ValueError) as error:
+    except (ArrowException, OSError, EOFError, ValueError) as error:
         if "Empty CSV" in str(error):
             return np.empty((0, columns or 0), kind)
         raise UserError(_fault(path, kind, columns) or f"{path}: damaged: {error}") from error
@@ -139,7 +141,8 @@ def _fault(path: Path, kind: Any, columns: int | None) -> str | None:
     parse = float if np.dtype(kind).kind == "f" else int
     number = 0
     try:
-        with gzip.open(path, "rt") if path.suffix == ".gz" else path.open() as file:
+        opened: Any = gzip.open if path.suffix == ".gz" else open
+        with opened(path, "rt", encoding="utf-8-sig", errors="backslashreplace") as file:
             for number, line in enumerate(file, start=1):
                 cells = line.rstrip("\r\n").split(",")
                 columns = columns or len(cells)
@@ -180,6 +183,20 @@ def _check_range(path: Path, values: NDArray[np.int64], limit: Any) -> None:
         raise UserError(f"{path}, line {line + 1}: {int(value[0])}, expected 0 to {most}")
 
 
-def _small(values: NDArray[np.int64]) -> NDArray[Any]:
-    """The same numbers in as few bytes as they need."""
+def _check_once(folder: Path, splits: dict[str, NDArray[np.int64]]) -> None:
+    """Raise UserError where a graph is in two splits, or twice in one."""
+    paths: dict[int, Path] = {}
+    for split, numbers in splits.items():
+        path = _path(folder / "split" / "scaffold", SPLIT_FILES[split])
+        for line, number in enumerate(numbers.tolist(), start=1):
+            if number in paths:
+                raise UserError(
+                    f"{path}, line {line}: graph {number} is in {paths[number]} already; a graph "
+                    "is in one split, once"
+                )
+            paths[number] = path
+
+
+def small(values: NDArray[np.int64]) -> NDArray[Any]:
+    """Return the same numbers, none below 0, in as few bytes as they need."""
     return values.astype(np.min_scalar_type(int(values.max(initial=0))))

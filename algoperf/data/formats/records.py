@@ -36,6 +36,7 @@ Columns = dict[str, list[Any]]  # values by field, all equally long
 Numbered = Iterator[tuple[int, object]]  # (row number from 1, what stands there)
 Located = Iterator[tuple[str, Any]]  # (place as an error names it, what stands there)
 LINE_END = re.compile("\r\n?")
+TWICE = object()  # what a row has in a column that is there twice
 
 
 @dataclasses.dataclass(frozen=True)
@@ -194,9 +195,10 @@ def _csv_rows(file: IO[bytes]) -> Numbered:
     with io.TextIOWrapper(file, "utf-8-sig", "surrogateescape", newline="") as text:
         rows = csv.reader(text, strict=True)
         header = next(rows, [])
+        twice = {name: TWICE for name in header if header.count(name) > 1}
         for number, fields in enumerate(rows, start=1):
             if len(fields) == len(header):
-                yield number, dict(zip(header, fields, strict=True))
+                yield number, dict(zip(header, fields, strict=True)) | twice
             elif fields:
                 detail = f"{len(fields)} fields, the header has {len(header)}"
                 yield number, BadRow("another number of fields than the header", detail)
@@ -279,6 +281,8 @@ def _fault(row: object, fields: tuple[str, ...]) -> BadRow | None:
     for field in fields:
         if field not in row:
             return BadRow(f"no field {field!r}", f"it has: {', '.join(map(str, row))}")
+        if row[field] is TWICE:
+            return BadRow(f"column {field!r} is there twice")
         if not isinstance(row[field], str):
             return BadRow(f"{field!r} is not text", f"it is {type(row[field]).__name__}")
         if not row[field].strip():

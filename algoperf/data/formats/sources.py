@@ -61,15 +61,24 @@ def undecodable(text: str) -> str:
     return ""
 
 
-def read_csv(path: Path, columns: int) -> Iterator[tuple[int, list[str]]]:
-    """Yield (row number from 1, fields) of a CSV file, gzipped or not; UserError names file and
-    row.
+def read_csv(path: Path, columns: int | None) -> Iterator[tuple[int, list[str]]]:
+    """Yield (row number from 1, fields) of a CSV file, gzipped or not.
+
+    Args:
+        path: The file.
+        columns: The fields of a row; None: as many as the first row has.
+
+    Raises:
+        UserError: A row has another number of fields, or the file cannot be read. The message
+            names the file and the row.
     """
     opened: Any = gzip.open if path.suffix == ".gz" else open
     row_number = 0
     try:
         with opened(path, "rt", encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-            for row_number, fields in enumerate(csv.reader(file), start=1):
+            # Strict: a quotation mark without its other would make one field of the rest.
+            for row_number, fields in enumerate(csv.reader(file, strict=True), start=1):
+                columns = len(fields) if columns is None else columns
                 if len(fields) != columns:
                     raise UserError(
                         f"{path}:{row_number}: {len(fields)} fields, expected {columns}"

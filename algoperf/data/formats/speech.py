@@ -6,7 +6,8 @@ those called train-*, those of validation dev-*, and test-clean is the test spli
 Digit Dataset: a folder of files `digit_speaker_take.wav`; takes 0 to 4 are the test split, as it
 recommends, and takes 5 to 7 are for validation. Or any folder with `train.tsv`, and `test.tsv` and
 `validation.tsv` if there are such: tables with columns `path`, below the folder, and `transcript`.
-A split that is not there is a seeded tenth of the training utterances.
+A split that is not there is a seeded tenth of the training utterances; one that is there and of
+which nothing can be used is an error.
 """
 
 import csv
@@ -21,6 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from algoperf.data.formats import sources
 from algoperf.errors import UserError
 from algoperf.workload import SPLITS
 
@@ -29,6 +31,7 @@ DIGIT_FILE = re.compile(r"(\d)_([^_]+)_(\d+)\.wav")
 TEST_TAKES, VALIDATION_TAKES = range(5), range(5, 8)
 TREE = {"train": "train-*", "validation": "dev-*", "test": "test-clean"}
 HELD_OUT = 10  # of the training utterances, one is for a split that is not there
+COLUMNS = ("path", "transcript")
 LAYOUTS = (
     "LibriSpeech's (train-*/SPEAKER/CHAPTER/*.flac and *.trans.txt), Free Spoken Digit's "
     "(DIGIT_SPEAKER_TAKE.wav) or train.tsv with columns path and transcript"
@@ -67,6 +70,22 @@ class Utterance:
             )
         recorded: NDArray[np.int16] = samples
         return recorded
+
+
+class UnusableError(UserError):
+    """An utterance that cannot be used.
+
+    Attributes:
+        reason: What such utterances are counted under.
+    """
+
+    def __init__(self, message: str, reason: str = "") -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+# A file, and its transcript or why it cannot be used.
+Listed = tuple[Path, str | UnusableError]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,14 +137,20 @@ def find(folder: Path, limits: Limits, seed: int = 0, skip_bad_rows: bool = Fals
         skip_bad_rows: Whether utterances that cannot be used are left out and counted.
 
     Raises:
-        UserError: The folder has none of the layouts, an utterance cannot be used, or soundfile is
-            not installed. The message names the file and says what to do.
+        UserError: The folder has none of the layouts, an utterance cannot be used, nothing is left
+            of a split, or soundfile is not installed. The message names the file and says what to
+            do.
     """
     _soundfile()
     if (folder / "train.tsv").is_file():
-        located = {split: list(_of_table(folder, split)) for split in SPLITS}
-    elif any(folder.glob(TREE["train"])):
-        located = {split: list(_of_tree(folder, name)) for split, name in TREE.items()}
+        tables = {split: folder / f"{split}.tsv" for split in SPLITS}
+        located = {split: list(_of_table(path)) for split, path in tables.items() if path.is_file()}
+    elif _has_folder(folder, TREE["train"]):
+        located = {
+            split: list(_of_tree(folder, name))
+            for split, name in TREE.items()
+            if _has_folder(folder, name)
+        }
     else:
         located = _of_digits(folder)
     rate = limits.rate
@@ -138,17 +163,17 @@ def find(folder: Path, limits: Limits, seed: int = 0, skip_bad_rows: bool = Fals
         for path, transcript in pairs:
             try:
                 utterance, rate = _looked_at(path, transcript, rate, decodes=skip_bad_rows)
-            except UserError as error:
+            except UnusableError as error:
                 if not skip_bad_rows:
                     raise
-                reason = str(error).removeprefix(f"{path}: ").partition(" (")[0]
-                bad[split][reason] = bad[split].get(reason, 0) + 1
+                bad[split][error.reason] = bad[split].get(error.reason, 0) + 1
                 continue
             excess = _too_long(utterance, rate, limits)
             if excess is None:
                 kept.append(utterance)
             else:
                 dropped[split][excess] = dropped[split].get(excess, 0) + 1
+        check_left(folder, split, kept, {**bad[split], **dropped[split]})
     held_out = _hold_out(splits, seed)
     for split in SPLITS:
         if not splits[split]:
@@ -159,38 +184,67 @@ def find(folder: Path, limits: Limits, seed: int = 0, skip_bad_rows: bool = Fals
         "bad_rows": {split: reasons for split, reasons in bad.items() if reasons},
         "held_out": held_out,
     }
-    return Recordings(splits, rate, notes)
+    return Recordings({split: splits[split] for split in SPLITS}, rate, notes)
+
+
+def check_left(
+    folder: Path | str, split: str, utterances: Sequence[Utterance], left_out: Mapping[str, int]
+) -> None:
+    """Raise UserError where a split has no utterance: training ones in its stead would be a score
+    of another split.
+
+    Args:
+        folder: Where the split is, for the message.
+        split: Its name.
+        utterances: What is left of it.
+        left_out: How many were left out, by reason.
+    """
+    if not utterances:
+        reasons = ", ".join(f"{count} x {reason}" for reason, count in left_out.items())
+        otherwise = ", or remove them" if split != "train" else ""
+        raise UserError(
+            f"{folder}: no utterance is left of the {split} split ({reasons or 'it is empty'}); "
+            f"mend its files{otherwise}"
+        )
 
 
 def _looked_at(
-    path: Path, transcript: str | None, rate: int | None, *, decodes: bool
+    path: Path, transcript: str | UnusableError, rate: int | None, *, decodes: bool
 ) -> tuple[Utterance, int]:
-    if transcript is None:
-        raise UserError(
-            f"{path}: no transcript (its line in the chapter's .trans.txt is missing); add the "
-            "line, or remove the file"
-        )
+    if isinstance(transcript, UnusableError):
+        raise transcript
     library = _soundfile()
     try:
         info = library.info(path)
     except (library.LibsndfileError, RuntimeError, OSError) as error:
-        raise UserError(
-            f"{path}: not a readable sound file ({error}); download it again"
-        ) from error
+        advice = "download it again"
+        raise _unusable(path, "not a readable sound file", error, advice) from error
     if info.channels != 1:
-        raise UserError(f"{path}: several channels ({info.channels}); one is expected")
+        raise _unusable(path, "several channels", info.channels, "one is expected")
     if rate is not None and info.samplerate != rate:
-        raise UserError(
-            f"{path}: another sampling rate ({info.samplerate} Hz, expected {rate} Hz); nothing is "
-            "resampled here, as how it is done changes every feature: convert the files beforehand"
+        raise _unusable(
+            path,
+            "another sampling rate",
+            f"{info.samplerate} Hz, expected {rate} Hz",
+            "nothing is resampled here, as how it is done changes every feature: convert the files "
+            "beforehand",
         )
     utterance = Utterance(path, " ".join(transcript.split()), info.frames)
     if decodes:
         try:
             utterance.read()
         except OSError as error:
-            raise UserError(str(error)) from error
+            raise UnusableError(str(error), "damaged") from error
     return utterance, info.samplerate
+
+
+def _unusable(
+    location: object, reason: str, detail: object = "", advice: str = ""
+) -> UnusableError:
+    bracketed = f" ({detail})" if detail else ""
+    return UnusableError(
+        f"{location}: {reason}{bracketed}" + (f"; {advice}" if advice else ""), reason
+    )
 
 
 def _too_long(utterance: Utterance, rate: int, limits: Limits) -> str | None:
@@ -203,7 +257,7 @@ def _too_long(utterance: Utterance, rate: int, limits: Limits) -> str | None:
 
 def _hold_out(splits: dict[str, list[Utterance]], seed: int) -> list[str]:
     """Make each missing split of a tenth of the training utterances; return which were made."""
-    missing = [split for split in SPLITS[1:] if not splits[split]]
+    missing = [split for split in SPLITS[1:] if split not in splits]
     train = splits["train"]
     generator = np.random.default_rng(np.random.SeedSequence([seed, len(train)]))
     order = generator.permutation(len(train)).tolist()
@@ -216,23 +270,41 @@ def _hold_out(splits: dict[str, list[Utterance]], seed: int) -> list[str]:
     return missing
 
 
-def _of_tree(folder: Path, name: str) -> Iterator[tuple[Path, str | None]]:
-    """LibriSpeech's files and transcripts, sorted by name; None where a line is missing."""
+def _has_folder(folder: Path, name: str) -> bool:
+    return any(path.is_dir() for path in folder.glob(name))
+
+
+def _of_tree(folder: Path, name: str) -> Iterator[Listed]:
+    """LibriSpeech's files and transcripts, sorted by name."""
     for chapter in sorted(folder.glob(f"{name}/*/*")):
-        lines: dict[str, str] = {}
+        transcripts: dict[str, str | UnusableError] = {}
         for table in sorted(chapter.glob("*.trans.txt")):
-            for line in table.read_text("utf-8").splitlines():
-                utterance, _, transcript = line.strip().partition(" ")
-                lines[utterance] = transcript
+            with table.open(encoding="utf-8-sig", errors="surrogateescape") as lines:
+                for number, line in enumerate(lines, start=1):
+                    utterance, _, transcript = line.strip().partition(" ")
+                    fault = sources.undecodable(line)
+                    transcripts[utterance] = (
+                        _unusable(f"{table}:{number}", "unreadable", fault) if fault else transcript
+                    )
         paths = sorted(chapter.glob("*.flac"))
         known = {path.stem for path in paths}
-        absent = [utterance for utterance in lines if utterance and utterance not in known]
+        absent = [utterance for utterance in transcripts if utterance and utterance not in known]
         paths += [chapter / f"{utterance}.flac" for utterance in absent]
-        yield from ((path, lines.get(path.stem) or None) for path in paths)
+        for path in paths:
+            yield (
+                path,
+                transcripts.get(path.stem)
+                or _unusable(
+                    path,
+                    "no transcript",
+                    "its line in the chapter's .trans.txt is missing or empty",
+                    "add the line, or remove the file",
+                ),
+            )
 
 
-def _of_digits(folder: Path) -> dict[str, list[tuple[Path, str | None]]]:
-    located: dict[str, list[tuple[Path, str | None]]] = {split: [] for split in SPLITS}
+def _of_digits(folder: Path) -> dict[str, list[Listed]]:
+    located: dict[str, list[Listed]] = {split: [] for split in SPLITS}
     for path in sorted(folder.rglob("*.wav")):
         matched = DIGIT_FILE.fullmatch(path.name)
         if matched is not None:
@@ -242,23 +314,61 @@ def _of_digits(folder: Path) -> dict[str, list[tuple[Path, str | None]]]:
             located[split].append((path, DIGITS[digit]))
     if not located["train"]:
         raise UserError(f"{folder}: no utterances in a layout that is known: {LAYOUTS}")
-    return located
+    return {split: pairs for split, pairs in located.items() if pairs}
 
 
-def _of_table(folder: Path, split: str) -> Iterator[tuple[Path, str | None]]:
-    table = folder / f"{split}.tsv"
-    if not table.is_file():
-        return
-    with table.open(encoding="utf-8", newline="") as file:
-        rows = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
-        missing = {"path", "transcript"} - set(rows.fieldnames or ())
-        if missing:
-            raise UserError(
-                f"{table}: no column {', '.join(sorted(missing))} in its first line; it has: "
-                f"{', '.join(rows.fieldnames or ()) or 'nothing'}"
-            )
-        for row in rows:
-            yield folder / str(row["path"]), str(row["transcript"] or "").upper()
+def _of_table(table: Path) -> Iterator[Listed]:
+    """A table's files and transcripts, in its order."""
+    header: list[str] | None = None
+    with table.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+        rows = csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
+        try:
+            for fields in rows:
+                location = f"{table}:{rows.line_num}"
+                fault = sources.undecodable("\t".join(fields))
+                if header is None:
+                    if fault:
+                        raise UserError(f"{location}: unreadable ({fault})")
+                    header = fields
+                    _check_columns(table, header)
+                elif fields:
+                    yield _of_line(table, location, header, fields, fault)
+        except csv.Error as error:
+            raise UserError(f"{table}:{rows.line_num}: unreadable ({error})") from error
+    if header is None:
+        _check_columns(table, [])
+
+
+def _check_columns(table: Path, header: Sequence[str]) -> None:
+    missing = [column for column in COLUMNS if column not in header]
+    if missing:
+        raise UserError(
+            f"{table}: no column {', '.join(missing)} in its first line; it has: "
+            f"{', '.join(header) or 'nothing'}"
+        )
+    for column in COLUMNS:
+        if header.count(column) > 1:
+            raise UserError(f"{table}: column {column} twice in its first line; one is expected")
+
+
+def _of_line(
+    table: Path, location: str, header: Sequence[str], fields: Sequence[str], fault: str
+) -> Listed:
+    """The file and the transcript of a table's line, of which fields at the end may be missing."""
+    named = dict(zip(header, fields, strict=False))
+    path, transcript = (named.get(column, "") for column in COLUMNS)
+    if fault:
+        return table, _unusable(location, "unreadable", fault)
+    if any(fields[len(header) :]):
+        counts = f"{len(fields)} of {len(header)}"
+        return table, _unusable(location, "more fields than columns", counts)
+    if not path:
+        return table, _unusable(location, "no path", "", "add it, or remove the line")
+    if not transcript.strip():
+        where = f"{table.name}:{location.rpartition(':')[2]} has none"
+        advice = "add it, or remove the line"
+        return table, _unusable(table.parent / path, "no transcript", where, advice)
+    return table.parent / path, transcript.upper()
 
 
 def _soundfile() -> Any:

@@ -1,14 +1,16 @@
 """Criteo's click logs: read in blocks from every form of file, damaged rows named by line."""
 
 import gzip
+import re
 
 import numpy as np
 import pyarrow
 import pytest
 from pyarrow import parquet
 
+from algoperf.data import prefetch, row_changes
 from algoperf.data.batches import TrainingQueue, once
-from algoperf.data.formats import criteo
+from algoperf.data.formats import criteo, criteo_columns
 from algoperf.data.formats.criteo_columns import (
     CATEGORIES,
     COUNTS,
@@ -18,9 +20,10 @@ from algoperf.data.formats.criteo_columns import (
     eight_digits,
     parse,
 )
-from algoperf.data.rows import UnreadableRowError
+from algoperf.data.order import Blocks
+from algoperf.data.rows import BlockRows, RowsView, UnreadableRowError, first
 from algoperf.errors import UserError
-from algoperf.workload import Field
+from algoperf.workload import Data, Field
 
 FIELDS = {
     "inputs": Field((COUNTS,), np.dtype(np.int32)),
@@ -157,6 +160,43 @@ def test_a_damaged_line_is_named_with_the_reason(fault):
     assert bad_lines(text(lines(9))) == []
 
 
+def test_carriage_returns_within_a_line_are_its_fault():
+    """Arrow ends a line at each; of an end, \\r\\n, only one is a part."""
+    rows = lines(9)
+    whole = text(rows).split(b"\n")
+    for at, line, fault in (
+        (1, whole[1] + b"\r\r", "column C26: the category"),
+        (3, whole[3] + b"\r" + whole[2], "79 columns, expected 40"),
+        (5, whole[5].replace(b"\t", b"\t\r", 1), "column I1 is"),
+    ):
+        content = b"\n".join([*whole[:at], line, *whole[at + 1 :]])
+        with pytest.raises(DamagedError) as caught:
+            parse(content)
+        ((number, reason),) = caught.value.lines
+        assert number == at + 1
+        assert fault in reason
+
+
+def test_lines_that_arrow_alone_refuses_are_found(monkeypatch):
+    """Whatever the check of single cells does not know."""
+    monkeypatch.setattr(criteo_columns, "_fault", lambda line: None)
+    rows = lines(33)
+    for bad in (3, 4, 32):
+        rows[bad][5] = "?"
+    with pytest.raises(DamagedError) as caught:
+        parse(text(rows))
+    assert [number for number, _ in caught.value.lines] == [4, 5, 33]
+    assert "'?'" in caught.value.lines[0][1]
+
+
+def test_numbers_with_spaces_are_read_beside_damaged_lines():
+    """As Arrow reads them: a line is no more damaged for another that is."""
+    rows = lines(4)
+    rows[1][0], rows[1][2], rows[3][4] = " 1", " 7 ", "x"
+    assert parse(text(rows[:3]))["counts"][1, 1] == 7
+    assert [number for number, _ in bad_lines(text(rows))] == [4]
+
+
 # Files
 
 
@@ -201,11 +241,39 @@ def test_a_damaged_row_is_named_by_file_and_line_or_left_out(tmp_path):
     assert_rows(kept["train"].take(np.arange(32)), whole)
 
 
+def test_a_carriage_return_too_many_is_left_out_with_its_row(tmp_path):
+    rows = lines(15)
+    whole = text(rows).split(b"\n")
+    whole[11] += b"\r\r"
+    (tmp_path / "day_0").write_bytes(b"\n".join(whole))
+    source = criteo.index(tmp_path / "day_0")
+    with pytest.raises(UnreadableRowError, match=r"day_0, line 12: column C26"):
+        criteo.Reader(source)(1)
+    source = criteo.index(tmp_path / "day_0", skip_bad_rows=True)
+    assert source.bad == {1: (2,)}
+    kept = criteo.rows([source], FIELDS, convert)
+    assert_rows(kept.take(np.arange(14)), [*rows[:11], *rows[12:]])
+
+
 def test_a_file_that_is_cut_short_is_named(tmp_path):
     path = write(tmp_path / "day_0.gz", lines(300))
     path.write_bytes(path.read_bytes()[:-200])
     with pytest.raises(UserError, match=r"day_0.gz: cannot be read .*download it again"):
         criteo.index(path)
+
+
+@pytest.mark.parametrize("name", ["day_0", "day_0.gz", "day_0.zst"])
+@pytest.mark.parametrize("left", [0, 5, 33])
+def test_a_file_that_became_shorter_is_named_when_its_rows_are_read(tmp_path, name, left):
+    path = write(tmp_path / name, lines(40))
+    reader = criteo.Reader(criteo.index(path))
+    write(path, lines(left))
+    for block in (3, 3, 2) if left == 33 else (3, 0):
+        if block * 10 + 10 > left:
+            with pytest.raises(UnreadableRowError, match=rf"{name}: damaged .*shorter than when"):
+                reader(block)
+        else:
+            assert_rows(convert(reader(block)), lines(40)[10 * block : 10 * block + 10])
 
 
 def test_parquet_of_other_columns_is_refused(tmp_path):
@@ -214,7 +282,144 @@ def test_parquet_of_other_columns_is_refused(tmp_path):
         criteo.index(tmp_path / "day_0.parquet")
 
 
+def parquet_of(path, columns, group=7):
+    """A file of made-up rows, of which these columns are others."""
+    rows = lines(20)
+    table = parquet.read_table(write(path, rows))
+    for column, values in columns.items():
+        table = table.set_column(column, str(column), [values])
+    parquet.write_table(table, path, row_group_size=group)
+    return rows, path
+
+
+INTEGERS = {
+    pyarrow.uint64(): [2**60 + 1, 2**64 - 2, 0],
+    pyarrow.int64(): [2**60 + 1, -2, 5],
+    pyarrow.uint32(): [2**32 - 1, 2**32 - 2, 0],
+    pyarrow.int32(): [-1, -2, 2**31 - 1],
+    pyarrow.int16(): [-1, -2, 7],
+}
+
+
+@pytest.mark.parametrize("kind", INTEGERS, ids=str)
+@pytest.mark.parametrize("has_empty", [True, False])
+def test_whole_numbers_are_the_categories_that_their_digits_are(tmp_path, kind, has_empty):
+    """To the last bit, also beside empty cells; those with a sign as their bits are written."""
+    values = (INTEGERS[kind] * 7)[:20]
+    texts = [f"{value % 2**kind.bit_width:x}" for value in values]
+    if has_empty:
+        values[3], texts[3] = None, ""
+    _, path = parquet_of(tmp_path / "day_0.parquet", {20: pyarrow.array(values, kind)})
+    rows = lines(20)
+    for row, cell in zip(rows, texts, strict=True):
+        row[20] = cell
+    source = criteo.index(path)
+    assert_rows(criteo.rows([source], FIELDS, convert).take(np.arange(20)), rows)
+
+
+OTHER_COLUMNS = {
+    "column C1 ('14') is double, expected text or whole": {14: pyarrow.array([1.0, None] * 10)},
+    "column C2 ('15') is bool, expected text or whole": {15: pyarrow.array([True, None] * 10)},
+    "the label ('0') is list<element: int64>, expected whole": {0: pyarrow.array([[1]] * 20)},
+    "column I13 ('13') is list<element: int64>, expected whole": {13: pyarrow.array([[1]] * 20)},
+}
+
+
+@pytest.mark.parametrize("message", OTHER_COLUMNS)
+def test_parquet_s_columns_of_other_types_are_refused_by_name(tmp_path, message):
+    _, path = parquet_of(tmp_path / "day_0.parquet", OTHER_COLUMNS[message])
+    with pytest.raises(UserError, match=re.escape(f"{path}: {message}")):
+        criteo.index(path)
+
+
+OTHER_CELLS = {
+    "the label '2', expected 0 or 1": (0, pyarrow.array([0, 1] * 4 + [2, 1] + [0] * 10)),
+    "the label '', expected 0 or 1": (0, pyarrow.array([0, 1] * 4 + [None, 1] + [0] * 10)),
+    "the label '0.5', expected 0 or 1": (0, pyarrow.array([0.0, 1] * 4 + [0.5, 1] + [0] * 10)),
+    "column I1 is '1.5', expected a whole": (1, pyarrow.array([3.0] * 8 + [1.5] + [None] * 11)),
+    "column I2 is 3000000000, which has more": (2, pyarrow.array([3] * 8 + [3 * 10**9] + [4] * 11)),
+    "column C1: the category 'zz' is no": (14, pyarrow.array(["ab"] * 8 + ["zz"] + [None] * 11)),
+}
+
+
+@pytest.mark.parametrize("fault", OTHER_CELLS)
+def test_a_damaged_row_of_parquet_is_named_or_left_out(tmp_path, fault):
+    column, values = OTHER_CELLS[fault]
+    rows, path = parquet_of(tmp_path / "day_0.parquet", {column: values})
+    for row, value in zip(rows, values.to_pylist(), strict=True):
+        row[column] = value if isinstance(value, str) else "" if value is None else str(int(value))
+    with pytest.raises(UnreadableRowError, match=re.escape(f"{path}, row 9: {fault}")):
+        criteo.Reader(criteo.index(path))(1)
+    source = criteo.index(path, skip_bad_rows=True)
+    assert source.sizes == (7, 6, 6)
+    kept = criteo.rows([source], FIELDS, convert).take(np.arange(19))
+    assert_rows(kept, [*rows[:8], *rows[9:]])
+
+
+def test_a_row_group_may_have_no_row_that_is_whole(tmp_path):
+    labels = pyarrow.array([2] * 7 + [0, 1, 3] * 4 + [1])
+    rows, path = parquet_of(tmp_path / "day_0.parquet", {0: labels})
+    source = criteo.index(path, skip_bad_rows=True)
+    assert source.sizes == (0, 5, 4)
+    kept = [[str(label), *row[1:]] for row, label in zip(rows, labels.to_pylist(), strict=True)]
+    kept = [row for row in kept if row[0] in "01"]
+    assert_rows(criteo.rows([source], FIELDS, convert).take(np.arange(9)), kept)
+    assert len(criteo.Reader(source)(0)["labels"]) == 0
+
+
+def test_parquet_that_was_written_anew_is_named(tmp_path):
+    _, path = parquet_of(tmp_path / "day_0.parquet", {})
+    reader = criteo.Reader(criteo.index(path))
+    parquet_of(path, {}, group=11)
+    with pytest.raises(UnreadableRowError, match=r"day_0.parquet: other rows than when"):
+        reader(0)
+    with pytest.raises(UnreadableRowError, match=r"day_0.parquet, row group 3: "):
+        reader(2)
+
+
+def test_parquet_s_texts_may_be_of_any_form(tmp_path):
+    """Large, as a dictionary, or all empty."""
+    texts = ["0a1b", None] * 10
+    columns = {
+        14: pyarrow.array(texts, pyarrow.large_string()),
+        15: pyarrow.array(texts).dictionary_encode(),
+        16: pyarrow.nulls(20),
+        17: pyarrow.array([each and each.encode() for each in texts]),
+    }
+    rows, path = parquet_of(tmp_path / "day_0.parquet", columns)
+    for row, cell in zip(rows, texts, strict=True):
+        row[14:18] = [cell or "", cell or "", "", cell or ""]
+    source = criteo.index(path)
+    assert_rows(criteo.rows([source], FIELDS, convert).take(np.arange(20)), rows)
+
+
+def test_parquet_s_damaged_rows_are_counted(tmp_path):
+    labels = pyarrow.array([0, 1, 2, 1] * 5)
+    parquet_of(tmp_path / "day_0.parquet", {0: labels})
+    write(tmp_path / "day_1", lines(8))
+    splits, notes = load(tmp_path, skip_bad_rows=True)
+    assert notes == {"bad_rows": {"train": {"damaged": 5}}}
+    assert len(splits["train"]) == 15
+
+
 # Folders
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("day_0", "day_0.gz", "day_1"), ("day_0", "day_1.csv.zst", "day_1.parquet"),
+        ("train.txt", "train.txt.gz"), ("train.tsv", "valid", "valid.txt"),
+        ("day_0_00", "day_0_01", "day_0_01.gz", "day_1"),
+    ],
+)  # fmt: skip
+def test_files_that_differ_only_in_their_ending_are_refused(tmp_path, names):
+    """As gunzip -k leaves them: their rows would be there twice, also in validation and test."""
+    for name in names:
+        write(tmp_path / name, lines(3))
+    one, other = names[-3:-1] if names[-1] == "day_1" else names[-2:]
+    with pytest.raises(UserError, match=f"{one} and {other} differ only in their ending.*keep one"):
+        load(tmp_path)
 
 
 def test_of_the_last_day_the_first_half_is_the_test_split(tmp_path):
@@ -325,26 +530,165 @@ def test_two_ranks_have_parts_that_are_together_the_whole_batch(tmp_path):
         queue.close()
 
 
+def blocks_read(monkeypatch):
+    """The numbers of the blocks that readers are asked for from here on."""
+    numbers = []
+    block = criteo.Reader.__call__
+
+    def counted(reader, number):
+        numbers.append(number)
+        return block(reader, number)
+
+    monkeypatch.setattr(criteo.Reader, "__call__", counted)
+    return numbers
+
+
 def test_a_window_of_blocks_is_held_at_a_time(tmp_path, monkeypatch):
     """And blocks are read once an epoch, but for those where the window changes."""
     write(tmp_path / "day_0", lines(400))
     write(tmp_path / "day_1", lines(9))
     train = load(tmp_path)[0]["train"]
-    read = []
-    block = criteo.Reader.__call__
-
-    def counted(reader, number):
-        read.append(number)
-        return block(reader, number)
-
-    monkeypatch.setattr(criteo.Reader, "__call__", counted)
+    read = blocks_read(monkeypatch)
     queue = TrainingQueue(train, 8, seed=0, depth=2)
     for _ in range(49):
         next(queue)
     queue.close()
     assert len(set(read)) == 40
     assert len(read) <= 44
-    assert train._held._most_rows == 2 * (40 + 10)
+    assert train._held._most_rows == 40 + 10
+
+
+@pytest.fixture
+def opened(monkeypatch):
+    """The names of the files that were opened to be unpacked."""
+    names = []
+    open_stream = criteo._open
+
+    def counted(path):
+        names.append(path.name)
+        return open_stream(path)
+
+    monkeypatch.setattr(criteo, "_open", counted)
+    return names
+
+
+def test_blocks_of_a_compressed_file_in_another_order_are_unpacked_once(tmp_path, opened):
+    """As threads ask for them that are a window apart; what is kept of the file is bounded."""
+    rows = lines(300)
+    source = criteo.index(write(tmp_path / "day_0.gz", rows))
+    opened.clear()
+    reader = criteo.Reader(source)
+    order = [4, 0, 5, 1, 6, 2, 7, 3, 12, 8, 11, 10, 9, 29]
+    for block in order:
+        assert_rows(convert(reader(block)), rows[10 * block : 10 * block + 10])
+        assert sum(len(each.passed) for each in reader._unpackings) <= 8
+    assert opened == ["day_0.gz"]
+    assert_rows(convert(reader(20)), rows[200:210])  # two windows behind are let go of
+    assert opened == ["day_0.gz"] * 2
+    for block in (25, 0, 26, 1, 27, 2):  # at two places, as around the end of an epoch
+        assert_rows(convert(reader(block)), rows[10 * block : 10 * block + 10])
+    assert opened == ["day_0.gz"] * 3
+
+
+def test_training_by_four_threads_opens_a_compressed_file_once_an_epoch(
+    tmp_path, opened, monkeypatch
+):
+    """Batches of half a window, and an evaluation of rows of the same files beside it."""
+    monkeypatch.setattr(prefetch, "thread_count", lambda: 4)
+    for seed, name in enumerate(("day_0.gz", "day_1.zst")):
+        write(tmp_path / name, lines(400, seed))
+    write(tmp_path / "day_2", lines(20))
+    train = load(tmp_path)[0]["train"]
+    queue = TrainingQueue(train, 20, seed=0)
+    sample = first(train, 30)
+    opened.clear()
+    for _ in range(10):
+        for _ in range(4):
+            next(queue)
+        assert sum(len(batch["targets"]) for batch in once(sample, 10)) == 30
+    queue.close()
+    # An epoch, a part of the next that is taken ahead, and the sample, which is held: 5. A thread
+    # that waits for long may be left behind.
+    assert len(opened) <= 10
+
+
+def test_a_batch_across_two_epochs_unpacks_at_both_places(tmp_path, opened, monkeypatch):
+    monkeypatch.setattr(prefetch, "thread_count", lambda: 1)
+    write(tmp_path / "day_0.gz", lines(395))
+    write(tmp_path / "day_1", lines(20))
+    train = load(tmp_path)[0]["train"]
+    opened.clear()
+    queue = TrainingQueue(train, 20, seed=0, depth=1)
+    for _ in range(50):
+        next(queue)
+    queue.close()
+    assert opened == ["day_0.gz"] * 3  # 1000 of 395 rows: two epochs and a half
+
+
+def test_blocks_that_a_thread_still_needs_are_held():
+    """However many blocks others read meanwhile; rows scattered over many blocks hold none."""
+    read = []
+
+    def reader(block):
+        read.append(block)
+        return {"a": np.full(10, block)}
+
+    blocks = Blocks(np.full(100, 10), np.arange(100), 20)
+    rows = BlockRows(blocks, {"a": Field((), np.dtype(int))}, lambda: reader, "")
+    with rows._held.needed(np.array([3, 4]), 20):
+        for block in range(50):
+            rows.take(np.array([10 * block]))
+        rows.take(np.array([35, 45]))
+    assert read == list(range(50))
+    rows.take(np.arange(0, 1000, 10))
+    assert len(rows._held._blocks) == 3
+
+
+@pytest.mark.parametrize("fraction", [1.0, 0.5, 0.1])
+@pytest.mark.parametrize("share", [0.0, 0.3])
+def test_changes_of_training_rows_read_in_blocks_too(tmp_path, monkeypatch, fraction, share):
+    """As often as the rows alone are read, and the rows that stay are those that were drawn."""
+    monkeypatch.setattr(prefetch, "thread_count", lambda: 1)
+    write(tmp_path / "day_0", lines(400))
+    write(tmp_path / "day_1.gz", lines(200, seed=1))
+    write(tmp_path / "day_2", lines(9))
+    data = Data(load(tmp_path)[0])
+    whole = data.splits["train"].take(np.arange(600))
+    number = {tuple(row): at for at, row in enumerate(whole["categories"].tolist())}
+    train = row_changes.change(data, {"train_fraction": fraction, "label_noise": share})
+    rows = train.splits["train"]
+    count = round(600 * fraction)
+    assert len(rows) == count
+    read = blocks_read(monkeypatch)
+    queue = TrainingQueue(rows, 4, seed=0, depth=1)
+    batches = [next(queue) for _ in range(count // 4)]
+    queue.close()
+    assert len(read) <= 66  # 60 blocks, and those of the next epoch that are taken ahead
+    drawn = np.concatenate([batch["categories"] for batch in batches])
+    at = np.array([number[tuple(row)] for row in drawn.tolist()])
+    kept = np.sort(np.random.default_rng([0, 600]).permutation(600)[:count])
+    np.testing.assert_array_equal(np.sort(at), kept[np.isin(kept, at)])
+    assert len(set(at.tolist())) == count // 4 * 4
+    targets = np.concatenate([batch["targets"] for batch in batches])
+    assert (targets != whole["targets"][at]).sum() <= round(share * count)
+    if share and fraction == 1:
+        assert (targets != whole["targets"][at]).sum() > 40  # about half of 180
+        everything = rows.take(np.arange(600))["targets"]
+        for start in range(0, 600, 10):  # a ring within each block
+            one, other = (each[start : start + 10] for each in (everything, whole["targets"]))
+            assert one.sum() == other.sum()
+
+
+def test_rows_of_blocks_in_another_order_have_no_blocks(tmp_path):
+    write(tmp_path / "day_0", lines(40))
+    write(tmp_path / "day_1", lines(9))
+    train = load(tmp_path)[0]["train"]
+    assert RowsView(train, np.array([3, 1, 20])).blocks is None
+    assert RowsView(train, np.array([], int)).blocks is None
+    some = RowsView(train, np.array([3, 5, 20, 21, 22, 39])).blocks
+    assert some.sizes.tolist() == [2, 3, 1]
+    assert some.runs.tolist() == [0, 1, 2]
+    assert some.window_rows == 6
 
 
 def test_evaluation_reads_in_order(tmp_path):

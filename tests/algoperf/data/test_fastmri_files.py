@@ -29,6 +29,8 @@ def write(path, slices=3, seed=0, size=SIZE, **changes):
         for name, value in contents.items():
             if name == "max" and value is not None:
                 file.attrs["max"] = value
+            elif isinstance(value, str):
+                file.create_group(name)
             elif value is not None:
                 file[name] = value
     return contents
@@ -98,6 +100,26 @@ BAD = {
         {"reconstruction_esc": np.zeros((2, SIZE, SIZE), np.float32)},
         "other numbers of slices: 3 of k-space, 2 images",
     ),
+    "the largest value as text": (
+        {"max": "0.5"},
+        "'max' is no finite number above 0: it is 0.5, expected the largest value of the images",
+    ),
+    "several largest values": (
+        {"max": np.array([2.0])},
+        r"'max' is no finite number above 0: it is \[2.\]",
+    ),
+    "no largest value": ({"max": np.nan}, "'max' is no finite number above 0: it is nan"),
+    "an infinite largest value": ({"max": np.inf}, "'max' is no finite number above 0: it is inf"),
+    "images of nothing": (
+        {"max": None, "reconstruction_esc": np.zeros((3, SIZE, SIZE), np.float32)},
+        "'max' is no finite number above 0: it is 0.0",
+    ),
+    "k-space as a group": ({"kspace": "a group"}, "no 'kspace' of slices; it has: kspace, recon"),
+    "an image as a group": ({"reconstruction_esc": "a group"}, "no image 'reconstruction_esc'"),
+    "k-space as text": (
+        {"kspace": np.full((3, 24, 20), b"text")},
+        "no 'kspace' of slices; it has: kspace, recon",
+    ),
     "small images": ({"size": 8}, r"images too small: k-space \(24, 20\), image \(8, 8\)"),
 }
 
@@ -130,6 +152,55 @@ def test_a_file_that_is_damaged_later_is_named_with_its_slice(folder):
     files["train"].read(2)
     with pytest.raises(OSError, match=r"fileb.h5, slice 1: damaged .*download it again"):
         files["train"].read(4)
+
+
+def damage_a_slice(path):
+    """Rewrite a volume with a checksum for each slice, and change a byte of the second."""
+    with h5py.File(path, "r+") as file:
+        values = file["kspace"][()]
+        del file["kspace"]
+        chunks = file.create_dataset(
+            "kspace", data=values, chunks=(1, *values.shape[1:]), fletcher32=True
+        )
+        file.flush()
+        offset = chunks.id.get_chunk_info(1).byte_offset
+    content = bytearray(path.read_bytes())
+    content[offset + 7] ^= 255
+    path.write_bytes(content)
+
+
+def put_nan(name):
+    def put(path):
+        with h5py.File(path, "r+") as file:
+            file[name][1, 3, 5] = np.nan
+
+    return put
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (damage_a_slice, ".*"),
+        (put_nan("kspace"), "'kspace' is not finite"),
+        (put_nan("reconstruction_esc"), "'reconstruction_esc' is not finite"),
+    ],
+    ids=["checksum", "kspace", "image"],
+)
+def test_a_damaged_slice_is_named_or_its_volume_left_out(folder, damage, reason):
+    path, _ = folder
+    damage(path / "singlecoil_val" / "filed.h5")  # after the four slices of c
+    files, _ = fastmri.find(path, SIZE)
+    files["validation"].read(4)
+    with pytest.raises(OSError, match=rf"filed.h5, slice 1: damaged \({reason}\); download it"):
+        files["validation"].read(5)
+    files, notes = fastmri.find(path, SIZE, skip_bad_rows=True)
+    assert notes == {
+        "volumes": {"train": 2, "validation": 2, "test": 2},
+        "bad_rows": {"validation": {"damaged": 1}},
+    }
+    for each in files.values():
+        for index in range(len(each)):
+            each.read(index)
 
 
 def test_a_missing_folder_or_too_few_volumes(tmp_path):

@@ -139,12 +139,16 @@ def write_kit(folder, labels, ids):
     kit.mkdir(parents=True)
     lines = "".join(f"{ids[name]}\n" for _, name in sorted(labels.items()))
     (kit / images.KIT_LABELS).write_text(lines)
+    write_kit_classes(kit, ids)
+    return kit
+
+
+def write_kit_classes(kit, ids):
     synsets = np.array(
         [(number, name) for name, number in ids.items()],
         [("ILSVRC2012_ID", "O"), ("WNID", "O")],
     )
     scipy_io.savemat(kit / images.KIT_CLASSES, {"synsets": synsets})
-    return kit
 
 
 @pytest.mark.parametrize("published", ["kaggle", "kit"])
@@ -157,6 +161,66 @@ def test_validation_labels_as_they_are_published(folder, published):
     validation = read(folder)[0]["validation"]
     assert validation.labels.tolist() == EXPECTED
     assert validation.where(3).endswith("ILSVRC2012_val_00000004.JPEG")
+
+
+def flat_test(folder, names):
+    """A test split of images in one folder."""
+    for path in (folder / "test").glob("*/*"):
+        path.unlink()
+    for path in (folder / "test").iterdir():
+        path.rmdir()
+    for number, name in enumerate(names):
+        save(folder / "test" / name, 200 + number)
+
+
+@pytest.mark.parametrize("count", [4, 7])
+def test_imagenet_s_test_images_have_no_labels(folder, count):
+    """Those of the validation images, whose numbers they have, are none of theirs."""
+    flat_validation(folder, LABELS)
+    write_kaggle(folder, LABELS)
+    flat_test(folder, [f"ILSVRC2012_test_{number:08}.JPEG" for number in range(1, count + 1)])
+    splits, _, notes = read(folder)
+    assert notes["files_ignored"] == ["test"]
+    assert notes["held_out"] == {"test": 1}
+    assert "train" in splits["test"].where(0)
+    assert len(splits["train"].labels) == 14
+    assert splits["validation"].labels.tolist() == EXPECTED
+    for name in ("0", "2"):  # ImageNet-v2 beside them is the test split
+        save(folder / images.FOLDERS["test"][1] / name / "a.jpeg", int(name))
+    splits, _, notes = read(folder)
+    assert notes["files_ignored"] == ["test"]
+    assert notes["held_out"] == {}
+    assert splits["test"].labels.tolist() == [0, 2]
+
+
+def test_validation_images_with_published_labels_may_be_the_test_split(folder):
+    flat_test(folder, [f"ILSVRC2012_val_{number:08}.JPEG" for number in LABELS])
+    write_kaggle(folder, LABELS)
+    splits, _, notes = read(folder)
+    assert "files_ignored" not in notes
+    assert splits["test"].labels.tolist() == EXPECTED
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "expected"),
+    [
+        ("1 2 3", "1 2", [0, 1]),
+        ("1 2 3", "0 1 2", "test/0: a class that no folder of train has"),
+        ("1 2 3", "0", "test/0: a class that no folder of train has"),
+        ("00 01 10", "0 10", [0, 2]),
+        ("a b c", "0 2", [0, 2]),
+        ("a b c", "3", "test/3: a class that no folder of train has"),
+    ],
+)
+def test_numbers_are_those_of_train_if_it_has_any(tmp_path, train, test, expected):
+    for split, names in (("train", train), ("val", train), ("test", test)):
+        for name in names.split():
+            save(tmp_path / split / name / "a.png", 0)
+    if isinstance(expected, str):
+        with pytest.raises(UserError, match=expected):
+            read(tmp_path)
+    else:
+        assert read(tmp_path)[0]["test"].labels.tolist() == expected
 
 
 def test_what_is_wrong_with_a_folder_is_said(folder, tmp_path):
@@ -230,6 +294,84 @@ def test_the_fingerprint_is_of_names_and_sizes(folder):
     path = folder / "val" / "n01" / "n01_1.JPEG"
     path.write_bytes(path.read_bytes() + b"x")
     assert fingerprint() != before
+
+
+def test_the_fingerprint_is_of_the_labels_too(folder):
+    """Which are written elsewhere than the images: other labels, or one more class in train."""
+    flat_validation(folder, LABELS)
+    write_kaggle(folder, LABELS)
+
+    def digests():
+        return {split: each.digest for split, each in read(folder)[0].items()}
+
+    before = digests()
+    write_kaggle(folder, {**LABELS, 2: "n02"})
+    after = digests()
+    assert {split for split in after if after[split] != before[split]} == {"validation"}
+    save(folder / "train" / "n00" / "a.JPEG", 0)
+    more = digests()
+    # The folders of the test split are the numbers of classes, and still mean the same.
+    assert {split for split in more if more[split] != after[split]} == {"train", "validation"}
+
+
+def test_a_parquet_train_split_without_labels_is_told(tmp_path):
+    datasets = pytest.importorskip("datasets")
+    file = io.BytesIO()
+    picture(0).save(file, "PNG")
+    row = {"image": [{"bytes": file.getvalue(), "path": None}] * 2, "label": [-1, -1]}
+    table = datasets.Dataset.from_dict(row)
+    table.to_parquet(tmp_path / "train-00000-of-00001.parquet")
+    with pytest.raises(UserError, match="/train: no image has a label; expected 0 and more"):
+        read(tmp_path)
+
+
+def test_parquet_images_that_are_not_there(tmp_path):
+    """A null, and a file that is missing: named, or left out and counted."""
+    pytest.importorskip("datasets")
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    file = io.BytesIO()
+    picture(0).save(file, "PNG")
+    whole = {"bytes": file.getvalue(), "path": None}
+    missing = {"bytes": None, "path": str(tmp_path / "missing.png")}
+    pixels = pyarrow.struct([("bytes", pyarrow.binary()), ("path", pyarrow.string())])
+    for split, contents in (
+        ("train", [whole] * 20 + [None, missing]),
+        ("validation", [whole]),
+        ("test", [whole]),
+    ):
+        columns = {
+            "image": pyarrow.array(contents, pixels),
+            "label": pyarrow.array([0] * len(contents)),
+        }
+        path = tmp_path / f"{split}-00000-of-00001.parquet"
+        parquet.write_table(pyarrow.table(columns), path)
+    train = read(tmp_path)[0]["train"]
+    for row in (20, 21):
+        with pytest.raises(UserError, match=f"/train:{row}: no image that can be decoded"):
+            train.open(row)
+    splits, _, notes = read(tmp_path, skip_bad_rows=True)
+    assert notes["bad_rows"] == {"train": {images.BAD: 2}}
+    assert len(splits["train"].labels) == 20
+
+
+def test_labels_that_cannot_be_read_are_named(folder):
+    def refused(pattern):
+        with pytest.raises(UserError, match=pattern):
+            read(folder)
+
+    flat_validation(folder, LABELS)
+    kit = write_kit(folder, LABELS, {"n10": 1, "n01": 2, "n02": 3})
+    scipy_io.savemat(kit / images.KIT_CLASSES, {"others": np.zeros(3)})
+    refused(r"meta.mat: no synsets that can be read \(.*\), expected the development kit's")
+    (kit / images.KIT_CLASSES).write_bytes(b"no such file" * 20)
+    refused(r"meta.mat: no synsets that can be read \(.*\), expected the development kit's")
+    (kit / images.KIT_LABELS).write_bytes(b"1\n\xff\n")
+    (kit / images.KIT_CLASSES).unlink()
+    write_kit_classes(kit, {"n10": 1, "n01": 2, "n02": 3})
+    refused("ground_truth.txt: no text that can be read ")
+    (folder / images.KAGGLE_LABELS).write_bytes(b"ImageId,PredictionString\nimage_1,\xff\n")
+    refused("LOC_val_solution.csv: no text that can be read ")
 
 
 def test_the_hub_s_parquet_layout(tmp_path):

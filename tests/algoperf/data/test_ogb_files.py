@@ -15,9 +15,9 @@ TABLES = {
     "raw/edge": ["0,1", "2,1", "1,0"],
     "raw/edge-feat": ["0,1", "2,0", "3,1"],
     "raw/graph-label": ["1.0,nan", ",0", "0,1"],
-    "split/scaffold/train": ["0", "2"],
-    "split/scaffold/valid": ["1"],
-    "split/scaffold/test": ["0"],
+    "split/scaffold/train": ["0"],
+    "split/scaffold/valid": ["2"],
+    "split/scaffold/test": ["1"],
 }
 
 
@@ -45,7 +45,7 @@ def test_the_tables_are_read(tmp_path, compressed):
     assert content.node_features.dtype == np.uint8
     np.testing.assert_array_equal(content.labels, [[1, np.nan], [np.nan, 0], [0, 1]])
     splits = {split: numbers.tolist() for split, numbers in content.splits.items()}
-    assert splits == {"train": [0, 2], "validation": [1], "test": [0]}
+    assert splits == {"train": [0], "validation": [2], "test": [1]}
 
 
 def test_a_single_task_may_be_missing(tmp_path):
@@ -56,6 +56,7 @@ def test_a_single_task_may_be_missing(tmp_path):
 DAMAGE = {
     "no file": ({"edge": None}, r"raw/edge.csv.gz: no such file; expected the folder of an OGB"),
     "no number": ({"edge": ["0,1", "2,x", "1,0"]}, r"edge.csv.gz, line 2: .*'x'"),
+    "a date": ({"edge_feat": ["2020-01-01,1"] * 3}, r"edge-feat.csv.gz, line 1: .*'2020-01-01'"),
     "an empty cell": ({"edge": ["0,1", "2,", "1,0"]}, r"edge.csv.gz, line 2: "),
     "a float": ({"edge_feat": ["0,1", "2,0", "3,1.5"]}, r"edge-feat.csv.gz, line 3: .*'1.5'"),
     "more columns": ({"edge": ["0,1", "2,1", "1,0,7"]}, r"edge.csv.gz, line 3: 3 columns, exp"),
@@ -65,6 +66,25 @@ DAMAGE = {
     "another graph's node": ({"edge": ["0,1", "2,3", "1,0"]}, r"edge.csv.gz, line 2: 3, expected "),
     "below 0": ({"node_feat": ["1,2,3"] * 5 + ["1,-2,3"]}, r"node-feat.csv.gz, line 6: -2, exp"),
     "another label": ({"graph_label": ["1,0", "0,2", "0,1"]}, r"label.csv.gz, line 2: the label 2"),
+    "bonds below 0": ({"num_edge_list": ["4", "-2", "1"]}, r"edge-list.csv.gz, line 2: -2, expect"),
+    "bonds below 0 in all": (
+        {"num_edge_list": ["-1", "2", "1"], "edge": ["0,1"] * 2, "edge_feat": ["0,0"] * 2},
+        r"num-edge-list.csv.gz, line 1: -1, expected 0 to",
+    ),
+    "nodes below 0": ({"num_node_list": ["8", "-4", "2"]}, r"node-list.csv.gz, line 2: -4, expect"),
+    "a graph in two splits": (
+        {"train": ["0", "1"], "test": ["1"]},
+        r"test.csv.gz, line 1: graph 1 is in .*train.csv.gz already; a graph is in one split, once",
+    ),
+    "a graph twice in a split": (
+        {"valid": ["2", "1", "2"], "test": []},
+        r"valid.csv.gz, line 3: graph 2 is in .*valid.csv.gz already; a graph",
+    ),
+    "a date as a label": (
+        {"graph_label": ["2020-01-01", "1", "0"]},
+        r"graph-label.csv.gz, line 1: .*2020",
+    ),
+    "a date everywhere": ({"graph_label": ["2020-01-01"] * 3}, r"graph-label.csv.gz, line 1: "),
     "no such graph": ({"valid": ["3"]}, r"valid.csv.gz, line 1: 3, expected 0 to 2"),
 }
 
@@ -74,6 +94,18 @@ def test_a_damaged_file_is_named_with_the_line(tmp_path, kind):
     changes, message = DAMAGE[kind]
     with pytest.raises(UserError, match=message):
         ogb.read(write(tmp_path, **changes), 3, 2)
+
+
+def test_bytes_that_are_no_text_are_named_with_the_line(tmp_path):
+    path = write(tmp_path, compressed=False) / "raw" / "edge.csv"
+    path.write_bytes(b"0,1\n\xff,1\n1,0\n")
+    with pytest.raises(UserError, match=r"edge.csv, line 2: "):
+        ogb.read(tmp_path, 3, 2)
+    path.write_bytes(b"\xef\xbb\xbf0,1\n2,x\n1,0\n")
+    with pytest.raises(UserError, match=r"edge.csv, line 2: .*'x'"):
+        ogb.read(tmp_path, 3, 2)
+    path.write_bytes(b"\xef\xbb\xbf0,1\n2,1\n1,0\n")
+    assert ogb.read(tmp_path, 3, 2).ends.tolist() == [[0, 1], [2, 1], [1, 0]]
 
 
 def test_a_file_that_is_cut_short_is_named(tmp_path):

@@ -104,3 +104,35 @@ def test_the_position_at_an_epochs_end():
     assert rows.at == (0, 10)
     rows.take_all(1)
     assert rows.at == (1, 1)
+
+
+@pytest.mark.parametrize("largest", [LARGEST_PERMUTATION, 1])
+def test_rows_given_back_come_again(monkeypatch, largest):
+    """512 taken of 100 rows are 12 in epoch 5; 180 fewer are 332, which are 32 in epoch 3."""
+    monkeypatch.setattr(order, "LARGEST_PERMUTATION", largest)
+    rows = Order(100, 0)
+    taken = rows.take_all(512)
+    rows.give_back(180)
+    assert rows.at == (3, 32)
+    np.testing.assert_array_equal(rows.take_all(180), taken[332:])
+    assert rows.at == (5, 12)
+    for count, at in ((0, (5, 12)), (12, (5, 0)), (100, (4, 0)), (1, (3, 99)), (399, (0, 0))):
+        rows.give_back(count)
+        assert rows.at == at
+    np.testing.assert_array_equal(rows.take_all(512), taken)
+
+
+def test_no_row_comes_before_the_first():
+    rows = Order(10, 0)
+    rows.take_all(25)
+    with pytest.raises(ValueError, match="before its beginning"):
+        rows.give_back(26)
+    assert rows.at == (2, 5)
+
+
+def test_a_saved_position_before_its_epoch_is_that_of_an_earlier_one():
+    """As versions wrote it that gave back over several epochs: 4 of 100 less 68 are 332."""
+    rows, expected = Order(100, 0), Order(100, 0).take_all(400)[332:]
+    rows.go_to(4, -68)
+    assert rows.at == (3, 32)
+    np.testing.assert_array_equal(rows.take_all(68), expected)

@@ -218,7 +218,9 @@ def test_a_position_saved_before_there_was_prefetch_goes_on(source):
         queue = TrainingQueue(source, 7, 5)
         queue.go_to(saved)
         assert queue.wait_s == 0.25
+        assert queue.batches_drawn == 10
         assert drawn(queue, 5) == expected
+        assert queue.batches_drawn == 15
         queue.close()
 
 

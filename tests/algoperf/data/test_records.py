@@ -94,6 +94,15 @@ def test_every_format_gives_the_same_rows(tmp_path: Path, writer: str, zipped: b
     assert notes == {"files_ignored": [], "bad_rows": {}, "held_out": {}}
 
 
+def test_a_column_of_texts_that_is_there_twice_is_named(tmp_path: Path) -> None:
+    content = "id,document,summary,id\n" + "0,a,b,1\n" * 10
+    (tmp_path / "train.csv").write_text(content)
+    assert read(tmp_path)[0]["train"]["document"] == ["a"] * 8
+    (tmp_path / "train.csv").write_text(content.replace("id", "summary"))
+    with pytest.raises(UserError, match=r"train.csv:1: column 'summary' is there twice; --skip"):
+        read(tmp_path)
+
+
 @pytest.mark.parametrize("name", ["val", "dev", "validation"])
 def test_the_names_of_the_validation_split(tmp_path: Path, name: str) -> None:
     write_all(tmp_path)

@@ -311,6 +311,12 @@ def test_what_needs_arrays_says_so(operation, named):
         operation(data(decoded()))
 
 
+def test_of_one_class_alone_no_row_is_left_out():
+    rows = {**arrays(), "targets": np.full(ROWS, 3, np.int32)}
+    kept = row_changes.class_imbalance(data(rows), 0.5).splits["train"]
+    np.testing.assert_array_equal(kept["inputs"], rows["inputs"])
+
+
 def test_noise_of_rows_that_are_not_in_memory():
     """The same rows as of those that are, in a batch and from the source."""
     plain, views = (

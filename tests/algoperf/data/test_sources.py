@@ -133,6 +133,13 @@ def test_half_a_surrogate_pair_is_no_text():
         data._checked("here", iter([("here:1", "a \ud800", 1)]))
 
 
+def test_a_quotation_mark_without_its_other_swallows_no_rows(tmp_path):
+    path = tmp_path / "all.csv"
+    path.write_text('a,b\n1,"2"\n3,"4\n5,6\n')
+    with pytest.raises(UserError, match=r"all\.csv:3: unreadable \(unexpected end of data\)"):
+        list(sources.read_csv(path, None))
+
+
 def test_quoted_newlines_do_not_shift_the_row_number(folder):
     with (folder / "train.csv").open("a") as file:
         file.write('"9","a","b"\n')
