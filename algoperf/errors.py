@@ -1,4 +1,4 @@
-"""What a user's mistake is, and the checks of values that a user or a file gave."""
+"""The errors that are no fault of the program, and checks of values that a user or a file gave."""
 
 import difflib
 import sys
@@ -8,6 +8,14 @@ from typing import TypeGuard
 
 class UserError(ValueError):
     """A user's mistake: one line that names what was given, what is allowed, and what to do."""
+
+
+class UnreadableRowError(Exception):
+    """A row could not be decoded, or not to what was declared; the message names it.
+
+    It is no UserError, which would undo a trial: one bad row fails it where it comes, and what was
+    measured before stays.
+    """
 
 
 def choose(what: str, given: str, allowed: Sequence[str]) -> str:

@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING
 
 from algoperf import errors
 from scoring.analysis.analysis import Analysis, Summary, analyse, summarise
+from scoring.analysis.bounds import ScoreBounds, bounds_of
 from scoring.analysis.leaderboard import Leaderboard, build_leaderboards
 from scoring.analysis.oddities import find_oddities
 from scoring.analysis.statistics import METHODS, RESAMPLES
-from scoring.benchmarks.benchmark import RULESETS, find_benchmark
+from scoring.benchmarks.benchmark import RULESETS, find_benchmark, ruleset_of
 from scoring.benchmarks.suites import read_suite
 from scoring.output import export, tables
 from scoring.reading.runs import LAYOUT, find_submissions, read_runs
-from scoring.reading.trials import CONTENDED, Finding, TrialRun, grouped
+from scoring.reading.trials import CONTENDED, INTERRUPTED, Finding, TrialRun, grouped
 from scoring.rules.rules import find_rules
 
 if TYPE_CHECKING:
@@ -45,6 +46,12 @@ class Options:
         count_unfinished: Whether trials that are running or interrupted count as they are, as if
             they had ended.
         exclude_contended: Whether trials whose clock counted others' work are left out.
+        partial: Whether to show what scores and places can still become.
+        studies: With `partial`, how many studies of each workload there will be; None is as many as
+            there are.
+        trials: With `partial`, how many trials a study will have; None takes it from the benchmark
+            or the fullest study.
+        open_trials: Whether trials that record no end, as AlgoPerf's do not, may still be running.
         strict: Whether a finding of damage makes the command fail.
         command: The command line that the page names as its origin.
     """
@@ -63,6 +70,10 @@ class Options:
     count_unfinished: bool = False
     strict: bool = False
     exclude_contended: bool = False
+    partial: bool = False
+    studies: int | None = None
+    trials: int | None = None
+    open_trials: bool = False
     command: str = "algoperf score"
 
 
@@ -92,11 +103,22 @@ def score(paths: Sequence[str | Path], options: Options | None = None) -> Scored
             reference=options.reference,
             method=options.interval,
             resamples=options.resamples,
+            bounds=_bounds(board, options),
         )
         for board in boards
         if board.rows
     ]
     return Scored(summaries, findings)
+
+
+def _bounds(board: Leaderboard, options: Options) -> ScoreBounds | None:
+    """Return what the scores of a leaderboard can still become, if the options ask for it."""
+    if not options.partial:
+        return None
+    trials = options.trials
+    if trials is None and any(ruleset_of(run) == "external" for run in board.pool.runs):
+        trials = board.benchmark.trials
+    return bounds_of(board, studies=options.studies, trials=trials)
 
 
 def score_command(
@@ -166,6 +188,11 @@ def make_boards(
         raise errors.UserError(
             f"unknown tuning ruleset {options.tuning_ruleset!r}; one of: {', '.join(RULESETS)}"
         )
+    needs_partial = (options.studies, options.trials, options.open_trials) != (None, None, False)
+    if needs_partial and not options.partial:
+        raise errors.UserError(
+            "--studies, --trials and --open-trials say what is still to come: give --partial too"
+        )
     benchmark = None if options.targets is None else find_benchmark(options.targets)
     suite = None if options.suite is None else read_suite(options.suite)
     for path in paths:
@@ -178,6 +205,8 @@ def make_boards(
     runs = exclude(runs, options.exclude)
     if options.count_unfinished:
         runs = [dataclasses.replace(run, unfinished=None) for run in runs]
+    if options.open_trials:
+        runs = [_reopened(run) for run in runs]
     if options.exclude_contended:
         runs, left_out = without_contended(runs)
         findings += left_out
@@ -194,6 +223,12 @@ def make_boards(
         findings += of_board + find_oddities(row.entry for row in board.rows)
     boards = [board for board, _ in scored]
     return boards, findings
+
+
+def _reopened(run: TrialRun) -> TrialRun:
+    """Return a trial that may still be running, where it records no end."""
+    has_no_end = run.unfinished is None and run.status is None
+    return dataclasses.replace(run, unfinished=INTERRUPTED) if has_no_end else run
 
 
 def exclude(runs: Sequence[TrialRun], names: Sequence[str]) -> list[TrialRun]:

@@ -37,6 +37,7 @@ ROOMS = (
     "scoring.output",
     "scoring.frames",
     "scoring.report",
+    "scoring.decisions",
     "scoring",
     "algoperf.experiments",
     "algoperf.api",

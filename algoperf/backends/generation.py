@@ -3,7 +3,7 @@
 The semantics are those of transformers' `generate` for an encoder-decoder, without restrictions on
 length and repetition. A greedy row takes the likeliest token until the end token or the limit. A
 beam search scores a sequence by the sum of its tokens' log-probabilities, the end token's included,
-over (number of tokens) ** length_penalty (Wu et al. 2016 give the idea; this is fairseq's form).
+over a power of its length (`GenerationSettings.divisor`).
 
 Shapes: B sources, W beams of a source, N = B x W rows of a step (a source's beams side by side),
 C candidates, S source tokens, T generated tokens.
@@ -47,14 +47,25 @@ class Decoder(Protocol):
 class GenerationSettings:
     """How to search. `max_new_tokens` counts the end token; one beam is greedy search.
 
-    `early_stopping` leaves a source as soon as it has as many finished sequences as beams; without
-    it, when no running beam's score over the present length beats the worst of them.
+    `length_penalty` and `length_offset` are those of `divisor`. `early_stopping` leaves a source as
+    soon as it has as many finished sequences as beams; without it, when no running beam's score
+    over the present length beats the worst of them.
     """
 
     max_new_tokens: int
     beams: int = 1
     length_penalty: float = 1.0
     early_stopping: bool = False
+    length_offset: float = 0.0
+
+    def divisor(self, tokens: int) -> float:
+        """Return what the log-probability of so many tokens is divided by.
+
+        It is ((offset + tokens) / (offset + 1)) ** penalty: with an offset of 5 that of Wu et al.
+        2016 (arXiv:1609.08144, equation 14), with none fairseq's and transformers'.
+        """
+        ratio = (self.length_offset + tokens) / (self.length_offset + 1)
+        return float(ratio**self.length_penalty)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -161,7 +172,7 @@ def beam_search(decoder: Decoder, source_BS: np.ndarray, settings: GenerationSet
         goes_on_BW = _highest(unended.score_BW, width)
         running = unended.best(goes_on_BW)
         finishes_BC = (ends_BC | (steps == limit)) & open_B[:, None]
-        finished = _with_finished(finished, extended, finishes_BC, steps**settings.length_penalty)
+        finished = _with_finished(finished, extended, finishes_BC, settings.divisor(steps))
         open_B &= _can_improve(running, finished, steps, settings)
         token_N = running.token_BWT[:, :, steps - 1].reshape(-1)
         offset_B1 = width * np.arange(rows)[:, None]
@@ -201,6 +212,6 @@ def _can_improve(
 ) -> np.ndarray:
     """Whether a source's search goes on, by the rule of `GenerationSettings`."""
     worst_B = finished.score_BW.min(axis=1)  # minus infinity while fewer than W have finished
-    hoped_B = running.score_BW[:, 0] / np.float32(steps**settings.length_penalty)
+    hoped_B = running.score_BW[:, 0] / np.float32(settings.divisor(steps))
     can_B: np.ndarray = np.isneginf(worst_B) if settings.early_stopping else hoped_B > worst_B
     return can_B

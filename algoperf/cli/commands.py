@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from algoperf.cli import parser
 from algoperf.cli.argument_types import USER_MISTAKE, masked
-from algoperf.errors import UserError, choose
+from algoperf.errors import UnreadableRowError, UserError, choose
 
 if TYPE_CHECKING:
     from algoperf.data.validation_seed import ValidationSeed
@@ -39,13 +39,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             "check": check_command,
             "variants": variants_command,
             "compare": compare_command,
+            "decide": decide_command,
             "commitment": commitment_command,
         }
     ).parse_args(argv)
     if argv is None:  # From here on the command line is recorded, by others of this process, too.
         sys.argv[1:] = masked(sys.argv[1:])
     if parsed.command not in (
-        *(run_command, campaign_command, compare_command),
+        *(run_command, campaign_command, compare_command, decide_command),
         *(variants_command, check_command),
     ):
         return _carry_out(parsed)
@@ -73,7 +74,7 @@ def _carry_out(parsed: argparse.Namespace) -> int:
 
     try:
         code: int = parsed.command(parsed)
-    except UserError as error:
+    except (UserError, UnreadableRowError) as error:
         if parsed.debug:
             traceback.print_exc()
         print(f"algoperf: {error}", file=sys.stderr)
@@ -222,6 +223,10 @@ def score_command(arguments: argparse.Namespace) -> int:
         count_unfinished=arguments.count_unfinished,
         strict=arguments.strict,
         exclude_contended=arguments.exclude_contended,
+        partial=arguments.partial,
+        studies=arguments.studies,
+        trials=arguments.trials,
+        open_trials=arguments.open_trials,
         command=shlex.join(["algoperf", *sys.argv[1:]]),
     )
     return report.score_command(arguments.paths, Console(), options)
@@ -443,6 +448,17 @@ def compare_command(arguments: argparse.Namespace) -> int:
     notes = Console(stderr=True, markup=False, highlight=False)
     words = shlex.join(["algoperf", *sys.argv[1:]])
     return run(arguments, words, shown, functools.partial(notes.print, soft_wrap=True))
+
+
+def decide_command(arguments: argparse.Namespace) -> int:
+    """Decide which submissions are ahead, from as few runs as it takes."""
+    from rich.console import Console
+
+    from algoperf.cli import decide_command as deciding
+    from algoperf.study.outcome import WIDTH
+
+    width = None if sys.stdout.isatty() else WIDTH
+    return deciding.run(arguments, Console(width=width, markup=False, highlight=False))
 
 
 def _print_verdict(verdict: Any) -> None:

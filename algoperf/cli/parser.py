@@ -7,7 +7,7 @@ from typing import Any
 
 from algoperf import __version__
 from algoperf.cli import compare_arguments as compare_arguments
-from algoperf.cli import run_arguments
+from algoperf.cli import decide_arguments, run_arguments
 from algoperf.cli import variants_arguments as variant_arguments
 from algoperf.cli.argument_types import (
     SECRET,
@@ -68,6 +68,9 @@ def parser(functions: Mapping[str, Command]) -> argparse.ArgumentParser:
         "side: quality, time to target and cost in one table, and plots (docs/compare.md)",
     )
     compare_arguments.declare(compare)
+    decide_arguments.declare(
+        _add(commands, "decide", functions["decide"], decide_arguments.DESCRIPTION)
+    )
     _add_commitment(commands, functions["commitment"])
     return root
 
@@ -153,7 +156,7 @@ def _add_score(commands: Any, function: Command) -> None:
         "--targets",
         metavar="FILE",
         help="workloads, targets and budgets to score by: AlgoPerf's workload_targets.json, this "
-        "library's form, algoperf-0.5 or algoperf-0.6 (default: what the runs record)",
+        "library's form, algoperf-0.5, algoperf-0.6 or algoperf-2026 (default: as the runs record)",
     )
     add(
         "--tuning-ruleset",
@@ -208,6 +211,31 @@ def _add_score(commands: Any, function: Command) -> None:
         action="store_true",
         help="leave out trials that lost over 5 %% of their clock to other processes or to a stop "
         "(default: they count, and are marked; docs/resources.md)",
+    )
+    add(
+        "--partial",
+        action="store_true",
+        help="also show the interval in which each score must end, whatever unfinished and missing "
+        "trials give, and which places are settled",
+    )
+    add(
+        "--studies",
+        type=positive,
+        metavar="N",
+        help="with --partial, studies of each workload when all have run (default: as many as "
+        "there are, or the benchmark asks for)",
+    )
+    add(
+        "--trials",
+        type=positive,
+        metavar="N",
+        help="with --partial, trials of each study when all have run (default: the benchmark's, or "
+        "those of the fullest study)",
+    )
+    add(
+        "--open-trials",
+        action="store_true",
+        help="with --partial, trials that record no end, as AlgoPerf's, may still be running",
     )
     add("--out", type=Path, metavar="DIR", help="write CSV files, plots and report.html there")
     add("--json", action="store_true", help="print JSON instead of tables")

@@ -122,6 +122,11 @@ def declare(run: argparse.ArgumentParser) -> None:
         help="run only these trials of each study, counted from 1",
     )
     add(
+        "--study-range",
+        metavar="FIRST:LAST",
+        help="run only these of the studies, counted from 0",
+    )
+    add(
         "--seed",
         type=seed,
         default=0,

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from algoperf.data.order import Blocks
-from algoperf.errors import UserError
+from algoperf.errors import UnreadableRowError, UserError
 from algoperf.workload import ArrayRows, Arrays, Field, Rows
 from algoperf.workload.rows import (
     FINGERPRINT_DIGITS,
@@ -29,14 +29,6 @@ SAMPLE_BYTES = 4096
 
 Row = Mapping[str, Any]
 ReadBlock = Callable[[int], dict[str, np.ndarray]]  # from a block's number to its rows by name
-
-
-class UnreadableRowError(Exception):
-    """A row could not be decoded, or not to what was declared; the message names it.
-
-    It is no UserError, which would undo a trial: one bad row fails it where it comes, and what was
-    measured before stays.
-    """
 
 
 class MemmapRows:

@@ -143,19 +143,20 @@ class Entry:
         workload: The workload.
         submission: The name of the submission, as in the run folder.
         framework: The framework.
-        ruleset: 'external' or 'self'.
+        ruleset: 'external' or 'self'; None runs a submission at its defaults.
         trials: The number of trials of the study.
         study: The study's number, from 0.
         seed: The seed of the run.
         suite: The file of the suite that has the workload, or None.
         validation_seed: The secret that draws its validation rows, or None.
         target: The target on the validation split, or None.
+        alone: Whether studies before it are left as they are.
     """
 
     workload: str
     submission: str
     framework: str
-    ruleset: str
+    ruleset: str | None
     trials: int
     study: int
     seed: int = 0
@@ -165,11 +166,12 @@ class Entry:
     source: str | None = None  # what finds the submission, where that is not its name
     rerun_contended: bool = False  # whether a result that others' work delayed is repeated
     validation_seed: ValidationSeed | None = None
+    alone: bool = False
 
     @property
     def experiment(self) -> str:
         """The name of the experiment, which is the same for the whole leaderboard."""
-        return f"leaderboard-{self.ruleset}"
+        return f"leaderboard-{self.ruleset or 'defaults'}"
 
     def command(self, out: Path) -> list[str]:
         """Return the arguments of `algoperf`, of which 'run' is the first."""
@@ -180,6 +182,7 @@ class Entry:
             tuning_ruleset=self.ruleset,
             trials=self.trials,
             studies=self.study + 1,
+            study_range=f"{self.study}:{self.study}" if self.alone else None,
             seed=self.seed,
             experiment=self.experiment,
             out=out,
@@ -304,12 +307,13 @@ def entries(
     workloads: Sequence[str],
     submissions: Sequence[str],
     frameworks: Sequence[str],
-    ruleset: str,
+    ruleset: str | None,
     trials: int,
     studies: int,
     suite: str | None = None,
     rerun_contended: bool = False,
     validation_seed: ValidationSeed | None = None,
+    alone: bool = False,
 ) -> list[Entry]:
     """Return the entries of a leaderboard, study by study and workload by workload.
 
@@ -321,12 +325,13 @@ def entries(
             that the ruleset is meant for: those with a search space, or under self-tuning those
             without.
         frameworks: The frameworks; a submission that does not support one has no entry there.
-        ruleset: 'external' or 'self'.
+        ruleset: 'external' or 'self'; None runs submissions at their defaults.
         trials: The number of trials of a study, under the external ruleset.
         studies: The number of studies.
         suite: The file of the suite that has the workloads, or None.
         rerun_contended: Whether trials that others' work delayed are repeated.
         validation_seed: The secret that draws the validation rows, or None.
+        alone: Whether each study is run without those before it.
     """
     workloads, frameworks = list(dict.fromkeys(workloads)), list(dict.fromkeys(frameworks))
     if not workloads:
@@ -348,6 +353,7 @@ def entries(
             source=source_of(outline),
             rerun_contended=rerun_contended,
             validation_seed=validation_seed,
+            alone=alone,
         )
         for study, definition, framework in itertools.product(
             range(studies), definitions, frameworks

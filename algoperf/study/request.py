@@ -47,6 +47,7 @@ class RunRequest:
         trials: Trials a study; None for 1, or under the external ruleset 5.
         studies: Studies, each with points and seeds of its own.
         trial_range: 'FIRST:LAST', counted from 1: run only these trials of each study.
+        study_range: 'FIRST:LAST', counted from 0: run only these studies.
         seed: The seed of everything; every trial derives its own.
         batch_size: Rows a step; None for the submission's, else the workload's.
         compile: Compile the PyTorch model (JAX always compiles).
@@ -101,6 +102,7 @@ class RunRequest:
     trials: int | None = None
     studies: int = 1
     trial_range: str | None = None
+    study_range: str | None = None
     seed: int = 0
     batch_size: int | None = None
     compile: bool = False

@@ -153,7 +153,9 @@ def make(request: RunRequest, command: str = "", show_progress: bool = False) ->
     backends.check_installed(framework)
     ruleset = request.tuning_ruleset or "none"
     size = study.check_search_space(outline, ruleset, request.search_space)
-    chosen = study.choose_slice(ruleset, request.trials, request.studies, request.trial_range, size)
+    chosen = study.choose_slice(
+        ruleset, request.trials, request.studies, request.trial_range, size, request.study_range
+    )
     chosen_by = ""
     if not request.framework:
         chosen_by = " (the one that it serves)" if len(outline.frameworks) == 1 else " (default)"

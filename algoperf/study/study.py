@@ -37,13 +37,14 @@ Observe = Callable[[TrialPlan, dict[str, Any]], None]
 
 @dataclasses.dataclass(frozen=True)
 class Slice:
-    """Which trials of which studies: studies from 0, trials from `first` to `last`,
-    counted from 1.
+    """Which trials of which studies: `studies` of them from `first_study`, counted from 0; trials
+    from `first` to `last`, counted from 1.
     """
 
     studies: int
     first: int
     last: int
+    first_study: int = 0
 
     @property
     def count(self) -> int:
@@ -54,28 +55,47 @@ class Slice:
         """(study, trial) in the order in which they run."""
         return (
             (study, trial)
-            for study in range(self.studies)
+            for study in range(self.first_study, self.first_study + self.studies)
             for trial in range(self.first, self.last + 1)
         )
 
 
 def choose_slice(
-    ruleset: str, trials: int | None, studies: int, trial_range: str | None, space_size: int | None
+    ruleset: str,
+    trials: int | None,
+    studies: int,
+    trial_range: str | None,
+    space_size: int | None,
+    study_range: str | None = None,
 ) -> Slice:
     """The trials to run; `trial_range` FIRST:LAST (inclusive, from 1) cuts a piece out
-    of a study.
+    of a study, and `study_range` FIRST:LAST (inclusive, from 0) out of the studies.
     """
+    first_study, last_study = _studies(studies, study_range)
     count = trials if trials is not None else EXTERNAL_TRIALS if ruleset == "external" else 1
     if trials is None and space_size is not None:
         count = min(count, space_size)
     if space_size is not None and count > space_size:
         raise UserError(f"--trials {count}: the search space lists only {space_size} points")
     if trial_range is None:
-        return Slice(studies, 1, count)
+        return Slice(last_study - first_study + 1, 1, count, first_study)
     first, colon, last = trial_range.partition(":")
     if not (colon and first.isdigit() and last.isdigit() and 1 <= int(first) <= int(last) <= count):
         raise UserError(f"--trial-range {trial_range!r}: expected FIRST:LAST within 1:{count}")
-    return Slice(studies, int(first), int(last))
+    return Slice(last_study - first_study + 1, int(first), int(last), first_study)
+
+
+def _studies(studies: int, study_range: str | None) -> tuple[int, int]:
+    """Return the first and the last study to run, counted from 0."""
+    if study_range is None:
+        return 0, studies - 1
+    first, colon, last = study_range.partition(":")
+    is_range = bool(colon) and first.isdigit() and last.isdigit()
+    if not (is_range and int(first) <= int(last) < studies):
+        raise UserError(
+            f"--study-range {study_range!r}: expected FIRST:LAST within 0:{studies - 1}"
+        )
+    return int(first), int(last)
 
 
 def check_name(option: str, name: str) -> str:

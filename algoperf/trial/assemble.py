@@ -29,7 +29,7 @@ from algoperf.trial.goal import Goal, Limits
 from algoperf.trial.loop import Functions, Trial
 from algoperf.trial.plan import TrialPlan
 from algoperf.trial.referee import Referee
-from algoperf.workload import catalogue, outside, pretrained
+from algoperf.workload import catalogue, metric, outside, pretrained
 
 Report = Callable[..., None]
 Asked = Callable[[], bool]
@@ -375,6 +375,9 @@ def open_folder(
         for remark in subject.definition.remarks(bound.data):  # of all trials the first says it
             say(report, remark)
     meta = {**choices.meta(plan, flags, bound.data, subject.scale), "memory": room}
+    signatures = metric.signatures(subject.definition.accumulators)
+    if signatures:
+        meta["metric_signatures"] = signatures
     begun_before = log.begin(flags, meta, point)
     log.copy_source(submitted.source_files)
     return Folder(

@@ -145,8 +145,8 @@ class Evaluator:
     """Evaluates any split of a run's data; training is looked at on its first few rows only.
 
     Where the workload generates text, the loss is the mean over tokens, and ROUGE is measured on
-    validation and test: greedily on a fixed subset of rows, or with `whole` on all rows by beam
-    search. `written` is what was generated last.
+    validation and test: on a fixed subset of rows, greedily unless the scale says otherwise, or
+    with `whole` on all rows by beam search. `written` is what was generated last.
     """
 
     def __init__(
@@ -310,7 +310,8 @@ class Evaluator:
             metrics=metrics,
             settings=GenerationSettings(
                 generation.max_new_tokens,
-                generation.beams if whole else 1,
+                generation.beams if whole else generation.training_beams,
                 generation.length_penalty,
+                length_offset=generation.length_offset,
             ),
         )

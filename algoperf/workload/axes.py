@@ -62,7 +62,7 @@ def _activation(scale: Scale, value: str) -> Scale | None:
     own = getattr(style, "activation", value)
     if own.startswith(value) or value.startswith(own):
         return None  # The two forms of GELU differ less than a variant should.
-    if value == "glu" and not getattr(style, "GATES", True):
+    if value.startswith("glu") and not getattr(style, "GATES", True):
         return None
     return _style("activation")(scale, value)
 
@@ -184,7 +184,7 @@ AXES: Mapping[str, Axis] = {
         "logits",
         ("relu", "gelu", "silu", "tanh", "glu"),
         _activation,
-        others=("gelu_tanh",),  # AlgoPerf's
+        others=("gelu_tanh", "glu_tanh"),  # AlgoPerf's
     ),
     "norm": Axis(
         "layer norm, RMS norm, or of a convolutional model group norm",
@@ -218,7 +218,11 @@ AXES: Mapping[str, Axis] = {
         "false leaves the last norm out", "logits", (False,), _style("has_last_norm")
     ),
     "attention_temperature": Axis(
-        "divides attention scores", "logits", (0.5, 1.6, 4.0), _style("attention_temperature")
+        "divides attention scores",
+        "logits",
+        (0.5, 1.6, 4.0),
+        _style("attention_temperature"),
+        others=(0.25,),  # AlgoPerf's, which multiplies them by 4
     ),
     "attention_window": Axis(
         "factor of the model's positions: how many of the latest tokens a decoder's position "

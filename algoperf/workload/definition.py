@@ -54,12 +54,17 @@ class Generation:
         eval_rows: The rows of a split, a fixed seeded subset, that are generated while training.
         beams: The beams of the search over the whole split at the end of a run.
         length_penalty: The power of the length that a beam's score is divided by.
+        length_offset: What is added to the length, as
+            `algoperf.backends.generation.GenerationSettings.divisor` says.
+        training_beams: The beams of the search while training; 1 is greedy.
     """
 
     max_new_tokens: int
     eval_rows: int
     beams: int = 4
     length_penalty: float = 1.0
+    length_offset: float = 0.0
+    training_beams: int = 1
 
 
 @dataclasses.dataclass(frozen=True)

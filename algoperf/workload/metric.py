@@ -144,6 +144,16 @@ def remarks(starts: Iterable[Start], references: Sequence[str]) -> list[str]:
     return [text for text in (remark(references) for remark in asked) if text]
 
 
+def signatures(starts: Mapping[str, Start]) -> dict[str, str]:
+    """Return what names the exact form of metrics that have several, by name, for a run's record.
+
+    Such a metric is started by an object with a method `signature`.
+    """
+    return {
+        name: start.signature() for name, start in starts.items() if hasattr(start, "signature")
+    }
+
+
 def shared(of_texts: bool) -> dict[str, Start]:
     """Return the metrics of `workloads.metrics` by name.
 

@@ -10,12 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scoring.analysis import sensitivity
+from scoring.analysis.bounds import ScoreBounds
+from scoring.analysis.fragility import Fragility, fragility
 from scoring.analysis.leaderboard import Leaderboard
 from scoring.analysis.pooled_model import fit
 from scoring.analysis.robustness import Robustness, robustness
 from scoring.analysis.sensitivity import TargetSweep
 from scoring.analysis.speedup import Speedups, choose_reference, speedups
 from scoring.analysis.statistics import OVER, Bootstrap, bootstrap, percentiles, pooled_medians
+from scoring.analysis.step_times import StepTimes, step_times
 from scoring.rules import profiles
 from scoring.rules import rules as scoring_rules
 
@@ -35,12 +38,16 @@ class Summary:
         studies: Intervals of scores and ranks, resampled over studies.
         speedups: Speed-ups over the reference submission.
         robustness: Slow-downs on held-out variants.
+        steps: What times are made of: steps, the framework's step and the algorithm's own factor.
+        bounds: What scores and places can still become; None where that is not asked for.
     """
 
     board: Leaderboard
     studies: Bootstrap
     speedups: Speedups
     robustness: Robustness
+    steps: StepTimes
+    bounds: ScoreBounds | None = dataclasses.field(default=None, kw_only=True)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -60,6 +67,7 @@ class Analysis(Summary):
         trials_KS: Array (K, S): expected scores when each study keeps 1 to K of its trials (see
             `scoring.analysis.sensitivity`).
         targets: The scores at easier and harder targets.
+        fragility: How little would have changed the order.
     """
 
     resampled: Mapping[str, Bootstrap]
@@ -69,6 +77,7 @@ class Analysis(Summary):
     aggregations: Mapping[str, Floats]
     trials_KS: Floats
     targets: TargetSweep
+    fragility: Fragility
 
 
 def summarise(
@@ -78,6 +87,7 @@ def summarise(
     method: str = "pooled",
     resamples: int,
     seed: int = 0,
+    bounds: ScoreBounds | None = None,
 ) -> Summary:
     """Compute the intervals over studies, the speed-ups and the robustness of a leaderboard.
 
@@ -87,6 +97,7 @@ def summarise(
         method: The method of the intervals, 'pooled' or 'percentile'.
         resamples: The number of competitions to draw.
         seed: The seed of the random draws.
+        bounds: What scores and places can still become, if that is to be shown.
 
     Raises:
         UserError: The reference or the method is unknown.
@@ -101,7 +112,10 @@ def summarise(
         log_errors_SWN=board.log_errors_SWN,
     )
     chosen = choose_reference(board.labels, reference)
-    return Summary(board, studies, speedups(board, chosen, seed=seed), robustness(board))
+    of_reference = speedups(board, chosen, seed=seed)
+    return Summary(
+        board, studies, of_reference, robustness(board), step_times(board), bounds=bounds
+    )
 
 
 def analyse(summary: Summary, *, resamples: int, seed: int = 0) -> Analysis:
@@ -124,6 +138,7 @@ def analyse(summary: Summary, *, resamples: int, seed: int = 0) -> Analysis:
         summary.studies,
         summary.speedups,
         summary.robustness,
+        summary.steps,
         {OVER[0]: summary.studies, **others},
         profile_bands(board, estimable=not summary.studies.not_estimable, seed=seed),
         sensitivity.leave_one_workload_out(board),
@@ -131,6 +146,8 @@ def analyse(summary: Summary, *, resamples: int, seed: int = 0) -> Analysis:
         sensitivity.aggregations(board),
         sensitivity.trials_needed(board, seed=seed),
         sensitivity.target_sweep(board),
+        fragility(board),
+        bounds=summary.bounds,
     )
 
 

@@ -1,6 +1,7 @@
 """How far the scores depend on choices of the benchmark: pool, target, trials and aggregation.
 
-Legend: S submissions, W workloads, B base workloads, N studies, K trials of a study.
+Legend: C changes of the targets, S submissions, W workloads, B base workloads, N studies, K trials
+of a study.
 """
 
 import dataclasses
@@ -19,6 +20,7 @@ from scoring.rules.time_to_target import (
     StudyResult,
     crossing_of,
     is_readable,
+    may_reach,
     study_results,
     time_to_target,
     times_of,
@@ -190,7 +192,87 @@ def target_sweep(board: Leaderboard, changes: tuple[float, ...] = TARGET_CHANGES
         board: The leaderboard.
         changes: The changes, as shares of the target's value; negative changes are easier.
     """
-    scores, unknown = [], []
+    times_CSWN, unknown = (
+        _sweep_one_by_one(board, changes) if board.rules.interpolates else _sweep(board, changes)
+    )
+    scores_CS = scoring_rules.scores(times_CSWN, board.layout, board.rules)
+    return TargetSweep(tuple(changes), scores_CS, unknown)
+
+
+def _sweep(board: Leaderboard, changes: tuple[float, ...]) -> tuple[Floats, tuple[int, ...]]:
+    """Return times (C, S, W, N) at changed targets, and how many trials are unknown at each.
+
+    A trial's best value so far never falls, so all targets are looked up in it at once.
+    """
+    rules = board.rules
+    times_CSWN = np.full((len(changes), *board.times_SWN.shape), np.nan)
+    unknown_C = np.zeros(len(changes), np.int64)
+    of_study: dict[tuple[int, str, int], list[TrialRun]] = {}
+    for s, row in enumerate(board.rows):
+        for run in row.entry.runs:
+            if run.target is not None:
+                of_study.setdefault((s, run.workload, run.study), []).append(run)
+    for s, row in enumerate(board.rows):
+        for w, name in enumerate(board.layout.workloads):
+            for n, result in enumerate(row.cells[name].studies):
+                runs = of_study.get((s, name, result.study), [])
+                hits = [_hits(run, changes, budgets=rules.budgets) for run in runs]
+                for run, (times_C, _) in zip(runs, hits, strict=True):
+                    if not rules.budgets:
+                        times_C, _ = _hits(run, changes, budgets=True)
+                    if _stopped_short(run):
+                        unknown_C += ~np.isfinite(times_C)
+                if not any(is_readable(run) for run in runs):
+                    is_out = rules.absent_is_missed and not any(map(may_reach, runs))
+                    times_CSWN[:, s, w, n] = np.inf if is_out else np.nan
+                    continue
+                times_CSWN[:, s, w, n] = _earliest(hits, rules.earliest)
+                if any(map(may_reach, runs)):
+                    missed_C = np.isinf(times_CSWN[:, s, w, n])
+                    times_CSWN[missed_C, s, w, n] = np.nan
+    unknown = zip(changes, unknown_C.tolist(), strict=True)
+    return times_CSWN, tuple(count if change > 0 else 0 for change, count in unknown)
+
+
+def _earliest(hits: Sequence[tuple[Floats, Floats]], by: str) -> Floats:
+    """Return the time of the trial that stands for its study, at each changed target."""
+    times_KC, evaluations_KC = (np.stack(each) for each in zip(*hits, strict=True))
+    if by == "evaluation":
+        first_C = evaluations_KC.min(axis=0)
+        times_KC = np.where(evaluations_KC == first_C, times_KC, np.inf)
+    return np.asarray(times_KC.min(axis=0), np.float64)
+
+
+def _hits(run: TrialRun, changes: Sequence[float], *, budgets: bool) -> tuple[Floats, Floats]:
+    """Return time and number of the first evaluation that meets each changed target, inf if none.
+
+    It does what `time_to_target` does for a single target.
+    """
+    target = run.target
+    never_C = np.full(len(changes), np.inf)
+    if target is None or target.validation is None or not is_readable(run):
+        return never_C, never_C
+    sign = 1.0 if target.higher_is_better else -1.0
+    time_s, value = run.rows[TIME_COLUMN], sign * run.rows[target.column]
+    counts = np.isfinite(value) & np.isfinite(time_s) & (time_s >= 0)
+    if budgets and run.budget_s is not None:
+        counts &= time_s <= run.budget_s
+    best = np.maximum.accumulate(np.where(counts, value, -np.inf))
+    goals = [_changed(target, change) for change in changes]
+    goals_C = [sign * goal.validation for goal in goals if goal and goal.validation is not None]
+    index_C = np.searchsorted(best, goals_C)
+    is_met_C = index_C < len(best)
+    times_C, evaluations_C = never_C.copy(), never_C.copy()
+    times_C[is_met_C] = time_s[index_C[is_met_C]]
+    evaluations_C[is_met_C] = index_C[is_met_C]
+    return times_C, evaluations_C
+
+
+def _sweep_one_by_one(
+    board: Leaderboard, changes: tuple[float, ...]
+) -> tuple[Floats, tuple[int, ...]]:
+    """Return what `_sweep` does, target by target; rules that interpolate need it."""
+    every, unknown = [], []
     for change in changes:
         times: list[list[Sequence[StudyResult]]] = []
         stopped = 0
@@ -208,10 +290,9 @@ def target_sweep(board: Leaderboard, changes: tuple[float, ...] = TARGET_CHANGES
                 times[-1].append(results)
                 if change > 0:
                     stopped += sum(_is_unknown(run) for run in runs)
-        times_SWN = times_of(times, board.rules)
-        scores.append(scoring_rules.scores(times_SWN, board.layout, board.rules))
+        every.append(times_of(times, board.rules))
         unknown.append(stopped)
-    return TargetSweep(tuple(changes), np.array(scores), tuple(unknown))
+    return np.array(every), tuple(unknown)
 
 
 def _changed(target: Target | None, change: float) -> Target | None:
@@ -226,8 +307,13 @@ def _changed(target: Target | None, change: float) -> Target | None:
 
 def _is_unknown(run: TrialRun) -> bool:
     """Return whether a trial missed its target and stopped before nine tenths of its budget."""
-    if run.target is None or not is_readable(run) or not len(run.rows[TIME_COLUMN]):
+    if run.target is None or not _stopped_short(run):
         return False
-    if time_to_target(run.rows, run.target, run.budget_s).reached:
+    return not time_to_target(run.rows, run.target, run.budget_s).reached
+
+
+def _stopped_short(run: TrialRun) -> bool:
+    """Return whether a trial stopped before nine tenths of its budget."""
+    if run.target is None or not is_readable(run) or not len(run.rows[TIME_COLUMN]):
         return False
     return run.budget_s is None or bool(run.rows[TIME_COLUMN][-1] < EARLY * run.budget_s)

@@ -32,14 +32,28 @@ BUDGETS_S: Mapping[str, Mapping[str, float]] = {
         "ogbg": 12_011,
         "wmt": 43_336,
     },
+    "2026": {
+        "criteo1tb": 8_915,
+        "fastmri": 2_745,
+        "finewebedu_lm": 31_967,
+        "imagenet_resnet": 49_918,
+        "imagenet_vit": 64_292,
+        "librispeech_conformer": 43_680,
+        "librispeech_deepspeech": 36_949,
+        "ogbg": 11_303,
+        "wmt": 16_114,
+    },
 }
 
 # A self-tuning submission has the budget above times this factor.
-SELF_TUNING_FACTOR: Mapping[str, float] = {"0.5": 3.0, "0.6": 1.5}
+SELF_TUNING_FACTOR: Mapping[str, float] = {"0.5": 3.0, "0.6": 1.5, "2026": 1.5}
 
-STUDIES: Mapping[str, int] = {"0.5": 5, "0.6": 3}
+STUDIES: Mapping[str, int] = {"0.5": 5, "0.6": 3, "2026": 3}
 
-# Each base workload has a metric and a validation target, which are the same in both versions.
+# Trials of a study under the external tuning ruleset; under the self-tuning ruleset it is one.
+TRIALS: Mapping[str, int] = {"0.5": 5, "0.6": 5, "2026": 5}
+
+# Each base workload has a metric and a validation target, which are the same in all versions.
 BASE_TARGETS: Mapping[str, tuple[str, float]] = {
     "criteo1tb": ("loss", 0.123735),
     "fastmri": ("ssim", 0.723653),
@@ -49,10 +63,11 @@ BASE_TARGETS: Mapping[str, tuple[str, float]] = {
     "librispeech_deepspeech": ("wer", 0.119936),
     "ogbg": ("mean_average_precision", 0.28098),
     "wmt": ("bleu", 30.8491),
+    "finewebedu_lm": ("ppl", 22.2995),
 }
 
-# Version 0.5 sampled these held-out variants, which have validation targets of their own. Version
-# 0.6 has no held-out variants.
+# Version 0.5 sampled these held-out variants, which have validation targets of their own. Later
+# versions have no held-out variants.
 HELD_OUT: Mapping[str, Mapping[str, float]] = {
     "0.5": {
         "criteo1tb_embed_init": 0.129657,
@@ -63,4 +78,5 @@ HELD_OUT: Mapping[str, Mapping[str, float]] = {
         "wmt_glu_tanh": 29.5779,
     },
     "0.6": {},
+    "2026": {},
 }

@@ -8,6 +8,7 @@ import dataclasses
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from algoperf import errors
@@ -48,6 +49,8 @@ class Benchmark:
         changes: The changes of variants that nobody has run. Other variants record theirs in their
             runs.
         of_algoperf: Whether it is one of AlgoPerf's own, which its rules are for.
+        trials: The number of trials of a study under the external tuning ruleset; None where the
+            benchmark does not say. Under the self-tuning ruleset it is one.
     """
 
     name: str
@@ -58,6 +61,7 @@ class Benchmark:
     self_tuning_factor: float
     changes: Mapping[str, Changes] = dataclasses.field(default_factory=dict)
     of_algoperf: bool = False
+    trials: int | None = None
 
     @property
     def scored(self) -> tuple[str, ...]:
@@ -96,8 +100,8 @@ def find_benchmark(given: str | Path) -> Benchmark:
 
 def _built_in(version: str) -> Benchmark:
     held_out = facts.HELD_OUT[version]
-    bases = tuple(facts.BASE_TARGETS)
-    targets = dict(facts.BASE_TARGETS) | {
+    bases = tuple(name for name in facts.BASE_TARGETS if name in facts.BUDGETS_S[version])
+    targets = {name: facts.BASE_TARGETS[name] for name in bases} | {
         name: (facts.BASE_TARGETS[_base_of(name, bases)][0], goal)
         for name, goal in held_out.items()
     }
@@ -109,6 +113,7 @@ def _of_algoperf(value: dict[str, Any], given: str | Path) -> Benchmark:
     bases = _names(value, "base_workloads", given)
     held_out = _names(value, "held_out_workloads", given)
     targets = {}
+    budgets_s = {}
     for name in (*bases, *held_out):
         fact = value["workloads"].get(name)
         metric = fact.get("target_metric_name") if isinstance(fact, dict) else None
@@ -119,12 +124,20 @@ def _of_algoperf(value: dict[str, Any], given: str | Path) -> Benchmark:
                 "validation_target_value (a number) under workloads"
             )
         targets[name] = metric, float(goal)
+        budget_s = fact.get("max_allowed_runtime_sec")
+        if budget_s is not None:
+            if not (is_number(budget_s) and budget_s > 0):
+                raise errors.UserError(
+                    f"targets {given}: {name} has max_allowed_runtime_sec {budget_s!r}, not seconds"
+                )
+            budgets_s[name] = float(budget_s)
     orphans = [name for name in held_out if _base_of(name, bases) == name]
     if orphans:
         raise errors.UserError(
             f"targets {given}: held-out {orphans[0]} is a variant of none of {', '.join(bases)}"
         )
-    return _algoperf_benchmark(str(value["benchmark_version"]), targets, bases, held_out)
+    version = str(value["benchmark_version"])
+    return _algoperf_benchmark(version, targets, bases, held_out, budgets_s)
 
 
 def _algoperf_benchmark(
@@ -132,13 +145,15 @@ def _algoperf_benchmark(
     targets: Mapping[str, tuple[str, float]],
     bases: tuple[str, ...],
     held_out: tuple[str, ...],
+    stated_s: Mapping[str, float] = MappingProxyType({}),
 ) -> Benchmark:
     series = ".".join(version.split("-")[0].split(".")[:2])
-    budgets_s = facts.BUDGETS_S.get(series, {})
+    # What a file of targets states goes before the budgets of its version.
+    budgets_s = {**facts.BUDGETS_S.get(series, {}), **stated_s}
     workloads = {
         name: WorkloadFacts(
             Target(metric, metric not in facts.LOWER_IS_BETTER, goal),
-            budgets_s.get(_base_of(name, bases)),
+            budgets_s.get(name, budgets_s.get(_base_of(name, bases))),
         )
         for name, (metric, goal) in targets.items()
     }
@@ -150,6 +165,7 @@ def _algoperf_benchmark(
         facts.STUDIES.get(series),
         facts.SELF_TUNING_FACTOR.get(series, 1.0),
         of_algoperf=True,
+        trials=facts.TRIALS.get(series),
     )
 
 

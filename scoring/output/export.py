@@ -16,9 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scoring.analysis.analysis import Analysis, Summary
+from scoring.analysis.fragility import Fragility
 from scoring.analysis.leaderboard import Cell, Leaderboard, Row
 from scoring.analysis.robustness import AxisResult, VariantResult
 from scoring.analysis.statistics import Bootstrap
+from scoring.analysis.step_times import StepTime
 from scoring.reading.trials import Finding, changes_told
 from scoring.rules import profiles
 from scoring.rules.time_to_target import StudyResult
@@ -27,6 +29,7 @@ SCORES = (
     "submission score score_low score_high rank rank_low rank_high p_first steps_score"
     " base_score workloads_reached workloads speedup speedup_low speedup_high speedup_reference"
     " speedup_note rules pool experiment framework flagged_trials not_estimable contended_trials"
+    " lowest_score highest_score best_place worst_place neutral_score"
 )
 TIMES = (
     "submission workload study outcome time_s steps trial evaluation last_miss_time_s"
@@ -36,6 +39,10 @@ PROFILE = "submission tau share_of_workloads pool"
 ROBUSTNESS = (
     "submission variant base changes outcome base_time_s time_s slowdown base_steps steps"
     " steps_slowdown pool"
+)
+STEP_TIMES = (
+    "submission workload framework time_s steps seconds_a_step framework_seconds_a_step own_factor"
+    " neutral_time_s pool"
 )
 ROBUSTNESS_AXES = "submission axis variants bases_reached reached slowdown steps_slowdown pool"
 
@@ -88,6 +95,45 @@ def _pool_json(analysis: Analysis) -> dict[str, Any]:
             "axes": [_axis_values(each) for each in analysis.robustness.axes],
             "bases_without_a_variant": list(analysis.robustness.unguarded),
         },
+        "step_times": [_step_values(each) for each in analysis.steps.cells],
+        "frameworks": [
+            {
+                "workload": gap.workload,
+                "seconds_a_step": dict(gap.step_s),
+                "ratio": finite(gap.ratio),
+                "algorithms_apart": finite(gap.apart),
+            }
+            for gap in analysis.steps.gaps
+        ],
+        "fragility": _fragility_json(analysis.fragility),
+    }
+
+
+def _fragility_json(fragility: Fragility) -> dict[str, Any]:
+    change = fragility.time
+    return {
+        "targets_easier_by": finite(fragility.easier),
+        "first_if_easier": fragility.easier_first,
+        "targets_harder_by": finite(fragility.harder),
+        "first_if_harder": fragility.harder_first,
+        "unknown_trials_if_harder": fragility.unknown,
+        "smallest_change_of_a_time": change
+        and {**dataclasses.asdict(change), "overtaken": list(change.overtaken)},
+    }
+
+
+def _step_values(one: StepTime) -> dict[str, Any]:
+    """Return the columns of step_times.csv without the pool."""
+    return {
+        "submission": one.label,
+        "workload": one.workload,
+        "framework": one.framework,
+        "time_s": finite(one.time_s),
+        "steps": whole(one.steps),
+        "seconds_a_step": one.step_s,
+        "framework_seconds_a_step": one.framework_s,
+        "own_factor": one.own,
+        "neutral_time_s": finite(one.neutral_time_s),
     }
 
 
@@ -151,6 +197,14 @@ def score_values(summary: Summary, index: int) -> dict[str, Any]:
         "flagged_trials": row.entry.flagged_trials,
         "not_estimable": studies.not_estimable,
         "contended_trials": row.entry.contended_trials,
+    }
+    bounds = summary.bounds
+    values |= {
+        "lowest_score": None if bounds is None else bounds.lowest[index],
+        "highest_score": None if bounds is None else bounds.highest[index],
+        "best_place": None if bounds is None else bounds.best_place[index],
+        "worst_place": None if bounds is None else bounds.worst_place[index],
+        "neutral_score": summary.steps.neutral_scores[index] if summary.steps.gaps else None,
     }
     return {name: finite(value) for name, value in values.items()}
 
@@ -251,6 +305,7 @@ def write_files(analyses: Sequence[Analysis], findings: Sequence[Finding], out: 
         "profile": PROFILE,
         "robustness": ROBUSTNESS,
         "robustness_axes": ROBUSTNESS_AXES,
+        "step_times": STEP_TIMES,
     }
     rows: dict[str, list[Sequence[Any]]] = {name: [] for name in headers}
     for analysis in analyses:
@@ -283,6 +338,7 @@ def _rows(analysis: Analysis) -> dict[str, list[Sequence[Any]]]:
         ],
         "robustness": [[*_variant_values(each).values(), name] for each in robustness.variants],
         "robustness_axes": [[*_axis_values(each).values(), name] for each in robustness.axes],
+        "step_times": [[*_step_values(each).values(), name] for each in analysis.steps.cells],
     }
 
 

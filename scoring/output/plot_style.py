@@ -64,8 +64,10 @@ def save(figure: "Figure", stem: Path) -> list[Path]:
     paths = [stem.with_name(f"{stem.name}.{kind}") for kind in ("png", "svg")]
     engine = figure.get_layout_engine()
     if engine is not None:
-        engine.execute(figure)  # The layout is computed once, not again for each file.
-        figure.set_layout_engine("none")
+        # The layout is computed once, not again for each file, and a figure that has an engine, be
+        # it "none", is drawn twice for each.
+        engine.execute(figure)
+        figure.set_layout_engine(None)
     figure.savefig(paths[0], dpi=DPI)
     figure.savefig(paths[1], metadata={"Date": None})
     return paths

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from scoring.analysis.analysis import Summary
+from scoring.analysis.bounds import ScoreBounds
 from scoring.analysis.leaderboard import Cell, Leaderboard
 from scoring.analysis.robustness import ALL_AXES, Robustness
 from scoring.benchmarks.pools import Entry
@@ -24,6 +25,7 @@ EXPENDABLE = ("P(1st)", "rank", "speed-up")
 LABEL_WIDTH = 20  # A longer name is folded before a column is left out.
 INTERPOLATED = "~"  # A time or a number of steps with this mark is of no evaluation.
 WITHOUT_FIRST_STEP = "w/o 1st step"
+BOUNDS, PLACES = "can end in", "places"
 LONG_FIRST_STEP = 0.1  # Of the time to the target.
 LEFT = ("submission", "workload", "credit", "axis", "variant", "outcome")
 
@@ -57,6 +59,8 @@ def to_table(summary: Summary, width: int) -> "Group":
 def _details(summary: Summary) -> Iterable[tuple["Table", str]]:
     """Yield each table below the ranking, with a title to name it by if it is too long to show."""
     yield _detail(summary.board), "Times by workload and study"
+    if summary.steps.gaps:
+        yield _frameworks(summary), "Frameworks by workload"
     if summary.robustness.variants:
         yield _by_axis(summary.robustness), "Robustness by axis"
         yield _by_variant(summary.robustness), "Robustness by variant"
@@ -91,6 +95,11 @@ def _ranking_columns(summary: Summary) -> dict[str, list["Text | str"]]:
         "rank": [between(ends, ".0f") for ends in studies.rank_interval.tolist()],
         "P(1st)": ["?" if math.isnan(p) else f"{p:.2f}" for p in studies.p_first.tolist()],
     }
+    if summary.bounds is not None:
+        ends = zip(summary.bounds.lowest, summary.bounds.highest, strict=True)
+        places = zip(summary.bounds.best_place, summary.bounds.worst_place, strict=True)
+        columns[BOUNDS] = [between(pair, ".4f") for pair in ends]
+        columns[PLACES] = [between(pair, ".0f") for pair in places]
     if board.benchmark.variant_of:
         columns["base score"] = [f"{row.base_score:.4f}" for row in rows]
     columns["reached"] = [f"{row.workloads_reached}/{len(board.targets)}" for row in rows]
@@ -148,6 +157,8 @@ def _notes(summary: Summary) -> Iterable[str]:
             f"95 %: interval of the expected score of a competition with {count} studies; rank, "
             f"P(1st): 95 % of such competitions ({studies.method})."
         )
+    if summary.bounds is not None:
+        yield bounds_told(summary.bounds)
     if board.benchmark.variant_of:
         yield "Base score: without held-out variants; --no-held-out gives its intervals and ratios."
     if board.ignored:
@@ -183,6 +194,9 @@ def _notes(summary: Summary) -> Iterable[str]:
     by_steps = board.order_by_steps
     if by_steps:
         yield f"By steps the order is another: {', '.join(by_steps)}."
+    of_frameworks = frameworks_told(summary)
+    if of_frameworks:
+        yield of_frameworks
     if censored:
         yield (f"A miss counts as the budget: {'; '.join(censored)}.")
 
@@ -212,6 +226,58 @@ def _detail(board: Leaderboard) -> "Table":
             )
         table.add_section()
     return table
+
+
+def bounds_told(bounds: ScoreBounds) -> str:
+    """Return the note that explains what scores can still become."""
+    entries = len(bounds.lowest)
+    return (
+        f"{BOUNDS.capitalize()}: whatever the {bounds.open_studies} of {bounds.studies} studies "
+        "that may still change give, the score ends in there, and each end can be reached. Places "
+        f"settled: {bounds.settled} of {entries}."
+    )
+
+
+def _frameworks(summary: Summary) -> "Table":
+    """Return the table of what a step costs in each framework, beside what algorithms differ by."""
+    from rich.text import Text
+
+    gaps = summary.steps.gaps
+    names = sorted({framework for gap in gaps for framework in gap.step_s})
+    table = _table("What a step costs (the cheapest of each framework)")
+    seconds_a_step = [f"{name} s/step" for name in names]
+    _columns(table, "workload", *seconds_a_step, "frameworks", "two algorithms")
+    for gap in gaps:
+        steps = [f"{gap.step_s[name]:.4g}" if name in gap.step_s else "-" for name in names]
+        table.add_row(Text(gap.workload), *steps, times(gap.ratio), times(gap.apart))
+    return table
+
+
+def neutral_order(summary: Summary) -> list[str]:
+    """Return the labels by the framework-neutral score, best first; empty where it is the same."""
+    neutral = summary.steps.neutral_scores
+    pairs = sorted(zip(summary.board.labels, neutral, strict=False), key=lambda pair: -pair[1])
+    order = [label for label, _ in pairs]
+    return [] if order == summary.board.labels[: len(order)] else order
+
+
+def frameworks_told(summary: Summary) -> str:
+    """Return the note on frameworks in the times; empty where one framework was run."""
+    steps = summary.steps
+    if not steps.gaps:
+        return ""
+    more = sum(gap.moves_more for gap in steps.gaps)
+    text = (
+        f"On {more} of {len(steps.gaps)} workloads the framework moves a time more than the choice "
+        "between two algorithms does (where no two of them reach it: than it typically does)."
+    )
+    order = neutral_order(summary)
+    if order:
+        text += (
+            " With every submission at the cheaper framework's step the order would be, by "
+            f"estimate: {', '.join(order)}."
+        )
+    return text
 
 
 def has_long_first_steps(board: Leaderboard) -> bool:

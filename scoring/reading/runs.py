@@ -30,6 +30,10 @@ _WORKLOAD = re.compile(r"(.+)_(jax|pytorch)")
 _TRIAL = re.compile(f"trial_{_NUMBER}")
 _FLAGS = re.compile(f"flags_{_NUMBER}\\.json")
 
+LEFT_OUT = "left out"
+# The reference benchmark writes what its runner printed beside the folders of trials.
+LOG_SUFFIXES = frozenset({".log", ".out", ".err"})
+
 
 def read_runs(*paths: str | Path) -> tuple[list[TrialRun], list[Finding]]:
     """Read every trial in the folders `paths` and below them.
@@ -53,7 +57,24 @@ def read_runs(*paths: str | Path) -> tuple[list[TrialRun], list[Finding]]:
                 seen.add(submission.resolve())
                 runs.extend(_read_submission(submission, findings))
         findings += _strays(Path(path), submissions)
-    return runs, findings
+    return runs, _without_logs(findings)
+
+
+def _without_logs(findings: Sequence[Finding]) -> list[Finding]:
+    """Return findings, those about log files beside trial folders as one line for all of them."""
+    logs = [finding for finding in findings if _is_log(finding)]
+    if not logs:
+        return list(findings)
+    files = "1 log file" if len(logs) == 1 else f"{len(logs)} log files"
+    message = f"{files} beside the folders of trials: ignored"
+    kept = [finding for finding in findings if not _is_log(finding)]
+    return [*kept, Finding(logs[0].path, message, damage=False)]
+
+
+def _is_log(finding: Finding) -> bool:
+    """Return whether a finding says that a log file was left out."""
+    is_left_out = LEFT_OUT in finding.message
+    return is_left_out and finding.path.suffix in LOG_SUFFIXES and not finding.path.is_dir()
 
 
 def _strays(root: Path, submissions: Sequence[Path]) -> list[Finding]:
@@ -61,7 +82,7 @@ def _strays(root: Path, submissions: Sequence[Path]) -> list[Finding]:
     on_the_way = {folder for submission in submissions for folder in submission.parents}
     holders = {submission.parent for submission in submissions if submission != root}
     return [
-        Finding(entry, "holds no study_<k> folder: left out")
+        Finding(entry, f"holds no study_<k> folder: {LEFT_OUT}")
         for holder in sorted(holders)
         for entry in _entries(holder, [])
         if entry not in submissions and entry not in on_the_way
@@ -143,7 +164,7 @@ def _matching(
         if match and entry.is_dir():
             yield entry, match
         else:
-            findings.append(Finding(entry, f"left out: not a folder named {expected}"))
+            findings.append(Finding(entry, f"{LEFT_OUT}: not a folder named {expected}"))
 
 
 def _read_submission(submission: Path, findings: list[Finding]) -> Iterator[TrialRun]:

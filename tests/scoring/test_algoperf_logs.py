@@ -53,12 +53,16 @@ class PublicLogs:
         return json.loads((LOGS / "expected" / self.name / "stats_bootstrap.json").read_text())
 
 
+def runs_in(name, folder):
+    """The trials of a set of public logs, and the findings, from its archive."""
+    with tarfile.open(LOGS / f"{name}.tar.xz") as archive:
+        archive.extractall(folder, filter="data")
+    return read_runs(folder)
+
+
 @pytest.fixture(scope="module", params=SETS)
 def logs(request, tmp_path_factory):
-    folder = tmp_path_factory.mktemp(request.param)
-    with tarfile.open(LOGS / f"{request.param}.tar.xz") as archive:
-        archive.extractall(folder, filter="data")
-    runs, findings = read_runs(folder)
+    runs, findings = runs_in(request.param, tmp_path_factory.mktemp(request.param))
     benchmark = find_benchmark(LOGS / f"workload_targets_{request.param[:3]}.json")
     runs, notes = apply_benchmark(runs, benchmark, None)
     (pool,), _ = make_pools(runs)
@@ -277,3 +281,52 @@ def test_built_in_targets_are_those_of_the_published_files(logs):
     for field in ("base_workloads", "variant_of", "studies", "self_tuning_factor"):
         assert getattr(built_in, field) == getattr(logs.benchmark, field)
     assert built_in.workloads == logs.benchmark.workloads
+
+
+def test_log_files_beside_trial_folders_are_one_remark(tmp_path):
+    workload = tmp_path / "logs/self_tuning/muon/study_0/wmt_jax"
+    trial = workload / "trial_1"
+    trial.mkdir(parents=True)
+    (trial / "eval_measurements.csv").write_text(
+        "accumulated_submission_time,global_step,validation/bleu\n26.0,1,0.0\n"
+    )
+    for path in (
+        workload / "wmt_jax_09-12-2025.log",
+        workload.parent / "b.err",
+        workload / "x.txt",
+    ):
+        path.write_text("step 1")
+    (workload.parents[2] / "all.log").write_text("step 1")
+    runs, findings = read_runs(tmp_path)
+    assert len(runs) == 1
+    assert [(finding.message, finding.damage) for finding in findings] == [
+        ("left out: not a folder named trial_<j>", True),  # x.txt is no log.
+        ("3 log files beside the folders of trials: ignored", False),
+    ]
+
+
+@needs_logs
+@pytest.mark.parametrize("targets", ["algoperf-2026", LOGS / "workload_targets_2026.json"])
+def test_the_board_of_2026(tmp_path, targets):
+    name = "a100_self_tuning"
+    runs, _ = runs_in(name, tmp_path)
+    benchmark = find_benchmark(targets)
+    runs, _ = apply_benchmark(runs, benchmark, None)
+    (pool,), _ = make_pools(runs)
+    board, _ = build_leaderboard(pool, AS_PUBLISHED, benchmark)
+    logs = PublicLogs(name, [], pool, benchmark)
+    expected = {row["submission"]: float(row["score"]) for row in logs.table("scores_as_published")}
+    found = {row.entry.label: row.score for row in board.rows}
+    assert found == pytest.approx(expected, abs=1e-12)
+    medians = logs.table("median_times_as_published")
+    assert len(medians) == 9
+    cells = {row.entry.label: row.cells for row in board.rows}
+    for row in medians:
+        own = cells[row.pop("submission")]
+        assert {name: cell.median_time_s for name, cell in own.items()} == pytest.approx(
+            {name: number(text) for name, text in row.items()}, rel=1e-12
+        )
+    # Budgets: self-tuning has 1.5 times those of the file, also where it says version 0.6.
+    assert {run.budget_s for run in pool.runs if run.workload == "fastmri"} == {1.5 * 2_745}
+    assert benchmark.variant_of == {}
+    assert len(benchmark.base_workloads) == 9

@@ -245,7 +245,7 @@ def test_every_pool_has_its_files(tmp_path, competition, reach):
     assert names == sorted(
         [
             *("findings.json", "profile.csv", "report.html", "scores.csv", "time_to_target.csv"),
-            *("robustness.csv", "robustness_axes.csv"),
+            *("robustness.csv", "robustness_axes.csv", "step_times.csv"),
             *(
                 f"{plot}_{pool}.{kind}"
                 for plot in plots

@@ -18,8 +18,7 @@ from algoperf.backends.computation import USUAL, Computation
 from algoperf.backends.torch_backend import neutral_names
 from algoperf.data import tokenizers
 from algoperf.data.batches import TrainingQueue, once
-from algoperf.data.rows import UnreadableRowError
-from algoperf.errors import UserError
+from algoperf.errors import UnreadableRowError, UserError
 from algoperf.workload import catalogue
 from algoperf.workload.parameters import parameter_type
 from workloads.finewebedu_lm import data as finewebedu

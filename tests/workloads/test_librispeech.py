@@ -540,7 +540,7 @@ def test_unigrams():
     pytest.importorskip("sentencepiece")
     rng = np.random.default_rng(0)
     texts = [" ".join(rng.choice(spoken_words.lexicon(), 5)).upper() for _ in range(200)]
-    words, again = speech.Unigrams(texts, 60), speech.Unigrams(texts, 60)
+    words, again = (speech.KINDS["unigrams"](texts, 60) for _ in range(2))
     labels = [words.encode(text) for text in texts]
     assert labels == [again.encode(text) for text in texts]
     assert words.decode(labels) == texts

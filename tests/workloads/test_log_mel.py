@@ -10,6 +10,7 @@ from transformers import audio_utils
 
 from workloads.parts import log_mel, spec_augment, speech_jax, speech_torch
 from workloads.parts.log_mel import FrontEnd
+from workloads.parts.positions import sine_positions
 
 MEAN, STD = log_mel.LIBRISPEECH_MEAN, log_mel.LIBRISPEECH_STD
 FRONTS = {
@@ -158,7 +159,7 @@ def test_drawn_masks_have_the_published_sizes():
 
 
 def test_positions_are_sines_then_cosines():
-    positions = log_mel.sine_positions(3, 6)
+    positions = sine_positions(3, 6)
     angles = np.arange(3)[:, None] * np.array([1, 1e-2, 1e-4])
     np.testing.assert_allclose(
         positions, np.concatenate([np.sin(angles), np.cos(angles)], 1), atol=1e-7

@@ -25,7 +25,7 @@ FULL_STEPS = 8  # of a second or more each; and of models whose blocks another c
 TECHNIQUES = ("ag_news_lora", "ag_news_prompt", "ag_news_adapters", "xsum_lora")
 DRAWN = 10  # of each workload
 # Compiling their variants takes long, and what differs is tested by hand (test_imagenet.py,
-# test_fastmri.py, test_librispeech.py, test_ogbg.py, test_finewebedu_lm.py).
+# test_fastmri.py, test_librispeech.py, test_ogbg.py, test_finewebedu_lm.py, test_wmt.py).
 SLOW = (
     "fastmri",
     "finewebedu_lm",
@@ -34,6 +34,7 @@ SLOW = (
     "librispeech_conformer",
     "librispeech_deepspeech",
     "ogbg",
+    "wmt",
 )
 # At norm scales of 8, rounding grows to a thousandth of the loss within fifteen steps.
 SHORT = ("imagenet_resnet_large_bn_init",)

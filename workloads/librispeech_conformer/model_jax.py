@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from workloads.parts import log_mel
 from workloads.parts.dropout_jax import Dropout
 from workloads.parts.log_mel import FrontEnd
+from workloads.parts.positions import sine_positions
 from workloads.parts.products_jax import Dense
 from workloads.parts.speech_jax import (
     Inputs,
@@ -184,7 +184,7 @@ class Conformer(nn.Module):
         features = model_features(self, front, self.frequency_masks, inputs, train)
         subsampling = Subsampling(self.width, nn.relu, name="subsampling")
         hidden_BTD, mask_BT = subsampling(*features)
-        positions_TD = log_mel.sine_positions(*hidden_BTD.shape[1:])
+        positions_TD = sine_positions(*hidden_BTD.shape[1:])
         hidden_BTD = dropout(hidden_BTD + positions_TD.astype(hidden_BTD.dtype))
         for layer in range(self.layers):
             block = Block(

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from workloads.parts import log_mel
 from workloads.parts.log_mel import FrontEnd
+from workloads.parts.positions import sine_positions
 from workloads.parts.speech_torch import LayerNorm, LogMel, MaskedBatchNorm, Subsampling
 from workloads.parts.style import ConformerStyle, scaled
 from workloads.parts.style_torch import FUNCTIONS
@@ -181,7 +181,7 @@ class Conformer(nn.Module):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return logits_BTV and paddings_BT, 1 beyond an utterance's frames."""
         hidden_BTD, mask_BT = self.subsampling(*self.log_mel(inputs))
-        positions_TD = log_mel.sine_positions(*hidden_BTD.shape[1:])
+        positions_TD = sine_positions(*hidden_BTD.shape[1:])
         hidden_BTD = hidden_BTD + torch.from_numpy(positions_TD).to(hidden_BTD)
         hidden_BTD = functional.dropout(hidden_BTD, dropout_rate, self.training)
         hides_B11T = padding_mask(mask_BT == 0, hidden_BTD.dtype)

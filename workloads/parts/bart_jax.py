@@ -4,7 +4,8 @@ The architecture is that of bart-base unless the style says otherwise: learned p
 third row of their table on, a layer norm on the embeddings, post-norm blocks, GELU by the error
 function, and token embeddings shared by encoder, decoder and output. Dropout applies to embeddings
 and to the outputs that attention and feed-forward layers add to the residual stream; there is none
-inside attention or after the activation.
+inside attention or after the activation. In `TranslationStyle` it is the transformer of Vaswani et
+al. (2017), with norms first, and rows may be packed (`workloads.parts.packing`).
 
 Shapes: B batch, W beams of a row, S source tokens, T target tokens, D width, H heads, K width of a
 head, V vocabulary; N = B x W rows of a decoder's step.
@@ -18,7 +19,9 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from algoperf.data.tokenizers import PAD_ID, START_ID
+from workloads.parts import packing
 from workloads.parts.dropout_jax import dropped
+from workloads.parts.positions import sine_positions
 from workloads.parts.products_jax import Dense, Embed
 from workloads.parts.style import BART, EncoderDecoderStyle, TransformerStyle, residual, scaled
 from workloads.parts.style_jax import Layer, activate, norm
@@ -52,19 +55,20 @@ class Block(nn.Module):
 
     def setup(self) -> None:
         """Create the layers."""
+        style, epsilon = self.style, self.style.NORM_EPSILON
         attention = functools.partial(
-            Attention, self.width, self.heads, self.style.attention_temperature
+            Attention, self.width, self.heads, style.attention_temperature, style.ATTENTION_BIAS
         )
         self.attention = attention()
-        self.attention_norm = norm(self.style)
+        self.attention_norm = norm(style, epsilon=epsilon)
         if self.is_decoder:
             self.cross_attention = attention()
-            self.cross_attention_norm = norm(self.style)
+            self.cross_attention_norm = norm(style, epsilon=epsilon)
         self.up = Dense(self.feed_forward)
-        if self.style.is_gated:
+        if style.is_gated:
             self.gate = Dense(self.feed_forward)
         self.down = Dense(self.width)
-        self.feed_forward_norm = norm(self.style, present=self.has_norm)
+        self.feed_forward_norm = norm(style, present=self.has_norm, epsilon=epsilon)
 
     def own_keys_values(self, hidden_BTD: jax.Array) -> KeysValues:
         """Return keys and values of self-attention, each (B, H, T, K), from the residual stream."""
@@ -95,6 +99,8 @@ class Block(nn.Module):
 
         def feed_forward(hidden_BTD: jax.Array) -> jax.Array:
             inner_BTF = activate(style, self.up(hidden_BTD), lambda: self.gate(hidden_BTD))
+            if style.INNER_DROPOUT:
+                inner_BTF = dropped(self, inner_BTF, dropout_rate)
             return dropped(self, self.down(inner_BTF), dropout_rate)
 
         hidden_BTD = residual(style, self.attention_norm, hidden_BTD, attend(self.attention, own))
@@ -127,36 +133,49 @@ class Stack(nn.Module):
 
     def setup(self) -> None:
         """Create the layers."""
-        self.position = Embed(self.positions + POSITION_OFFSET, self.width)
-        self.embedding_norm = norm(self.style)
+        style = self.style
+        if style.LEARNED_POSITIONS:
+            self.position = Embed(self.positions + POSITION_OFFSET, self.width)
+        self.embedding_norm = norm(style, present=style.EMBEDDING_NORM, epsilon=style.NORM_EPSILON)
         for layer in range(self.layers):
             block = Block(
                 self.width,
                 self.heads,
                 self.feed_forward,
                 self.is_decoder,
-                self.style,
-                self.style.has_feed_forward_norm(layer, self.layers),
+                style,
+                style.has_feed_forward_norm(layer, self.layers),
             )
             setattr(self, f"block_{layer}", block)
-        self.final_norm = norm(self.style, present=self.style.has_final_norm)
+        self.final_norm = norm(style, present=style.has_final_norm, epsilon=style.NORM_EPSILON)
 
     @property
     def blocks(self) -> list[Block]:
         """The blocks from the first to the last."""
         return [getattr(self, f"block_{layer}") for layer in range(self.layers)]
 
-    def embedded(self, token_BTD: jax.Array, first: Any, dropout_rate: float) -> jax.Array:
+    def embedded(
+        self,
+        token_BTD: jax.Array,
+        first: Any,
+        dropout_rate: float,
+        position_BT: jax.Array | None = None,
+    ) -> jax.Array:
         """Return the residual stream (B, T, D) before the first block.
 
         Args:
             token_BTD: The embeddings of the tokens.
             first: The position of the first token, from 0.
             dropout_rate: The share of values to drop.
+            position_BT: The position of each token, where they do not simply follow on the first.
         """
-        positions_T = POSITION_OFFSET + first + jnp.arange(token_BTD.shape[1])
-        position_TD = scaled(self.position(positions_T), self.style.position_scale)
-        hidden_BTD = self.embedding_norm(token_BTD + position_TD)
+        positions = first + jnp.arange(token_BTD.shape[1]) if position_BT is None else position_BT
+        if self.style.LEARNED_POSITIONS:
+            position = self.position(POSITION_OFFSET + positions)
+        else:
+            sines_PD = sine_positions(self.positions, self.width)
+            position = jnp.asarray(sines_PD, token_BTD.dtype)[positions]
+        hidden_BTD = self.embedding_norm(token_BTD + scaled(position, self.style.position_scale))
         return dropped(self, hidden_BTD, dropout_rate)
 
     def __call__(
@@ -165,6 +184,7 @@ class Stack(nn.Module):
         mask_BHTT: jax.Array,
         sources: list[tuple[KeysValues, jax.Array]] | None,
         dropout_rate: float,
+        position_BT: jax.Array | None = None,
     ) -> jax.Array:
         """Return the final hidden states (B, T, D) of whole rows of tokens.
 
@@ -175,8 +195,9 @@ class Stack(nn.Module):
             sources: For each block of a decoder, the keys and values of the source, and their mask;
                 None in an encoder.
             dropout_rate: The share of values to drop; 0 outside training.
+            position_BT: The position of each token, where they do not simply follow one another.
         """
-        hidden_BTD = self.embedded(token_BTD, 0, dropout_rate)
+        hidden_BTD = self.embedded(token_BTD, 0, dropout_rate, position_BT)
         for block, source in zip(self.blocks, sources or [None] * self.layers, strict=True):
             own = block.own_keys_values(hidden_BTD), mask_BHTT
             hidden_BTD = block(hidden_BTD, own, source, dropout_rate)
@@ -272,21 +293,38 @@ class Bart(nn.Module):
 
         Args:
             inputs: Token ids (source_BS, target_BT). Padding (`PAD_ID`) of the source is not
-                attended to.
+                attended to. Each may be several sentences, where the style has packed rows.
             train: Whether to apply dropout.
             dropout_rate: The share of values to drop while training.
         """
         source_BS, target_BT = inputs
         rate = dropout_rate if train else 0.0
-        sources = self.encode(source_BS, rate)
         shifted_BT = jnp.pad(target_BT[:, :-1], ((0, 0), (1, 0)), constant_values=START_ID)
-        return self._logits(self.decode(shifted_BT, sources, rate))
+        if self.style.PACKED:
+            hidden_BTD = self._packed(source_BS, target_BT, shifted_BT, rate)
+        else:
+            hidden_BTD = self.decode(shifted_BT, self.encode(source_BS, rate), rate)
+        return self._logits(hidden_BTD)
+
+    def _packed(
+        self, source_BS: jax.Array, target_BT: jax.Array, shifted_BT: jax.Array, rate: float
+    ) -> jax.Array:
+        """The decoder's final hidden states (B, T, D) of rows of several sentences."""
+        packed = packing.arrange(source_BS, target_BT)
+        own_BHSS, cross_BHTS, causal_BHTT = (visible[:, None] for visible in packed.visible)
+        token_BSD = self._embedded(source_BS)
+        encoded_BSD = self.encoder(token_BSD, own_BHSS, None, rate, packed.source_BS)
+        sources = self.decoder.sources(encoded_BSD, cross_BHTS)
+        shifted_BTD = self._embedded(shifted_BT)
+        return self.decoder(shifted_BTD, causal_BHTT, sources, rate, packed.target_BT)
 
     def _embedded(self, token_BT: jax.Array) -> jax.Array:
         return scaled(self.token(token_BT), self.style.embedding_scale)
 
     def _logits(self, hidden_BTD: jax.Array) -> jax.Array:
         output = self.token.attend if self.style.ties_embeddings else self.head
+        if self.style.LOGITS_BY_WIDTH:
+            hidden_BTD = hidden_BTD / self.width**0.5
         return scaled(output(hidden_BTD), self.style.output_scale)
 
     def encode(self, source_BS: jax.Array, dropout_rate: float = 0.0) -> Any:

@@ -4,7 +4,8 @@ The architecture is that of bart-base unless the style says otherwise: learned p
 third row of their table on, a layer norm on the embeddings, post-norm blocks, GELU by the error
 function, and token embeddings shared by encoder, decoder and output. Dropout applies to embeddings
 and to the outputs that attention and feed-forward layers add to the residual stream; there is none
-inside attention or after the activation.
+inside attention or after the activation. In `TranslationStyle` it is the transformer of Vaswani et
+al. (2017), with norms first, and rows may be packed (`workloads.parts.packing`).
 
 Shapes: B batch, W beams of a row, S source tokens, T target tokens, D width, H heads, K width of a
 head, V vocabulary; N = B x W rows of a decoder's step.
@@ -18,9 +19,11 @@ from torch import nn
 from torch.nn import functional
 
 from algoperf.data.tokenizers import PAD_ID, START_ID
+from workloads.parts import packing
+from workloads.parts.positions import sine_positions
 from workloads.parts.style import BART, EncoderDecoderStyle, TransformerStyle, residual, scaled
 from workloads.parts.style_torch import Layer, activate, norm
-from workloads.parts.transformer_torch import Attention, padding_mask
+from workloads.parts.transformer_torch import Attention, hiding_mask, padding_mask
 
 POSITION_OFFSET = 2
 
@@ -67,16 +70,17 @@ class Block(nn.Module):
     ) -> None:
         super().__init__()
         self.style = style
-        self.attention = Attention(width, heads, style.attention_temperature)
-        self.attention_norm = norm(style, width)
+        epsilon, bias = style.NORM_EPSILON, style.ATTENTION_BIAS
+        self.attention = Attention(width, heads, style.attention_temperature, bias)
+        self.attention_norm = norm(style, width, epsilon=epsilon)
         if is_decoder:
-            self.cross_attention = Attention(width, heads, style.attention_temperature)
-            self.cross_attention_norm = norm(style, width)
+            self.cross_attention = Attention(width, heads, style.attention_temperature, bias)
+            self.cross_attention_norm = norm(style, width, epsilon=epsilon)
         self.up = nn.Linear(width, feed_forward)
         if style.is_gated:
             self.gate = nn.Linear(width, feed_forward)
         self.down = nn.Linear(feed_forward, width)
-        self.feed_forward_norm = norm(style, width, has_norm)
+        self.feed_forward_norm = norm(style, width, has_norm, epsilon)
 
     def own_keys_values(self, hidden_BTD: torch.Tensor) -> KeysValues:
         """Return keys and values of self-attention, each (B, H, T, K), from the residual stream."""
@@ -101,7 +105,7 @@ class Block(nn.Module):
 
         def feed_forward(hidden_BTD: torch.Tensor) -> torch.Tensor:
             inner_BTF = activate(self.style, self.up(hidden_BTD), lambda: self.gate(hidden_BTD))
-            return drop(self.down(inner_BTF))
+            return drop(self.down(drop(inner_BTF) if self.style.INNER_DROPOUT else inner_BTF))
 
         hidden_BTD = residual(
             self.style, self.attention_norm, hidden_BTD, attend(self.attention, own)
@@ -137,33 +141,53 @@ class Stack(nn.Module):
     ) -> None:
         super().__init__()
         self.position_scale = style.position_scale
-        self.position = nn.Embedding(positions + POSITION_OFFSET, width)
-        self.embedding_norm = norm(style, width)
+        if style.LEARNED_POSITIONS:
+            self.position = nn.Embedding(positions + POSITION_OFFSET, width)
+        else:
+            self._sines = torch.from_numpy(sine_positions(positions, width))
+        self.embedding_norm = norm(style, width, style.EMBEDDING_NORM, style.NORM_EPSILON)
         self.block_names = [f"block_{layer}" for layer in range(layers)]
         for layer, name in enumerate(self.block_names):
             has_norm = style.has_feed_forward_norm(layer, layers)
             block = Block(width, heads, feed_forward, is_decoder, style, has_norm)
             self.add_module(name, block)
-        self.final_norm = norm(style, width, style.has_final_norm)
+        self.final_norm = norm(style, width, style.has_final_norm, style.NORM_EPSILON)
 
     @property
     def blocks(self) -> list[Block]:
         """The blocks from the first to the last."""
         return [self.get_submodule(name) for name in self.block_names]
 
-    def embedded(self, token_BTD: torch.Tensor, first: int, dropout_rate: float) -> torch.Tensor:
+    def embedded(
+        self,
+        token_BTD: torch.Tensor,
+        first: int,
+        dropout_rate: float,
+        position_BT: torch.Tensor | None = None,
+    ) -> torch.Tensor:
         """Return the residual stream (B, T, D) before the first block.
 
         Args:
             token_BTD: The embeddings of the tokens.
             first: The position of the first token, from 0.
             dropout_rate: The share of values to drop while training.
+            position_BT: The position of each token, where they do not simply follow on the first.
         """
-        start = POSITION_OFFSET + first
-        position_TD = self.position.weight[start : start + token_BTD.shape[1]]
-        position_TD = scaled(position_TD, self.position_scale)
-        hidden_BTD = self.embedding_norm(token_BTD + position_TD)
+        table, start = self._positions(token_BTD)
+        if position_BT is None:
+            position = table[start + first : start + first + token_BTD.shape[1]]
+        else:
+            position = table[start + position_BT]
+        hidden_BTD = self.embedding_norm(token_BTD + scaled(position, self.position_scale))
         return functional.dropout(hidden_BTD, dropout_rate, self.training)
+
+    def _positions(self, like: torch.Tensor) -> tuple[torch.Tensor, int]:
+        """The vectors of positions, on the device of a tensor, and the row of the first one."""
+        if hasattr(self, "position"):
+            return self.position.weight, POSITION_OFFSET
+        if self._sines.device != like.device:
+            self._sines = self._sines.to(like.device)
+        return self._sines, 0
 
     def forward(
         self,
@@ -171,20 +195,23 @@ class Stack(nn.Module):
         mask_BHTT: torch.Tensor | None,
         sources: list[Seen] | None,
         dropout_rate: float,
+        position_BT: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Return the final hidden states (B, T, D) of whole rows of tokens.
 
         Args:
             token_BTD: The embeddings of the tokens.
             mask_BHTT: Numbers to add to the scores of self-attention, or a tensor that broadcasts
-                to them; None hides nothing.
+                to them. None hides nothing from an encoder, and from a decoder what comes later.
             sources: What each block of a decoder sees of the source. None is for an encoder, which
                 reads its rows in both directions.
             dropout_rate: The share of values to drop while training.
+            position_BT: The position of each token, where they do not simply follow one another.
         """
-        hidden_BTD = self.embedded(token_BTD, 0, dropout_rate)
+        hidden_BTD = self.embedded(token_BTD, 0, dropout_rate, position_BT)
+        causal = sources is not None and mask_BHTT is None
         for block, source in zip(self.blocks, sources or [None] * len(self.blocks), strict=True):
-            own = Seen(block.own_keys_values(hidden_BTD), mask_BHTT, sources is not None)
+            own = Seen(block.own_keys_values(hidden_BTD), mask_BHTT, causal)
             hidden_BTD = block(hidden_BTD, own, source, dropout_rate)
         return self._normed(hidden_BTD)
 
@@ -275,13 +302,32 @@ class Bart(nn.Module):
 
         Args:
             inputs: Token ids (source_BS, target_BT). Padding (`PAD_ID`) of the source is not
-                attended to.
+                attended to. Each may be several sentences, where the style has packed rows.
             dropout_rate: The share of values to drop while training.
         """
         source_BS, target_BT = inputs
-        sources = self.encode(source_BS, dropout_rate)
         shifted_BT = functional.pad(target_BT[:, :-1], (1, 0), value=START_ID)
-        return self._logits(self.decode(shifted_BT, sources, dropout_rate))
+        if self.style.PACKED:
+            hidden_BTD = self._packed(source_BS, target_BT, shifted_BT, dropout_rate)
+        else:
+            hidden_BTD = self.decode(shifted_BT, self.encode(source_BS, dropout_rate), dropout_rate)
+        return self._logits(hidden_BTD)
+
+    def _packed(
+        self,
+        source_BS: torch.Tensor,
+        target_BT: torch.Tensor,
+        shifted_BT: torch.Tensor,
+        dropout_rate: float,
+    ) -> torch.Tensor:
+        """The decoder's final hidden states (B, T, D) of rows of several sentences."""
+        packed = packing.arrange(source_BS, target_BT)
+        token_BSD = self._embedded(source_BS)
+        masks = [hiding_mask(~visible, token_BSD.dtype)[:, None] for visible in packed.visible]
+        encoded_BSD = self.encoder(token_BSD, masks[0], None, dropout_rate, packed.source_BS)
+        sources = self.decoder.sources(encoded_BSD, masks[1])
+        shifted_BTD = self._embedded(shifted_BT)
+        return self.decoder(shifted_BTD, masks[2], sources, dropout_rate, packed.target_BT)
 
     def _embedded(self, token_BT: torch.Tensor) -> torch.Tensor:
         token_BTD: torch.Tensor = scaled(self.token(token_BT), self.style.embedding_scale)
@@ -289,6 +335,8 @@ class Bart(nn.Module):
 
     def _logits(self, hidden_BTD: torch.Tensor) -> torch.Tensor:
         output = self.token if self.style.ties_embeddings else self.head
+        if self.style.LOGITS_BY_WIDTH:
+            hidden_BTD = hidden_BTD / hidden_BTD.shape[-1] ** 0.5
         logits_BTV = functional.linear(hidden_BTD, output.weight)
         return scaled(logits_BTV, self.style.output_scale)
 

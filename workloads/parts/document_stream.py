@@ -18,8 +18,8 @@ import numpy as np
 from algoperf.data import tokenizers
 from algoperf.data.formats import blocks, documents
 from algoperf.data.formats.documents import ParquetDocuments
-from algoperf.data.rows import BlockRows, ReadBlock, UnreadableRowError
-from algoperf.errors import UserError
+from algoperf.data.rows import BlockRows, ReadBlock
+from algoperf.errors import UnreadableRowError, UserError
 from algoperf.workload import SPLITS, Data, Field
 from workloads.parts import plain_text
 

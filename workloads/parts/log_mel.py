@@ -205,13 +205,3 @@ def features(front: FrontEnd, samples_S: NDArray[np.int16]) -> Array:
     bins = np.log(np.maximum(power @ front.mel_weights.astype(np.float64), FLOOR))
     normalised: Array = (bins - np.array(front.mean)) / np.array(front.std)
     return normalised
-
-
-def sine_positions(frames: int, width: int) -> NDArray[np.float32]:
-    """Return the positions of frames, float32 (frames, width): sines, then cosines, of wavelengths
-    from 2 pi to 10,000 times that (Vaswani et al. 2017).
-    """
-    count = width // 2
-    frequencies = np.exp(-np.arange(count) * math.log(1e4) / (count - 1))
-    angles = np.arange(frames)[:, None] * frequencies
-    return np.concatenate([np.sin(angles), np.cos(angles)], 1).astype(np.float32)

@@ -4,8 +4,6 @@ Legend: N rows, S samples of the longest, L labels of the longest, K masks.
 """
 
 import functools
-import importlib
-import io
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -21,10 +19,10 @@ from algoperf.workload import SPLITS, ArrayRows, Data, Rows, Target
 from workloads.parts import log_mel, spoken_words
 from workloads.parts.spec_augment import SpecAugment
 from workloads.parts.speech_facts import MOST_LABELS
+from workloads.parts.unigrams import Special, Unigrams
 
 BLANK_ID, UNKNOWN_ID, END_ID = range(3)
 UNKNOWN = "\u2047"
-TRAINED_CHARACTERS = 10_000_000  # that a unigram vocabulary is trained on, as AlgoPerf's
 INPUTS = ("inputs", "lengths", "masks")
 ALGOPERF = "AlgoPerf's own; nobody trained this scale here"
 # Words and utterances of LibriSpeech's dev-clean with dev-other, and of test-clean.
@@ -77,62 +75,13 @@ class Characters:
         ]
 
 
-class Unigrams:
-    """A unigram vocabulary (Kudo 2018) that SentencePiece trains on some texts.
-
-    Args:
-        texts: The texts, of which the first `TRAINED_CHARACTERS` count.
-        size: The most tokens; of few texts there are fewer.
-
-    Raises:
-        UserError: The package sentencepiece is not installed, or cannot be trained on the texts.
-    """
-
-    def __init__(self, texts: Sequence[str], size: int) -> None:
-        try:
-            sentencepiece: Any = importlib.import_module("sentencepiece")
-        except ImportError as error:
-            raise UserError(
-                "a vocabulary of unigrams needs the package sentencepiece; install it with: pip "
-                "install 'algoperf[speech]'"
-            ) from error
-        ends = np.cumsum([len(text) for text in texts])
-        model = io.BytesIO()
-        try:
-            sentencepiece.SentencePieceTrainer.train(
-                sentence_iterator=iter(texts[: int(np.searchsorted(ends, TRAINED_CHARACTERS)) + 1]),
-                model_writer=model,
-                vocab_size=size,
-                hard_vocab_limit=False,
-                model_type="unigram",
-                character_coverage=1.0,
-                pad_id=BLANK_ID,
-                unk_id=UNKNOWN_ID,
-                eos_id=END_ID,
-                bos_id=-1,
-                num_threads=1,
-                minloglevel=2,
-            )
-        except RuntimeError as error:
-            raise UserError(f"no vocabulary of {size} unigrams can be trained: {error}") from error
-        self._processor = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
-
-    def encode(self, text: str) -> list[int]:
-        """Return the tokens of a text and the end token."""
-        tokens: list[int] = self._processor.encode(text, add_eos=True)
-        return tokens
-
-    def decode(self, tokens: Sequence[Sequence[int]]) -> list[str]:
-        """Return the texts of lists of tokens, without end tokens and blanks."""
-        known = self._processor.get_piece_size()
-        read = [[token if token < known else UNKNOWN_ID for token in row] for row in tokens]
-        texts: list[str] = self._processor.decode(read)
-        return texts
+def _unigrams(texts: Sequence[str], size: int) -> Unigrams:
+    return Unigrams(texts, size, Special(BLANK_ID, UNKNOWN_ID, END_ID))
 
 
 KINDS: Mapping[str, Callable[[Sequence[str], int], Vocabulary]] = {
     "characters": Characters,
-    "unigrams": Unigrams,
+    "unigrams": _unigrams,
 }
 
 

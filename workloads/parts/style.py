@@ -8,7 +8,7 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
-ACTIVATIONS = ("relu", "leaky_relu", "gelu", "gelu_tanh", "silu", "tanh", "glu")
+ACTIVATIONS = ("relu", "leaky_relu", "gelu", "gelu_tanh", "silu", "tanh", "glu", "glu_tanh")
 LEAKY_SLOPE = 0.2
 SMALLEST_NORM = 1e-6  # added to the norms of queries and keys, as the sides of a right triangle
 
@@ -20,7 +20,8 @@ class Style:
     Attributes:
         activation: One of `ACTIVATIONS`. 'leaky_relu' has the slope `LEAKY_SLOPE` below 0, 'gelu'
             is GELU by the error function, 'gelu_tanh' its tanh approximation. 'glu' is a gated
-            linear unit, inner * sigmoid(gate), with one layer more (Dauphin et al. 2017).
+            linear unit, inner * sigmoid(gate), with one layer more (Dauphin et al. 2017), and
+            'glu_tanh' tanh(inner) * gate.
         norm: 'layer', 'rms' (Zhang and Sennrich 2019), or 'none' in a model that needs no norm.
         output_scale: The factor that the logits are multiplied by.
     """
@@ -35,7 +36,7 @@ class Style:
     @property
     def is_gated(self) -> bool:
         """Whether feed-forward layers have a second inner layer, `gate`."""
-        return self.activation == "glu"
+        return self.activation.startswith("glu")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,6 +58,12 @@ class ResidualConvolutionStyle(Style):
 class TransformerStyle(Style):
     """The style of a transformer.
 
+    What one style has in all its variants are constants of its class: `EMBEDDING_NORM` (whether a
+    norm follows the embeddings), `ATTENTION_BIAS` (whether attention's layers have biases),
+    `LEARNED_POSITIONS` (whether positions have embeddings; they are sines otherwise),
+    `INNER_DROPOUT` (whether feed-forward layers drop values after the activation), and
+    `NORM_EPSILON`, which is added to a variance. Encoders and decoders read them.
+
     Attributes:
         norm_place: 'pre': norms come before attention and feed-forward layers, and one comes after
             the last block. 'post': norms come after each layer's sum with the residual stream.
@@ -68,6 +75,12 @@ class TransformerStyle(Style):
         residual_scale: The factor that the output of each layer is multiplied by before it is added
             to the residual stream.
     """
+
+    EMBEDDING_NORM: ClassVar[bool] = True
+    ATTENTION_BIAS: ClassVar[bool] = True
+    LEARNED_POSITIONS: ClassVar[bool] = True
+    INNER_DROPOUT: ClassVar[bool] = False
+    NORM_EPSILON: ClassVar[float] = 1e-5
 
     norm_place: str = "pre"
     has_last_norm: bool = True
@@ -144,12 +157,32 @@ class ImageTransformerStyle(TransformerStyle):
 class EncoderDecoderStyle(TransformerStyle):
     """The style of an encoder-decoder.
 
+    Of its class are `PACKED` (whether a row may hold several sentences, each of which ends with the
+    end token and is kept apart from the others) and `LOGITS_BY_WIDTH` (whether logits are divided
+    by the square root of the model's width).
+
     Attributes:
         ties_embeddings: Whether the output layer shares the weights of the token embeddings;
             otherwise it is a layer of its own, `head`.
     """
 
+    PACKED: ClassVar[bool] = False
+    LOGITS_BY_WIDTH: ClassVar[bool] = False
+
     ties_embeddings: bool = True
+
+
+@dataclasses.dataclass(frozen=True)
+class TranslationStyle(EncoderDecoderStyle):
+    """The style of a transformer that translates (Vaswani et al. 2017), as AlgoPerf has it."""
+
+    EMBEDDING_NORM: ClassVar[bool] = False
+    ATTENTION_BIAS: ClassVar[bool] = False
+    LEARNED_POSITIONS: ClassVar[bool] = False
+    INNER_DROPOUT: ClassVar[bool] = True
+    NORM_EPSILON: ClassVar[float] = 1e-6
+    PACKED: ClassVar[bool] = True
+    LOGITS_BY_WIDTH: ClassVar[bool] = True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -256,6 +289,8 @@ def activate(
         gate: A function that returns the values of the gating layer. It is called only where the
             style is gated.
     """
+    if style.activation == "glu_tanh":
+        return functions["tanh"](inner) * gate()
     if style.is_gated:
         return inner * functions["sigmoid"](gate())
     return functions[style.activation](inner)

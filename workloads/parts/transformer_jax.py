@@ -66,15 +66,19 @@ class Attention(nn.Module):
         width: The width D of inputs and outputs.
         heads: The number H of heads.
         temperature: The number that scores are divided by, in addition to the square root of K.
+        bias: Whether the layers have biases.
     """
 
     width: int
     heads: int
     temperature: float = 1.0
+    bias: bool = True
 
     def setup(self) -> None:
         """Create the layers."""
-        self.query, self.key, self.value, self.attention_out = (Dense(self.width) for _ in range(4))
+        self.query, self.key, self.value, self.attention_out = (
+            Dense(self.width, use_bias=self.bias) for _ in range(4)
+        )
 
     def keys_values(self, hidden_BTD: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Return the keys and the values, each (B, H, T, K), for the positions to attend to."""

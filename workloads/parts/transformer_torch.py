@@ -52,14 +52,20 @@ def attend(
 def padding_mask(hidden_BT: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     """Return a mask (B, 1, 1, T) to add to attention scores, which hides keys at some positions.
 
-    A mask of booleans would be converted again by every attention layer.
-
     Args:
         hidden_BT: True at the positions to hide.
         dtype: The type of the attention scores.
     """
-    mask_BT = torch.zeros_like(hidden_BT, dtype=dtype)
-    return mask_BT.masked_fill_(hidden_BT, torch.finfo(dtype).min)[:, None, None]
+    return hiding_mask(hidden_BT, dtype)[:, None, None]
+
+
+def hiding_mask(hidden: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Return numbers to add to attention scores, of any shape: the lowest of the dtype where True.
+
+    A mask of booleans would be converted again by every attention layer.
+    """
+    mask = torch.zeros_like(hidden, dtype=dtype)
+    return mask.masked_fill_(hidden, torch.finfo(dtype).min)
 
 
 class Attention(nn.Module):
@@ -69,16 +75,17 @@ class Attention(nn.Module):
         width: The width D of inputs and outputs.
         heads: The number H of heads.
         temperature: The number that scores are divided by, in addition to the square root of K.
+        bias: Whether the layers have biases.
     """
 
-    def __init__(self, width: int, heads: int, temperature: float = 1.0) -> None:
+    def __init__(self, width: int, heads: int, temperature: float = 1.0, bias: bool = True) -> None:
         super().__init__()
         self.heads = heads
         self.temperature = temperature
-        self.query = nn.Linear(width, width)
-        self.key = nn.Linear(width, width)
-        self.value = nn.Linear(width, width)
-        self.attention_out = nn.Linear(width, width)
+        self.query = nn.Linear(width, width, bias)
+        self.key = nn.Linear(width, width, bias)
+        self.value = nn.Linear(width, width, bias)
+        self.attention_out = nn.Linear(width, width, bias)
 
     def keys_values(self, hidden_BTD: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the keys and the values, each (B, H, T, K), for the positions to attend to."""

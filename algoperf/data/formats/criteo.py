@@ -24,8 +24,8 @@ from algoperf.data.formats.criteo_columns import (
     columns_of,
     parse,
 )
-from algoperf.data.rows import BlockRows, ReadBlock, UnreadableRowError
-from algoperf.errors import UserError
+from algoperf.data.rows import BlockRows, ReadBlock
+from algoperf.errors import UnreadableRowError, UserError
 from algoperf.workload import Field
 
 BLOCK_ROWS = 2**16

@@ -10,8 +10,7 @@ from typing import Any
 
 from algoperf.data.formats import sources
 from algoperf.data.formats.records import SPLIT_OF
-from algoperf.data.rows import UnreadableRowError
-from algoperf.errors import UserError
+from algoperf.errors import UnreadableRowError, UserError
 
 FIELD, TOKENS_FIELD = "text", "token_count"  # FineWeb-Edu counts the tokens of GPT-2 in the second
 SPLIT_NAMES: Mapping[str, str] = SPLIT_OF | {"valid": "validation", "eval": "validation"}

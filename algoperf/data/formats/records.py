@@ -71,11 +71,11 @@ def read(
         raw = _hub_rows(hub)
     else:
         files, ignored = find_splits(Path(source))
-        raw = {split: _file_rows(paths) for split, paths in files.items()}
+        raw = {split: file_rows(paths) for split, paths in files.items()}
         notes["files_ignored"] = ignored
     splits, notes["bad_rows"] = {}, {}
     for split, rows in raw.items():
-        splits[split], bad = _checked(f"{source}/{split}", rows, fields, skip_bad_rows)
+        splits[split], bad = checked(f"{source}/{split}", rows, fields, skip_bad_rows)
         if bad:
             notes["bad_rows"][split] = bad
     splits, notes["held_out"] = hold_out(splits, seed)
@@ -134,7 +134,7 @@ def _siblings(path: Path, other: Path) -> bool:
     return path.parent == other.parent and both[:1] == both[1:]
 
 
-def _file_rows(paths: list[Path]) -> Located:
+def file_rows(paths: list[Path]) -> Located:
     """Yield (place, row) of a split's files; UserError where a file breaks off or is another
     format.
     """
@@ -246,10 +246,20 @@ def _placed(where: str, rows: Iterable[object]) -> Located:
         yield f"{where}:{number}", row
 
 
-def _checked(
+def checked(
     where: str, rows: Located, fields: tuple[str, ...], skip_bad_rows: bool
 ) -> tuple[Columns, dict[str, int]]:
-    """Return the texts by field, and how many rows were left out for which reason."""
+    """Return the texts by field, and how many rows were left out for which reason.
+
+    Args:
+        where: What a message calls all of these rows.
+        rows: Each with the place that a message names it by.
+        fields: What each has as text.
+        skip_bad_rows: Whether a row that cannot be used is left out and not an error.
+
+    Raises:
+        UserError: A row cannot be used, or none is left.
+    """
     columns: Columns = {field: [] for field in fields}
     left_out: Counter[str] = Counter()
     for row_location, row in rows:

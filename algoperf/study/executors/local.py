@@ -19,6 +19,7 @@ from algoperf.errors import UserError
 from algoperf.machine import stopping
 
 CAN_PIN = hasattr(os, "sched_getaffinity")
+LOOK_S = 0.25  # Between looks at whether a run may end.
 PROGRAM = (sys.executable, "-P", "-m", "algoperf")
 
 
@@ -126,13 +127,18 @@ class Processes:
             self._ask()
 
     def run(
-        self, command: Sequence[str], cores: frozenset[int] | None
+        self,
+        command: Sequence[str],
+        cores: frozenset[int] | None,
+        is_enough: Callable[[], bool] | None = None,
     ) -> "subprocess.CompletedProcess[str] | None":
         """Run a command until it ends.
 
         Args:
             command: The program and its arguments.
             cores: The cores that it may use; None leaves them as they are.
+            is_enough: Asked now and then; once it returns True the command is asked to save its
+                trials and to end. None lets it run.
 
         Returns:
             The ended process with its output, or None where a signal has stopped the runs.
@@ -157,11 +163,26 @@ class Processes:
             with contextlib.suppress(ProcessLookupError):
                 os.sched_setaffinity(process.pid, cores)
         try:
-            output, errors = process.communicate(self._standard_input)
+            output, errors = self._communicate(process, is_enough)
         finally:
             with self._lock:
                 self._going.discard(process)
         return subprocess.CompletedProcess(command, process.returncode, output, errors)
+
+    def _communicate(
+        self, process: "subprocess.Popen[str]", is_enough: Callable[[], bool] | None
+    ) -> tuple[str, str]:
+        """Wait for a process and return its output; end it where that is asked."""
+        given = self._standard_input
+        while is_enough is not None:
+            try:
+                return process.communicate(given, timeout=LOOK_S)
+            except subprocess.TimeoutExpired:
+                given = None  # It is sent already.
+                if is_enough():
+                    process.terminate()
+                    break
+        return process.communicate(given)
 
     def _ask(self) -> None:
         with self._lock:

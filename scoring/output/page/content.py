@@ -6,11 +6,12 @@ from typing import Any
 
 from scoring.analysis.analysis import Analysis
 from scoring.analysis.leaderboard import Cell, Leaderboard, Row
-from scoring.output.page import charts, texts, uncertainty
+from scoring.output.page import charts, composition, texts, uncertainty
 from scoring.output.page.machines import machines
 from scoring.output.page.trials import trials
 from scoring.output.page.weaknesses import weaknesses
 from scoring.output.plot_profile import studies_told
+from scoring.output.tables import between, bounds_told
 from scoring.reading.trials import Finding, TrialRun
 from scoring.rules.rules import CREDITED
 from scoring.rules.time_to_target import MISSING, REACHED, StudyResult
@@ -43,6 +44,7 @@ def pool(analysis: Analysis, number: int) -> dict[str, Any]:
         "ignored": texts.plural(len(board.ignored), "held-out variant") if board.ignored else "",
         "robustness": _robustness(analysis) if analysis.robustness.variants else None,
         "rows": rows,
+        "bounds": "" if analysis.bounds is None else bounds_told(analysis.bounds),
         "weaknesses": "; ".join(weaknesses(analysis, hardware)),
         "has_intervals": not analysis.studies.not_estimable,
         "has_speedups": any(row["speedup"] != texts.NONE for row in rows),
@@ -51,6 +53,8 @@ def pool(analysis: Analysis, number: int) -> dict[str, Any]:
         "speedups": uncertainty.speedup_table(analysis),
         "workloads": [_workload(board, name) for name in board.layout.workloads],
         "uncertainty": uncertainty.tables(analysis),
+        "composition": composition.tables(analysis),
+        "fragility": composition.fragility_told(analysis),
         "sensitivity": uncertainty.sensitivity_tables(analysis),
         "machines": hardware,
     }
@@ -79,6 +83,18 @@ def _row(analysis: Analysis, index: int) -> dict[str, Any]:
         "speedup_note": speedups.note(index),
         "steps_score": texts.score(row.steps_score),
         "base_score": texts.score(row.base_score),
+        **_bounds(analysis, index),
+    }
+
+
+def _bounds(analysis: Analysis, index: int) -> dict[str, str]:
+    """Return the texts of what the score and place of an entry can still become."""
+    bounds = analysis.bounds
+    if bounds is None:
+        return {"can_end_in": "", "places": ""}
+    return {
+        "can_end_in": between((bounds.lowest[index], bounds.highest[index]), ".4f"),
+        "places": between((bounds.best_place[index], bounds.worst_place[index]), ".0f"),
     }
 
 

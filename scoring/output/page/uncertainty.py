@@ -55,7 +55,7 @@ def pairwise_table(analysis: Analysis) -> Table:
     )
     if studies.not_estimable:
         note += f" Not estimable: {studies.not_estimable}."
-    return _table("Who beats whom", note, "row beats column", labels, rows)
+    return make_table("Who beats whom", note, "row beats column", labels, rows)
 
 
 def interval_table(analysis: Analysis) -> Table:
@@ -79,7 +79,7 @@ def interval_table(analysis: Analysis) -> Table:
         "other workloads."
     )
     note += "".join(f" {reason[0].upper()}{reason[1:]}." for reason in reasons)
-    return _table("Intervals by what varies", note, "submission", head, rows)
+    return make_table("Intervals by what varies", note, "submission", head, rows)
 
 
 def _without_workload(analysis: Analysis) -> list[Table]:
@@ -90,7 +90,7 @@ def _without_workload(analysis: Analysis) -> list[Table]:
         "Scores when one base workload, with its held-out variant, does not count. A dot marks "
         "a place that differs from the place among all workloads."
     )
-    return [_table("Leave one workload out", note, "without", analysis.board.labels, rows)]
+    return [make_table("Leave one workload out", note, "without", analysis.board.labels, rows)]
 
 
 def _without_submission(analysis: Analysis) -> list[Table]:
@@ -105,7 +105,7 @@ def _without_submission(analysis: Analysis) -> list[Table]:
         "Scores are relative to the fastest submission, so they move when one leaves. A dot marks "
         "a place that differs from the place among the same submissions before."
     )
-    return [_table("Leave one submission out", note, "without", labels, rows)]
+    return [make_table("Leave one submission out", note, "without", labels, rows)]
 
 
 def target_table(analysis: Analysis) -> Table:
@@ -122,14 +122,14 @@ def target_table(analysis: Analysis) -> Table:
         "one: such trials are counted as unknown and scored as missed, so where that count is not "
         "0 the scores of a row are no measurement."
     )
-    return _table("Other targets", note, "target", [*labels, "unknown trials"], rows)
+    return make_table("Other targets", note, "target", [*labels, "unknown trials"], rows)
 
 
 def trials_table(analysis: Analysis) -> Table:
     """Return the table of expected scores with k trials per study."""
     most = len(analysis.trials_KS)
     if most < 2:
-        return _table("Fewer trials", "No study has more than one trial.", "", [], [])
+        return make_table("Fewer trials", "No study has more than one trial.", "", [], [])
     rows = [
         {"name": texts.plural(count, "trial"), "cells": [_score(value) for value in scores]}
         for count, scores in enumerate(analysis.trials_KS.tolist(), start=1)
@@ -138,7 +138,7 @@ def trials_table(analysis: Analysis) -> Table:
         f"The expected score when every study keeps that many of its trials (at most {most}), "
         "drawn at random, the same number for all submissions."
     )
-    return _table("Fewer trials", note, "trials a study", analysis.board.labels, rows)
+    return make_table("Fewer trials", note, "trials a study", analysis.board.labels, rows)
 
 
 def aggregation_table(analysis: Analysis) -> Table:
@@ -148,7 +148,9 @@ def aggregation_table(analysis: Analysis) -> Table:
         "The rules take the median over studies. By the mean, one missed study makes a workload "
         "missed. A dot marks a place that differs from the leaderboard's."
     )
-    return _table("Median, mean or best study", note, "over studies", analysis.board.labels, rows)
+    return make_table(
+        "Median, mean or best study", note, "over studies", analysis.board.labels, rows
+    )
 
 
 def speedup_table(analysis: Analysis) -> Table:
@@ -171,7 +173,7 @@ def speedup_table(analysis: Analysis) -> Table:
         "faster. A side that missed the target counts at the budget, which gives a bound; where "
         "both missed it, there is nothing to compare."
     )
-    return _table("Speed-up by workload", note, "workload", board.labels, rows)
+    return make_table("Speed-up by workload", note, "workload", board.labels, rows)
 
 
 def axis_table(analysis: Analysis) -> Table:
@@ -197,7 +199,7 @@ def axis_table(analysis: Analysis) -> Table:
     )
     if robustness.unguarded:
         note += f" Without a held-out variant: {', '.join(robustness.unguarded)}."
-    return _table("By axis", note, "axis", labels, rows)
+    return make_table("By axis", note, "axis", labels, rows)
 
 
 def _axis_cell(one: AxisResult) -> Cell:
@@ -252,8 +254,18 @@ def _shaded(text: str, share: float) -> Cell:
     return {"text": text, "side": side, "tint": f"{100 * abs(share - 0.5):.0f}"}
 
 
-def _table(title: str, note: str, corner: str, head: Sequence[str], rows: Sequence[Table]) -> Table:
-    """Return a table without the columns in which no row has a value, which the note names."""
+def make_table(
+    title: str, note: str, corner: str, head: Sequence[str], rows: Sequence[Table]
+) -> Table:
+    """Return a table without the columns in which no row has a value, which the note names.
+
+    Args:
+        title: The title.
+        note: What the numbers are.
+        corner: The name of the column of row names.
+        head: The names of the other columns.
+        rows: The rows, each with 'name' and 'cells'.
+    """
     kept, folded = texts.fold(head, [[str(cell["text"]) for cell in row["cells"]] for row in rows])
     return {
         "title": title,

@@ -52,6 +52,12 @@ def _machines(analysis: Analysis, machines: Mapping[str, Any]) -> Iterator[str]:
     frameworks = sorted({row.entry.framework for row in rows})
     if len(frameworks) > 1:
         yield f"two frameworks ({' and '.join(frameworks)}), whose own speed is in the times"
+    gaps = analysis.steps.gaps
+    if analysis.steps.framework_dominates:
+        more = sum(gap.moves_more for gap in gaps)
+        yield (
+            f"frameworks that move times more than algorithms do on {more} of {len(gaps)} workloads"
+        )
     if machines["differing"]:
         yield f"machines that differ in {' and '.join(machines['differing'])}"
     runs = _runs(rows)

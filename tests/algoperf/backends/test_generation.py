@@ -178,3 +178,15 @@ def test_with_a_beam_for_every_sequence_the_best_of_all_is_found(length_penalty)
 def test_tokens_are_without_start_end_and_padding() -> None:
     generated = generation.Generated([[0, 5, 1, 6, 2], [0, 2], [7]], None, 5)
     assert generated.tokens == [[5, 6], [], [7]]
+
+
+def test_the_length_divides_by_the_published_rule() -> None:
+    """((5 + length) / 6) ** 0.6 (Wu et al. 2016): 1 for one token, 2 ** 0.6 for seven."""
+    published = GenerationSettings(6, 2, 0.6, length_offset=5.0)
+    assert [published.divisor(tokens) for tokens in (1, 7)] == pytest.approx([1.0, 2**0.6])
+    assert GenerationSettings(6, 2, 2.0).divisor(3) == 9.0
+    generated = search(
+        [EARLY_END], max_new_tokens=6, beams=2, length_penalty=0.6, length_offset=5.0
+    )
+    assert generated.sequences == [[END]]  # ln 0.3 over 1; A A END: ln 0.22 over (8 / 6) ** 0.6
+    assert generated.scores == pytest.approx([math.log(0.3)])

@@ -88,7 +88,7 @@ def run_words(**changes):
         ({"workload": "digit"}, ("unknown workload 'digit'", "did you mean digits?", "ag_news")),
         (
             {"workload": "xyz"},
-            ("unknown workload 'xyz' (one of: ag_news, ", "lm, mlm, ogbg, samsum, xsum)"),
+            ("unknown workload 'xyz' (one of: ag_news, ", "lm, mlm, ogbg, samsum, wmt, xsum)"),
         ),
         ({"scale": "minni"}, ("unknown scale of digits 'minni'", "did you mean mini?")),
         ({"framework": "torch"}, ("unknown framework 'torch'", "did you mean pytorch?", "jax")),

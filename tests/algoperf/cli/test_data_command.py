@@ -152,6 +152,20 @@ def test_bad_rows_are_counted(tmp_path, shown, capsys):
     assert "test: 4 rows held out of train" in text
 
 
+def test_a_damaged_row_that_is_met_while_reading_is_one_line(tmp_path, capsys):
+    row = "\t".join(["1", *["3"] * 13, *["0000000f"] * 26])
+    for day in (0, 1):
+        lines = [row] * 40
+        lines[6] = lines[6] if day else "1\t2\t3"
+        (tmp_path / f"day_{day}").write_text("".join(f"{line}\n" for line in lines))
+    for words in (["criteo1tb"], ["export", "criteo1tb", "--out", str(tmp_path / "new")]):
+        assert commands.main(["data", *words, "--data", str(tmp_path)]) == 2
+        captured = capsys.readouterr()
+        assert captured.out == ""
+        assert captured.err.startswith(f"algoperf: {tmp_path / 'day_0'}, line 7: 3 columns")
+        assert captured.err.count("\n") == 1
+
+
 def test_references_whose_words_rouge_does_not_see_are_told_once(tmp_path, shown):
     rows = [
         {"document": f"text {row}", "summary": "खबर" if row % 4 else "news"} for row in range(40)

@@ -21,8 +21,8 @@ from algoperf.data.formats.criteo_columns import (
     parse,
 )
 from algoperf.data.order import Blocks
-from algoperf.data.rows import BlockRows, RowsView, UnreadableRowError, first
-from algoperf.errors import UserError
+from algoperf.data.rows import BlockRows, RowsView, first
+from algoperf.errors import UnreadableRowError, UserError
 from algoperf.workload import Data, Field
 
 FIELDS = {

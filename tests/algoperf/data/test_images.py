@@ -15,8 +15,7 @@ from algoperf.data import batches, prefetch
 from algoperf.data.batches import TrainingQueue
 from algoperf.data.formats import images
 from algoperf.data.formats.records import Hub
-from algoperf.data.rows import UnreadableRowError
-from algoperf.errors import UserError
+from algoperf.errors import UnreadableRowError, UserError
 from workloads.parts.augment import ImageAugmentation
 from workloads.parts.imagenet import load
 

@@ -15,7 +15,8 @@ import pytest
 from algoperf.data import batches, prefetch
 from algoperf.data.batches import TrainingQueue
 from algoperf.data.prefetch import Prefetch
-from algoperf.data.rows import DecodedRows, UnreadableRowError
+from algoperf.data.rows import DecodedRows
+from algoperf.errors import UnreadableRowError
 from algoperf.machine import processor_time
 from algoperf.workload import Field
 

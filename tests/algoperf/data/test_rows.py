@@ -14,8 +14,8 @@ from algoperf.data.loading import load_data
 from algoperf.data.provenance import OTHER_ROWS, Selection
 from algoperf.data.provenance import Rows as KnownRows
 from algoperf.data.report import facts
-from algoperf.data.rows import DecodedRows, MemmapRows, RowsView, UnreadableRowError
-from algoperf.errors import UserError
+from algoperf.data.rows import DecodedRows, MemmapRows, RowsView
+from algoperf.errors import UnreadableRowError, UserError
 from algoperf.workload import ArrayRows, Data, Field, Text, catalogue
 from algoperf.workload.rows import source_row
 from reference_algorithms import adamw

@@ -38,6 +38,8 @@ def update_params():
         (("none", 2, 2, None, None), [(0, 1), (0, 2), (1, 1), (1, 2)]),
         (("external", None, 2, "2:3", None), [(0, 2), (0, 3), (1, 2), (1, 3)]),
         (("none", 3, 1, "3:3", 3), [(0, 3)]),
+        (("none", None, 3, None, None, "1:1"), [(1, 1)]),
+        (("none", 2, 4, "2:2", None, "1:2"), [(1, 2), (2, 2)]),
     ],
 )
 def test_slice(arguments, expected):
@@ -50,6 +52,12 @@ def test_slice(arguments, expected):
 def test_slice_that_is_none(cut):
     with pytest.raises(UserError, match="expected FIRST:LAST within 1:5"):
         study.choose_slice("external", None, 1, cut, None)
+
+
+@pytest.mark.parametrize("cut", ["", "1", "1:", "a:b", "2:1", "0:3", "-1:1"])
+def test_range_of_studies_that_is_none(cut):
+    with pytest.raises(UserError, match="expected FIRST:LAST within 0:2"):
+        study.choose_slice("none", None, 3, None, None, cut)
 
 
 class Runs:

@@ -1,10 +1,13 @@
 """Scores under other choices, worked out by hand."""
 
+import itertools
+
 import numpy as np
 import pytest
 
 from scoring.analysis import sensitivity
-from scoring.rules.rules import make_layout
+from scoring.analysis.leaderboard import build_leaderboard
+from scoring.rules.rules import AS_PUBLISHED, BY_THE_RULES, make_layout
 
 
 def by_label(board, scores):
@@ -104,3 +107,27 @@ def test_lower_is_better_is_changed_the_other_way(make_trial, boards):
     sweep = sensitivity.target_sweep(board, (-0.2, 0.1, 0.2))
     np.testing.assert_array_equal(sweep.scores_CS[:, 0], [1, 0, 0])  # 0.6, 0.45, 0.4
     assert sweep.unknown == (0, 0, 0)  # 90 of 100 s: the trials ran on
+
+
+@pytest.mark.parametrize("rules", [BY_THE_RULES, AS_PUBLISHED], ids=lambda rules: rules.name)
+def test_all_targets_at_once_are_the_targets_one_by_one(make_trial, boards, rules):
+    """Random curves that go up and down, some over the budget, some not ended, some unreadable."""
+    generator = np.random.default_rng(0)
+    for submission, workload, study, trial in itertools.product("ab", "vw", range(3), (1, 2)):
+        count = int(generator.integers(1, 9))
+        times_s = np.cumsum(generator.uniform(1, 30, count))
+        values = [*generator.uniform(0.8, 1.0, count - 1).tolist(), 0.5]
+        rows = [(t, step, v) for step, (t, v) in enumerate(zip(times_s, values, strict=True))]
+        if (submission, study) == ("b", 2) and workload == "v":
+            rows = []
+        status = None if generator.random() < 0.3 else "complete"
+        place = {"submission": submission, "workload": workload, "study": study, "trial": trial}
+        make_trial(rows, status=status, **place)
+    board, _ = build_leaderboard(boards()[0]["mini-builtin"].pool, rules)
+    changes = (-0.05, -0.01, 0.0, 0.02, 0.05, 0.2)
+    times_CSWN, unknown = sensitivity._sweep(board, changes)
+    expected_CSWN, expected_unknown = sensitivity._sweep_one_by_one(board, changes)
+    np.testing.assert_array_equal(times_CSWN, expected_CSWN)
+    assert unknown == expected_unknown
+    assert np.isnan(times_CSWN).any()
+    assert np.isinf(times_CSWN).any()

@@ -164,3 +164,24 @@ def test_the_ruleset_sets_the_budget_factor(tmp_path, targets, miss, facts, give
     runs, _ = read_runs(tmp_path / "runs")
     (run,), _ = apply_benchmark(runs, find_benchmark(targets(OURS)), given)
     assert run.budget_s == budget_s
+
+
+def test_budgets_in_a_file_of_theirs_go_before_those_of_its_version(targets):
+    stated = changed(THEIRS, "workloads.wmt.max_allowed_runtime_sec", 60)
+    benchmark = find_benchmark(targets(stated))
+    assert benchmark.workloads["wmt"].budget_s == 60
+    assert benchmark.workloads["wmt_glu_tanh"].budget_s == 60
+    assert benchmark.workloads["imagenet_resnet"].budget_s == 63_008
+    wrong = changed(THEIRS, "workloads.wmt.max_allowed_runtime_sec", -1)
+    with pytest.raises(errors.UserError, match="wmt has max_allowed_runtime_sec -1, not seconds"):
+        find_benchmark(targets(wrong))
+
+
+def test_the_benchmark_of_2026_has_nine_workloads_and_those_before_eight():
+    counts = {version: find_benchmark(f"algoperf-{version}") for version in ("0.5", "0.6", "2026")}
+    assert [len(each.base_workloads) for each in counts.values()] == [8, 8, 9]
+    new = counts["2026"]
+    lm = new.workloads["finewebedu_lm"]
+    assert (lm.target, lm.budget_s) == (Target("ppl", False, 22.2995), 31_967)
+    assert (new.studies, new.self_tuning_factor, new.trials) == (3, 1.5, 5)
+    assert "finewebedu_lm" not in counts["0.6"].workloads

@@ -1,0 +1,1 @@
+"""Decisions between submissions before everything has run; docs/decide.md explains them."""
