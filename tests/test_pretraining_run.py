@@ -3,6 +3,9 @@ other.
 """
 
 import json
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -37,6 +40,28 @@ def folders(tmp_path_factory, optimised):
         lines = [f'"{label}","{text}","as told"' for label, text in part]
         (folder / "news" / f"{split}.csv").write_text("\n".join(lines))
     return folder
+
+
+def test_a_run_on_built_in_data_needs_no_transformers(tmp_path):
+    """It takes seconds to import: here no process of a run can."""
+    (tmp_path / "transformers.py").write_text("raise ImportError('transformers is imported')")
+    paths = [str(tmp_path), os.environ.get("PYTHONPATH", "")]
+    words = words_of("finewebedu_lm", "pytorch", "builtin", tmp_path / "runs", "--threads", "1")
+    done = subprocess.run(
+        [sys.executable, "-m", "algoperf", *words],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    code = "from algoperf.data import tokenizers; tokenizers.read_gpt2(None)"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+        capture_output=True,
+        text=True,
+    )
+    assert "transformers is imported" in done.stderr  # where GPT-2's tokenizer is needed, it is
 
 
 @pytest.mark.slow

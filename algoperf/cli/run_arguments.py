@@ -221,7 +221,7 @@ def declare(run: argparse.ArgumentParser) -> None:
         "--experiment",
         metavar="NAME",
         help="folder of the runs below --out (default: SCALE-DATA, "
-        "and the precision where it is not float32)",
+        "and the precision where it is not the workload's)",
     )
     add(
         "--out",
@@ -280,9 +280,9 @@ def _declare_computation(add: Callable[..., Any]) -> None:
     add(
         "--precision",
         choices=PRECISIONS,
-        default="float32",
         help="of the forward and backward pass; parameters and optimizer stay float32; fp16 scales "
-        "the loss (default: float32; docs/techniques.md)",
+        "the loss (default: the workload's, float32 but for finewebedu_lm at full scale; "
+        "docs/techniques.md)",
     )
     add(
         "--accumulate",

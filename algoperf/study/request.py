@@ -51,7 +51,8 @@ class RunRequest:
         seed: The seed of everything; every trial derives its own.
         batch_size: Rows a step; None for the submission's, else the workload's.
         compile: Compile the PyTorch model (JAX always compiles).
-        precision: Of the forward and backward pass, one of `computation.PRECISIONS`.
+        precision: Of the forward and backward pass, one of `computation.PRECISIONS`; None for the
+            workload's.
         accumulate: In how many parts each batch is computed.
         checkpoint_activations: Recompute each block in the backward pass.
         max_steps: End after so many steps, whatever the time; such a run is not scoreable.
@@ -105,7 +106,7 @@ class RunRequest:
     seed: int = 0
     batch_size: int | None = None
     compile: bool = False
-    precision: str = "float32"
+    precision: str | None = None
     accumulate: int = 1
     checkpoint_activations: bool = False
     max_steps: int | None = None

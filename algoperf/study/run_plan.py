@@ -137,7 +137,9 @@ def make(request: RunRequest, command: str = "", show_progress: bool = False) ->
     scale_name = errors.choose(
         f"scale of {definition.name}", request.scale, list(definition.scales)
     )
-    kind, source = sources.resolve(definition, definition.scales[scale_name], request.data)
+    scale = definition.scales[scale_name]
+    kind, source = sources.resolve(definition, scale, request.data)
+    precision = request.precision or scale.precision
     secret = request.validation_seed
     if secret is not None:
         validation_seed.check(definition, source)
@@ -169,7 +171,7 @@ def make(request: RunRequest, command: str = "", show_progress: bool = False) ->
         )
     if request.save_best is not None:
         _check_save_best(request.save_best, outline, ruleset)
-    if definition.scales[scale_name].trainable is not None and not request.pretrained:
+    if scale.trainable is not None and not request.pretrained:
         notes.append(
             f"{definition.name}: what does not train stays at its random first values; give "
             "--pretrained to start from a trained model"
@@ -191,7 +193,8 @@ def make(request: RunRequest, command: str = "", show_progress: bool = False) ->
         out=str(request.out.resolve()),
         experiment=study.check_name(
             "--experiment",
-            request.experiment or default_experiment(scale_name, kind, request.precision, secret),
+            request.experiment
+            or default_experiment(scale_name, kind, precision, secret, scale.precision),
         ),
         study=0,
         trial=1,
@@ -204,7 +207,7 @@ def make(request: RunRequest, command: str = "", show_progress: bool = False) ->
         compile=request.compile and framework == "pytorch",
         pretrained=_pretrained(request.pretrained),
         save_model=_save_model(request.save_model, definition, chosen),
-        precision=request.precision,
+        precision=precision,
         accumulate=request.accumulate,
         checkpoint_activations=request.checkpoint_activations,
         suite=None if request.suite is None else str(Path(request.suite).resolve()),
@@ -276,11 +279,12 @@ def default_experiment(
     source_kind: str,
     precision: str,
     secret: validation_seed.ValidationSeed | None = None,
+    usual_precision: str = "float32",
 ) -> str:
-    """The folder of runs for which none is named: one for each scale, data, precision and secret
-    that draws validation rows.
+    """The folder of runs for which none is named: one for each scale, data, precision (but for the
+    workload's own) and secret that draws validation rows.
     """
-    parts = [scale, source_kind, *([] if precision == "float32" else [precision])]
+    parts = [scale, source_kind, *([] if precision == usual_precision else [precision])]
     return "-".join([*parts, *([] if secret is None else [f"validation-{secret.short}"])])
 
 

@@ -72,6 +72,30 @@ def _norm(scale: Scale, value: str) -> Scale | None:
     return _style("norm")(scale, value) if value in getattr(style, "NORMS", ()) else None
 
 
+def _position_scale(scale: Scale, value: float) -> Scale | None:
+    if getattr(scale.model.get("style"), "is_rotary", False):
+        return None  # There is no table of positions.
+    return _style("position_scale")(scale, value)
+
+
+def _window(scale: Scale, factor: float) -> Scale | None:
+    if not hasattr(scale.model.get("style"), "attention_window"):
+        return None
+    return _style("attention_window")(scale, int(scale.model["positions"] * factor))
+
+
+def _global_tokens(scale: Scale, value: int) -> Scale | None:
+    if getattr(scale.model.get("style"), "attention_window", None) is None:
+        return None  # Every position attends to all before it anyway.
+    return _style("global_tokens")(scale, value)
+
+
+def _dropout(scale: Scale, value: float) -> Scale | None:
+    if not getattr(scale.model.get("style"), "drops", True):
+        return None
+    return _field("dropout_rate")(scale, value)
+
+
 def _times(*names: str) -> Change:
     """Return a change that multiplies the model's sizes of these names, where it has them."""
 
@@ -200,6 +224,21 @@ AXES: Mapping[str, Axis] = {
         _style("attention_temperature"),
         others=(0.25,),  # AlgoPerf's, which multiplies them by 4
     ),
+    "attention_window": Axis(
+        "factor of the model's positions: how many of the latest tokens a decoder's position "
+        "attends to; never drawn",
+        "logits",
+        (0.125, 0.25, 0.5),
+        _window,
+        is_drawn=False,
+    ),
+    "global_tokens": Axis(
+        "after attention_window: the first tokens, which all attend to besides; never drawn",
+        "logits",
+        (1, 4, 16),
+        _global_tokens,
+        is_drawn=False,
+    ),
     "attention_output_scale": Axis(
         "multiplies what attention gives its last layer",
         "logits",
@@ -222,7 +261,7 @@ AXES: Mapping[str, Axis] = {
         "multiplies tokens' embeddings", "logits", (0.25, 4.0), _style("embedding_scale")
     ),
     "position_scale": Axis(
-        "multiplies positions' embeddings", "logits", (0.25, 4.0), _style("position_scale")
+        "multiplies positions' embeddings", "logits", (0.25, 4.0), _position_scale
     ),
     "output_scale": Axis("multiplies logits", "logits", (0.25, 4.0), _style("output_scale")),
     "residual_scale": Axis(
@@ -250,7 +289,7 @@ AXES: Mapping[str, Axis] = {
         "factor: how often a U-Net halves its images", "parameters", (0.5, 0.75), _times("levels")
     ),
     "heads": Axis("factor, at the same width", "logits", (0.5, 2.0), _times("heads")),
-    "dropout": Axis("the default rate", "dropout", (0.1, 0.3), _field("dropout_rate")),
+    "dropout": Axis("the default rate", "dropout", (0.1, 0.3), _dropout),
     "vocabulary": Axis("factor, where the tokenizer is trained", "data", (0.2, 0.3), _vocabulary),
     "source_length": Axis("factor: what is longer is cut", "data", (0.4, 0.6), _source_length),
     "frequency_masks": Axis(

@@ -97,6 +97,7 @@ class Scale:
         trainable: What trains: one of them, with its settings (`algoperf.workload.trainable`).
         published_batch_size: The batch size of the published workload of this name, at a scale that
             is smaller: what a submission asks for is scaled down by it.
+        precision: Of the forward and backward pass, where a run does not say.
     """
 
     model: Mapping[str, Any]
@@ -122,6 +123,7 @@ class Scale:
     techniques: tuple[str, ...] = ()
     trainable: str | None = None
     published_batch_size: int | None = None
+    precision: str = "float32"
 
     def on(self, source_kind: str) -> "Scale":
         """The scale for rows of that kind: 'builtin', 'hub' or 'folder'."""

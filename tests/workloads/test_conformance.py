@@ -100,7 +100,11 @@ def test_evaluation_is_deterministic(unit: Unit) -> None:
 
 
 def test_dropout_acts_in_training_alone(unit: Unit) -> None:
-    workload_gates.dropout(unit)
+    if getattr(unit.scale.model.get("style"), "drops", True):
+        workload_gates.dropout(unit)
+        return
+    with pytest.raises(gates.NotApplicableError, match="the model has no dropout"):
+        workload_gates.dropout(unit)
 
 
 def test_in_jax_the_rate_may_be_traced(unit: Unit) -> None:

@@ -247,7 +247,8 @@ def test_the_tokenizer_goes_along(make_values, tmp_path: Path) -> None:
     taken = pretrained.starting_from(catalogue.find("ag_news"), str(tmp_path), mini)
     assert taken.data["vocab_size"] == 90  # the weights', not what the tokenizer has
     ours, end_id = tokenizers.of_decoder(taken.data["tokenizer"], "builtin", [], 90)
-    assert ours.to_str() == made.to_str()
+    for text in texts:
+        assert ours.encode(text).ids == made.encode(text).ids
     assert end_id == 0
     full = catalogue.find("ag_news").scales["full"]
     assert pretrained.starting_from(catalogue.find("ag_news"), str(tmp_path), full) is full
@@ -265,7 +266,7 @@ def test_weights_without_a_tokenizer_do_not_fit_a_scale_that_trains_one(tmp_path
     with pytest.raises(UserError, match=r"<pad> is token None, expected 0"):
         tokenizers.of_decoder(str(tmp_path), "builtin", [], 90)
     (tmp_path / "config.json").write_text(json.dumps({"vocab_size": "many"}))
-    with pytest.raises(UserError, match=r"vocab_size is 'many', expected a whole number"):
+    with pytest.raises(UserError, match=r"config\.json: no configuration \(Unrecognized model id"):
         pretrained.starting_from(definition, str(tmp_path), definition.scales["mini"])
     digits = catalogue.find("digits")
     with pytest.raises(UserError, match="digits has no pretrained weights to start from"):

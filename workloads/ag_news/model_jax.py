@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from workloads.parts.decoder_jax import Decoder
 from workloads.parts.dropout_jax import Dropout
-from workloads.parts.gpt2_jax import Decoder
 from workloads.parts.style import scaled
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from workloads.parts.gpt2_torch import Decoder
+from workloads.parts.decoder_torch import Decoder
 from workloads.parts.style import scaled
 
 

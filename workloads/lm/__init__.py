@@ -54,5 +54,6 @@ WORKLOAD = WorkloadDefinition(
         "post_ln": Variant({"norm_place": "post"}),
         "glu": Variant({"activation": "glu"}),
         "attention_temperature": Variant({"attention_temperature": 1.6}),
+        "window": Variant({"attention_window": 0.25, "global_tokens": 4}),
     },
 )

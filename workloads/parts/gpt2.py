@@ -1,11 +1,13 @@
-"""Facts shared by the workloads on GPT-2's blocks (`gpt2_jax.py`, `gpt2_torch.py`)."""
+"""Facts shared by the workloads on GPT-2's form of the decoder (`decoder_jax.py`,
+`decoder_torch.py`).
+"""
 
 from collections.abc import Mapping
 from typing import Any
 
-from workloads.parts.style import TransformerStyle
+from workloads.parts.style import DecoderStyle
 
-STYLE = TransformerStyle(activation="gelu_tanh", norm="layer", norm_place="pre")
+STYLE = DecoderStyle(activation="gelu_tanh", norm="layer", norm_place="pre")
 MINI = {"positions": 64, "width": 128, "layers": 2, "heads": 4, "style": STYLE}
 GPT2_SMALL = {"positions": 1024, "width": 768, "layers": 12, "heads": 12, "style": STYLE}
 

@@ -5,7 +5,6 @@ end into rows of one length.
 """
 
 import gzip
-import re
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -14,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from algoperf.data import tokenizers
-from algoperf.data.formats import records, sources
-from algoperf.data.formats.records import SPLIT_OF, Hub
+from algoperf.data.formats import documents, records, sources
+from algoperf.data.formats.records import Hub
 from algoperf.errors import UserError
-from algoperf.workload import SPLITS
+from algoperf.workload import SPLITS, Data
 from workloads.ag_news import data as ag_news
 
 if TYPE_CHECKING:
@@ -28,7 +27,7 @@ LINES = 32
 # A pass over this many built-in texts costs as much as a few training steps.
 EVAL_TEXTS = 400
 FIELD = "text"
-SPLIT_NAMES = SPLIT_OF | {"valid": "validation", "eval": "validation"}
+ENDINGS = (".txt", ".txt.gz")
 Texts = dict[str, list[str]]  # The texts of each split.
 
 
@@ -67,43 +66,17 @@ def read(
         loaded = sources.load_dataset(HUB.path, HUB.revision, (FIELD,), ("train",), HUB.config)
         texts = {split: _blocks(loaded[split][FIELD]) for split in SPLITS if split in loaded}
     else:
-        files, notes["files_ignored"] = _find(Path(source))
+        files, notes["files_ignored"] = documents.find(Path(source), ENDINGS)
         texts = {
             split: [text for path in paths for text in _blocks(_lines(path))]
             for split, paths in files.items()
         }
-    for split, documents in texts.items():
-        if not documents:
+    for split, own in texts.items():
+        if not own:
             raise UserError(f"{source}: the {split} split has no text")
-    columns: dict[str, records.Columns] = {
-        split: {FIELD: documents} for split, documents in texts.items()
-    }
+    columns: dict[str, records.Columns] = {split: {FIELD: own} for split, own in texts.items()}
     parts, notes["held_out"] = records.hold_out(columns, seed)
     return {split: part[FIELD] for split, part in parts.items()}, notes
-
-
-def _find(folder: Path) -> tuple[dict[str, list[Path]], list[str]]:
-    """Return the files of each split, and the names of the text files that belong to none."""
-    files: dict[str, list[Path]] = {}
-    others = []
-    for path in sorted(folder.iterdir()):
-        if path.name.removesuffix(".gz").endswith(".txt") and path.is_file():
-            words = re.split("[^a-z]+", path.name.lower())
-            named = {SPLIT_NAMES[word] for word in words if word in SPLIT_NAMES}
-            if len(named) > 1:
-                raise UserError(f"{path}: its name says several splits: {', '.join(sorted(named))}")
-            if named:
-                files.setdefault(named.pop(), []).append(path)
-            else:
-                others.append(path)
-    if "train" not in files and others:
-        files["train"], others = others, []
-    if "train" not in files:
-        raise UserError(
-            f"{folder}: no training text; expected *.txt or *.txt.gz, named by split (train, "
-            "validation, test) or not"
-        )
-    return files, [path.name for path in others]
 
 
 def _lines(path: Path) -> Iterator[str]:
@@ -137,6 +110,77 @@ def packed(tokenizer: "Tokenizer", texts: Sequence[str], end_id: int) -> np.ndar
     for ids in tokenizers.ids_of(tokenizer, texts):
         parts.append(np.array([*ids, end_id], np.int32))
     return np.concatenate(parts)
+
+
+def cut(stream: np.ndarray, max_length: int) -> dict[str, np.ndarray]:
+    """Return tokens cut into rows, of which each position's target is the token after it.
+
+    Tokens that are too few for a last row are left out.
+
+    Args:
+        stream: The tokens, one after another.
+        max_length: The number of tokens of a row.
+
+    Returns:
+        'inputs' and 'targets', (rows, max_length) each.
+    """
+    rows = row_count(len(stream), max_length)
+    size = rows * max_length
+    return {
+        "inputs": stream[:size].reshape(rows, max_length),
+        "targets": stream[1 : size + 1].reshape(rows, max_length),
+    }
+
+
+def row_count(tokens: int, max_length: int) -> int:
+    """Return how many rows `cut` makes of so many tokens."""
+    return max(tokens - 1, 0) // max_length
+
+
+def windows(
+    source: str,
+    max_length: int,
+    vocab_size: int,
+    tokenizer: str,
+    seed: int = 0,
+    validation_seed: int | None = None,
+) -> Data:
+    """Return the texts of `read` as rows of tokens to predict the next of.
+
+    The texts of a split follow one another, with an end-of-text token after each, and are cut into
+    rows.
+
+    Args:
+        source: As of `read`.
+        max_length: The number of tokens of a row.
+        vocab_size: The number of tokens that the model knows.
+        tokenizer: 'trained' (on the training texts, as ag_news' mini scale trains its own; its
+            padding token ends a text), 'gpt2', or the folder of a trained one.
+        seed: The seed of built-in texts and of held-out splits.
+        validation_seed: As of `read`.
+
+    Returns:
+        For each split, 'inputs' and 'targets', int32 (rows, max_length); the targets are one token
+        further on. The notes hold the number of 'texts' and of 'packed_tokens' of each split, and
+        the notes of `read`.
+
+    Raises:
+        UserError: The texts cannot be read, a split is shorter than one row, or the tokenizer has
+            tokens that the model does not know.
+    """
+    texts, notes = read(source, seed, validation_seed)
+    text_tokenizer, end_id = tokenizers.of_decoder(tokenizer, source, texts["train"], vocab_size)
+    splits, notes["texts"], notes["packed_tokens"] = {}, {}, {}
+    for split, own in texts.items():
+        stream = packed(text_tokenizer, own, end_id)
+        check_vocabulary(source, int(stream.max()), vocab_size)
+        splits[split] = cut(stream, max_length)
+        notes["texts"][split], notes["packed_tokens"][split] = len(own), len(stream)
+    counts = {split: len(arrays["inputs"]) for split, arrays in splits.items()}
+    check_rows(source, counts, max_length)
+    model = {"vocab_size": vocab_size, "pad_id": end_id}
+    json = tokenizers.to_json(tokenizer, text_tokenizer)
+    return Data(splits, model=model, notes=notes, tokenizer=json)
 
 
 def check_rows(source: str, rows_by_split: Mapping[str, int], length: int) -> None:

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 ACTIVATIONS = ("relu", "leaky_relu", "gelu", "gelu_tanh", "silu", "tanh", "glu", "glu_tanh")
 LEAKY_SLOPE = 0.2
+SMALLEST_NORM = 1e-6  # added to the norms of queries and keys, as the sides of a right triangle
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,6 +107,38 @@ class TransformerStyle(Style):
             layers: The number of blocks.
         """
         return self.is_pre or self.has_last_norm or layer < layers - 1
+
+
+@dataclasses.dataclass(frozen=True)
+class DecoderStyle(TransformerStyle):
+    """The style of a decoder without an encoder, such as GPT-2's.
+
+    Attributes:
+        norm_epsilon: What norms add to the variance.
+        has_biases: Whether dense layers have biases.
+        fuses_gate: Whether the two inner layers of a gated feed-forward layer are one, `up`, of
+            which the second half gates.
+        is_rotary: Whether queries and keys are rotated by their positions (Su et al. 2021), in
+            place of a table of embeddings of positions.
+        normalises_queries: Whether queries and keys are divided by their norms, and their products
+            multiplied by a learned number (Henry et al. 2020).
+        attention_window: The latest tokens, a position's own among them, that it attends to; None:
+            all.
+        global_tokens: The first tokens of a row that every position attends to besides.
+        drops: Whether the model has dropout.
+        adds_in_float32: Whether at a lower precision the residual stream and the scores of
+            attention are float32 in JAX as well; in PyTorch they always are.
+    """
+
+    norm_epsilon: float = 1e-5
+    has_biases: bool = True
+    fuses_gate: bool = False
+    is_rotary: bool = False
+    normalises_queries: bool = False
+    attention_window: int | None = None
+    global_tokens: int = 0
+    drops: bool = True
+    adds_in_float32: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

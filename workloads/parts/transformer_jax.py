@@ -4,6 +4,7 @@ Shapes: B batch, Q queries, T keys, D width, H heads, K width of a head.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +25,7 @@ def attend(
     mask_BHQT: jax.Array | None = None,
     dropout: Callable[[jax.Array], jax.Array] = lambda weights: weights,
     temperature: float = 1.0,
+    scores_dtype: Any = None,
 ) -> jax.Array:
     """Return scaled dot-product attention (Vaswani et al. 2017), with the heads side by side.
 
@@ -35,15 +37,19 @@ def attend(
             nothing.
         dropout: A function that drops some of the attention weights.
         temperature: The number that scores are divided by, in addition to the square root of K.
+        scores_dtype: The type of the scores; None: that of the queries.
 
     Returns:
         Array (B, Q, D).
     """
     divisor = temperature * q_BHQK.shape[-1] ** 0.5
-    scores_BHQT = jnp.einsum("bhqk,bhtk->bhqt", q_BHQK, k_BHTK) / divisor
+    products_BHQT = jnp.einsum(
+        "bhqk,bhtk->bhqt", q_BHQK, k_BHTK, preferred_element_type=scores_dtype
+    )
+    scores_BHQT = products_BHQT / divisor
     if mask_BHQT is not None:
         scores_BHQT = jnp.where(mask_BHQT, scores_BHQT, jnp.finfo(scores_BHQT.dtype).min)
-    weights_BHQT = dropout(nn.softmax(scores_BHQT))
+    weights_BHQT = dropout(nn.softmax(scores_BHQT).astype(v_BHTK.dtype))
     mixed_BQHK = jnp.einsum("bhqt,bhtk->bqhk", weights_BHQT, v_BHTK)
     return mixed_BQHK.reshape(*mixed_BQHK.shape[:2], -1)
 

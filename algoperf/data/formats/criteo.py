@@ -5,7 +5,7 @@ Files are text, plain or compressed (.gz, .zst), or parquet with the columns in 
 """
 
 import dataclasses
-import hashlib
+import functools
 import re
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from algoperf.data.formats import blocks
 from algoperf.data.formats.criteo_columns import (
     COLUMNS,
     DamagedError,
@@ -23,7 +24,6 @@ from algoperf.data.formats.criteo_columns import (
     columns_of,
     parse,
 )
-from algoperf.data.order import Blocks
 from algoperf.data.rows import BlockRows, ReadBlock
 from algoperf.errors import UnreadableRowError, UserError
 from algoperf.workload import Field
@@ -334,37 +334,21 @@ def rows(sources: Sequence[Source], fields: Mapping[str, Field], convert: Conver
         fields: What is in a row, by name.
         convert: From the columns of a block to its rows.
     """
-    counts = [len(source.sizes) for source in sources]
-    first_block = np.cumsum(counts) - counts
-    owner = np.repeat(np.arange(len(sources)), counts)
-    runs = [
-        first_block[file : file + 1]
-        if source.is_compressed
-        else first_block[file] + np.arange(count)
-        for file, (source, count) in enumerate(zip(sources, counts, strict=True))
+    files = [
+        blocks.BlockFile(
+            source.path,
+            source.sizes,
+            functools.partial(_reader, source, convert),
+            source.is_compressed,
+        )
+        for source in sources
     ]
-
-    def reader() -> ReadBlock:
-        readers = [Reader(source) for source in sources]
-
-        def read(block: int) -> dict[str, np.ndarray]:
-            file = int(owner[block])
-            return convert(readers[file](block - int(first_block[file])))
-
-        return read
-
-    blocks = Blocks(
-        np.array([size for source in sources for size in source.sizes], np.int64),
-        np.concatenate(runs).astype(np.int64),
-        WINDOW_ROWS,
-    )
-    return BlockRows(blocks, fields, reader, _fingerprint(sources))
+    return blocks.rows(files, fields, WINDOW_ROWS)
 
 
-def _fingerprint(sources: Sequence[Source]) -> str:
-    """Of the files' names, sizes and numbers of rows; files may be moved."""
-    listed = [f"{each.path.name}:{each.path.stat().st_size}:{sum(each.sizes)}" for each in sources]
-    return hashlib.sha256("\n".join(listed).encode()).hexdigest()
+def _reader(source: Source, convert: Convert) -> ReadBlock:
+    reader = Reader(source)
+    return lambda block: convert(reader(block))
 
 
 # Folders

@@ -48,7 +48,7 @@ def load(
             difference.
     """
     folder = files.locate(source)
-    config = files.read_json(folder / files.CONFIG)
+    config = files.read_config(folder)
     name_of_format = next((name for name in formats if name == config.get("model_type")), None)
     if name_of_format is None:
         raise UserError(
@@ -100,7 +100,7 @@ def vocabulary(source: str) -> tuple[str, int]:
             "of its own, whose tokens are others; take a folder of --save-model, or a scale with "
             "the published tokenizer"
         )
-    size = files.read_json(folder / files.CONFIG).get("vocab_size")
+    size = files.read_config(folder).get("vocab_size")
     if not isinstance(size, int) or size < 1:
         raise UserError(f"{folder / files.CONFIG}: vocab_size is {size!r}, expected a whole number")
     return str(folder), size

@@ -1,7 +1,9 @@
 """Read and write folders as transformers saves them, with tensors as NumPy arrays by name.
 
-Folders may also come from the Hugging Face hub. Neither transformers nor PyTorch is needed:
-`model.safetensors` (in one or several files) and `pytorch_model.bin` are read into NumPy.
+Folders may also come from the Hugging Face hub. Configurations and tokenizers go through
+transformers. Its models need PyTorch, which is not there in an installation for JAX alone; so
+tensors are read by safetensors (`model.safetensors`, in one or several files), and those of an
+older `pytorch_model.bin` here.
 """
 
 import json
@@ -17,7 +19,7 @@ from algoperf.errors import UserError
 
 CONFIG, WEIGHTS, TOKENIZER = "config.json", "model.safetensors", "tokenizer.json"
 TOKENIZER_CONFIG = "tokenizer_config.json"
-WRITTEN = frozenset({CONFIG, WEIGHTS, TOKENIZER, TOKENIZER_CONFIG})
+WRITTEN = frozenset({CONFIG, WEIGHTS, TOKENIZER, TOKENIZER_CONFIG, "special_tokens_map.json"})
 ROLES = {  # The special tokens by their role; a tokenizer may lack some.
     "bos_token": "<s>",
     "eos_token": "</s>",
@@ -59,6 +61,24 @@ def locate(source: str) -> Path:
             f"pretrained weights {source!r}: no such folder, and not found on the Hugging Face hub "
             f"({first_line}); give a folder saved by transformers' save_pretrained"
         ) from problem
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """Return the configuration of a saved model, with transformers' defaults for what it leaves
+    out.
+
+    Raises:
+        UserError: There is none, or transformers does not know the kind of model.
+    """
+    from transformers import AutoConfig
+
+    given = read_json(folder / CONFIG)
+    try:
+        config: dict[str, Any] = AutoConfig.for_model(**{"model_type": None, **given}).to_dict()
+    except Exception as problem:  # of several libraries' kinds
+        first_line = str(problem).strip().splitlines()[0]
+        raise UserError(f"{folder / CONFIG}: no configuration ({first_line})") from problem
+    return config
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -122,20 +142,20 @@ def write(
         UserError: The folder cannot be written.
     """
     from safetensors.numpy import save
+    from tokenizers import Tokenizer
+    from transformers import AutoConfig, PreTrainedTokenizerFast
 
-    contents = {WEIGHTS: save(dict(tensors), metadata={"format": "pt"})}
-    if tokenizer is not None:
-        known = {each["content"] for each in json.loads(tokenizer)["added_tokens"]}
-        roles = {role: token for role, token in ROLES.items() if token in known}
-        about = {"tokenizer_class": "PreTrainedTokenizerFast", **roles}
-        contents[TOKENIZER] = tokenizer.encode()
-        contents[TOKENIZER_CONFIG] = (json.dumps(about, indent=2) + "\n").encode()
-    contents[CONFIG] = (json.dumps(config, indent=2) + "\n").encode()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / CONFIG).unlink(missing_ok=True)
-        for name, content in contents.items():
-            (folder / name).write_bytes(content)
+        (folder / WEIGHTS).write_bytes(save(dict(tensors), metadata={"format": "pt"}))
+        if tokenizer is not None:
+            own = Tokenizer.from_str(tokenizer)
+            roles = {
+                role: token for role, token in ROLES.items() if own.token_to_id(token) is not None
+            }
+            PreTrainedTokenizerFast(tokenizer_object=own, **roles).save_pretrained(folder)
+        AutoConfig.for_model(**config).save_pretrained(folder)
     except OSError as problem:
         raise UserError(f"--save-model {folder}: cannot be written ({problem})") from problem
 

@@ -120,7 +120,7 @@ class Format:
         differences = [
             f"{key} {config.get(key)!r}, not {wanted[key]!r}"
             for key in self.compared
-            if config.get(key, ABSENT.get(key)) != wanted[key]
+            if config.get(key) != wanted[key]
         ]
         positions = config.get(self.positions)
         if not self.may_lack_positions and (positions or 0) < wanted[self.positions]:
@@ -181,10 +181,6 @@ class Format:
                 plain = value if weight.is_plain else parameters.to_torch(weight.name, value)
                 tensors[weight.theirs] = np.ascontiguousarray(plain)
         return tensors
-
-
-# The values that transformers uses where config.json does not have the entry.
-ABSENT = {"layer_norm_epsilon": 1e-5, "scale_attn_weights": True}
 
 
 def dense(
