@@ -61,8 +61,12 @@ def plot_curves(board: Leaderboard) -> "Figure | None":
         heading = _heading(workload, targets[workload], width_in / columns - 0.6)
         # Where y is given the ticks are not measured at each drawing to find it.
         axes.set_title(heading, loc="left", fontsize=TITLE_POINTS, y=1.0)
+        # Where a place is given for a name, the ticks are not measured at each drawing to find it.
+        axes.yaxis.set_label_coords(0.0, 0.5)
         if panel + columns >= len(targets):  # No panel is below this one.
             axes.set_xlabel("submission time (s)", fontsize=TITLE_POINTS)
+        else:
+            axes.xaxis.set_label_coords(0.5, 0.0)
     for axes in panels[len(targets) :]:
         axes.set_axis_off()
     _legend(figure, labels, legend_columns)
