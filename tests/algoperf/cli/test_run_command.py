@@ -183,6 +183,7 @@ def test_what_is_planned_goes_to_every_trial(trials, monkeypatch):
         "workload": "ag_news",
         "framework": "pytorch",
         "studies": 2,
+        "first_study": 0,
         "first": 2,
         "last": 3,
     }

@@ -28,6 +28,7 @@ OTHER = {  # a value of each field that is not its default
     "trials": 3,
     "studies": 2,
     "trial_range": "1:2",
+    "study_range": "1:1",
     "seed": 7,
     "batch_size": 16,
     "compile": True,

@@ -100,7 +100,11 @@ def test_which_metrics_there_are():
         *("wer", "wer_as_published"),
     }
     rouge = {"rouge1", "rouge2", "rougeL", "rougeLsum"}
-    assert set(metric.shared(of_texts=True)) == rouge | {f"{name}_unicode" for name in rouge}
+    assert set(metric.shared(of_texts=True)) == {
+        *rouge,
+        *(f"{name}_unicode" for name in rouge),
+        "bleu",
+    }
 
 
 MISTAKES = {
