@@ -111,7 +111,7 @@ def test_damaged_evaluations(tmp_path, make_trial, change, left, message):
 
 
 def test_nan_and_empty_fields_are_nan(tmp_path, make_trial):
-    make_trial([(1.0, 10, "nan"), (2.0, 20, ""), (3.0, 30, "NaN")])
+    make_trial([(1.0, 10, "nan"), (2.0, 20, ""), (3.0, 30, "NaN"), (4.0, 40, "  ")])
     (run,), findings = read_runs(tmp_path)
     assert np.isnan(run.rows["validation/accuracy"]).all()
     assert findings == []
