@@ -363,7 +363,11 @@ def _add_campaign(commands: Any, function: Command) -> None:
         default=[1.0],
         help="multiples of the default rate (default: 1)",
     )
-    add("--steps", type=positive, help="length of each run (default: the workload's step hint)")
+    add(
+        "--steps",
+        type=positive,
+        help="most steps of a run, where schedules keep to the step hint (default: that hint)",
+    )
     add(
         "--until",
         choices=("validation", "end"),

@@ -1,15 +1,17 @@
 """The exact interval that each score can still end in while trials are unfinished or missing.
 
-A score never rises where a time of the submission itself rises, and never falls where a time of
-another one does: a faster rival can only lower the ratio's reference, the cut-offs and so the
-credit. So the lowest score that a submission can end with is the one for its own times as late as
-they may be and all others as early as they may be; the highest is the other way around. Both are
-scores of a possible end of the competition, so that the interval cannot be narrower.
+A score never rises where a time of the submission itself rises. With others it is not so simple: a
+ratio is to the fastest *credited* time, so a third submission that meets a held-out variant earlier
+may take a rival's credit, and with it the reference, away. So lowest and highest are looked for on
+each base workload by itself, over what all others may do there; both are scores of a possible end
+of the competition, so that the interval cannot be narrower. (Where a base workload has two held-out
+variants or more, the highest may be higher than any end.)
 
 What is known of a trial that has not ended is its clock: a target that it has not met so far is met
 later, or never. Of a trial that has not begun nothing is known.
 
-Legend: S submissions, W workloads (base and held-out), N studies.
+Legend: S submissions, W workloads (base and held-out), B base workloads, N studies, R rivals (all
+submissions but one), K held-out variants of one base workload, C candidates.
 """
 
 import dataclasses
@@ -23,6 +25,7 @@ from scoring.analysis.leaderboard import Leaderboard
 from scoring.reading.evaluations import TIME_COLUMN
 from scoring.reading.trials import TrialRun
 from scoring.rules import rules as scoring_rules
+from scoring.rules.profiles import TAU_MAX
 from scoring.rules.rules import Floats, Layout, Rules
 from scoring.rules.time_to_target import Crossing, crossing_of, is_readable
 
@@ -138,15 +141,110 @@ def score_bounds(
     Returns:
         Two arrays (..., S) of scores in [0, 1].
     """
-    lowest, highest = [], []
-    count = low_SWN.shape[-3]
-    for own in range(count):
-        is_own = (np.arange(count) == own)[:, None, None]
-        worst_SWN = np.where(is_own, high_SWN, low_SWN)
-        best_SWN = np.where(is_own, low_SWN, high_SWN)
-        lowest.append(scoring_rules.scores(worst_SWN, layout, rules)[..., own])
-        highest.append(scoring_rules.scores(best_SWN, layout, rules)[..., own])
-    return np.stack(lowest, axis=-1), np.stack(highest, axis=-1)
+    early_SW, late_SW = (
+        np.where(np.isnan(medians_SW), np.inf, medians_SW)
+        for medians_SW in map(scoring_rules.median_over_studies, (low_SWN, high_SWN))
+    )
+    early_SB, late_SB = (scoring_rules.base_columns(each, layout) for each in (early_SW, late_SW))
+    worst_SB, best_SB = np.empty_like(early_SB), np.empty_like(early_SB)
+    for b in range(early_SB.shape[-1]):
+        columns = [column for column, base in layout.variants if base == b]
+        early = _Times(early_SB[..., b], early_SW[..., columns])
+        late = _Times(late_SB[..., b], late_SW[..., columns])
+        for own in range(early_SB.shape[-2]):
+            worst_SB[..., own, b] = _largest_ratio(early, late, own, rules)
+            best_SB[..., own, b] = _smallest_ratio(early, late, own, rules)
+    return scoring_rules.mean_credit(worst_SB, rules), scoring_rules.mean_credit(best_SB, rules)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Times:
+    """Times of submissions on a base workload (..., S) and on its variants (..., S, K)."""
+
+    base: Floats
+    variants: Floats
+
+    def only(self, own: int) -> "_Times":
+        """Return the times of one submission, without the axis S."""
+        return _Times(self.base[..., own], self.variants[..., own, :])
+
+    def without(self, own: int) -> "_Times":
+        """Return the times of all other submissions; variants count where the base is reached."""
+        base_R = np.delete(self.base, own, axis=-1)
+        variants_RK = np.delete(self.variants, own, axis=-2)
+        return _Times(base_R, np.where(np.isfinite(base_R)[..., None], variants_RK, np.inf))
+
+    def is_cut(self, rivals: "_Times", rules: Rules) -> NDArray[np.bool_]:
+        """Return whether one submission has no credit where its rivals have these times."""
+        fastest_K = rivals.variants.min(axis=-2, initial=np.inf)
+        cut = ~np.isfinite(self.base) | ~np.isfinite(self.variants).all(axis=-1)
+        cut |= (self.variants > TAU_MAX * fastest_K).any(axis=-1)
+        if not rules.one_reference:
+            cut |= self.base > TAU_MAX * rivals.base.min(axis=-1, initial=np.inf)
+        return np.asarray(cut)
+
+    def ratio(self, reference: Floats, cut: NDArray[np.bool_]) -> Floats:
+        """Return one submission's ratio to the faster of itself and a reference; inf if cut."""
+        fastest = np.minimum(self.base, reference)
+        ratio = np.where(self.base == fastest, 1.0, np.inf)
+        is_slower = np.isfinite(self.base) & (fastest > 0) & (self.base > fastest)
+        np.divide(self.base, fastest, out=ratio, where=is_slower)
+        return np.where(cut | (self.base > TAU_MAX * fastest), np.inf, ratio)
+
+
+def _largest_ratio(early: _Times, late: _Times, own: int, rules: Rules) -> Floats:
+    """Return the largest ratio (...,) of a submission on a base workload.
+
+    It is as late as it may be. Either all others are early and cut it off; or one rival is early
+    and credited, and all others are late, so that they cut nobody off.
+    """
+    mine, first, last = late.only(own), early.without(own), late.without(own)
+    others_RR = ~np.eye(first.base.shape[-1], dtype=bool)
+    others_RK = np.where(others_RR[..., None], last.variants[..., None, :, :], np.inf)
+    limit_RK = np.minimum(mine.variants[..., None, :], others_RK.min(axis=-2, initial=np.inf))
+    is_rival = np.isfinite(first.base) & np.isfinite(first.variants).all(axis=-1)
+    is_rival &= (first.variants <= TAU_MAX * limit_RK).all(axis=-1)
+    if not rules.one_reference:
+        others_R = np.where(others_RR, last.base[..., None, :], np.inf).min(axis=-1, initial=np.inf)
+        is_rival &= first.base <= TAU_MAX * np.minimum(mine.base[..., None], others_R)
+    reference = np.where(is_rival, first.base, np.inf).min(axis=-1, initial=np.inf)
+    return mine.ratio(reference, mine.is_cut(first, rules))
+
+
+def _smallest_ratio(early: _Times, late: _Times, own: int, rules: Rules) -> Floats:
+    """Return the smallest ratio (...,) of a submission on a base workload.
+
+    It is as early as it may be, and its rivals are late. A reference is reached if each rival that
+    is faster than it even then can be kept without credit: late on a variant, which this submission
+    or a rival that is no faster than the reference meets more than four times earlier, but not so
+    early that this submission itself is cut off.
+    """
+    mine, first, last = early.only(own), early.without(own), late.without(own)
+    floor_K = mine.variants / TAU_MAX
+    every = [np.minimum(last.base, mine.base[..., None]), mine.base[..., None]]
+    reference_C = np.concatenate(every, axis=-1)
+    is_faster_CR = last.base[..., None, :] < reference_C[..., :, None]
+    if mine.variants.shape[-1] > 1:  # Who is late on one variant may be early on another.
+        cutters_CRR = np.broadcast_to(
+            ~np.eye(last.base.shape[-1], dtype=bool), (*is_faster_CR.shape, last.base.shape[-1])
+        )
+    else:
+        cutters_CRR = np.broadcast_to(
+            ~is_faster_CR[..., None, :], (*is_faster_CR.shape, last.base.shape[-1])
+        )
+    # A rival that meets a variant so early in any case only helps where it misses the base.
+    can_wait_RK = np.delete(late.variants, own, axis=-2) >= floor_K[..., None, :]
+    cut_at_RK = np.where(can_wait_RK, first.variants, np.inf)
+    cut_at_CRK = np.where(cutters_CRR[..., None], cut_at_RK[..., None, None, :, :], np.inf).min(
+        axis=-2, initial=np.inf
+    )
+    fastest_CRK = np.minimum(
+        mine.variants[..., None, None, :], np.maximum(floor_K[..., None, None, :], cut_at_CRK)
+    )
+    removable_CR = (last.variants[..., None, :, :] > TAU_MAX * fastest_CRK).any(axis=-1)
+    is_reached_C = (~is_faster_CR | removable_CR).all(axis=-1)
+    reference = np.where(is_reached_C, reference_C, 0.0).max(axis=-1)
+    return mine.ratio(reference, mine.is_cut(last, rules))
 
 
 def place_bounds(

@@ -138,8 +138,6 @@ class StudyModel:
 
     def draw_miss_probabilities(self, count: int, generator: Generator) -> Floats:
         """Draw the probability that a study of each cell misses, array (P, S, W)."""
-        from scipy.special import betaln
-
         studies_SW = self.studies_SWN.sum(axis=-1)
         shape = (count, *studies_SW.shape)
         if not self.misses_SW.any():
@@ -153,14 +151,23 @@ class StudyModel:
         for (misses, hits), cells in zip(
             *np.unique(pairs, axis=0, return_counts=True), strict=True
         ):
-            same = betaln(miss_MC + misses, hit_MC + hits) - betaln(miss_MC, hit_MC)
-            log_density += cells * same
+            # The beta function at whole steps apart is a product, and needs no library.
+            log_density += cells * (
+                _log_rising(miss_MC, misses)
+                + _log_rising(hit_MC, hits)
+                - _log_rising(miss_MC + hit_MC, misses + hits)
+            )
         picked = generator.choice(log_density.size, count, p=_shares(log_density.ravel()))
         miss_P11, hit_P11 = (
             part_MC.ravel()[picked][:, None, None] for part_MC in (miss_MC, hit_MC)
         )
         drawn = generator.beta(miss_P11 + self.misses_SW, hit_P11 + studies_SW - self.misses_SW)
         return np.where(self.hopeless_SW, 1.0, drawn)
+
+
+def _log_rising(start: Floats, count: int) -> Floats:
+    """Return the logarithm of start (start + 1) ... (start + count - 1)."""
+    return np.asarray(sum((np.log(start + step) for step in range(count)), np.zeros_like(start)))
 
 
 def fit(times_SWN: Floats, log_errors_SWN: Floats | None = None) -> StudyModel:

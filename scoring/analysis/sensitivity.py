@@ -258,9 +258,8 @@ def _hits(run: TrialRun, changes: Sequence[float], *, budgets: bool) -> tuple[Fl
     if budgets and run.budget_s is not None:
         counts &= time_s <= run.budget_s
     best = np.maximum.accumulate(np.where(counts, value, -np.inf))
-    goals = [_changed(target, change) for change in changes]
-    goals_C = [sign * goal.validation for goal in goals if goal and goal.validation is not None]
-    index_C = np.searchsorted(best, goals_C)
+    goals_C = target.validation + sign * np.asarray(changes) * abs(target.validation)
+    index_C = np.searchsorted(best, sign * goals_C)
     is_met_C = index_C < len(best)
     times_C, evaluations_C = never_C.copy(), never_C.copy()
     times_C[is_met_C] = time_s[index_C[is_met_C]]

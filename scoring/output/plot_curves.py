@@ -1,6 +1,6 @@
 """Plots of training curves: validation metric against submission time, a panel per workload."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,6 +26,8 @@ REACH_OF_BULK = 3.0
 HUGE = 1e30  # Beyond this value, an axis would lose its ticks.
 BEYOND = 20.0  # A line is drawn outside its panel as far as this multiple of the panel's span.
 TITLE_POINTS = 8.5
+# A line of the legend, the two lines above a panel, a line below it, and a tick with its gap.
+LEGEND_LINE_IN, HEADING_IN, LABEL_IN, TICK_IN = 0.22, 0.4, 0.22, 0.11
 _KEYS: Mapping[str, Any] = {
     "counts in its study": {"color": palette.GREY, "linewidth": 2.0},
     "another trial": {"color": palette.GREY, "linewidth": 0.6},
@@ -53,22 +55,57 @@ def plot_curves(board: Leaderboard) -> "Figure | None":
     labels = [style.plain(label) for label in board.labels]
     legend_columns = max(1, int((width_in - 0.4) / (0.8 + max(1.6, style.widest(labels)))))
     legend_lines = -(-(len(labels) + len(_KEYS)) // legend_columns)
-    height_in = 1.0 + PANEL_HEIGHT_IN * lines + 0.22 * legend_lines
-    figure = style.new_figure(width_in, height_in)
+    legend_in = LEGEND_LINE_IN * legend_lines
+    height_in = 1.0 + PANEL_HEIGHT_IN * lines + legend_in
+    figure = style.new_figure(width_in, height_in, makes_room=False)
     panels = figure.subplots(lines, columns, squeeze=False).flatten()
     for panel, (axes, workload) in enumerate(zip(panels, sorted(targets), strict=False)):
         draw_panel(axes, workload, targets[workload], board.rows)
         heading = _heading(workload, targets[workload], width_in / columns - 0.6)
         # Where y is given the ticks are not measured at each drawing to find it.
         axes.set_title(heading, loc="left", fontsize=TITLE_POINTS, y=1.0)
+        # Where a place is given for a name, the ticks are not measured at each drawing to find it.
+        axes.yaxis.set_label_coords(0.0, 0.5)
         if panel + columns >= len(targets):  # No panel is below this one.
             axes.set_xlabel("submission time (s)", fontsize=TITLE_POINTS)
+        else:
+            axes.xaxis.set_label_coords(0.5, 0.0)
     for axes in panels[len(targets) :]:
         axes.set_axis_off()
     _legend(figure, labels, legend_columns)
     title = style.plain(board.title, max(2.0, width_in - 4), style.TITLE_POINTS)
-    figure.suptitle(f"{title}: validation metric of every trial", fontsize=style.TITLE_POINTS)
+    figure.suptitle(
+        f"{title}: validation metric of every trial",
+        fontsize=style.TITLE_POINTS,
+        y=1 - style.PAD_IN / height_in,
+    )
+    _place(figure, panels[: len(targets)], (lines, columns), legend_in)
     return figure
+
+
+def _place(
+    figure: "Figure", panels: Iterable["Axes"], grid: tuple[int, int], legend_in: float
+) -> None:
+    """Place a grid of panels so that their labels, the title and the legend have room."""
+    width_in, height_in = figure.get_size_inches().tolist()
+    labels: list[str] = []
+    for axes in panels:
+        axis = axes.yaxis
+        labels += axis.get_major_formatter().format_ticks(list(axis.get_major_locator()()))
+    beside_in = style.widest(labels, style.SMALL_POINTS) + TICK_IN + style.PAD_IN
+    below_in = legend_in + 2 * LABEL_IN + 2 * style.PAD_IN
+    above_in, between_in = HEADING_IN + 0.32, HEADING_IN + LABEL_IN + style.PAD_IN
+    last_in = 0.25  # Half of the label of the last tick.
+    tall_in = (height_in - above_in - below_in - (grid[0] - 1) * between_in) / grid[0]
+    wide_in = (width_in - last_in - grid[1] * beside_in - (grid[1] - 1) * last_in) / grid[1]
+    figure.subplots_adjust(
+        left=beside_in / width_in,
+        right=1 - last_in / width_in,
+        bottom=below_in / height_in,
+        top=1 - above_in / height_in,
+        wspace=(beside_in + last_in) / wide_in,
+        hspace=between_in / tall_in,
+    )
 
 
 def _heading(workload: str, target: Target, widest_in: float) -> str:
@@ -90,7 +127,7 @@ def _legend(figure: "Figure", labels: Sequence[str], columns: int) -> None:
         for index, label in enumerate(labels)
     ]
     handles += [Line2D([], [], label=label, **look) for label, look in _KEYS.items()]
-    figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False)
+    figure.legend(handles=handles, loc="lower center", ncols=columns, frameon=False)
 
 
 def draw_panel(axes: "Axes", workload: str, target: Target, rows: Sequence[Row]) -> None:

@@ -29,6 +29,7 @@ SETTINGS: dict[Any, Any] = {
     "hatch.linewidth": 0.6,
 }
 DPI = 150
+COMPRESS_LEVEL = 3  # A PNG is a fifteenth larger than at 6, for two thirds of the time.
 PAD_IN = 0.07
 WIDEST_IN = 2.6  # A name at LABEL_POINTS is at most this wide.
 TITLE_POINTS, LABEL_POINTS, SMALL_POINTS = 12.0, 10.0, 8.0
@@ -47,12 +48,19 @@ def context() -> AbstractContextManager[None]:
     return mpl.rc_context(defaults | SETTINGS)
 
 
-def new_figure(width_in: float, height_in: float) -> "Figure":
-    """Return a figure of the given size in inches that makes room for its labels and its legend."""
+def new_figure(width_in: float, height_in: float, *, makes_room: bool = True) -> "Figure":
+    """Return a figure.
+
+    Args:
+        width_in: Its width in inches.
+        height_in: Its height in inches.
+        makes_room: Whether it makes room for its labels and its legend itself. It measures every
+            tick of every panel twice for that.
+    """
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    layout = ConstrainedLayoutEngine(h_pad=PAD_IN, w_pad=PAD_IN)
+    layout = ConstrainedLayoutEngine(h_pad=PAD_IN, w_pad=PAD_IN) if makes_room else None
     return Figure(figsize=(width_in, height_in), layout=layout)
 
 
@@ -68,7 +76,7 @@ def save(figure: "Figure", stem: Path) -> list[Path]:
         # it "none", is drawn twice for each.
         engine.execute(figure)
         figure.set_layout_engine(None)
-    figure.savefig(paths[0], dpi=DPI)
+    figure.savefig(paths[0], dpi=DPI, pil_kwargs={"compress_level": COMPRESS_LEVEL})
     figure.savefig(paths[1], metadata={"Date": None})
     return paths
 

@@ -39,9 +39,9 @@ def read_evaluations(path: Path) -> tuple[Rows, list[str]]:
     # digits.
     if torn.strip():
         problems.append("ends in a torn line, which is left out")
-    table = [
-        [field.strip().strip('"') for field in line.split(",")] for line in lines if line.strip()
-    ]
+    table = [line.split(",") for line in lines if line.strip()]
+    if '"' in text:
+        table = [[field.strip().strip('"') for field in row] for row in table]
     if not table:
         return {}, [*problems, "is empty: no evaluation"]
     header, *body = table
@@ -61,13 +61,13 @@ def _columns(
 ) -> dict[str, NDArray[np.float64]]:
     """Return the columns of complete lines as numbers; what is wrong is added to `problems`."""
     columns: dict[str, NDArray[np.float64]] = {}
-    for index, name in enumerate(header):
+    for index, name in enumerate(map(str.strip, header)):
         if name in columns:
             problems.append(f"has column {name} twice: the first counts")
             continue
-        values = [_number(row[index]) for row in table]
-        if None in values:
-            bad = values.count(None)
+        values = _numbers([row[index] for row in table])
+        bad = values.count(None)
+        if bad:
             what = "1 value that is no number" if bad == 1 else f"{bad} values that are no numbers"
             problems.append(f"column {name} has {what}")
         columns[name] = np.array(
@@ -76,9 +76,16 @@ def _columns(
     return columns
 
 
+def _numbers(fields: list[str]) -> list[float | None]:
+    """Return fields as numbers: NaN where one is empty, None where it is no number."""
+    try:
+        return [float(field) for field in fields]
+    except ValueError:
+        return [_number(field) for field in fields]
+
+
 def _number(field: str) -> float | None:
-    """Return a field as a number: NaN where it is empty, None where it is no number."""
-    if not field:
+    if not field.strip():
         return math.nan  # This evaluation did not measure the metric.
     try:
         return float(field)

@@ -1,15 +1,21 @@
 """Random cuts in time of a finished board: is its final score always within the bounds?
 
-    python tests/benchmarks/score_bounds.py LOGS --targets algoperf-2026 --cuts 10000 [--plot FILE]
+    python tests/benchmarks/score_bounds.py LOGS --targets algoperf-2026 --cuts 10000 \
+        [--save FILE] [--plot FILE]
 
 A cut stops each trial at a random time of its own: some have not begun, some have run in part, some
 have ended. The bounds of the cut board have to hold the scores of the whole one, and to meet them
 where nothing is cut. Studies that were never run stay missing. Cost is submission time.
+
+`--save` keeps each hundred of cuts as a line of JSON, so that a run that was stopped goes on where
+it was; hundreds have seeds of their own, so that the figures are the same.
 """
 
 import argparse
 import dataclasses
+import json
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -20,7 +26,7 @@ from scoring.reading.evaluations import TIME_COLUMN
 from scoring.rules import rules as scoring_rules
 
 NONE, PART, ALL = range(3)
-CHUNK = 200
+CHUNK = 100
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,31 +98,47 @@ def random_shares(count: int, generator: np.random.Generator) -> np.ndarray:
     return np.select([kinds == NONE, kinds == PART], [-1.0, generator.random(count)], 1.0)
 
 
-def check(board: Leaderboard, cuts: int, seed: int = 0) -> tuple[int, np.ndarray]:
+def check(
+    board: Leaderboard, cuts: int, seed: int = 0, save: Path | None = None
+) -> tuple[int, np.ndarray]:
     """Cut a board at random.
+
+    Args:
+        board: The finished leaderboard.
+        cuts: How often, in whole hundreds.
+        seed: The seed.
+        save: The file that keeps what was done; None keeps nothing.
 
     Returns:
         How many final scores lay outside of their bounds, and an array (cuts, 3) of the share of
         cost, the mean width of the bounds and the share of places that were settled.
     """
-    generator = np.random.default_rng(seed)
     trials = trials_of(board)
     whole_s = bounds_of_cut(board, trials, [1.0] * len(trials))[2]
     final_S = scoring_rules.scores(board.times_SWN, board.layout, board.rules)
-    outside, table = 0, []
-    for start in range(0, cuts, CHUNK):
+    of = {"trials": len(trials), "seed": seed, "final": final_S.tolist()}
+    saved = save.read_text(encoding="utf-8").splitlines() if save and save.exists() else []
+    done = [json.loads(line) for line in saved]
+    if any(each["of"] != of for each in done):
+        raise SystemExit(f"{save} is of another board or seed")
+    for chunk in range(len(done), -(-cuts // CHUNK)):
+        generator = np.random.default_rng([seed, chunk])
         made = [
             bounds_of_cut(board, trials, random_shares(len(trials), generator).tolist())
-            for _ in range(min(CHUNK, cuts - start))
+            for _ in range(CHUNK)
         ]
         low, high = (np.stack([each[end] for each in made]) for end in (0, 1))
         lowest, highest = bounds.score_bounds(low, high, board.layout, board.rules)
-        outside += int(((final_S < lowest - 1e-12) | (final_S > highest + 1e-12)).sum())
         best, worst = bounds.place_bounds(lowest, highest)
         cost = np.array([each[2] for each in made]) / whole_s
         settled = (best == worst).mean(axis=-1)
-        table.append(np.stack([cost, (highest - lowest).mean(axis=-1), settled], axis=-1))
-    return outside, np.concatenate(table)
+        rows = np.stack([cost, (highest - lowest).mean(axis=-1), settled], axis=-1)
+        is_out = (final_S < lowest - 1e-12) | (final_S > highest + 1e-12)
+        done.append({"of": of, "outside": int(is_out.sum()), "rows": rows.tolist()})
+        if save:
+            with save.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(done[-1]) + "\n")
+    return sum(each["outside"] for each in done), np.concatenate([each["rows"] for each in done])
 
 
 def main() -> None:
@@ -126,6 +148,7 @@ def main() -> None:
     parser.add_argument("--rules", default=None)
     parser.add_argument("--cuts", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--save", type=Path, help="keep what was done there, and go on from it")
     parser.add_argument("--plot", help="write width against the share of cost there, as SVG or PNG")
     given = parser.parse_args()
     options = report.Options(targets=given.targets, rules=given.rules)
@@ -135,8 +158,8 @@ def main() -> None:
     ends = bounds.score_bounds(low, high, board.layout, board.rules)
     final_S = scoring_rules.scores(board.times_SWN, board.layout, board.rules)
     print("both ends meet the score at the end:", all(np.array_equal(end, final_S) for end in ends))
-    outside, table = check(board, given.cuts, given.seed)
-    print(f"{given.cuts} cuts of {len(board.rows)} submissions ({board.rules.name})")
+    outside, table = check(board, given.cuts, given.seed, given.save)
+    print(f"{len(table)} cuts of {len(board.rows)} submissions ({board.rules.name})")
     print(f"final scores outside of their bounds: {outside}")
     print("share of cost | cuts | mean width | places settled")
     for low_share in np.arange(0, 1, 0.1):

@@ -4,16 +4,16 @@ The full scale is AlgoPerf's, on LibriSpeech (Panayotov et al. 2015).
 """
 
 from algoperf import spec
-from algoperf.workload import Scale, Target, Variant, WorkloadDefinition
+from algoperf.workload import Scale, Variant, WorkloadDefinition
 from workloads.parts.speech import INPUTS, published
 from workloads.parts.speech_facts import (
     FULL_BUCKETS,
     FULL_DATA,
     FULL_MODEL,
-    MINI_BASELINES,
     MINI_DATA,
     MINI_MODEL,
     initial_std,
+    mini,
 )
 from workloads.parts.style import RecurrentStyle
 
@@ -37,14 +37,7 @@ MINI = Scale(
     eval_every_s=10.0,
     dropout_rate=0.1,
     published_batch_size=256,
-    targets={
-        "builtin": Target(
-            validation=0.3,
-            ceiling=0.0,
-            baselines=MINI_BASELINES,
-            provenance="docs/targets.md: nadamw reaches it with one seed in each framework",
-        )
-    },
+    targets=mini(0.3, "200 to 250 of 600 steps in 10 of 10 seeds"),
 )
 WORKLOAD = WorkloadDefinition(
     name="librispeech_deepspeech",
@@ -83,8 +76,14 @@ WORKLOAD = WorkloadDefinition(
     initial_std=initial_std,
     initial_norm_scale=lambda name, model: 0.0,  # scales are stored less 1
     variants={
-        "tanh": Variant({"activation": "tanh"}, {"full": published(0.150883, 0.098613)}),
-        "no_resnet": Variant({"skip_connections": False}, {"full": published(0.131564, 0.079297)}),
+        "tanh": Variant(
+            {"activation": "tanh"},
+            {"full": published(0.150883, 0.098613)},
+        ),
+        "no_resnet": Variant(
+            {"skip_connections": False},
+            {"full": published(0.131564, 0.079297)},
+        ),
         "norm_and_spec_aug": Variant(
             {"norm": "layer", "last_norm": False, "frequency_masks": 2.0, "time_masks": 1.5},
             {"full": published(0.14342, 0.090976)},

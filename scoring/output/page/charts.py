@@ -16,7 +16,7 @@ from scoring.analysis.analysis import BAND_TAUS, Analysis
 from scoring.analysis.leaderboard import Leaderboard
 from scoring.output import palette
 from scoring.output.page import texts
-from scoring.output.page.svg import UNITS, Frame, Markup, broken_line, element, line
+from scoring.output.page.svg import UNITS, Frame, Markup, Points, broken_lines, element, line
 from scoring.output.plot_curves import HUGE, limits
 from scoring.output.plot_profile import dodge
 from scoring.reading.evaluations import STEP_COLUMN, TIME_COLUMN, Rows, read_evaluations
@@ -193,6 +193,11 @@ class Curve:
         """Return the values on the horizontal axis of this name."""
         return self.time_s_N if axis == "time" else self.step_N
 
+    def points(self, axis: str, scale: float) -> Points:
+        """Return the points to draw along an axis, in units of `scale` seconds or steps."""
+        keep = () if self.hit is None else (self.hit,)
+        return Points(self.along(axis) / scale, self.value_N, keep)
+
 
 def _panel(
     board: Leaderboard,
@@ -219,10 +224,17 @@ def _panel(
         goal = frame.place(np.array([0.0]), np.array([target.validation]))[0, 1]
         wide = PANEL.width * UNITS
         parts.append(element("path", class_="target", d=f"M0 {goal}h{wide:g}"))
+    paths = broken_lines(frame, [curve.points(axis, scale) for curve in curves])
     for chosen in (False, True):
         for index in range(len(board.rows)):
-            group = [c for c in curves if (c.index, c.chosen) == (index, chosen)]
-            marks = [mark for curve in group for mark in _draw(curve, frame, axis, scale)]
+            group = [
+                (curve, path)
+                for curve, path in zip(curves, paths, strict=True)
+                if path and (curve.index, curve.chosen) == (index, chosen)
+            ]
+            marks = [
+                mark for curve, path in group for mark in _draw(curve, path, frame, axis, scale)
+            ]
             if marks:
                 parts.append(_group(index, *marks))
     name = target.metric if is_metric else quantity.title.lower()
@@ -331,12 +343,8 @@ def _times_s(rows: Rows, step_N: Floats) -> Floats:
     return np.interp(step_N, steps, times_s, right=np.nan)
 
 
-def _draw(curve: Curve, frame: Frame, axis: str, scale: float) -> list[Markup]:
+def _draw(curve: Curve, path: str, frame: Frame, axis: str, scale: float) -> list[Markup]:
     across_N = curve.along(axis) / scale
-    keep = [] if curve.hit is None else [curve.hit]
-    path = broken_line(frame, across_N, curve.value_N, keep)
-    if not path:
-        return []
     run = curve.run
     name = f"study {run.study}, trial {run.trial}"
     marks = [element("path", d=path, data_l=name, class_="chosen" if curve.chosen else None)]

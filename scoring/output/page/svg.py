@@ -182,59 +182,109 @@ def line(points: Ints) -> str:
     return f"M{x} {y}" + ("l" + text[1:] if text else "h0").replace(" -", "-")
 
 
-def broken_line(frame: Frame, x_N: Floats, y_N: Floats, keep: Sequence[int] = ()) -> str:
-    """Return the `d` attribute of a thinned line, which breaks where a point is not finite.
+@dataclasses.dataclass(frozen=True, eq=False)
+class Points:
+    """The points of a line in the units of the data.
+
+    Attributes:
+        x_N: Array (N points,) of values on the horizontal axis; NaN where not known.
+        y_N: Array (N,) of values on the vertical axis; NaN where not known.
+        keep: Indices of points that must not be thinned out.
+    """
+
+    x_N: Floats
+    y_N: Floats
+    keep: Sequence[int] = ()
+
+
+def broken_lines(frame: Frame, lines: Sequence[Points]) -> list[str]:
+    """Return the `d` attributes of thinned lines, which break where a point is not finite.
 
     Args:
         frame: The position and ranges of the plot.
-        x_N: Array (N points,) of values on the horizontal axis.
-        y_N: Array (N,) of values on the vertical axis.
-        keep: Indices of points that must not be thinned out.
+        lines: The lines.
 
     Returns:
-        The path; '' where no point is finite.
+        The path of each line; '' where none of its points is finite.
     """
-    finite = np.isfinite(x_N) & np.isfinite(y_N)
-    edges = np.flatnonzero(np.diff(np.concatenate([[False], finite, [False]]).astype(np.int8)))
-    parts = []
-    for start, end in zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True):
-        points = frame.place(x_N[start:end], y_N[start:end])
-        kept = thin(points, [index - start for index in keep if start <= index < end])
-        parts.append(line(points[kept]))
-    return "".join(parts)
+    if not lines:
+        return []
+    x_N, y_N = (np.concatenate([getattr(each, name) for each in lines]) for name in ("x_N", "y_N"))
+    ends = np.cumsum([len(each.x_N) for each in lines]).tolist()
+    starts = [0, *ends[:-1]]
+    finite_N = np.isfinite(x_N) & np.isfinite(y_N)
+    keep = [
+        start + index
+        for start, each in zip(starts, lines, strict=True)
+        for index in each.keep
+        if finite_N[start + index]
+    ]
+    # A piece begins where a finite point follows one that is not, or another line.
+    begins_N = finite_N.copy()
+    begins_N[1:] &= ~finite_N[:-1]
+    inner = [start for start in starts if start < len(finite_N)]
+    begins_N[inner] = finite_N[inner]
+    place_N = np.cumsum(finite_N) - 1  # The place of a point among those that are finite.
+    points = frame.place(x_N[finite_N], y_N[finite_N])
+    kept = thin(points, place_N[keep].tolist(), place_N[begins_N].tolist())
+    kept_N = finite_N.copy()
+    kept_N[finite_N] = kept
+    paths = []
+    for start, end in zip(starts, ends, strict=True):
+        firsts = start + np.flatnonzero(begins_N[start:end])
+        pieces = itertools.pairwise([*firsts.tolist(), end])
+        chosen = (place_N[low:high][kept_N[low:high]] for low, high in pieces)
+        paths.append("".join(line(points[each]) for each in chosen))
+    return paths
 
 
-def thin(points: Ints, keep: Sequence[int] = ()) -> NDArray[np.bool_]:
-    """Return which points to keep so that the line stays within TOLERANCE plot units.
+def thin(points: Ints, keep: Sequence[int] = (), begins: Sequence[int] = ()) -> NDArray[np.bool_]:
+    """Return which points of lines to keep so that each stays within TOLERANCE plot units.
 
-    The algorithm is Douglas and Peucker's (1973).
+    The algorithm is Douglas and Peucker's (1973), all stretches of all lines at once: a stretch is
+    halved at the point that is farthest from the straight line between its ends.
 
     Args:
-        points: Integer array (N, 2) of plot coordinates.
-        keep: Indices of points that must stay, in addition to the first and the last.
+        points: Integer array (N, 2) of the plot coordinates of all lines, one after the other.
+        keep: Indices of points that must stay, in addition to the first and the last of a line.
+        begins: Indices at which a line begins; the first begins at 0.
 
     Returns:
         Boolean array (N,).
     """
     kept = np.zeros(len(points), np.bool_)
-    corners = sorted({0, *keep, len(points) - 1})
+    if not len(points):
+        return kept
+    before = [begin - 1 for begin in begins if begin]
+    corners = np.array(sorted({0, *keep, *begins, *before, len(points) - 1}), np.int64)
     kept[corners] = True
-    waiting = list(itertools.pairwise(corners))
-    while waiting:
-        first, last = waiting.pop()
-        if last - first < 2:
-            continue
+    first, last = corners[:-1], corners[1:]
+    while True:
+        # Between the end of a line and the beginning of the next lies no point.
+        has_inner = last - first >= 2
+        first, last = first[has_inner], last[has_inner]
+        if not len(first):
+            return kept
+        counts = last - first - 1
+        offsets = np.cumsum(counts) - counts
+        stretch = np.repeat(np.arange(len(first)), counts)
+        inner = np.arange(len(stretch)) - np.repeat(offsets - first - 1, counts)
         along = (points[last] - points[first]).astype(np.float64)
-        off = (points[first + 1 : last] - points[first]).astype(np.float64)
-        length = math.hypot(*along)
-        distance = (
-            np.abs(off[:, 0] * along[1] - off[:, 1] * along[0]) / length
-            if length
-            else np.hypot(off[:, 0], off[:, 1])
+        off = (points[inner] - points[first[stretch]]).astype(np.float64)
+        length = np.hypot(along[:, 0], along[:, 1])
+        across = off[:, 0] * along[stretch, 1] - off[:, 1] * along[stretch, 0]
+        distance = np.where(
+            length[stretch] > 0,
+            np.abs(across) / np.where(length > 0, length, 1.0)[stretch],
+            np.hypot(off[:, 0], off[:, 1]),
         )
-        worst = int(distance.argmax())
-        if distance[worst] > TOLERANCE:
-            middle = first + 1 + worst
-            kept[middle] = True
-            waiting += [(first, middle), (middle, last)]
-    return kept
+        farthest = np.maximum.reduceat(distance, offsets)
+        at = np.flatnonzero(distance == farthest[stretch])
+        middle = inner[at[np.unique(stretch[at], return_index=True)[1]]]
+        is_off = farthest > TOLERANCE
+        middle = middle[is_off]
+        kept[middle] = True
+        first, last = (
+            np.concatenate([first[is_off], middle]),
+            np.concatenate([middle, last[is_off]]),
+        )

@@ -166,6 +166,59 @@ def test_the_final_score_is_within_the_bounds_of_every_cut(tmp_path, make_trial,
         assert end.tolist() == final.tolist()  # and the whole board nothing.
 
 
+ONE_BASE = scoring_rules.make_layout(["base", "variant"], ["base"], {"variant": "base"})
+
+
+def test_a_third_submission_may_take_a_rivals_credit_away():
+    """a: base 20 s, variant 10 s. b: base 10 s, variant 30 s. c: base 80 s, variant open.
+
+    Where c meets the variant at 2.5 s or more, a has it within four times; under 7.5 s b has not,
+    so that a's reference is its own time: ratio 1, score 1. Where c does not, b is the reference:
+    ratio 2, score 2/3. Where c meets it at once (0 s), a has no credit: 0.
+    """
+    low = np.array([[20.0, 10.0], [10.0, 30.0], [80.0, 0.0]])[..., None]
+    high = low.copy()
+    high[2, 1] = INF
+    lowest, highest = bounds.score_bounds(low, high, ONE_BASE, BY_THE_RULES)
+    assert lowest[0] == 0
+    assert highest[0] == 1
+    low[2, 1] = 3.0
+    lowest, highest = bounds.score_bounds(low, high, ONE_BASE, BY_THE_RULES)
+    assert lowest[0] == pytest.approx(2 / 3)  # All early is not its lowest end:
+    assert scoring_rules.scores(low, ONE_BASE, BY_THE_RULES)[0] == highest[0] == 1
+    low[2, 1] = 8.0
+    lowest, highest = bounds.score_bounds(low, high, ONE_BASE, BY_THE_RULES)
+    assert lowest[0] == highest[0] == pytest.approx(2 / 3)
+
+
+@pytest.mark.parametrize("rules", [BY_THE_RULES, AS_PUBLISHED], ids=lambda rules: rules.name)
+def test_no_end_is_outside_of_the_bounds_and_both_are_reached(rules):
+    """Every end on a grid of times, of random boards of three submissions, one study each.
+
+    Times are powers of two, so that a quarter of one, at which the cut-off lies, is on the grid.
+    """
+    generator = np.random.default_rng(5)
+    grid = 2.0 ** np.arange(-1, 8)
+    for _ in range(150):
+        options = []
+        for _ in range(6):
+            low, high = sorted(generator.choice(grid, 2))
+            kind = generator.integers(3)
+            most = [low, high, INF][kind]
+            later = [time for time in grid if low <= time <= most]
+            options.append([*later, INF] if kind == 2 else later)
+        ends = np.array(list(itertools.islice(itertools.product(*options), 60_000)))
+        if len(ends) == 60_000:
+            continue
+        scores = scoring_rules.scores(ends.reshape(-1, 3, 2, 1), ONE_BASE, rules)
+        low, high = (np.array([f(each) for each in options]) for f in (min, max))
+        found = bounds.score_bounds(*(t.reshape(3, 2, 1) for t in (low, high)), ONE_BASE, rules)
+        if rules.exact:
+            assert np.allclose(found, [scores.min(axis=0), scores.max(axis=0)], atol=1e-12)
+        assert (scores >= found[0] - 1e-12).all()
+        assert (scores <= found[1] + 1e-12).all()
+
+
 def test_the_table_and_the_files_show_the_bounds(tmp_path, make_trial, reach, capsys):
     from algoperf.cli import commands
 

@@ -444,8 +444,12 @@ def test_lines_keep_what_matters():
     flat = svg.thin(frame.place(x, np.full(1001, 0.5)), keep=[7])
     assert np.flatnonzero(flat).tolist() == [0, 7, 1000]
     y = np.array([0.1, np.nan, 0.3, 0.4, np.inf])
-    assert svg.broken_line(frame, np.arange(5.0), y) == "M0 900h0M20 700l10-100"
-    assert svg.broken_line(frame, np.arange(2.0), np.full(2, np.nan)) == ""
+    lines = [svg.Points(np.arange(5.0), y), svg.Points(np.arange(2.0), np.full(2, np.nan))]
+    lines += [svg.Points(np.empty(0), np.empty(0)), svg.Points(np.arange(3.0), np.ones(3), (1,))]
+    paths = ["M0 900h0M20 700l10-100", "", "", "M0 0l10 0 10 0"]
+    assert svg.broken_lines(frame, lines) == paths
+    assert svg.broken_lines(frame, lines[1:3]) == ["", ""]
+    assert svg.broken_lines(frame, []) == []
     far = frame.place(np.array([0.0]), np.array([-1e300]))
     assert far.tolist() == [[0, 2000]]
 
