@@ -17,7 +17,16 @@ from workloads.parts.window import Window
 # that lie inside the first windows.
 CASES = [
     pytest.param(*case, id="length {} window {} global {}".format(*case))
-    for case in ((37, 8, 0), (37, 8, 3), (48, 7, 2), (32, 16, 16), (19, 1, 1), (20, 3, 20))
+    for case in (
+        (37, 8, 0),
+        (37, 8, 3),
+        (48, 7, 2),
+        (32, 16, 16),
+        (19, 1, 1),
+        (20, 3, 20),
+        (150, 33, 60),
+        (290, 144, 5),
+    )
 ]
 B, H, K = 2, 3, 8
 
@@ -74,8 +83,13 @@ def test_it_is_full_attention_under_a_mask_in_jax(length, size, global_tokens) -
     assert_close(values_and_gradients_jax(sparse, length), values_and_gradients_jax(full, length))
 
 
+@pytest.mark.parametrize("at_once", [False, True], ids=["blocks in turn", "blocks at once"])
 @pytest.mark.parametrize(("length", "size", "global_tokens"), CASES)
-def test_it_is_full_attention_under_a_mask_in_pytorch(length, size, global_tokens) -> None:
+def test_it_is_full_attention_under_a_mask_in_pytorch(
+    length, size, global_tokens, at_once, monkeypatch
+) -> None:
+    if at_once:
+        monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
     sparse = functools.partial(
         window_torch.attend_causally, window=size, global_tokens=global_tokens, temperature=0.7
     )
@@ -118,6 +132,39 @@ def inner(program):
         for value in equation.params.values():
             if hasattr(value, "eqns"):
                 yield from inner(value)
+
+
+def test_large_scores_of_keys_that_a_query_does_not_see_hide_nothing_in_pytorch() -> None:
+    """Of a query's own largest score, so that no weight is lost to a larger one nor is 0 / 0."""
+    q, k, v = (torch.tensor(part) for part in drawn(64))
+    k[:, :, 0] *= 1e6
+    sparse = window_torch.attend_causally(q, k, v, window=8)
+    visible = torch.tensor(mask(64, 8, 0))
+    assert_close([sparse[:, 8:]], [transformer_torch.attend(q, k, v, visible)[:, 8:]])
+
+
+def test_no_scores_are_kept_in_pytorch() -> None:
+    """What the backward pass keeps is as large as inputs and outputs, whatever the window."""
+    kept = []
+
+    def pack(tensor):
+        kept.append(tensor.numel())
+        return tensor
+
+    parts = [torch.tensor(part, requires_grad=True) for part in drawn(256)]
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        window_torch.attend_causally(*parts, window=128, global_tokens=4)
+    assert max(kept) == B * H * 256 * K
+    assert sum(kept) == 4 * max(kept) + B * H * 256  # and a sum's logarithm of each query
+
+
+def test_under_autocast_scores_are_float32_in_pytorch() -> None:
+    parts = [torch.tensor(part).bfloat16() for part in drawn(100)]
+    exact = window_torch.attend_causally(*(part.float() for part in parts), window=40)
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = window_torch.attend_causally(*parts, window=40)
+    assert mixed.dtype == torch.bfloat16
+    torch.testing.assert_close(mixed, exact.bfloat16(), rtol=0, atol=0)
 
 
 def test_dropout_drops_weights_in_pytorch_too() -> None:

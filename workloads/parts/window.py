@@ -54,6 +54,18 @@ class Window:
         """How many positions fill up the last block."""
         return self.blocks * self.block - self.length
 
+    @property
+    def block_in_turn(self) -> int:
+        """The queries of a block where blocks follow one another: a quarter of a window, so that
+        less is masked, unless a window is small.
+        """
+        return max(32, -(-self.size // 4))
+
+    def sees(self, queries: Any, keys: Any) -> Any:
+        """Return whether queries at some positions see keys at others, in either framework."""
+        is_near_or_global = (keys > queries - self.size) | (keys < self.global_tokens)
+        return (keys <= queries) & is_near_or_global
+
     def visible(self, arange: Callable[[int], Any]) -> tuple[Any, Any]:
         """Return what the queries see, in either framework.
 
