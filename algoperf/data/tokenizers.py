@@ -1,8 +1,8 @@
-"""Text to tokens, with the `tokenizers` library, and published tokenizers with transformers."""
+"""Text to tokens, with the `tokenizers` library."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -130,33 +130,33 @@ def read_gpt2(folder: Path | None) -> "Tokenizer":
     """GPT-2's tokenizer from a folder (`tokenizer.json`, or `vocab.json` and `merges.txt`), else
     from the hub.
     """
-    return _read(folder, "GPT-2", "gpt2", "openai-community/gpt2", GPT2_REVISION)
+    return _read(folder, "GPT-2", "openai-community/gpt2", GPT2_REVISION)
 
 
 def read_bart(folder: Path | None) -> "Tokenizer":
     """BART's tokenizer, from where `read_gpt2` would have its own; UserError where it is none."""
-    tokenizer = _read(folder, "BART", "bart", "facebook/bart-base", BART_REVISION)
+    tokenizer = _read(folder, "BART", "facebook/bart-base", BART_REVISION)
     _check_special(str(folder), tokenizer, BART_SPECIAL, "BART")
     return tokenizer
 
 
-def _read(folder: Path | None, title: str, kind: str, path: str, revision: str) -> "Tokenizer":
-    from transformers import AutoTokenizer
+def _read(folder: Path | None, title: str, path: str, revision: str) -> "Tokenizer":
+    from tokenizers import ByteLevelBPETokenizer, Tokenizer
 
-    source: dict[str, Any] = {"pretrained_model_name_or_path": path, "revision": revision}
     if folder is not None and (folder / "tokenizer.json").is_file():
-        source = {"pretrained_model_name_or_path": folder}
-    elif folder is not None and (folder / "merges.txt").is_file():
-        source = {"pretrained_model_name_or_path": folder, "tokenizer_type": kind}
+        return Tokenizer.from_file(str(folder / "tokenizer.json"))
+    if folder is not None and (folder / "merges.txt").is_file():
+        files = (str(folder / "vocab.json"), str(folder / "merges.txt"))
+        read: Tokenizer = ByteLevelBPETokenizer(*files)._tokenizer
+        return read
     try:
-        read: Tokenizer = AutoTokenizer.from_pretrained(**source).backend_tokenizer
-    except Exception as error:  # of several libraries' kinds, also where the hub is out of reach
+        return Tokenizer.from_pretrained(path, revision=revision)
+    except Exception as error:  # the library raises a bare Exception when the hub is out of reach
         raise UserError(
             f"{title}'s tokenizer is not at hand and the hub cannot be reached; put "
             "its tokenizer.json into "
             f"the folder given as --data ({type(error).__name__})"
         ) from error
-    return read
 
 
 PUBLISHED = frozenset({"gpt2", "bart"})

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import transformers
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from algoperf.data import tokenizers
@@ -94,7 +93,7 @@ def test_without_files_or_network_one_line_says_what_to_do(
     def unreachable(*arguments, **settings):
         raise Exception("no route to host\nat all")
 
-    monkeypatch.setattr(transformers.AutoTokenizer, "from_pretrained", unreachable)
+    monkeypatch.setattr(Tokenizer, "from_pretrained", unreachable)
     with pytest.raises(UserError, match=r"tokenizer\.json") as caught:
         tokenizers.read_gpt2(tmp_path if folder_given else None)
     assert "\n" not in str(caught.value)
