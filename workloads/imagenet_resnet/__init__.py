@@ -51,7 +51,7 @@ WORKLOAD = WorkloadDefinition(
             eval_train_rows=250,
             step_hint=600,
             budget_s=250.0,
-            eval_every_s=5.0,
+            eval_every_s=7.0,
             published_batch_size=1024,
             targets=imagenet.mini(0.85, "250 to 325 of 600 steps in 10 of 10 seeds"),
         ),
