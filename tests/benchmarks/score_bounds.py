@@ -73,7 +73,7 @@ def bounds_of_cut(
 ) -> tuple[np.ndarray, np.ndarray, float]:
     """The earliest and latest times (S, W, N) of a cut board, and what it cost so far."""
     shape = board.times_SWN.shape
-    of: dict[tuple[int, int, int], list[bounds.TrialState]] = {}
+    states_at: dict[tuple[int, int, int], list[bounds.TrialState]] = {}
     planned: dict[tuple[int, int, int], int] = {}
     cost_s = 0.0
     for trial, share in zip(trials, shares, strict=True):
@@ -81,11 +81,11 @@ def bounds_of_cut(
         cost_s += so_far_s
         planned[trial.place] = planned.get(trial.place, 0) + 1
         if state is not None:
-            of.setdefault(trial.place, []).append(state)
+            states_at.setdefault(trial.place, []).append(state)
     low, high = np.full(shape, np.nan), np.full(shape, np.nan)
     for s, w, n in np.ndindex(*shape):
         if n < len(board.rows[s].cells[board.layout.workloads[w]].studies):
-            states, count = of.get((s, w, n), []), planned.get((s, w, n), 0)
+            states, count = states_at.get((s, w, n), []), planned.get((s, w, n), 0)
             low[s, w, n], high[s, w, n] = bounds.study_bounds(states, board.rules, trials=count)
     if board.rules.absent_is_missed:  # Columns of all boards here have as many studies.
         low, high = (np.where(np.isnan(each), np.inf, each) for each in (low, high))
@@ -116,10 +116,10 @@ def check(
     trials = trials_of(board)
     whole_s = bounds_of_cut(board, trials, [1.0] * len(trials))[2]
     final_S = scoring_rules.scores(board.times_SWN, board.layout, board.rules)
-    of = {"trials": len(trials), "seed": seed, "final": final_S.tolist()}
+    asked = {"trials": len(trials), "seed": seed, "final": final_S.tolist()}
     saved = save.read_text(encoding="utf-8").splitlines() if save and save.exists() else []
     done = [json.loads(line) for line in saved]
-    if any(each["of"] != of for each in done):
+    if any(each["of"] != asked for each in done):
         raise SystemExit(f"{save} is of another board or seed")
     for chunk in range(len(done), -(-cuts // CHUNK)):
         generator = np.random.default_rng([seed, chunk])
@@ -134,7 +134,7 @@ def check(
         settled = (best == worst).mean(axis=-1)
         rows = np.stack([cost, (highest - lowest).mean(axis=-1), settled], axis=-1)
         is_out = (final_S < lowest - 1e-12) | (final_S > highest + 1e-12)
-        done.append({"of": of, "outside": int(is_out.sum()), "rows": rows.tolist()})
+        done.append({"of": asked, "outside": int(is_out.sum()), "rows": rows.tolist()})
         if save:
             with save.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(done[-1]) + "\n")
@@ -163,11 +163,11 @@ def main() -> None:
     print(f"final scores outside of their bounds: {outside}")
     print("share of cost | cuts | mean width | places settled")
     for low_share in np.arange(0, 1, 0.1):
-        of = table[(table[:, 0] >= low_share) & (table[:, 0] < low_share + 0.1)]
-        if len(of):
-            width, settled = of[:, 1].mean(), of[:, 2].mean()
+        cuts = table[(table[:, 0] >= low_share) & (table[:, 0] < low_share + 0.1)]
+        if len(cuts):
+            width, settled = cuts[:, 1].mean(), cuts[:, 2].mean()
             shares = f"{low_share:.1f} to {low_share + 0.1:.1f}"
-            print(f"{shares} | {len(of)} | {width:.3f} | {settled:.0%}")
+            print(f"{shares} | {len(cuts)} | {width:.3f} | {settled:.0%}")
     if given.plot:
         import matplotlib
 

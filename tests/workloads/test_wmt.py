@@ -162,8 +162,8 @@ def translate(source: str, knows: dict[str, Any]) -> str:
     if lower[0].islower() and words[0] not in lexicon().names and is_function(lower, knows):
         words[0] = lower
     if generator.THAT in words[:3]:
-        said = generator.TO_SAYS[generator.SAYS.index(words[1])]
-        translated = [words[0], said, "thet", *read_clause(words[3:], knows)]
+        verb = generator.TO_SAYS[generator.SAYS.index(words[1])]
+        translated = [words[0], verb, "thet", *read_clause(words[3:], knows)]
     elif generator.AND in words:
         middle = words.index(generator.AND)
         halves = (read_clause(part, knows) for part in (words[:middle], words[middle + 1 :]))

@@ -1,9 +1,9 @@
 """Read and write folders as transformers saves them, with tensors as NumPy arrays by name.
 
-Folders may also come from the Hugging Face hub. Configurations and tokenizers go through
-transformers. Its models need PyTorch, which is not there in an installation for JAX alone; so
-tensors are read by safetensors (`model.safetensors`, in one or several files), and those of an
-older `pytorch_model.bin` here.
+Folders may also come from the Hugging Face hub. Configurations go through transformers, and so do
+tokenizers that are written. Its models need PyTorch, which is not there in an installation for JAX
+alone; so tensors are read by safetensors (`model.safetensors`, in one or several files), and those
+of an older `pytorch_model.bin` here.
 """
 
 import json
