@@ -271,6 +271,9 @@ def test_weights_without_a_tokenizer_do_not_fit_a_scale_that_trains_one(tmp_path
     (tmp_path / "config.json").write_text(json.dumps({"vocab_size": "many"}))
     with pytest.raises(UserError, match=r"config\.json: no configuration \(Unrecognized model id"):
         pretrained.starting_from(definition, str(tmp_path), definition.scales["mini"])
+    (tmp_path / "config.json").write_text('{"model_type": "gpt2", "vocab_size": "many"}')
+    with pytest.raises(UserError, match=r"'vocab_size'.* expected int, got str \(value: 'many'\)"):
+        pretrained.starting_from(definition, str(tmp_path), definition.scales["mini"])
     digits = catalogue.find("digits")
     with pytest.raises(UserError, match="digits has no pretrained weights to start from"):
         pretrained.starting_from(digits, str(tmp_path), digits.scales["mini"])

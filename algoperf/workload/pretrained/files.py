@@ -76,8 +76,8 @@ def read_config(folder: Path) -> dict[str, Any]:
     try:
         config: dict[str, Any] = AutoConfig.for_model(**{"model_type": None, **given}).to_dict()
     except Exception as problem:  # of several libraries' kinds
-        first_line = str(problem).strip().splitlines()[0]
-        raise UserError(f"{folder / CONFIG}: no configuration ({first_line})") from problem
+        what = " ".join(line.strip() for line in str(problem).strip().splitlines()[:2])
+        raise UserError(f"{folder / CONFIG}: no configuration ({what})") from problem
     return config
 
 
