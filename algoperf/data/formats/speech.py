@@ -17,7 +17,7 @@ import importlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +32,9 @@ TEST_TAKES, VALIDATION_TAKES = range(5), range(5, 8)
 TREE = {"train": "train-*", "validation": "dev-*", "test": "test-clean"}
 HELD_OUT = 10  # of the training utterances, one is for a split that is not there
 COLUMNS = ("path", "transcript")
+# Files whose first bytes are followed by the number of bytes that come then, and its byte order.
+SIZED: Mapping[bytes, Literal["little", "big"]] = {b"RIFF": "little", b"FORM": "big"}
+UNKNOWN_SIZE = 0x7FFF0000  # Such a size or a larger one writes who does not know it beforehand.
 LAYOUTS = (
     "LibriSpeech's (train-*/SPEAKER/CHAPTER/*.flac and *.trans.txt), Free Spoken Digit's "
     "(DIGIT_SPEAKER_TAKE.wav) or train.tsv with columns path and transcript"
@@ -219,6 +222,10 @@ def _looked_at(
     except (library.LibsndfileError, RuntimeError, OSError) as error:
         advice = "download it again"
         raise _unusable(path, "not a readable sound file", error, advice) from error
+    missing = _missing_bytes(path)
+    if missing:
+        detail = f"{missing} of {path.stat().st_size + missing} bytes are missing"
+        raise _unusable(path, "cut", detail, "download it again")
     if info.channels != 1:
         raise _unusable(path, "several channels", info.channels, "one is expected")
     if rate is not None and info.samplerate != rate:
@@ -236,6 +243,19 @@ def _looked_at(
         except OSError as error:
             raise UnusableError(str(error), "damaged") from error
     return utterance, info.samplerate
+
+
+def _missing_bytes(path: Path) -> int:
+    """How many bytes a WAV or an AIFF file has less than it says; libsndfile takes what is left of
+    it as a shorter recording, to which the transcript would not belong.
+    """
+    with path.open("rb") as file:
+        kind, size_bytes = file.read(4), file.read(4)
+    if kind not in SIZED:
+        return 0
+    size = int.from_bytes(size_bytes, SIZED[kind])
+    missing = size + 8 - path.stat().st_size
+    return missing if missing > 1 and size < UNKNOWN_SIZE else 0  # 1: without the last, even, byte
 
 
 def _unusable(

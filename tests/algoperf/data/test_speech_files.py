@@ -275,6 +275,45 @@ def test_a_cut_file_is_named_when_it_is_read(tree):
     assert list(skipped.notes["bad_rows"]) == ["test"]
 
 
+@pytest.mark.parametrize("kind", ["wav", "aiff"])
+def test_a_cut_file_that_says_how_long_it_was_is_named_at_once(tmp_path, kind):
+    """libsndfile reads such a file as a shorter recording."""
+    (tmp_path / "train.tsv").write_text(
+        "path\ttranscript\n" + "".join(f"{number}.{kind}\tHELLO\n" for number in range(4))
+    )
+    for number in range(4):
+        write(tmp_path / f"{number}.{kind}", 1000)
+    assert sum(map(len, speech.find(tmp_path, LIMITS).splits.values())) == 4
+    cut = tmp_path / f"2.{kind}"
+    whole = cut.read_bytes()
+    cut.write_bytes(whole[:-500])
+    assert soundfile.info(cut).frames < 1000
+    with pytest.raises(UserError, match=rf"2.{kind}: cut \(500 of {len(whole)} bytes are missing"):
+        speech.find(tmp_path, LIMITS)
+    found = speech.find(tmp_path, LIMITS, skip_bad_rows=True)
+    assert found.notes["bad_rows"] == {"train": {"cut": 1}}
+
+
+def test_a_wav_file_whose_writer_knew_no_length_is_read(tmp_path):
+    """As programs write it that cannot go back in their output."""
+    path = tmp_path / "0_jackson_5.wav"
+    write(path, 1000)
+    content = bytearray(path.read_bytes())
+    content[4:8] = content[40:44] = b"\xff" * 4
+    path.write_bytes(content)
+    for take in (0, 8, 9):
+        write(tmp_path / f"0_jackson_{take}.wav", 1000)
+    assert speech.find(tmp_path, LIMITS).splits["validation"][0].samples == 1000
+
+
+def test_a_file_that_is_shorter_when_it_is_read_is_named(tree):
+    path, _ = tree
+    found = speech.find(path, LIMITS)
+    write(path / "test-clean" / "2" / "9" / "2-9-0001.flac", 200)
+    with pytest.raises(OSError, match=r"2-9-0001.flac: damaged \(200 of 350 samples\)"):
+        found.splits["test"][1].read()
+
+
 def test_a_folder_of_something_else_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"no utterances in a layout that is known: LibriSpeech's"):
         speech.find(tmp_path, LIMITS)
