@@ -76,13 +76,34 @@ def restore(arrays: Arrays, structure: Structure, fresh: Any, name: str = "state
     Args:
         arrays: The saved arrays by name.
         structure: The saved structure.
-        fresh: The same tree, newly initialised.
+        fresh: The same tree, newly initialised, or its `outline`.
         name: The name of the tree's root, with which the places in messages begin.
 
     Raises:
         UserError: A part of `fresh` is of another kind than the part that was saved.
     """
     return _Reader(arrays).value(structure, fresh, name)
+
+
+def outline(tree: Any) -> Any:
+    """Return a tree of which `restore` makes the same as of the one given, without the values of
+    its JAX arrays: for whoever drops the other one, so that its memory is free before the saved
+    arrays are read. PyTorch's tensors stay, as they are filled in place.
+    """
+    if kinds.is_kind(tree, "jax", "Array"):
+        placed = tree.sharding if tree.committed else None
+        return sys.modules["jax"].ShapeDtypeStruct(tree.shape, tree.dtype, sharding=placed)
+    if type(tree) is dict:
+        return {key: outline(value) for key, value in tree.items()}
+    if kinds.is_named_tuple(tree):
+        return type(tree)(*map(outline, tree))
+    if type(tree) in (list, tuple):
+        return type(tree)(map(outline, tree))
+    members = kinds.children(tree)
+    if members is None:
+        return tree
+    children, definition = members
+    return definition.unflatten(map(outline, children))
 
 
 class _Writer:
@@ -453,6 +474,7 @@ def _jax_array(node: Structure, array: np.ndarray, fresh: Any) -> Any:
         restored = jax.numpy.array(array.item())
     else:  # `jax.numpy.array` would copy twice
         restored = jax.device_put(array, may_alias=False)
-    if kinds.is_kind(fresh, "jax", "Array") and fresh.shape == restored.shape and fresh.committed:
-        return jax.device_put(restored, fresh.sharding)
+    outlined = outline(fresh)
+    if kinds.is_kind(outlined, "jax", "ShapeDtypeStruct") and outlined.shape == restored.shape:
+        return jax.device_put(restored, outlined.sharding) if outlined.sharding else restored
     return restored

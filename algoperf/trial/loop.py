@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from algoperf import errors, spec
 from algoperf.backends import Backend
 from algoperf.data.batches import TrainingQueue
+from algoperf.run_folder.state import outline
 from algoperf.submission.blame import cause_of, place_of
 from algoperf.trial import seeds
 from algoperf.trial.clock import InFlight, Ledger
@@ -439,6 +440,15 @@ class Trial:
             "queue": self._queue.position(),
             **self.referee.position(),
         }
+
+    def give_up_state(self) -> State:
+        """Return the `outline` of the state; the first values are not kept, so that what `go_on`
+        takes up does not lie beside them.
+        """
+        outlined = {name: outline(tree) for name, tree in self.state.trees().items()}
+        self.state = State(**outlined, step=self.state.step)
+        self._evaluated = self.state.params
+        return self.state
 
     def go_on(self, state: State, position: Mapping[str, Any]) -> None:
         """Take up what an earlier process of the trial saved."""

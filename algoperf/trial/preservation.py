@@ -196,7 +196,8 @@ class Preservation:
         """
         document = saved.document
         try:
-            tree = state.restore(saved.arrays, document["structure"], _tree(trial.state))
+            fresh = _tree(trial.give_up_state())
+            tree = state.restore(saved.arrays, document["structure"], fresh)
         except errors.UserError as error:
             raise errors.UserError(
                 f"{self._log.folder}: its checkpoint does not fit the submission ({error}); give "

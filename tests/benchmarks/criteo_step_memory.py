@@ -76,6 +76,8 @@ def main() -> None:
         if folder and step == last:
             tree = {"params": params, "model_state": model_state, "optimizer_state": state}
             if arguments.resume:
+                tree = saved_state.outline(tree)
+                del params, model_state, state
                 arrays, document = next(Checkpoints(folder).read())
                 tree = saved_state.restore(arrays, document["structure"], tree)
                 params, model_state, state = tree.values()

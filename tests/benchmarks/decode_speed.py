@@ -38,6 +38,15 @@ SIZES = {
         "heads": 12,
         "feed_forward": 3072,
     },
+    "wmt": {  # BART's layers in the sizes of AlgoPerf's wmt
+        "vocab_size": 32_000,
+        "positions": 256,
+        "width": 1024,
+        "encoder_layers": 6,
+        "decoder_layers": 6,
+        "heads": 16,
+        "feed_forward": 1024,
+    },
 }
 BASELINE = "transformers, cache"
 Writer = Callable[[], list[list[int]]]

@@ -9,6 +9,7 @@ import json
 import math
 import random
 import tracemalloc
+import weakref
 
 import jax
 import jax.numpy as jnp
@@ -201,6 +202,36 @@ def test_jax_placement_is_the_fresh_one():
     restored = through_files(jnp.arange(3.0), fresh)
     assert restored.sharding == sharding
     assert restored.tolist() == [0, 1, 2]
+
+
+def test_an_outline_keeps_no_array_of_jax_s_and_is_restored_from_as_the_tree_would_be():
+    def make(value):
+        params = {
+            "w": jax.device_put(jnp.full(3, value), jax.devices()[0]),
+            "b": jnp.asarray(value),
+        }
+        return {
+            "optax": optax.inject_hyperparams(optax.adamw)(0.1).init(params),
+            "averaged": [Averaged((params, jax.random.PRNGKey(int(value))), "mine")],
+            "torch": torch.full((2,), value),
+            1: optax.sgd,
+        }
+
+    fresh = make(0.0)
+    tensor = fresh["torch"]
+    held = [weakref.ref(leaf) for leaf in jax.tree.leaves([fresh["optax"], fresh["averaged"]])]
+    outlined = state.outline(fresh)
+    del fresh
+    assert {each() for each in held} == {None}
+    restored, expected = through_files(make(2.0), outlined), through_files(make(2.0), make(0.0))
+    assert restored["torch"] is tensor
+    assert tensor.tolist() == [2, 2]
+    for name in ("optax", "averaged"):
+        same_leaves(restored[name], expected[name])
+        assert jax.tree.structure(restored[name]) == jax.tree.structure(expected[name])
+    committed = [leaf.committed for leaf in jax.tree.leaves(restored["averaged"])]
+    assert committed == [False, True, False]
+    assert restored["averaged"][0].label == "mine"
 
 
 def test_optax_state_with_its_update_function_goes_on_bit_for_bit():

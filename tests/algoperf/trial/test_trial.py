@@ -4,14 +4,17 @@ import contextlib
 import dataclasses
 import json
 import math
+import weakref
 from types import SimpleNamespace
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from algoperf import errors, spec
 from algoperf.submission.blame import cause_of
 from algoperf.trial.goal import Goal, Limits
+from algoperf.trial.loop import State
 from algoperf.workload.crossing import Point, crossing
 
 NO_TARGET = Goal("accuracy", True, None)
@@ -501,3 +504,17 @@ def test_a_trial_that_goes_on_probes_as_it_would_have(make_rig):
     assert later.trial.referee.cadence == whole.trial.referee.cadence
     assert later.trial.evaluations == whole.trial.evaluations
     assert begun.calls["probed"] + later.calls["probed"] == whole.calls["probed"]
+
+
+def test_the_first_values_are_not_kept_beside_those_that_it_goes_on_with(make_rig):
+    """Both together would be more than some model's training takes."""
+    trial = probing(make_rig).trial
+    first = jnp.zeros(3)
+    held = weakref.ref(first)
+    trial.state = State({"w": first}, {}, (first, len), step=0)
+    trial._evaluated = trial.state.params
+    del first
+    outlined = trial.give_up_state()
+    assert held() is None
+    assert outlined.params["w"].shape == (3,)
+    assert outlined.optimizer_state[1] is len
