@@ -48,8 +48,11 @@ def run(arguments: argparse.Namespace, console: "Console") -> int:
     priors = _Priors(arguments)
     if arguments.replay is not None:
         return _replay(arguments, settings, priors, say)
-    if not arguments.workloads:
-        raise UserError("--workloads names nothing; give names with commas between")
+    if len(arguments.submissions) < 2 or not arguments.workloads:
+        raise UserError(
+            "give at least two submissions, and --workloads with the names of what they run on, or "
+            "finished logs with --replay; see: algoperf decide --help"
+        )
     names = [Path(name).stem for name in arguments.submissions]
     prior = priors.without(names)
     question = decide.Question(
