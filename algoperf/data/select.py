@@ -44,7 +44,13 @@ def drop_duplicates(data: Data) -> Data:
 
     Texts are compared without case, punctuation and repeated spaces; other inputs as arrays. Where
     inputs are tokens without their texts, rows are the same if the model cannot tell them apart.
+    Raises UserError where training rows hold several texts, or all are in other splits.
     """
+    if data.text is not None and data.text.separator is not None:
+        raise UserError(
+            "--drop-duplicates compares rows, and those of this workload hold several texts each; "
+            "algoperf data counts repeated texts: remove them from the files"
+        )
     seen = {key for split in data.splits if split != TRAIN for key in _keys(data, split)}
     others = len(seen)
     kept, repeated, leaked = [], 0, 0

@@ -138,11 +138,14 @@ class Text:
         decode: Turns lists of token ids into texts.
         sources: The rows' source texts by split, in the order of the arrays.
         references: The rows' reference texts, likewise.
+        separator: What stands between the texts of a training row that holds several; None where
+            every row has one.
     """
 
     decode: Callable[[Sequence[Sequence[int]]], list[str]]
     sources: Mapping[str, Sequence[str]]
     references: Mapping[str, Sequence[str]]
+    separator: str | None = None
 
 
 @dataclasses.dataclass(frozen=True, init=False)

@@ -29,6 +29,7 @@ BUILTIN_ROWS = {"train": 16_000, "validation": 1_000, "test": 1_000}
 SPECIAL = Special(PAD_ID, UNKNOWN_ID, END_ID, BEGIN_ID)
 SIDES = (("source", "inputs"), ("target", "targets"))
 CHUNK = 10_000  # texts whose tokens are lists at a time
+SEPARATOR = "\n"  # No sentence has one.
 PACKING = 0x9A  # sets the random stream of the packing apart from others of the seed
 Pairs = tuple[list[str], list[str]]  # The sources come first, then the translations.
 Ints = NDArray[np.integer[Any]]
@@ -100,13 +101,14 @@ def load(
         }
         splits[split]["weights"] = (splits[split]["targets"] != PAD_ID).astype(np.float32)
         texts[split] = tuple(
-            ["\n".join(side[index] for index in row) for row in rows] for side in pairs[split]
+            [SEPARATOR.join(side[index] for index in row) for row in rows] for side in pairs[split]
         )
         pairs[split] = [], []
     text = Text(
         decode=vocabulary.decode,
         sources={split: texts[split][0] for split in SPLITS},
         references={split: texts[split][1] for split in SPLITS},
+        separator=SEPARATOR,
     )
     return Data(splits, model={"vocab_size": vocab_size}, notes=notes, text=text)
 

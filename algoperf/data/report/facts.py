@@ -37,7 +37,8 @@ class Rows:
     `sources` are texts, or arrays where the rows are none. `targets` are the texts to be written,
     `labels` the classes. `..._tokens` are counts, one a row. By field ('source', 'target') and only
     where the loader says: how many rows are `cut`, and what the lengths are before that
-    (`tokens_uncut`: mean, median, p95). `count` is the number of all rows, where that is more than
+    (`tokens_uncut`: mean, median, p95). `separator` stands between the texts of a row that holds
+    several. `count` is the number of all rows, where that is more than
     were looked at.
     """
 
@@ -49,16 +50,24 @@ class Rows:
     cut: Mapping[str, int | None] = dataclasses.field(default_factory=dict)
     tokens_uncut: Mapping[str, Mapping[str, float]] = dataclasses.field(default_factory=dict)
     count: int | None = None
+    separator: str | None = None
 
     @property
     def texts(self) -> dict[str, Sequence[str]]:
-        """The texts of 'source' and 'target', where there are any."""
+        """The texts of 'source' and 'target', where there are any; those of a row that holds
+        several one by one.
+        """
         columns: dict[str, Sequence[str]] = {}
         if not isinstance(self.sources, np.ndarray):
             columns["source"] = self.sources
         if self.targets is not None:
             columns["target"] = self.targets
-        return columns
+        if self.separator is None:
+            return columns
+        return {
+            field: [text for row in rows for text in row.split(self.separator)]
+            for field, rows in columns.items()
+        }
 
     @property
     def tokens(self) -> dict[str, Ints | None]:
@@ -124,6 +133,7 @@ def rows_of(data: Data, texts: Mapping[str, Sequence[str]]) -> dict[str, Rows]:
             cut=cut or {"source": noted["rows_cut"]},
             tokens_uncut=uncut,
             count=len(data.splits[split]),
+            separator=None if data.text is None else data.text.separator,
         )
     return rows
 
@@ -156,6 +166,10 @@ def describe(rows: Mapping[str, Rows]) -> dict[str, Any]:
     facts: dict[str, Any] = {
         "rows": {split: part.count or len(part.sources) for split, part in rows.items()},
         "looked_at": {split: len(part.sources) for split, part in rows.items()},
+        "texts": {
+            split: len(next(iter(part.texts.values()), part.sources))
+            for split, part in rows.items()
+        },
         "lengths": {
             field: {split: _lengths(part, field) for split, part in rows.items()}
             for field in fields

@@ -28,6 +28,9 @@ def heading(facts: Mapping[str, Any]) -> list[str]:
     for split, looked_at in facts["looked_at"].items():
         if looked_at < facts["rows"][split]:
             lines.append(f"{split}: beside their number, of the first {looked_at:,} rows")
+    for split, texts in facts["texts"].items():
+        if texts != facts["looked_at"][split]:
+            lines.append(f"{split}: {texts:,} texts in {facts['looked_at'][split]:,} rows")
     for split, reasons in facts["bad_rows"].items():
         left_out = ", ".join(f"{count} x {reason}" for reason, count in reasons.items())
         lines.append(f"left out of {split}: {left_out}")
@@ -52,9 +55,9 @@ def notes(facts: Mapping[str, Any]) -> list[str]:
             "replacement or control characters"
         )
         lines.append(
-            "duplicates: exact, equal but for case, punctuation and spaces, or similar "
+            "duplicates, of texts: exact, equal but for case, punctuation and spaces, or similar "
             f"({facts['similar']['measure']} at least {facts['similar']['threshold']:g}); within a "
-            "split a row counts if an earlier one is the same, between two splits a row of the "
+            "split a text counts if an earlier one is the same, between two splits one of the "
             "second if the first has it"
         )
     if "contradictions" in facts:
@@ -81,7 +84,7 @@ def _lengths(facts: Mapping[str, Any]) -> Table:
         for split, count in facts["rows"].items():
             table.add_row(split, f"{count:,}")
         return table
-    columns = ["rows", "words: mean", "median", "95 %", "tokens: mean", "median", "95 %"]
+    columns = ["texts", "words: mean", "median", "95 %", "tokens: mean", "median", "95 %"]
     table = _table("lengths", "split", [*columns, "cut", "empty", "unreadable"])
     for field, splits in facts["lengths"].items():
         for split, each in splits.items():
@@ -90,7 +93,7 @@ def _lengths(facts: Mapping[str, Any]) -> Table:
             cut = "" if each["cut"] is None else f"{each['cut']:,} ({each['cut_share']:.1%})"
             table.add_row(
                 f"{split} {field}" if len(facts["lengths"]) > 1 else split,
-                f"{facts['rows'][split]:,}",
+                f"{facts['texts'][split]:,}",
                 *(f"{words[figure]:.1f}" for figure in FIGURES),
                 *(f"{tokens[figure]:.1f}" if tokens else "" for figure in FIGURES),
                 cut,
@@ -102,13 +105,13 @@ def _lengths(facts: Mapping[str, Any]) -> Table:
 
 def _duplicates(facts: Mapping[str, Any]) -> Table:
     levels = duplicates.LEVELS if facts["lengths"] else duplicates.LEVELS[:1]
-    table = _table("duplicates", "rows of", [*levels, "share"])
+    table = _table("duplicates", "texts of" if facts["lengths"] else "rows of", [*levels, "share"])
     for field, kinds in facts["duplicates"].items():
         named = f" {field}" if len(facts["duplicates"]) > 1 else ""
         for kind, places in kinds.items():
             for split, counts in places.items():
                 first, _, second = split.rpartition("/")
-                most = max(counts.values()) / max(facts["looked_at"][second], 1)
+                most = max(counts.values()) / max(facts["texts"][second], 1)
                 table.add_row(
                     f"{second}{named} in {first}" if kind == "across" else f"{second}{named}",
                     *(f"{counts[level]:,}" if level in counts else "" for level in levels),

@@ -130,6 +130,27 @@ def test_target_texts_and_what_the_loader_counts():
     assert "labels" not in found
 
 
+def test_the_texts_of_a_row_that_holds_several_count_one_by_one():
+    sources = {"train": ["a b c|d e", "d e"], "validation": ["d e"], "test": ["g"]}
+    references = {"train": ["A|B c", "A"], "validation": ["a"], "test": ["b"]}
+    splits = {
+        split: {
+            "inputs": np.full((len(texts), 4), 5, np.int32),
+            "targets": np.full((len(texts), 4), 5, np.int32),
+            "weights": np.ones((len(texts), 4), np.float32),
+        }
+        for split, texts in sources.items()
+    }
+    data = Data(splits, text=Text(str, sources, references, separator="|"))
+    found = facts.describe(facts.rows_of(data, sources))
+    assert found["rows"] == {"train": 2, "validation": 1, "test": 1}
+    assert found["texts"] == {"train": 3, "validation": 1, "test": 1}
+    assert found["lengths"]["source"]["train"]["words"] == {"mean": 7 / 3, "median": 2, "p95": 2.9}
+    assert found["duplicates"]["source"]["within"]["train"]["exact"] == 1
+    assert found["duplicates"]["source"]["across"]["train/validation"]["exact"] == 1
+    assert found["duplicates"]["target"]["across"]["train/validation"]["normalised"] == 1
+
+
 def test_arrays_have_equal_rows_and_labels_alone():
     rows = {
         "train": Rows(np.array([[1.0, 2], [1, 2], [3, 4]]), labels=np.array([5, 6, 6])),

@@ -85,6 +85,14 @@ def test_drop_duplicates_of_texts():
     assert kept.notes["drop_duplicates"] == {"repeated": 1, "in_other_splits": 1}
 
 
+def test_rows_of_several_texts_are_not_compared():
+    data = numbered([0, 0])
+    sources = {"train": ["a|b", "a"], "validation": ["c"], "test": ["d", "e"]}
+    data = Data(data.splits, text=Text(str, sources, sources, separator="|"))
+    with pytest.raises(UserError, match="hold several texts each; algoperf data counts repeated"):
+        select.drop_duplicates(data)
+
+
 def test_no_row_is_left():
     with pytest.raises(UserError, match="leaves no training row"):
         select.drop_duplicates(numbered([0, 0], inputs=[7, 8]))
