@@ -18,6 +18,7 @@ from algoperf.backends.computation import USUAL, Computation
 from algoperf.backends.torch_backend import neutral_names
 from algoperf.data import tokenizers
 from algoperf.data.batches import TrainingQueue, once
+from algoperf.data.formats import documents
 from algoperf.errors import UnreadableRowError, UserError
 from algoperf.workload import catalogue
 from algoperf.workload.parameters import parameter_type
@@ -543,8 +544,15 @@ def test_damaged_files_and_documents_are_named(tmp_path: Path) -> None:
         finewebedu.load(str(tmp_path), 16, 300)
 
 
-def test_a_fingerprint_is_of_files_tokenizer_and_length(tmp_path: Path) -> None:
+def test_a_fingerprint_is_of_files_tokenizer_and_length(tmp_path: Path, tokenizer) -> None:
     write(tmp_path / "one/a.parquet", TEXTS)
+    files = [documents.ParquetDocuments(tmp_path / "one/a.parquet")]
+    as_many_rows = [
+        document_stream.Stream(tokenizer, 0, length, is_gpt2=False).rows(files, False)[0]
+        for length in (150, 151)
+    ]
+    assert len(as_many_rows[0]) == len(as_many_rows[1])
+    assert as_many_rows[0].fingerprint != as_many_rows[1].fingerprint
     fingerprints = {
         finewebedu.load(str(tmp_path), length, size).fingerprint
         for length, size in ((16, 300), (16, 290), (8, 300))

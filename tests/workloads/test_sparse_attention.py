@@ -134,15 +134,17 @@ def inner(program):
                 yield from inner(value)
 
 
-def test_large_scores_lose_no_weight_in_pytorch() -> None:
-    """Powers are of what a query's own largest score leaves, so that none of those that it sees is
-    infinite, nor all 0 for a larger one that it does not see.
+@pytest.mark.parametrize(("length", "global_tokens"), [(64, 0), (256, 2)])
+def test_large_scores_lose_no_weight_in_pytorch(length, global_tokens) -> None:
+    """Powers are of what a query's own largest score leaves, near or global, so that none of those
+    that it sees is infinite, nor all 0 for a larger one that it does not see.
     """
-    q, k, v = (torch.tensor(part) for part in drawn(64))
+    q, k, v = (torch.tensor(part) for part in drawn(length))
     q *= 300
     k[:, :, 0] *= 1e4
-    sparse = window_torch.attend_causally(q, k, v, window=8)
-    full = transformer_torch.attend(q, k, v, torch.tensor(mask(64, 8, 0)))
+    sparse = window_torch.attend_causally(q, k, v, window=8, global_tokens=global_tokens)
+    exact = (part.double() for part in (q, k, v))
+    full = transformer_torch.attend(*exact, torch.tensor(mask(length, 8, global_tokens)))
     assert_close([sparse], [full])
 
 
