@@ -76,6 +76,11 @@ class Seen:
     gaps: Sequence[float] | Floats = ()
 
     @property
+    def has_begun(self) -> bool:
+        """Whether anything is known: it has run, or there is nothing to run."""
+        return self.clock_s > 0 or self.is_over
+
+    @property
     def has_hit(self) -> bool:
         """Whether the target was met."""
         return math.isfinite(self.hit_s)

@@ -15,7 +15,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from scoring.decisions import betting
-from scoring.decisions.contest import Board, Contest, is_decisive, settled_lead
+from scoring.decisions.contest import Board, Contest, Seen, is_decisive, settled_lead
 from scoring.decisions.forecast import Forecast, Lead
 from scoring.decisions.priors import NO_PRIOR, Prior
 
@@ -134,8 +134,9 @@ class Referee:
                 continue
             forecast = self._forecasts.get(pair)
             if forecast is not None:
+                common = _in_common(board, pair)
                 for w in columns:
-                    forecast.update(board, w)
+                    forecast.update(common, w)
                 self._leads[pair] = forecast.lead()
             verdict = self._verdict(board, pair)
             if verdict is not None:
@@ -247,6 +248,20 @@ class Referee:
             "most per second of what is left"
         )
         return w, n, reason
+
+
+def _in_common(board: Board, pair: tuple[int, int]) -> Board:
+    """Return what is known of a pair's studies that both have begun; the others count as not begun.
+
+    Else a submission of which others have shown that its rival is fast would be behind before it
+    has run at all. In a contest of two a study is begun by both before the next look.
+    """
+    common = {}
+    for (s, w, n), seen in board.items():
+        if s in pair:
+            have_begun = all(board[each, w, n].has_begun for each in pair)
+            common[s, w, n] = seen if have_begun else Seen()
+    return common
 
 
 def told(contest: Contest, pair: Sequence[int], verdict: Verdict | None, small: float) -> str:

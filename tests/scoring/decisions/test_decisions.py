@@ -26,6 +26,8 @@ from scoring.decisions.rule import Referee, Settings
 
 INF = math.inf
 TWO = Contest(("a", "b"), ("w0", "w1"), ("w0", "w1"), {}, {"w0": 100.0, "w1": 1000.0}, 1)
+SIX = tuple(f"w{number}" for number in range(6))
+TWO_OF_SIX = Contest(("a", "c"), SIX, SIX, {}, dict.fromkeys(SIX, 100.0), 1)
 
 
 def hit(time_s):
@@ -327,6 +329,38 @@ def test_a_referee_serves_the_most_open_pair_of_three():
     action = referee.next(board)
     assert set(action.runs) == {2}  # Only c has anything left to run.
     assert action.pair in ((0, 2), (1, 2))
+
+
+def test_no_forecast_decides_about_a_submission_that_has_not_run():
+    """Two that reach every target are no evidence that a third is slower: what a pair's forecast
+    rests on, both have run.
+    """
+    three = dataclasses.replace(TWO_OF_SIX, submissions=("a", "b", "c"))
+    cells = {f"{who}_{name}": hit(s) for name in SIX for who, s in (("a", 10.0), ("b", 25.0))}
+    referee = Referee(three, Settings(stops=("forecast",), caps=False))
+    board = board_of(three, **cells)
+    referee.look(board)
+    assert list(referee.verdicts) == [(0, 1)]
+    for pair in ((0, 2), (1, 2)):
+        assert referee.lead(pair).probability == pytest.approx(0.5, abs=0.05)
+    action = referee.next(board)
+    assert set(action.runs) == {2}
+    # Once it has run on a workload it is compared there, with what the others took.
+    board[2, action.workload, 0] = hit(90.0)
+    referee.look(board, action.workload)
+    alone = Referee(TWO_OF_SIX, Settings(stops=("forecast",), caps=False))
+    pool = board_of(TWO_OF_SIX)
+    pool[0, action.workload, 0], pool[1, action.workload, 0] = hit(10.0), hit(90.0)
+    alone.look(pool)
+    assert referee.lead((0, 2)).probability == pytest.approx(alone.lead((0, 1)).probability)
+    assert 0.5 < referee.lead((0, 2)).probability < 1
+
+
+def test_a_study_that_has_nothing_to_run_is_known():
+    """As of a trial that is missing in finished logs."""
+    referee = Referee(TWO, Settings(stops=("forecast",), confidence=0.999))
+    referee.look(board_of(TWO, a_w0=hit(10.0), b_w0=missed(0.0)))
+    assert referee.lead((0, 1)).probability > 0.8
 
 
 def test_a_log_gives_the_same_decisions_again(tmp_path):
