@@ -124,13 +124,17 @@ class Referee:
     def look(self, board: Board, changed: int | None = None) -> None:
         """Take in what is known, and decide what can be decided.
 
+        What a forecast has decided is open again where what ran since, for another pair, says that
+        it is less sure.
+
         Args:
             board: All that is known.
             changed: The only workload that has changed since the last look; None is all.
         """
         columns = range(len(self.contest.workloads)) if changed is None else (changed,)
         for pair in self.pairs:
-            if pair in self.verdicts:
+            known = self.verdicts.get(pair)
+            if known is not None and known.by != FORECAST:
                 continue
             forecast = self._forecasts.get(pair)
             if forecast is not None:
@@ -139,7 +143,9 @@ class Referee:
                     forecast.update(common, w)
                 self._leads[pair] = forecast.lead()
             verdict = self._verdict(board, pair)
-            if verdict is not None:
+            if verdict is None:
+                self.verdicts.pop(pair, None)
+            else:
                 self.verdicts[pair] = verdict
 
     def lead(self, pair: tuple[int, int]) -> Lead | None:

@@ -356,6 +356,23 @@ def test_no_forecast_decides_about_a_submission_that_has_not_run():
     assert 0.5 < referee.lead((0, 2)).probability < 1
 
 
+def test_a_forecast_that_later_runs_contradict_is_taken_back():
+    """Runs for one pair tell about another that was decided before; they are not left out."""
+    three = dataclasses.replace(TWO_OF_SIX, submissions=("a", "b", "c"))
+    referee = Referee(three, Settings(stops=("forecast",), caps=False))
+    board = nothing_seen(three)
+    for w in range(2):
+        board[0, w, 0], board[2, w, 0] = missed(100.0), hit(10.0)
+    referee.look(board)
+    assert referee.verdicts[0, 2].leader == -1
+    for w in range(2, 4):
+        board[0, w, 0], board[2, w, 0] = hit(10.0), missed(100.0)
+        referee.look(board, w)
+    assert referee.lead((0, 2)).probability == pytest.approx(0.5, abs=0.06)
+    assert (0, 2) not in referee.verdicts
+    assert referee.next(board) is not None
+
+
 def test_a_study_that_has_nothing_to_run_is_known():
     """As of a trial that is missing in finished logs."""
     referee = Referee(TWO, Settings(stops=("forecast",), confidence=0.999))
