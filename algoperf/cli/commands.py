@@ -40,6 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             "variants": variants_command,
             "compare": compare_command,
             "decide": decide_command,
+            "calibrate": calibrate_command,
             "commitment": commitment_command,
         }
     ).parse_args(argv)
@@ -47,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.argv[1:] = masked(sys.argv[1:])
     if parsed.command not in (
         *(run_command, campaign_command, compare_command, decide_command),
-        *(variants_command, check_command),
+        *(variants_command, check_command, calibrate_command),
     ):
         return _carry_out(parsed)
     from algoperf.machine import stopping, supervision, terminal
@@ -217,6 +218,7 @@ def score_command(arguments: argparse.Namespace) -> int:
         suite=arguments.suite,
         held_out=not arguments.no_held_out,
         exclude=tuple(arguments.exclude),
+        restate=arguments.restate,
         reference=arguments.reference,
         interval=arguments.interval,
         resamples=arguments.resamples,
@@ -459,6 +461,18 @@ def decide_command(arguments: argparse.Namespace) -> int:
 
     width = None if sys.stdout.isatty() else WIDTH
     return deciding.run(arguments, Console(width=width, markup=False, highlight=False))
+
+
+def calibrate_command(arguments: argparse.Namespace) -> int:
+    """Measure this machine, and write its hardware class."""
+    from rich.console import Console
+
+    from algoperf.cli.calibrate_command import run
+
+    shown = Console(width=None if sys.stdout.isatty() else 200, markup=False, highlight=False)
+    notes = Console(stderr=True, markup=False, highlight=False)
+    words = shlex.join(["algoperf", *sys.argv[1:]])
+    return run(arguments, words, shown, functools.partial(notes.print, soft_wrap=True))
 
 
 def _print_verdict(verdict: Any) -> None:
