@@ -284,7 +284,7 @@ def _plans(
                 )
                 if (name, framework) not in lengths:
                     plan = run_plan.make(asked, command)
-                    lengths[name, framework] = request.steps or _steps(plan, other)
+                    lengths[name, framework] = _steps(plan, request.steps, other)
                 steps = lengths[name, framework]
                 limited = dataclasses.replace(
                     asked, max_steps=steps, eval_every_steps=max(1, steps // STRETCHES)
@@ -293,20 +293,25 @@ def _plans(
     return plans
 
 
-def _steps(plan: run_plan.RunPlan, other: HardwareClass | None) -> int:
-    """Return the length of a run: the other class's, where there is one; the usual one otherwise.
+def _steps(plan: run_plan.RunPlan, asked: int | None, other: HardwareClass | None) -> int:
+    """Return the length of a run: the other class's, or what was asked, or the usual one.
 
     Raises:
-        UserError: The other class has no such run.
+        UserError: The other class has no such run, or one of another length than was asked.
     """
     if other is None:
         scale = run_plan.scale_of(plan.trial)
-        return usual_steps(scale.step_hint, scale.budget_s)
+        return asked or usual_steps(scale.step_hint, scale.budget_s)
     theirs = other.measurement(_key(plan), plan.trial.framework)
     if theirs is None:
         raise UserError(
             f"--against: hardware class {other} has no times of {_key(plan)} in "
             f"{plan.trial.framework}; it has {hardware_class.known(other)}"
+        )
+    if asked not in (None, theirs.steps):
+        raise UserError(
+            f"--steps {asked}: hardware class {other} measured {theirs} over {theirs.steps} steps; "
+            "leave --steps out"
         )
     return theirs.steps
 
