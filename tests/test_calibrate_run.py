@@ -41,6 +41,7 @@ def test_calibrate_run_and_restate(tmp_path, capsys):
     assert commands.main([*words, "--json"]) == 0
     (result,) = json.loads(capsys.readouterr().out)
     assert result["budget_s"] == 5.0
+    assert result["hardware_class"] == {"name": "faster", "id": faster.id}
     folder = tmp_path / "runs/mini-builtin-class-faster/nadamw/study_0/digits_pytorch/trial_1"
     flags = run_log.read_flags(folder)
     assert flags["pool"]["hardware_class"] == {"name": "faster", "id": faster.id}

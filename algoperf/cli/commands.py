@@ -109,6 +109,10 @@ def campaign_command(arguments: argparse.Namespace) -> int:
         choose("framework", framework, list(backends.FRAMEWORKS))
     if arguments.tuning_ruleset is not None:
         return _leaderboard(arguments)
+    if arguments.hardware_class is not None:
+        raise UserError(
+            "--hardware-class goes with --tuning-ruleset: runs for a target are counted in steps"
+        )
     definition = catalogue.find(arguments.workload, arguments.suite)
     scale = definition.scales[choose(f"scale of {definition.name}", "mini", [*definition.scales])]
     secret = validation_seed.resolve(arguments.validation_seed)
@@ -152,6 +156,7 @@ def _leaderboard(arguments: argparse.Namespace) -> int:
         arguments.suite,
         rerun_contended=arguments.rerun_contended,
         validation_seed=secret,
+        hardware_class=arguments.hardware_class,
     )
     failed = _run_missing(todo, arguments, secret)
     command = ["algoperf", "score", str(arguments.out), *campaign.suite_words(arguments.suite)]

@@ -397,6 +397,12 @@ def _add_campaign(commands: Any, function: Command) -> None:
         help="also repeat the trials that lost over 5 %% of their clock to other processes or to a "
         "stop; what was measured is kept, in replaced_<n>",
     )
+    add(
+        "--hardware-class",
+        metavar="FILE",
+        help="with --tuning-ruleset, take the budgets of a hardware class, as `algoperf run` does; "
+        "runs have one core each, so calibrate with --threads 1",
+    )
     add_validation_seed(campaign)
     add("--workers", type=positive, default=2, help="one-thread processes at a time (default: 2)")
     add(

@@ -378,12 +378,13 @@ def _rows(analysis: Analysis) -> dict[str, list[Sequence[Any]]]:
         **(
             {}
             if analysis.restated is None
-            else {"restated": _restated_rows(analysis.restated, name)}
+            else {"restated": restated_rows(analysis.restated, name)}
         ),
     }
 
 
-def _restated_rows(restated: Restated, pool: str) -> list[Sequence[Any]]:
+def restated_rows(restated: Restated, pool: str) -> list[Sequence[Any]]:
+    """Return the rows of restated.csv of one pool; the columns are `RESTATED`."""
     ends = [restated.name, restated.id, restated.measured_in, pool]
     return [[*_restated_values(each).values(), *ends] for each in restated.times]
 

@@ -6,6 +6,7 @@ import json
 import pytest
 from rich.console import Console
 
+import algoperf
 from algoperf.cli import calibrate_command
 from algoperf.errors import UserError
 from algoperf.experiments import calibrate
@@ -357,3 +358,20 @@ def test_the_folder_of_a_run_is_that_of_its_study(tmp_path):
         False,
         240,
     )
+
+
+def test_from_python(tmp_path, trained):
+    """The runs take 1.1 and 1.2 times as long: the second class has 12/11 of the first one's."""
+    options = {"frameworks": ["jax"], "repeats": 1}
+    first = algoperf.calibrate("digits", name="base", out=str(tmp_path / "a"), **options)
+    assert (first.name, first.joins) == ("base", False)
+    assert first.id == hardware_class.read(first.path).id
+    second = algoperf.calibrate(["digits"], against=first.path, out=tmp_path / "b", **options)
+    (row,) = second.frame().to_dict("records")
+    assert (row["workload"], row["framework"], row["runs"]) == ("digits", "jax", 1)
+    assert (row["step_s"], row["evaluation_low_s"]) == pytest.approx((0.6, 1.5))
+    assert (row["step_ratio"], row["factor"]) == pytest.approx((12 / 11, 12 / 11))
+    assert row["budget_s"] == pytest.approx(15 * 12 / 11)
+    assert first.frame()["step_ratio"].isna().all()
+    with pytest.raises(algoperf.UserError, match="unknown option 'framework'"):
+        algoperf.calibrate("digits", framework="jax")

@@ -7,6 +7,7 @@ import json
 import pytest
 from rich.console import Console
 
+import algoperf
 from algoperf import errors
 from algoperf.machine import hardware_class
 from algoperf.machine.hardware_class import Budget, HardwareClass, Measurement, Spread
@@ -195,6 +196,9 @@ def test_estimates_stand_beside_the_times_and_change_no_score(tmp_path, trial, f
         first, second = csv.DictReader(lines)
     assert (first["time_s"], first["estimated_time_s"], first["class"]) == ("10.0", "20.0", "there")
     assert (second["estimated_budget_s"], second["measured_in"]) == ("150.0", "here (h1)")
+    page = (out / "report.html").read_text()
+    assert "Estimate: times in hardware class there" in page
+    assert "about 20.00 s (10.00 s" in page
     plain = score([runs], Options(**options)).summaries[0]
     estimated = score([runs], Options(restate=file, **options)).summaries[0]
     assert [row.score for row in plain.board.rows] == [row.score for row in estimated.board.rows]
@@ -211,6 +215,15 @@ def test_json_calls_it_an_estimate(tmp_path, trial, file):
     assert pool["restated"]["times"][0]["estimated_time_s"] == 20.0
 
 
+def test_the_frame_of_estimates(tmp_path, trial, file):
+    trial(10.0)
+    frame = algoperf.score(tmp_path / "runs", restate=file, resamples=200).restated()
+    assert frame[["submission", "estimated_time_s", "class"]].values.tolist() == [
+        ["adamw", 20.0, "there"]
+    ]
+    assert algoperf.score(tmp_path / "runs", resamples=200).restated().empty
+
+
 def test_without_the_option_nothing_is_estimated(tmp_path, trial):
     trial(10.0)
     console = Console(file=io.StringIO(), width=120)
@@ -218,6 +231,7 @@ def test_without_the_option_nothing_is_estimated(tmp_path, trial):
     score_command([tmp_path / "runs"], console, Options(out=out, resamples=200))
     assert "stimate, not" not in console.file.getvalue()
     assert not (out / "restated.csv").exists()
+    assert "Estimate: times" not in (out / "report.html").read_text()
 
 
 def test_a_file_that_is_no_class(tmp_path, trial):
