@@ -50,6 +50,8 @@ def run(arguments: argparse.Namespace, command: str, console: "Console", note: S
     if arguments.json:
         text = json.dumps(hardware_class.to_json(done.hardware_class), indent=2)
         console.out(text, highlight=False)
+        for line in lines(done):
+            note(line)
         return DONE
     console.print(_times(done))
     if done.ratios:

@@ -307,10 +307,10 @@ def test_what_cannot_be_asked(changes, message):
 # What is printed
 
 
-def shown(parser, *words):
+def shown(parser, *words, note=lambda _: None):
     arguments = parser.parse_args(["calibrate", *words])
     console = Console(file=io.StringIO(), width=200)
-    assert calibrate_command.run(arguments, "algoperf calibrate", console, lambda _: None) == 0
+    assert calibrate_command.run(arguments, "algoperf calibrate", console, note) == 0
     return console.file.getvalue()
 
 
@@ -344,7 +344,10 @@ def test_contended_runs_are_told(tmp_path):
 
 
 def test_json(tmp_path, trained, parser):
-    text = shown(parser, "--workloads", "digits", "--json", "--out", str(tmp_path))
+    notes = []
+    words = ("--workloads", "digits", "--json", "--out", str(tmp_path))
+    text = shown(parser, *words, note=notes.append)
+    assert notes[-2].startswith("a new class: epyc-2-cores")
     assert json.loads(text) == json.loads((tmp_path / "hardware_class.json").read_text())
 
 
