@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from algoperf import errors
-from algoperf.machine import hardware_class
+from algoperf.machine import class_file
 from scoring.analysis.analysis import Analysis, Summary, analyse, summarise
 from scoring.analysis.bounds import ScoreBounds, bounds_of
 from scoring.analysis.leaderboard import Leaderboard, build_leaderboards
@@ -100,7 +100,7 @@ def score(paths: Sequence[str | Path], options: Options | None = None) -> Scored
         UserError: A path is missing or holds no runs, or an option is not valid.
     """
     options = options or Options()
-    there = None if options.restate is None else hardware_class.read(options.restate)
+    there = None if options.restate is None else class_file.read(options.restate)
     boards, findings = make_boards(paths, options)
     summaries = []
     for board in filter(lambda board: board.rows, boards):

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from algoperf.cli import commands
-from algoperf.machine import hardware_class
+from algoperf.machine import class_file
 from algoperf.machine.hardware_class import Budget, Spread
 from algoperf.run_folder import run_log
 
@@ -17,7 +17,7 @@ FEW = ["--workloads", "digits", "--frameworks", "pytorch", "--repeats", "2", "--
 def test_calibrate_run_and_restate(tmp_path, capsys):
     assert commands.main(["calibrate", *FEW, "--out", str(tmp_path / "here")]) == 0
     path = tmp_path / "here" / "hardware_class.json"
-    here = hardware_class.read(path)
+    here = class_file.read(path)
     (times,) = here.measurements
     assert (times.runs, times.steps, times.batch_size) == (2, 10, 64)
     assert 0 < times.step.low_s <= times.step.high_s
@@ -33,7 +33,7 @@ def test_calibrate_run_and_restate(tmp_path, capsys):
         budgets=(Budget(*times.key, 1 / 3, 5.0),),
     )
     other = tmp_path / "faster.json"
-    run_log.write_json(other, hardware_class.to_json(faster))
+    run_log.write_json(other, class_file.to_json(faster))
 
     runs = str(tmp_path / "runs")
     words = ["run", "--workload", "digits", "--framework", "pytorch", "--submission", "nadamw"]

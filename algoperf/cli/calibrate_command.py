@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from algoperf.experiments import calibrate
 from algoperf.experiments.calibrate import Calibrated, CalibrateRequest
-from algoperf.machine import hardware_class
+from algoperf.machine import class_file, hardware_class
 from algoperf.machine.hardware_class import Measurement, Ratio, Spread
 from algoperf.study.progress import Show
 
@@ -48,7 +48,7 @@ def run(arguments: argparse.Namespace, command: str, console: "Console", note: S
     )
     done = calibrate.calibrate(request, note, command)
     if arguments.json:
-        text = json.dumps(hardware_class.to_json(done.hardware_class), indent=2)
+        text = json.dumps(class_file.to_json(done.hardware_class), indent=2)
         console.out(text, highlight=False)
         for line in lines(done):
             note(line)

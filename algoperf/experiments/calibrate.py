@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from algoperf.errors import UserError
-from algoperf.machine import hardware, hardware_class
+from algoperf.machine import class_file, hardware, hardware_class
 from algoperf.machine.hardware_class import Against, HardwareClass, Key, Measurement, Ratio, Spread
-from algoperf.run_folder import run_log
+from algoperf.run_folder import run_log, writing
 from algoperf.study import run_plan, study
 from algoperf.study.request import RunRequest, check_whole
 
@@ -122,9 +122,10 @@ def calibrate(request: CalibrateRequest, note: Note, command: str = "") -> Calib
         raise UserError(
             f"{path}: is there; give another --out, and --against {path} to compare with it"
         )
-    other = None if request.against is None else hardware_class.read(request.against)
+    other = None if request.against is None else class_file.read(request.against)
     if request.threads is not None:
         hardware.check_threads(request.threads)
+    writing.make_folder("--out", request.out)
     plans = _plans(request, other, command)
     for repeat, plan in plans:
         _carry_out(plan, repeat, request.repeats, note)
@@ -135,8 +136,8 @@ def calibrate(request: CalibrateRequest, note: Note, command: str = "") -> Calib
     own_s = {_key(plan): _own_budget_s(plan) for _, plan in plans}
     machine = _machine([_folder(plan) for _, plan in plans], request.threads)
     calibrated = conclude(machine, measured, own_s, other, request.name, path)
-    request.out.mkdir(parents=True, exist_ok=True)
-    run_log.write_json(path, hardware_class.to_json(calibrated.hardware_class))
+    with writing.asked("--out", path):
+        run_log.write_json(path, class_file.to_json(calibrated.hardware_class))
     return calibrated
 
 

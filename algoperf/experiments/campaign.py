@@ -16,8 +16,8 @@ from typing import Any
 import reference_algorithms
 from algoperf.data.validation_seed import ValidationSeed
 from algoperf.errors import UserError
+from algoperf.machine import class_file
 from algoperf.machine.hardware_class import HardwareClass
-from algoperf.machine.hardware_class import read as read_class
 from algoperf.run_folder import run_log
 from algoperf.study import run_plan
 from algoperf.study.request import RunRequest
@@ -349,7 +349,7 @@ def entries(
         alone: Whether each study is run without those before it.
         hardware_class: The file of the class whose budgets hold, or None.
     """
-    known = None if hardware_class is None else read_class(hardware_class)
+    known = None if hardware_class is None else class_file.read(hardware_class)
     workloads, frameworks = list(dict.fromkeys(workloads)), list(dict.fromkeys(frameworks))
     if not workloads:
         raise UserError("--workload names nothing; give names with commas between")

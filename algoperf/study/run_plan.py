@@ -10,7 +10,7 @@ from algoperf import backends, errors, workload
 from algoperf.data import validation_seed
 from algoperf.data.formats import sources
 from algoperf.errors import UserError
-from algoperf.machine import hardware, hardware_class
+from algoperf.machine import class_file, hardware, hardware_class
 from algoperf.machine.hardware_class import HardwareClass, Key
 from algoperf.study import carbon, outcome, study, wandb_run
 from algoperf.study.companions import Companion, Companions
@@ -146,7 +146,7 @@ def make(request: RunRequest, command: str = "", show_progress: bool = False) ->
         validation_seed.check(definition, source)
     known = None
     if request.hardware_class is not None:
-        known = hardware_class.read(request.hardware_class)
+        known = class_file.read(request.hardware_class)
     path, origin = loading.locate(request.submission)
     outline = loading.inspect(path)
     if request.name is not None:

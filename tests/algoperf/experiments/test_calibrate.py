@@ -11,7 +11,7 @@ from algoperf.cli import calibrate_command
 from algoperf.errors import UserError
 from algoperf.experiments import calibrate
 from algoperf.experiments.calibrate import CalibrateRequest
-from algoperf.machine import hardware_class
+from algoperf.machine import class_file
 from algoperf.machine.hardware_class import Key, Spread
 from algoperf.run_folder import run_log
 from algoperf.study import run_plan, study
@@ -212,7 +212,7 @@ def test_workloads_run_in_turn_and_the_file_is_read_again(tmp_path, trained):
     assert notes[0] == "digits jax run 1 of 2: 0.55 s a step, 1.38 s an evaluation"
     # Of digits in jax, the runs 1 and 5: .5 s a step times 1.1 and 1.5.
     assert done.measurements[0].step == Spread(*map(pytest.approx, (0.65, 0.55, 0.75)))
-    read = hardware_class.read(out / "hardware_class.json")
+    read = class_file.read(out / "hardware_class.json")
     assert read == done.hardware_class
     assert [(each.workload, each.budget_s) for each in read.budgets] == [
         ("digits", 15.0),
@@ -317,7 +317,7 @@ def shown(parser, *words, note=lambda _: None):
 def test_what_is_printed(tmp_path, trained, parser):
     words = ["--workloads", "digits", "--frameworks", "jax", "--repeats", "1", "--steps", "40"]
     text = shown(parser, *words, "--name", "base", "--out", str(tmp_path / "a"))
-    first = hardware_class.read(tmp_path / "a" / "hardware_class.json")
+    first = class_file.read(tmp_path / "a" / "hardware_class.json")
     assert "digits    jax           40     1  0.55 (0.55-0.55)  1.38 (1.38-1.38)" in text
     assert f"a new class: base ({first.id}); its budgets are the workloads' own" in text
     against = ["--against", str(tmp_path / "a" / "hardware_class.json")]
@@ -368,7 +368,7 @@ def test_from_python(tmp_path, trained):
     options = {"frameworks": ["jax"], "repeats": 1}
     first = algoperf.calibrate("digits", name="base", out=str(tmp_path / "a"), **options)
     assert (first.name, first.joins) == ("base", False)
-    assert first.id == hardware_class.read(first.path).id
+    assert first.id == class_file.read(first.path).id
     second = algoperf.calibrate(["digits"], against=first.path, out=tmp_path / "b", **options)
     (row,) = second.frame().to_dict("records")
     assert (row["workload"], row["framework"], row["runs"]) == ("digits", "jax", 1)
@@ -378,3 +378,11 @@ def test_from_python(tmp_path, trained):
     assert first.frame()["step_ratio"].isna().all()
     with pytest.raises(algoperf.UserError, match="unknown option 'framework'"):
         algoperf.calibrate("digits", framework="jax")
+
+
+def test_a_folder_that_cannot_be_is_told_before_anything_runs(tmp_path, trained):
+    (tmp_path / "file").touch()
+    request = CalibrateRequest(["digits"], out=tmp_path / "file" / "out")
+    with pytest.raises(UserError, match="--out"):
+        calibrate.calibrate(request, lambda _: None)
+    assert not trained

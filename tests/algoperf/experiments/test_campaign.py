@@ -13,7 +13,8 @@ from algoperf.errors import UserError
 from algoperf.experiments import campaign
 from algoperf.experiments.held_out.curves import CurveBook
 from algoperf.experiments.held_out.screening import Curve
-from algoperf.machine.hardware_class import Budget, HardwareClass, Measurement, Spread, to_json
+from algoperf.machine import class_file
+from algoperf.machine.hardware_class import Budget, HardwareClass, Measurement, Spread
 from algoperf.run_folder import run_log
 from algoperf.study import run_plan
 from algoperf.study.executors import local
@@ -60,8 +61,8 @@ def _trial_folder(real):
 
 
 @pytest.fixture
-def class_file(tmp_path):
-    """`class_file(factor)` writes a hardware class that has digits, and returns it and its path."""
+def write_class(tmp_path):
+    """`write_class(factor)` writes a hardware class that has digits, and returns it and its path."""
 
     def write(factor):
         second = Spread(1.0, 1.0, 1.0)
@@ -71,14 +72,14 @@ def class_file(tmp_path):
         budgets = (Budget(*key, factor, 15.0 * factor),)
         known = HardwareClass("slow", machine, "nadamw", (times,), budgets)
         path = tmp_path / f"class-{factor}.json"
-        run_log.write_json(path, to_json(known))
+        run_log.write_json(path, class_file.to_json(known))
         return known, str(path)
 
     return write
 
 
-def test_a_leaderboard_in_a_hardware_class_has_a_folder_of_its_own(tmp_path, class_file):
-    known, path = class_file(2.0)
+def test_a_leaderboard_in_a_hardware_class_has_a_folder_of_its_own(tmp_path, write_class):
+    known, path = write_class(2.0)
     settings = (["digits"], ["nadamw"], ["jax"], "external", 1, 1)
     (entry,) = campaign.entries(*settings, hardware_class=path)
     words = entry.command(tmp_path)
@@ -92,7 +93,7 @@ def test_a_leaderboard_in_a_hardware_class_has_a_folder_of_its_own(tmp_path, cla
     run_log.write_json(folder / "flags_0.json", flags)
     assert entry.has_ended(tmp_path)
     # Another class of that name: `algoperf run` says so.
-    (entry,) = campaign.entries(*settings, hardware_class=class_file(3.0)[1])
+    (entry,) = campaign.entries(*settings, hardware_class=write_class(3.0)[1])
     assert not entry.has_ended(tmp_path)
 
 

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from algoperf.errors import UserError
-from algoperf.machine import hardware_class
+from algoperf.machine import class_file, hardware_class
 from algoperf.machine.hardware_class import (
     Against,
     Budget,
@@ -56,7 +56,7 @@ def document():
     ratio = Ratio(*DIGITS, "jax", 2.0, 1.5, 2.5, 1.0)
     there = of(measured(), against=Against("one", "abc", (ratio,)))
     there = dataclasses.replace(there, confirmations=((ratio,),))
-    return json.loads(json.dumps(hardware_class.to_json(there)))
+    return json.loads(json.dumps(class_file.to_json(there)))
 
 
 @pytest.fixture
@@ -192,8 +192,8 @@ def test_what_a_trial_records():
 
 
 def test_what_is_written_is_read(written, document):
-    read = hardware_class.read(written(document))
-    assert json.loads(json.dumps(hardware_class.to_json(read))) == document
+    read = class_file.read(written(document))
+    assert json.loads(json.dumps(class_file.to_json(read))) == document
     assert (read.name, read.id, read.against.id) == ("two-cores", document["id"], "abc")
     assert read.measurement(DIGITS, "jax") == measured()
     assert read.measurement(DIGITS, "pytorch") is None
@@ -214,14 +214,14 @@ def test_what_is_written_is_read(written, document):
 )
 def test_a_file_of_something_else(written, text, message):
     with pytest.raises(UserError) as raised:
-        hardware_class.read(written(text))
+        class_file.read(written(text))
     assert message in str(raised.value)
     assert "\n" not in str(raised.value)
 
 
 def test_no_file(tmp_path):
     with pytest.raises(UserError, match=r"none\.json: cannot be read \(No such file"):
-        hardware_class.read(tmp_path / "none.json")
+        class_file.read(tmp_path / "none.json")
 
 
 NO_NUMBER = "expected a finite number above 0"
@@ -284,7 +284,7 @@ def test_a_damaged_entry_is_named(written, document, place, value, message):
     inside[last] = value
     path = written(document)
     with pytest.raises(UserError) as raised:
-        hardware_class.read(path)
+        class_file.read(path)
     assert str(raised.value).startswith(f"{path}: {message}")
     assert "\n" not in str(raised.value)
 
@@ -292,15 +292,15 @@ def test_a_damaged_entry_is_named(written, document, place, value, message):
 def test_an_entry_twice(written, document):
     document["measurements"] *= 2
     with pytest.raises(UserError, match=r"measurements\[1\] is of digits .* in jax a second time"):
-        hardware_class.read(written(document))
+        class_file.read(written(document))
     document["measurements"] = document["measurements"][:1]
     document["budgets"] *= 2
     with pytest.raises(UserError, match=r"budgets has 2 entries of digits \(mini, builtin\)"):
-        hardware_class.read(written(document))
+        class_file.read(written(document))
 
 
 def test_a_file_that_was_edited(written, document):
     """The id is of what was measured: a budget that somebody has raised is none."""
     document["budgets"][0]["factor"] = 3.0
     with pytest.raises(UserError, match="was changed since it was measured: its id is"):
-        hardware_class.read(written(document))
+        class_file.read(written(document))

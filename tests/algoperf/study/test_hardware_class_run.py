@@ -5,7 +5,7 @@ import json
 import pytest
 
 from algoperf.errors import UserError
-from algoperf.machine import hardware_class
+from algoperf.machine import class_file, hardware_class
 from algoperf.machine.hardware_class import Budget, HardwareClass, Key, Measurement, Spread
 from algoperf.run_folder import run_log
 from algoperf.study import run_plan, study
@@ -26,7 +26,7 @@ def write_class(path, machine=None, factor=2.0, step=STEP):
         (times,),
         (Budget(*DIGITS, factor, 15.0 * factor),),
     )
-    run_log.write_json(path, hardware_class.to_json(there))
+    run_log.write_json(path, class_file.to_json(there))
     return there
 
 

@@ -9,7 +9,7 @@ from rich.console import Console
 
 import algoperf
 from algoperf import errors
-from algoperf.machine import hardware_class
+from algoperf.machine import class_file
 from algoperf.machine.hardware_class import Budget, HardwareClass, Measurement, Spread
 from algoperf.run_folder import run_log
 from scoring.analysis.restated import restate
@@ -176,7 +176,7 @@ def test_one_class_is_pooled_and_two_never(trial, boards):
 @pytest.fixture
 def file(tmp_path):
     there = make_class(measurement())
-    run_log.write_json(tmp_path / "there.json", hardware_class.to_json(there))
+    run_log.write_json(tmp_path / "there.json", class_file.to_json(there))
     return str(tmp_path / "there.json")
 
 
