@@ -62,7 +62,7 @@ def _trial_folder(real):
 
 @pytest.fixture
 def write_class(tmp_path):
-    """`write_class(factor)` writes a hardware class that has digits, and returns it and its path."""
+    """`write_class(factor)` writes a hardware class that has digits; returns it and its path."""
 
     def write(factor):
         second = Spread(1.0, 1.0, 1.0)
