@@ -1,7 +1,7 @@
 """algoperf measures how fast training algorithms train neural networks, in JAX and in PyTorch.
 
-In a script or a notebook: `algoperf.run`, `check`, `compare`, `score` and `load_workload`
-(`algoperf.api`), which are loaded when they are first used.
+In a script or a notebook: `algoperf.run`, `check`, `compare`, `score`, `calibrate` and
+`load_workload` (`algoperf.api`), which are loaded when they are first used.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -10,6 +10,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from algoperf.api import (
+        CalibrateResult,
         CheckResult,
         CompareResult,
         LoadedWorkload,
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
         ScoreResult,
         TrialResult,
         UserError,
+        calibrate,
         check,
         compare,
         load_workload,
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "CalibrateResult",
     "CheckResult",
     "CompareResult",
     "LoadedWorkload",
@@ -32,6 +35,7 @@ __all__ = [
     "ScoreResult",
     "TrialResult",
     "UserError",
+    "calibrate",
     "check",
     "compare",
     "load_workload",

@@ -16,12 +16,15 @@ import contextlib
 import dataclasses
 import functools
 import inspect
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from algoperf.errors import UserError as UserError
 from algoperf.errors import choose
+from algoperf.experiments.calibrate import Calibrated, CalibrateRequest
+from algoperf.experiments.calibrate import calibrate as measure
 from algoperf.experiments.check.processes import WORKLOADS
 from algoperf.experiments.check.processes import check as run_checks
 from algoperf.experiments.check.verdicts import FAILED, Verdict
@@ -176,6 +179,48 @@ class CompareResult:
 
 
 @dataclasses.dataclass(frozen=True)
+class CalibrateResult:
+    """The hardware class of this machine.
+
+    Attributes:
+        name: The class's name.
+        id: Its id, by which runs are pooled.
+        path: Its file, for `run(..., hardware_class=path)`.
+        joins: Whether it is the class that this machine was measured against.
+    """
+
+    name: str
+    id: str
+    path: Path
+    joins: bool
+    _calibrated: Calibrated
+
+    def frame(self) -> "pd.DataFrame":
+        """Return one row a workload and framework that was measured.
+
+        `step_s` and `evaluation_s` are medians in seconds, with the lowest and highest run beside
+        them; `step_ratio` is over the other class (NaN without one); `factor` and `budget_s` are
+        the budget's.
+        """
+        import pandas as pd
+
+        known = self._calibrated.hardware_class
+        ratios = {(one.key, one.framework): one.step for one in self._calibrated.ratios}
+        rows = []
+        for each in self._calibrated.measurements:
+            budget = known.budget(each.key)
+            assert budget is not None, each.key
+            row: dict[str, Any] = {**each.key._asdict(), "framework": each.framework}
+            for name, spread in (("step", each.step), ("evaluation", each.evaluation)):
+                row[f"{name}_s"] = spread.median_s
+                row |= {f"{name}_low_s": spread.low_s, f"{name}_high_s": spread.high_s}
+            row |= {"runs": each.runs, "contended": each.contended}
+            row["step_ratio"] = ratios.get((each.key, each.framework), math.nan)
+            rows.append(row | {"factor": budget.factor, "budget_s": budget.budget_s})
+        return pd.DataFrame(rows)
+
+
+@dataclasses.dataclass(frozen=True)
 class ScoreResult:
     """Leaderboards, one for each pool of runs that may be compared.
 
@@ -207,6 +252,21 @@ class ScoreResult:
         columns = export.TIMES.split()
         rows = [row for each in self._summaries() for row in export.time_rows(each.board)]
         return pd.DataFrame(rows, columns=columns)
+
+    def restated(self) -> "pd.DataFrame":
+        """Return estimates of the times in another hardware class, as `restate` asks for them.
+
+        One row a submission and workload, with the columns of `restated.csv` (docs/scoring.md).
+        """
+        import pandas as pd
+
+        rows = [
+            row
+            for each in self._summaries()
+            if each.restated is not None
+            for row in export.restated_rows(each.restated, each.board.pool.name)
+        ]
+        return pd.DataFrame(rows, columns=export.RESTATED.split())
 
     def write(self, folder: str | Path) -> list[Path]:
         """Write the CSV files, plots and the page of `algoperf score --out`; return the files."""
@@ -421,7 +481,7 @@ def score(*paths: str | Path, **options: Any) -> ScoreResult:
     Args:
         *paths: Folders that hold runs, at any depth.
         **options: The fields of `scoring.report.Options`, which are the options of the command:
-            rules, targets, tuning_ruleset, suite, held_out, exclude, reference, interval,
+            rules, targets, tuning_ruleset, suite, held_out, exclude, restate, reference, interval,
             resamples, count_unfinished.
 
     Raises:
@@ -430,6 +490,30 @@ def score(*paths: str | Path, **options: Any) -> ScoreResult:
     chosen = _request(Options, **options)
     scored = score_folders(paths, chosen)
     return ScoreResult(tuple(scored.findings), scored, chosen)
+
+
+def calibrate(
+    workloads: str | Sequence[str], *, show: bool = False, **options: Any
+) -> CalibrateResult:
+    """Measure this machine and write its hardware class, as `algoperf calibrate` does.
+
+    Args:
+        workloads: The workloads to measure.
+        show: Whether a line is printed for each run.
+        **options: The other fields of `algoperf.experiments.calibrate.CalibrateRequest`, which are
+            the options of the command: frameworks, scale, data, steps, repeats, threads, against,
+            name, out.
+
+    Raises:
+        UserError: A workload is not found, or the class to compare with cannot be.
+        KeyboardInterrupt: It was stopped; the same call goes on after the runs that have ended.
+    """
+    named = [workloads] if isinstance(workloads, str) else list(workloads)
+    request = _request(CalibrateRequest, workloads=named, **_paths(options))
+    with _interruptible():
+        done = measure(request, functools.partial(_print, show))
+    known = done.hardware_class
+    return CalibrateResult(known.name, known.id, done.path, done.joins, done)
 
 
 def load_workload(
@@ -498,7 +582,7 @@ def _paths(options: Mapping[str, Any]) -> dict[str, Any]:
     """The options, with paths for texts where a path is expected."""
     names = ("out", "save_model", "save_best")
     texts = {key: Path(options[key]) for key in names if isinstance(options.get(key), str)}
-    also = ("search_space", "suite", "data", "pretrained")
+    also = ("search_space", "suite", "data", "pretrained", "hardware_class", "against")
     paths = {key: str(options[key]) for key in also if isinstance(options.get(key), Path)}
     return {**options, **texts, **paths}
 

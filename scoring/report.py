@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from algoperf import errors
+from algoperf.machine import class_file
 from scoring.analysis.analysis import Analysis, Summary, analyse, summarise
 from scoring.analysis.bounds import ScoreBounds, bounds_of
 from scoring.analysis.leaderboard import Leaderboard, build_leaderboards
 from scoring.analysis.oddities import find_oddities
+from scoring.analysis.restated import restate
 from scoring.analysis.statistics import METHODS, RESAMPLES
 from scoring.benchmarks.benchmark import RULESETS, find_benchmark, ruleset_of
 from scoring.benchmarks.suites import read_suite
@@ -40,6 +42,7 @@ class Options:
         suite: A file with the held-out variants that count.
         held_out: Whether held-out variants count.
         exclude: Submissions to leave out, each as a name or as experiment/name.
+        restate: The file of a hardware class in which times are also shown, as an estimate.
         reference: The submission that speed-ups are relative to; None chooses one.
         interval: The method of the intervals, 'pooled' or 'percentile'.
         resamples: The number of competitions that a bootstrap draws.
@@ -64,6 +67,7 @@ class Options:
     suite: str | None = None
     held_out: bool = True
     exclude: tuple[str, ...] = ()
+    restate: str | None = None
     reference: str | None = None
     interval: str = METHODS[0]
     resamples: int = RESAMPLES
@@ -96,18 +100,22 @@ def score(paths: Sequence[str | Path], options: Options | None = None) -> Scored
         UserError: A path is missing or holds no runs, or an option is not valid.
     """
     options = options or Options()
+    there = None if options.restate is None else class_file.read(options.restate)
     boards, findings = make_boards(paths, options)
-    summaries = [
-        summarise(
-            board,
-            reference=options.reference,
-            method=options.interval,
-            resamples=options.resamples,
-            bounds=_bounds(board, options),
+    summaries = []
+    for board in filter(lambda board: board.rows, boards):
+        restated, notes = (None, []) if there is None else restate(board, there)
+        findings += notes
+        summaries.append(
+            summarise(
+                board,
+                reference=options.reference,
+                method=options.interval,
+                resamples=options.resamples,
+                bounds=_bounds(board, options),
+                restated=restated,
+            )
         )
-        for board in boards
-        if board.rows
-    ]
     return Scored(summaries, findings)
 
 

@@ -40,6 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             "variants": variants_command,
             "compare": compare_command,
             "decide": decide_command,
+            "calibrate": calibrate_command,
             "commitment": commitment_command,
         }
     ).parse_args(argv)
@@ -47,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.argv[1:] = masked(sys.argv[1:])
     if parsed.command not in (
         *(run_command, campaign_command, compare_command, decide_command),
-        *(variants_command, check_command),
+        *(variants_command, check_command, calibrate_command),
     ):
         return _carry_out(parsed)
     from algoperf.machine import stopping, supervision, terminal
@@ -108,6 +109,10 @@ def campaign_command(arguments: argparse.Namespace) -> int:
         choose("framework", framework, list(backends.FRAMEWORKS))
     if arguments.tuning_ruleset is not None:
         return _leaderboard(arguments)
+    if arguments.hardware_class is not None:
+        raise UserError(
+            "--hardware-class goes with --tuning-ruleset: runs for a target are counted in steps"
+        )
     definition = catalogue.find(arguments.workload, arguments.suite)
     scale = definition.scales[choose(f"scale of {definition.name}", "mini", [*definition.scales])]
     secret = validation_seed.resolve(arguments.validation_seed)
@@ -151,6 +156,7 @@ def _leaderboard(arguments: argparse.Namespace) -> int:
         arguments.suite,
         rerun_contended=arguments.rerun_contended,
         validation_seed=secret,
+        hardware_class=arguments.hardware_class,
     )
     failed = _run_missing(todo, arguments, secret)
     command = ["algoperf", "score", str(arguments.out), *campaign.suite_words(arguments.suite)]
@@ -217,6 +223,7 @@ def score_command(arguments: argparse.Namespace) -> int:
         suite=arguments.suite,
         held_out=not arguments.no_held_out,
         exclude=tuple(arguments.exclude),
+        restate=arguments.restate,
         reference=arguments.reference,
         interval=arguments.interval,
         resamples=arguments.resamples,
@@ -459,6 +466,18 @@ def decide_command(arguments: argparse.Namespace) -> int:
 
     width = None if sys.stdout.isatty() else WIDTH
     return deciding.run(arguments, Console(width=width, markup=False, highlight=False))
+
+
+def calibrate_command(arguments: argparse.Namespace) -> int:
+    """Measure this machine, and write its hardware class."""
+    from rich.console import Console
+
+    from algoperf.cli.calibrate_command import run
+
+    shown = Console(width=None if sys.stdout.isatty() else 200, markup=False, highlight=False)
+    notes = Console(stderr=True, markup=False, highlight=False)
+    words = shlex.join(["algoperf", *sys.argv[1:]])
+    return run(arguments, words, shown, functools.partial(notes.print, soft_wrap=True))
 
 
 def _print_verdict(verdict: Any) -> None:

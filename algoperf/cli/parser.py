@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from algoperf import __version__
+from algoperf.cli import calibrate_arguments, decide_arguments, run_arguments
 from algoperf.cli import compare_arguments as compare_arguments
-from algoperf.cli import decide_arguments, run_arguments
 from algoperf.cli import variants_arguments as variant_arguments
 from algoperf.cli.argument_types import (
     SECRET,
@@ -70,6 +70,9 @@ def parser(functions: Mapping[str, Command]) -> argparse.ArgumentParser:
     compare_arguments.declare(compare)
     decide_arguments.declare(
         _add(commands, "decide", functions["decide"], decide_arguments.DESCRIPTION)
+    )
+    calibrate_arguments.declare(
+        _add(commands, "calibrate", functions["calibrate"], calibrate_arguments.DESCRIPTION)
     )
     _add_commitment(commands, functions["commitment"])
     return root
@@ -181,6 +184,13 @@ def _add_score(commands: Any, function: Command) -> None:
         default=[],
         metavar="NAME",
         help="leave a submission out (NAME or EXPERIMENT/NAME; may be repeated)",
+    )
+    add(
+        "--restate",
+        metavar="FILE",
+        help="also show an estimate of what the times would be in another hardware class, a file "
+        "of `algoperf calibrate`, by the measured step times of both; scores stay those of the "
+        "measured times (docs/hardware_class.md)",
     )
     add(
         "--reference",
@@ -386,6 +396,12 @@ def _add_campaign(commands: Any, function: Command) -> None:
         action="store_true",
         help="also repeat the trials that lost over 5 %% of their clock to other processes or to a "
         "stop; what was measured is kept, in replaced_<n>",
+    )
+    add(
+        "--hardware-class",
+        metavar="FILE",
+        help="with --tuning-ruleset, take the budgets of a hardware class, as `algoperf run` does; "
+        "runs have one core each, so calibrate with --threads 1",
     )
     add_validation_seed(campaign)
     add("--workers", type=positive, default=2, help="one-thread processes at a time (default: 2)")

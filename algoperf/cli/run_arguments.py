@@ -203,6 +203,13 @@ def declare(run: argparse.ArgumentParser) -> None:
         "as the hardware's, and runs of different N are not scored together",
     )
     add(
+        "--hardware-class",
+        metavar="FILE",
+        help="take the budgets of a hardware class, a file of `algoperf calibrate`, of which this "
+        "machine must be; recorded, and runs of different classes are never scored together "
+        "(docs/hardware_class.md)",
+    )
+    add(
         "--referee",
         choices=REFEREES,
         help="judge each trial in a process of its own, which never runs the submission (the "

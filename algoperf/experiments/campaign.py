@@ -16,6 +16,8 @@ from typing import Any
 import reference_algorithms
 from algoperf.data.validation_seed import ValidationSeed
 from algoperf.errors import UserError
+from algoperf.machine import class_file
+from algoperf.machine.hardware_class import HardwareClass
 from algoperf.run_folder import run_log
 from algoperf.study import run_plan
 from algoperf.study.request import RunRequest
@@ -151,6 +153,8 @@ class Entry:
         validation_seed: The secret that draws its validation rows, or None.
         target: The target on the validation split, or None.
         alone: Whether studies before it are left as they are.
+        hardware_class: The file of the class whose budgets hold, or None.
+        known: That class, or None.
     """
 
     workload: str
@@ -167,11 +171,14 @@ class Entry:
     rerun_contended: bool = False  # whether a result that others' work delayed is repeated
     validation_seed: ValidationSeed | None = None
     alone: bool = False
+    hardware_class: str | None = None
+    known: HardwareClass | None = None
 
     @property
     def experiment(self) -> str:
         """The name of the experiment, which is the same for the whole leaderboard."""
-        return f"leaderboard-{self.ruleset or 'defaults'}"
+        name = f"leaderboard-{self.ruleset or 'defaults'}"
+        return name if self.known is None else f"{name}-class-{self.known.name}"
 
     def command(self, out: Path) -> list[str]:
         """Return the arguments of `algoperf`, of which 'run' is the first."""
@@ -189,6 +196,7 @@ class Entry:
             suite=self.suite,
             rerun_contended=self.rerun_contended,
             validation_seed=self.validation_seed,
+            hardware_class=self.hardware_class,
         )
         return ["run", *request.words()]
 
@@ -217,7 +225,13 @@ class Entry:
         folders = [self.folder(out, trial) for trial in range(1, self.trials + 1)]
         if self.rerun_contended and any(map(run_log.is_contended, folders)):
             return False
+        if not all(map(self._is_of_class, folders)):
+            return False
         return all(self._is_result(run_log.read_result(folder)) for folder in folders)
+
+    def _is_of_class(self, folder: Path) -> bool:
+        recorded = (run_log.read_flags(folder) or {}).get("hardware_class") or {}
+        return recorded.get("id") == (None if self.known is None else self.known.id)
 
     def _is_result(self, result: dict[str, Any] | None) -> bool:
         if result is None or result["target"]["validation"] != self.target:
@@ -314,6 +328,7 @@ def entries(
     rerun_contended: bool = False,
     validation_seed: ValidationSeed | None = None,
     alone: bool = False,
+    hardware_class: str | None = None,
 ) -> list[Entry]:
     """Return the entries of a leaderboard, study by study and workload by workload.
 
@@ -332,7 +347,9 @@ def entries(
         rerun_contended: Whether trials that others' work delayed are repeated.
         validation_seed: The secret that draws the validation rows, or None.
         alone: Whether each study is run without those before it.
+        hardware_class: The file of the class whose budgets hold, or None.
     """
+    known = None if hardware_class is None else class_file.read(hardware_class)
     workloads, frameworks = list(dict.fromkeys(workloads)), list(dict.fromkeys(frameworks))
     if not workloads:
         raise UserError("--workload names nothing; give names with commas between")
@@ -354,6 +371,8 @@ def entries(
             rerun_contended=rerun_contended,
             validation_seed=validation_seed,
             alone=alone,
+            hardware_class=hardware_class,
+            known=known,
         )
         for study, definition, framework in itertools.product(
             range(studies), definitions, frameworks

@@ -54,7 +54,7 @@ WHERE_CHOSEN = frozenset(
         *("pretrained", "skip_bad_rows", "drop_duplicates", "balance", "keep_going"),
         *("base_workload", "changes", "checkpoint_activations", "accumulate"),
         *("workload_folder", "workload_hash", "rouge_tokenizer", "referee"),
-        "validation_commitment",
+        *("validation_commitment", "hardware_class"),
     }
 )
 BY_WORKLOAD = frozenset({"base_workload", "changes"})  # Of these, what its name says as well.
@@ -74,6 +74,7 @@ POOLED = (
     "validation_commitment",
     "versions",
     "hardware",
+    "hardware_class",
     "environment",
     "referee",
     "framework_threads",

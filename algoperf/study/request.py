@@ -70,6 +70,8 @@ class RunRequest:
         suite: A file that has held-out variants, where the workload is one of them.
         threads: How many cores each trial may use, and threads the numeric libraries; None for all
             that the process may use.
+        hardware_class: The file of `algoperf calibrate` whose budgets hold; this machine must be of
+            that class, and runs of one class are pooled.
         referee: 'process' to judge each trial in another process than the submission's, or 'inline'
             in the same one, which an accelerator's memory may need; None for 'process', or for what
             the run folder has that goes on.
@@ -123,6 +125,7 @@ class RunRequest:
     wandb: bool = False
     suite: str | None = None
     threads: int | None = None
+    hardware_class: str | None = None
     referee: str | None = None
     overwrite: bool = False
     rerun_contended: bool = False
@@ -226,6 +229,7 @@ def _path(name: str, value: Any) -> None:
 
 _CHECKS: Mapping[str, Callable[[str, Any], None]] = {
     **dict.fromkeys(("workload", "submission", "framework", "scale", "data", "name"), _text),
+    "hardware_class": _text,
     **dict.fromkeys(("trials", "studies", "batch_size", "accumulate"), _whole(1)),
     **dict.fromkeys(("max_steps", "eval_every_steps", "threads"), _whole(1)),
     "seed": _whole(0),

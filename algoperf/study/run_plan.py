@@ -10,7 +10,8 @@ from algoperf import backends, errors, workload
 from algoperf.data import validation_seed
 from algoperf.data.formats import sources
 from algoperf.errors import UserError
-from algoperf.machine import hardware
+from algoperf.machine import class_file, hardware, hardware_class
+from algoperf.machine.hardware_class import HardwareClass, Key
 from algoperf.study import carbon, outcome, study, wandb_run
 from algoperf.study.companions import Companion, Companions
 from algoperf.study.request import RunRequest
@@ -143,6 +144,9 @@ def make(request: RunRequest, command: str = "", show_progress: bool = False) ->
     secret = request.validation_seed
     if secret is not None:
         validation_seed.check(definition, source)
+    known = None
+    if request.hardware_class is not None:
+        known = class_file.read(request.hardware_class)
     path, origin = loading.locate(request.submission)
     outline = loading.inspect(path)
     if request.name is not None:
@@ -194,7 +198,10 @@ def make(request: RunRequest, command: str = "", show_progress: bool = False) ->
         experiment=study.check_name(
             "--experiment",
             request.experiment
-            or default_experiment(scale_name, kind, precision, secret, scale.precision),
+            or default_experiment(
+                *(scale_name, kind, precision, secret, scale.precision),
+                None if known is None else known.name,
+            ),
         ),
         study=0,
         trial=1,
@@ -238,9 +245,59 @@ def make(request: RunRequest, command: str = "", show_progress: bool = False) ->
             f"{definition.name}: judged by {', '.join(judged.metrics)}, which count words of any "
             "script and have no target"
         )
+    if known is not None:
+        trial = _in_class(trial, known, request, definition, notes)
     trial = dataclasses.replace(trial, referee=request.referee or study.usual_referee(trial))
     trial.computation.check_form(is_full_form=outline.is_full_form)
     return RunPlan(trial, outline, chosen, tuple(notes), _companions(request), request)
+
+
+def scale_of(trial: TrialPlan) -> workload.Scale:
+    """Return the scale of a trial's workload, with the workload's own budget."""
+    definition = catalogue.find(trial.workload_reference, trial.suite)
+    return definition.scales[trial.scale].on(trial.source_kind)
+
+
+def _in_class(
+    trial: TrialPlan,
+    known: HardwareClass,
+    request: RunRequest,
+    definition: workload.WorkloadDefinition,
+    notes: list[str],
+) -> TrialPlan:
+    """Return a trial with its budget in a hardware class, and add a note that says it.
+
+    A held-out variant takes its base's factor.
+
+    Raises:
+        UserError: The run is not of the class, or the class has not measured the workload.
+    """
+    option = f"--hardware-class {request.hardware_class}"
+    apart = hardware_class.differences(hardware_class.describe(request.threads), known.machine)
+    if apart:
+        raise UserError(
+            f"{option}: this run is not of class {known}: {'; '.join(apart)}; give what the class "
+            f"has (--threads), or measure its own: algoperf calibrate --against "
+            f"{request.hardware_class}"
+        )
+    key = Key(definition.base or definition.name, trial.scale, trial.source_kind)
+    budget = known.budget(key)
+    if budget is None:
+        listed = ", ".join(str(each.key) for each in known.budgets)
+        raise UserError(
+            f"{option}: class {known} has no budget of {key}; it has {listed}; "
+            "measure this workload too: algoperf calibrate --workloads"
+        )
+    own_s = scale_of(trial).budget_s
+    notes.append(
+        f"hardware class {known}: the budget of {trial.workload} is {budget.factor * own_s:.4g} s, "
+        f"{budget.factor:.4g} times its own of {own_s:g} s"
+    )
+    return dataclasses.replace(
+        trial,
+        hardware_class={"name": known.name, "id": known.id},
+        class_times=known.recorded(key, trial.framework),
+    )
 
 
 def _check_save_best(target: Path, outline: loading.Outline, ruleset: str) -> None:
@@ -280,12 +337,14 @@ def default_experiment(
     precision: str,
     secret: validation_seed.ValidationSeed | None = None,
     usual_precision: str = "float32",
+    class_name: str | None = None,
 ) -> str:
     """The folder of runs for which none is named: one for each scale, data, precision (but for the
-    workload's own) and secret that draws validation rows.
+    workload's own), secret that draws validation rows, and hardware class.
     """
     parts = [scale, source_kind, *([] if precision == usual_precision else [precision])]
-    return "-".join([*parts, *([] if secret is None else [f"validation-{secret.short}"])])
+    parts += [] if secret is None else [f"validation-{secret.short}"]
+    return "-".join([*parts, *([] if class_name is None else [f"class-{class_name}"])])
 
 
 def _companions(request: RunRequest) -> Companions:

@@ -225,6 +225,7 @@ def look_up(plan: TrialPlan) -> Subject:
     scale = definition.scales[plan.scale].on(plan.source_kind)
     if plan.pretrained is not None:
         scale = pretrained.starting_from(definition, plan.pretrained, scale)
+    scale = dataclasses.replace(scale, budget_s=plan.budget_factor * scale.budget_s)
     return Subject(definition, scale)
 
 

@@ -238,6 +238,7 @@ def flags(
         "step_hint": scale.step_hint,
         **({} if limits.eval_share is None else {"eval_share": limits.eval_share}),
         **machine_settings(plan),
+        **({"class_times": dict(plan.class_times)} if plan.class_times else {}),
         **({} if threads in (None, hardware.thread_count()) else {"framework_threads": threads}),
     }
 

@@ -67,6 +67,10 @@ class TrialPlan:
     command: str = ""
     name: str | None = None  # the submission's in the run folder; None for its file's
     threads: int | None = None  # how many cores the trial may use; None for all
+    # The hardware class whose budgets hold, by 'name' and 'id', and of this workload what it has:
+    # 'budget_factor' and the times of the reference algorithm (`HardwareClass.recorded`).
+    hardware_class: Mapping[str, str] | None = None
+    class_times: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     # The variables that move the clock, where they are set (`algoperf.machine.environment`).
     environment: Mapping[str, str] = dataclasses.field(default_factory=dict)
     planned: Sequence[Mapping[str, Any]] = ()  # what the same command runs, for `algoperf status`
@@ -75,6 +79,11 @@ class TrialPlan:
     def out_folder(self) -> Path:
         """The folder that holds the experiments."""
         return Path(self.out)
+
+    @property
+    def budget_factor(self) -> float:
+        """What the workload's own budget is multiplied by."""
+        return float(self.class_times.get("budget_factor", 1.0))
 
     @property
     def workload_reference(self) -> str:

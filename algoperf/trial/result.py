@@ -74,7 +74,7 @@ def of(ended: Ended) -> dict[str, Any]:
             for key in ("workload", "framework", "submission", "study", "trial", "target")
         },
         **{key: flags[key] for key in ("budget_s", "step_hint", "batch_size", "config_hash")},
-        **{key: flags[key] for key in ("validation_commitment",) if key in flags},
+        **{key: flags[key] for key in ("validation_commitment", "hardware_class") if key in flags},
         "seed": seeds.trial_seed(ended.plan.seed, ended.plan.study, ended.plan.trial),
         "status": referee.status,
         "scoreable": ended.plan.max_steps is None and flags["target"]["validation"] is not None,

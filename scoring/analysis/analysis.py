@@ -14,6 +14,7 @@ from scoring.analysis.bounds import ScoreBounds
 from scoring.analysis.fragility import Fragility, fragility
 from scoring.analysis.leaderboard import Leaderboard
 from scoring.analysis.pooled_model import fit
+from scoring.analysis.restated import Restated
 from scoring.analysis.robustness import Robustness, robustness
 from scoring.analysis.sensitivity import TargetSweep
 from scoring.analysis.speedup import Speedups, choose_reference, speedups
@@ -40,6 +41,8 @@ class Summary:
         robustness: Slow-downs on held-out variants.
         steps: What times are made of: steps, the framework's step and the algorithm's own factor.
         bounds: What scores and places can still become; None where that is not asked for.
+        restated: Estimates of the times in another hardware class; None likewise, and where there
+            is nothing to estimate by.
     """
 
     board: Leaderboard
@@ -48,6 +51,7 @@ class Summary:
     robustness: Robustness
     steps: StepTimes
     bounds: ScoreBounds | None = dataclasses.field(default=None, kw_only=True)
+    restated: Restated | None = dataclasses.field(default=None, kw_only=True)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -88,6 +92,7 @@ def summarise(
     resamples: int,
     seed: int = 0,
     bounds: ScoreBounds | None = None,
+    restated: Restated | None = None,
 ) -> Summary:
     """Compute the intervals over studies, the speed-ups and the robustness of a leaderboard.
 
@@ -98,6 +103,7 @@ def summarise(
         resamples: The number of competitions to draw.
         seed: The seed of the random draws.
         bounds: What scores and places can still become, if that is to be shown.
+        restated: Estimates of the times in another hardware class, likewise.
 
     Raises:
         UserError: The reference or the method is unknown.
@@ -114,7 +120,13 @@ def summarise(
     chosen = choose_reference(board.labels, reference)
     of_reference = speedups(board, chosen, seed=seed)
     return Summary(
-        board, studies, of_reference, robustness(board), step_times(board), bounds=bounds
+        board,
+        studies,
+        of_reference,
+        robustness(board),
+        step_times(board),
+        bounds=bounds,
+        restated=restated,
     )
 
 
@@ -148,6 +160,7 @@ def analyse(summary: Summary, *, resamples: int, seed: int = 0) -> Analysis:
         sensitivity.target_sweep(board),
         fragility(board),
         bounds=summary.bounds,
+        restated=summary.restated,
     )
 
 

@@ -239,6 +239,9 @@ def _base_name(settings: Mapping[str, Any], folder: str) -> str:
         parts.append(f"{settings['tuning_ruleset']} tuning")
     if settings.get("validation_commitment") is not None:
         parts.append(f"validation-{str(settings['validation_commitment'])[:SHOWN_DIGITS]}")
+    hardware_class = settings.get("hardware_class")
+    if isinstance(hardware_class, Mapping):
+        parts.append(f"class-{hardware_class.get('name')}")
     return "-".join(str(part) for part in parts if part) or folder or NOT_RECORDED
 
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from scoring.analysis.analysis import Analysis, Summary
 from scoring.analysis.fragility import Fragility
 from scoring.analysis.leaderboard import Cell, Leaderboard, Row
+from scoring.analysis.restated import Restated, RestatedTime
 from scoring.analysis.robustness import AxisResult, VariantResult
 from scoring.analysis.statistics import Bootstrap
 from scoring.analysis.step_times import StepTime
@@ -43,6 +44,11 @@ ROBUSTNESS = (
 STEP_TIMES = (
     "submission workload framework time_s steps seconds_a_step framework_seconds_a_step own_factor"
     " neutral_time_s pool"
+)
+RESTATED = (
+    "submission workload framework time_s ratio ratio_low ratio_high estimated_time_s"
+    " estimated_time_low_s estimated_time_high_s budget_s estimated_budget_s class class_id"
+    " measured_in pool"
 )
 ROBUSTNESS_AXES = "submission axis variants bases_reached reached slowdown steps_slowdown pool"
 
@@ -106,6 +112,34 @@ def _pool_json(analysis: Analysis) -> dict[str, Any]:
             for gap in analysis.steps.gaps
         ],
         "fragility": _fragility_json(analysis.fragility),
+        **({} if analysis.restated is None else {"restated": _restated_json(analysis.restated)}),
+    }
+
+
+def _restated_json(restated: Restated) -> dict[str, Any]:
+    return {
+        "is_estimate": True,
+        "class": {"name": restated.name, "id": restated.id},
+        "measured_in": restated.measured_in,
+        "times": [_restated_values(each) for each in restated.times],
+    }
+
+
+def _restated_values(one: RestatedTime) -> dict[str, Any]:
+    """Return the columns of restated.csv without those of the class and the pool."""
+    return {
+        "submission": one.label,
+        "workload": one.workload,
+        "framework": one.framework,
+        "time_s": finite(one.time_s),
+        "ratio": one.ratio,
+        "ratio_low": one.low,
+        "ratio_high": one.high,
+        "estimated_time_s": finite(one.estimate_s),
+        "estimated_time_low_s": finite(one.low_s),
+        "estimated_time_high_s": finite(one.high_s),
+        "budget_s": one.budget_s,
+        "estimated_budget_s": one.budget_there_s,
     }
 
 
@@ -307,6 +341,8 @@ def write_files(analyses: Sequence[Analysis], findings: Sequence[Finding], out: 
         "robustness_axes": ROBUSTNESS_AXES,
         "step_times": STEP_TIMES,
     }
+    if any(analysis.restated is not None for analysis in analyses):
+        headers["restated"] = RESTATED
     rows: dict[str, list[Sequence[Any]]] = {name: [] for name in headers}
     for analysis in analyses:
         if not analysis.board.targets:
@@ -339,7 +375,18 @@ def _rows(analysis: Analysis) -> dict[str, list[Sequence[Any]]]:
         "robustness": [[*_variant_values(each).values(), name] for each in robustness.variants],
         "robustness_axes": [[*_axis_values(each).values(), name] for each in robustness.axes],
         "step_times": [[*_step_values(each).values(), name] for each in analysis.steps.cells],
+        **(
+            {}
+            if analysis.restated is None
+            else {"restated": restated_rows(analysis.restated, name)}
+        ),
     }
+
+
+def restated_rows(restated: Restated, pool: str) -> list[Sequence[Any]]:
+    """Return the rows of restated.csv of one pool; the columns are `RESTATED`."""
+    ends = [restated.name, restated.id, restated.measured_in, pool]
+    return [[*_restated_values(each).values(), *ends] for each in restated.times]
 
 
 def time_rows(board: Leaderboard) -> list[Sequence[Any]]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from scoring.analysis.analysis import Summary
 from scoring.analysis.bounds import ScoreBounds
 from scoring.analysis.leaderboard import Cell, Leaderboard
+from scoring.analysis.restated import Restated, RestatedTime
 from scoring.analysis.robustness import ALL_AXES, Robustness
 from scoring.benchmarks.pools import Entry
 from scoring.reading.trials import Finding
@@ -64,6 +65,8 @@ def _details(summary: Summary) -> Iterable[tuple["Table", str]]:
     if summary.robustness.variants:
         yield _by_axis(summary.robustness), "Robustness by axis"
         yield _by_variant(summary.robustness), "Robustness by variant"
+    if summary.restated is not None:
+        yield _restated(summary.restated), "Estimates of times in another hardware class"
 
 
 def _ranking(summary: Summary, width: int) -> tuple["Table", Sequence[str]]:
@@ -332,6 +335,35 @@ def _by_variant(robustness: Robustness) -> "Table":
             )
         table.add_section()
     return table
+
+
+def _restated(restated: Restated) -> "Table":
+    from rich.text import Text
+
+    table = _table(
+        f"Estimate, not measured: times in hardware class {restated.name} ({restated.id})\n"
+        f"by measured step times there and in {restated.measured_in}"
+    )
+    numbers = ("measured s", "ratio", "estimate s", "budget s", "there s")
+    _columns(table, "workload", "submission", *numbers)
+    for one in restated.times:
+        budgets = (one.budget_s, one.budget_there_s)
+        table.add_row(
+            Text(one.workload),
+            Text(one.label),
+            seconds(one.time_s),
+            f"{one.ratio:.3f}",
+            _estimate(one),
+            *("-" if budget_s is None else f"{budget_s:,.4g}" for budget_s in budgets),
+        )
+    return table
+
+
+def _estimate(one: RestatedTime) -> str:
+    """Return an estimated time with its range as text; '-' where the target was missed."""
+    if not math.isfinite(one.time_s):
+        return "-"
+    return f"{seconds(one.estimate_s)} ({seconds(one.low_s)}-{seconds(one.high_s)})"
 
 
 def _robustness_notes(summary: Summary) -> Iterable[str]:

@@ -17,9 +17,18 @@ import numpy as np
 
 from algoperf import errors
 from algoperf.machine import supervision
+from algoperf.machine.hardware_class import Spread
 from algoperf.workload.crossing import Point
 from scoring.reading.evaluations import STEP_COLUMN, TIME_COLUMN, read_evaluations
-from scoring.reading.trials import INTERRUPTED, RUNNING, Changes, Finding, Target, TrialRun
+from scoring.reading.trials import (
+    INTERRUPTED,
+    RUNNING,
+    Changes,
+    ClassTimes,
+    Finding,
+    Target,
+    TrialRun,
+)
 
 LAYOUT = "<submission>/study_<k>/<workload>_<framework>/trial_<j>"
 
@@ -253,7 +262,25 @@ def _read_trial(path: Path, findings: list[Finding]) -> dict[str, Any]:
         "probes": _probes(result.get("probes")),
         "first_step_s": _first_step_s(result.get("ledger")),
         "contended": contended if isinstance(contended, bool) else None,
+        "class_times": _class_times(flags.get("class_times"), path, findings),
     }
+
+
+def _class_times(value: Any, path: Path, findings: list[Finding]) -> ClassTimes | None:
+    if value is None:
+        return None
+    try:
+        step = value.get("step")
+        spread = None if step is None else Spread(step["median_s"], step["low_s"], step["high_s"])
+        numbers = [value["budget_factor"], *([] if step is None else step.values())]
+        good = all(is_number(each) and each > 0 for each in numbers)
+    except (AttributeError, KeyError, TypeError):
+        good = False
+    if good:
+        return ClassTimes(float(value["budget_factor"]), str(value.get("work", "")), spread)
+    problem = "class_times in flags are no times of a hardware class: not restated"
+    findings.append(Finding(path, problem))
+    return None
 
 
 def _probes(values: Any) -> tuple[Point, ...]:

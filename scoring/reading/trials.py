@@ -6,6 +6,7 @@ from collections.abc import Callable, Hashable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from algoperf.machine.hardware_class import Spread
 from algoperf.workload.crossing import Point
 from scoring.reading.evaluations import Rows
 
@@ -54,6 +55,22 @@ class Target:
         return f"validation/{self.metric}"
 
 
+@dataclasses.dataclass(frozen=True)
+class ClassTimes:
+    """What a trial records of its hardware class for its workload.
+
+    Attributes:
+        budget_factor: What the workload's own budget was multiplied by.
+        work: A digest of what the reference algorithm did there; '' without a step time.
+        step: The reference algorithm's seconds a step in the trial's framework; None where the
+            class has none.
+    """
+
+    budget_factor: float
+    work: str
+    step: Spread | None
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class TrialRun:
     """One trial: its place in the run folder, its settings, its evaluations and how it ended.
@@ -95,6 +112,7 @@ class TrialRun:
             (docs/trust.md).
         changes: For a held-out variant, the new value of each axis it changes; {} where this is not
             recorded.
+        class_times: What is recorded of the trial's hardware class; None where it has none.
     """
 
     submission: str
@@ -121,6 +139,7 @@ class TrialRun:
     contended: bool | None = None
     probes: tuple[Point, ...] = ()
     first_step_s: float = math.nan
+    class_times: ClassTimes | None = None
 
     @property
     def submission_folder(self) -> Path:

@@ -5,6 +5,7 @@ import math
 import numpy as np
 
 from scoring.analysis.analysis import Analysis
+from scoring.analysis.restated import Restated
 from scoring.output.page import texts
 from scoring.output.page.uncertainty import Cell, Table, make_table
 from scoring.output.tables import frameworks_told
@@ -12,10 +13,15 @@ from scoring.rules import rules as scoring_rules
 
 
 def tables(analysis: Analysis) -> list[Table]:
-    """Return the tables of steps and step times, and, with two frameworks, those of both."""
-    if not analysis.steps.gaps:
-        return [factor_table(analysis)]
-    return [factor_table(analysis), framework_table(analysis), order_table(analysis)]
+    """Return the tables of steps and step times; with two frameworks, those of both; and estimates
+    of the times in another hardware class, if these were asked for.
+    """
+    shown = [factor_table(analysis)]
+    if analysis.steps.gaps:
+        shown += [framework_table(analysis), order_table(analysis)]
+    if analysis.restated is not None:
+        shown.append(restated_table(analysis, analysis.restated))
+    return shown
 
 
 def factor_table(analysis: Analysis) -> Table:
@@ -58,6 +64,32 @@ def framework_table(analysis: Analysis) -> Table:
         "framework's step."
     )
     return make_table("Frameworks", note, "workload", head, rows)
+
+
+def restated_table(analysis: Analysis, restated: Restated) -> Table:
+    """Return the table of times in another hardware class, as estimates, by workload."""
+    labels = analysis.board.labels
+    values = {(each.label, each.workload): each for each in restated.times}
+    rows = []
+    for name in analysis.board.layout.workloads:
+        cells: list[Cell] = []
+        for label in labels:
+            one = values.get((label, name))
+            if one is None:
+                cells.append({"text": texts.NONE})
+            elif not math.isfinite(one.time_s):
+                cells.append({"text": "missed"})
+            else:
+                measured = f"{one.time_s:,.2f} s {texts.TIMES} {one.ratio:.3f}"
+                cells.append({"text": f"about {one.estimate_s:,.2f} s ({measured})"})
+        rows.append({"name": name, "cells": cells})
+    note = (
+        f"An estimate, not measured: the times measured in hardware class {restated.measured_in}, "
+        "times the reference algorithm's step time in the other class over that in this one. "
+        "Scores, ranks and intervals are of the measured times."
+    )
+    title = f"Estimate: times in hardware class {restated.name} ({restated.id})"
+    return make_table(title, note, "workload", labels, rows)
 
 
 def order_table(analysis: Analysis) -> Table:

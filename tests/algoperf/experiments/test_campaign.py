@@ -7,11 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from algoperf.cli import commands
 from algoperf.data import validation_seed
 from algoperf.errors import UserError
 from algoperf.experiments import campaign
 from algoperf.experiments.held_out.curves import CurveBook
 from algoperf.experiments.held_out.screening import Curve
+from algoperf.machine import class_file
+from algoperf.machine.hardware_class import Budget, HardwareClass, Measurement, Spread
 from algoperf.run_folder import run_log
 from algoperf.study import run_plan
 from algoperf.study.executors import local
@@ -55,6 +58,49 @@ def runs(monkeypatch):
 
 def _trial_folder(real):
     return lambda out, *rest: real(Path(out), *rest)
+
+
+@pytest.fixture
+def write_class(tmp_path):
+    """`write_class(factor)` writes a hardware class that has digits; returns it and its path."""
+
+    def write(factor):
+        second = Spread(1.0, 1.0, 1.0)
+        key = ("digits", "mini", "builtin")
+        times = Measurement(*key, "jax", 50, 64, "w1", 3, 0, second, second, second)
+        machine = {"hardware": {}, "versions": {}, "environment": {}, "library_threads": "1"}
+        budgets = (Budget(*key, factor, 15.0 * factor),)
+        known = HardwareClass("slow", machine, "nadamw", (times,), budgets)
+        path = tmp_path / f"class-{factor}.json"
+        run_log.write_json(path, class_file.to_json(known))
+        return known, str(path)
+
+    return write
+
+
+def test_a_leaderboard_in_a_hardware_class_has_a_folder_of_its_own(tmp_path, write_class):
+    known, path = write_class(2.0)
+    settings = (["digits"], ["nadamw"], ["jax"], "external", 1, 1)
+    (entry,) = campaign.entries(*settings, hardware_class=path)
+    words = entry.command(tmp_path)
+    assert entry.experiment == "leaderboard-external-class-slow"
+    assert words[words.index("--hardware-class") + 1] == path
+    folder = entry.folder(tmp_path, 1)
+    folder.mkdir(parents=True)
+    run_log.write_json(folder / run_log.RESULT, {"target": {"validation": 0.97}})
+    assert not entry.has_ended(tmp_path)  # of no class
+    flags = {"hardware_class": {"name": "slow", "id": known.id}}
+    run_log.write_json(folder / "flags_0.json", flags)
+    assert entry.has_ended(tmp_path)
+    # Another class of that name: `algoperf run` says so.
+    (entry,) = campaign.entries(*settings, hardware_class=write_class(3.0)[1])
+    assert not entry.has_ended(tmp_path)
+
+
+def test_runs_for_a_target_are_of_no_class(tmp_path, capsys):
+    words = ["campaign", "--workload", "digits", "--hardware-class", "x.json"]
+    assert commands.main([*words, "--out", str(tmp_path)]) == 2
+    assert "--hardware-class goes with --tuning-ruleset" in capsys.readouterr().err
 
 
 def test_a_leaderboard_has_every_algorithm_that_its_ruleset_is_for():

@@ -49,6 +49,7 @@ OTHER = {  # a value of each field that is not its default
     "wandb": True,
     "suite": "suite.json",
     "threads": 2,
+    "hardware_class": "hardware_class.json",
     "referee": "inline",
     "overwrite": True,
     "rerun_contended": True,
