@@ -255,7 +255,8 @@ def _missing_bytes(path: Path) -> int:
         return 0
     size = int.from_bytes(size_bytes, SIZED[kind])
     missing = size + 8 - path.stat().st_size
-    return missing if missing > 1 and size < UNKNOWN_SIZE else 0  # 1: without the last, even, byte
+    # A last byte that only makes the number of bytes even is left out by some programs.
+    return missing if missing > 1 and size < UNKNOWN_SIZE else 0
 
 
 def _unusable(

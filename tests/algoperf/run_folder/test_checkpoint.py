@@ -208,13 +208,15 @@ def keeper(tmp_path, clock, *, every_s=100.0, asked=lambda: False, said=None, ba
 
 def fake_trial(step=4, **state):
     where = {"step": step}
+    now = State(
+        params={"w": np.full(2, step, np.float32)},
+        model_state=None,
+        optimizer_state=state.get("optimizer_state", {"m": np.zeros(2)}),
+        step=step,
+    )
     return SimpleNamespace(
-        state=State(
-            params={"w": np.full(2, step, np.float32)},
-            model_state=None,
-            optimizer_state=state.get("optimizer_state", {"m": np.zeros(2)}),
-            step=step,
-        ),
+        state=now,
+        give_up_state=lambda: now,
         position=lambda: where,
         went_on=[],
         go_on=lambda *arguments: where.update(on=arguments),
