@@ -6,7 +6,9 @@ is what is tested: the code under test is the same, and `.ci/run` uses the wheel
 without any of this. Whoever sets one of these variables beforehand keeps it.
 """
 
+import csv
 import importlib.util
+import json
 import os
 import signal
 import sys
@@ -77,6 +79,29 @@ def optimised():
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "0")
         yield
+
+
+@pytest.fixture
+def short_run(tmp_path):
+    """`short_run(workload, framework)` trains nadamw for two steps, with an evaluation after each.
+
+    It returns the trial's folder, the two rows of evaluations, and the rows of predictions.
+    """
+    from algoperf.cli import commands
+    from algoperf.run_folder import run_log
+
+    def run(workload, framework):
+        words = ["--workload", workload, "--submission", "nadamw", "--framework", framework]
+        words += ["--max-steps", "2", "--eval-every-steps", "1", "--out", str(tmp_path)]
+        assert commands.main(["run", *words]) == 0
+        place = "mini-builtin", "nadamw", 0, workload, framework, 1
+        folder = run_log.trial_folder(tmp_path, *place)
+        with (folder / "eval_measurements.csv").open(newline="") as file:
+            evaluations = list(csv.DictReader(file))
+        lines = (folder / "predictions.jsonl").read_text().splitlines()
+        return folder, evaluations, [json.loads(line) for line in lines]
+
+    return run
 
 
 CONV_NORM = Path(__file__).parent / "workloads" / "conv_norm" / "__init__.py"

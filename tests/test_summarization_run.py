@@ -1,6 +1,5 @@
 """`algoperf run` of a workload that generates text, from the command to the files."""
 
-import csv
 import json
 
 import pytest
@@ -50,13 +49,8 @@ def test_text_of_another_script_is_told_once_and_judged_if_asked(tmp_path, capsy
 @pytest.mark.slow
 @pytest.mark.usefixtures("optimised")
 @pytest.mark.parametrize("framework", ["jax", "pytorch"])
-def test_a_short_run_of_xsum(tmp_path, capsys, framework):
-    words = ["--workload", "xsum", "--submission", "nadamw", "--framework", framework]
-    words += ["--max-steps", "2", "--eval-every-steps", "1", "--out", str(tmp_path)]
-    assert commands.main(["run", *words]) == 0
-    folder = run_log.trial_folder(tmp_path, "mini-builtin", "nadamw", 0, "xsum", framework, 1)
-    with (folder / "eval_measurements.csv").open(newline="") as file:
-        first, last = csv.DictReader(file)
+def test_a_short_run_of_xsum(short_run, capsys, framework):
+    folder, (first, last), rows = short_run("xsum", framework)
     assert float(first["validation/loss"]) > float(last["validation/loss"]) > 0
     for name in rouge.names:
         assert 0 <= float(last[f"validation/{name}"]) <= 1
@@ -66,7 +60,6 @@ def test_a_short_run_of_xsum(tmp_path, capsys, framework):
     assert isinstance(generation, Generation)
     assert 0 <= float(last["validation/generated_tokens"]) <= generation.max_new_tokens
     # The last evaluation is the whole test split.
-    rows = [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
     assert len(rows) == 1000
     assert {row["split"] for row in rows} == {"test"}
     found = rouge.score([r["prediction"] for r in rows], [r["reference"] for r in rows])

@@ -7,6 +7,7 @@ leaves bad rows out counts them itself, by split and reason, in its notes ('bad_
 """
 
 import dataclasses
+import functools
 import importlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -38,8 +39,7 @@ class Rows:
     `labels` the classes. `..._tokens` are counts, one a row. By field ('source', 'target') and only
     where the loader says: how many rows are `cut`, and what the lengths are before that
     (`tokens_uncut`: mean, median, p95). `separator` stands between the texts of a row that holds
-    several. `count` is the number of all rows, where that is more than
-    were looked at.
+    several. `count` is the number of all rows, where that is more than were looked at.
     """
 
     sources: Sequence[str] | np.ndarray
@@ -52,7 +52,7 @@ class Rows:
     count: int | None = None
     separator: str | None = None
 
-    @property
+    @functools.cached_property
     def texts(self) -> dict[str, Sequence[str]]:
         """The texts of 'source' and 'target', where there are any; those of a row that holds
         several one by one.

@@ -1,15 +1,20 @@
 """What times are made of, and how little would have changed the order, as tables of the page."""
 
 import math
+from collections.abc import Callable, Iterable
+from typing import TypeVar
 
 import numpy as np
 
 from scoring.analysis.analysis import Analysis
-from scoring.analysis.restated import Restated
+from scoring.analysis.restated import Restated, RestatedTime
+from scoring.analysis.step_times import StepTime
 from scoring.output.page import texts
-from scoring.output.page.uncertainty import Cell, Table, make_table
+from scoring.output.page.uncertainty import Table, make_table
 from scoring.output.tables import frameworks_told
 from scoring.rules import rules as scoring_rules
+
+Value = TypeVar("Value", StepTime, RestatedTime)
 
 
 def tables(analysis: Analysis) -> list[Table]:
@@ -26,26 +31,32 @@ def tables(analysis: Analysis) -> list[Table]:
 
 def factor_table(analysis: Analysis) -> Table:
     """Return the table of steps, seconds a step and the algorithm's own factor by workload."""
-    labels = analysis.board.labels
-    values = {(each.label, each.workload): each for each in analysis.steps.cells}
-    rows = []
-    for name in analysis.board.layout.workloads:
-        cells: list[Cell] = []
-        for label in labels:
-            one = values.get((label, name))
-            if one is None:
-                cells.append({"text": texts.NONE})
-                continue
-            steps = texts.count(one.steps) if math.isfinite(one.steps) else "missed"
-            text = f"{steps} {texts.TIMES} {one.step_s:.3g} s, own {texts.factor(one.own)}"
-            cells.append({"text": text})
-        rows.append({"name": name, "cells": cells})
+
+    def text(one: StepTime) -> str:
+        steps = texts.count(one.steps) if math.isfinite(one.steps) else "missed"
+        return f"{steps} {texts.TIMES} {one.step_s:.3g} s, own {texts.factor(one.own)}"
+
+    rows = _rows(analysis, analysis.steps.cells, text)
     note = (
         "Time to target is steps to the target times seconds a step. A step is as long as the "
         "cheapest of its framework times the algorithm's own factor, which also holds how well it "
         "is implemented. Of a missed target the step time is that of the trials until their end."
     )
-    return make_table("Steps and seconds a step", note, "workload", labels, rows)
+    return make_table("Steps and seconds a step", note, "workload", analysis.board.labels, rows)
+
+
+def _rows(analysis: Analysis, values: Iterable[Value], text: Callable[[Value], str]) -> list[Table]:
+    """Return a row for each workload, with the text of each submission's value on it."""
+    by_place = {(each.label, each.workload): text(each) for each in values}
+    return [
+        {
+            "name": name,
+            "cells": [
+                {"text": by_place.get((label, name), texts.NONE)} for label in analysis.board.labels
+            ],
+        }
+        for name in analysis.board.layout.workloads
+    ]
 
 
 def framework_table(analysis: Analysis) -> Table:
@@ -68,28 +79,21 @@ def framework_table(analysis: Analysis) -> Table:
 
 def restated_table(analysis: Analysis, restated: Restated) -> Table:
     """Return the table of times in another hardware class, as estimates, by workload."""
-    labels = analysis.board.labels
-    values = {(each.label, each.workload): each for each in restated.times}
-    rows = []
-    for name in analysis.board.layout.workloads:
-        cells: list[Cell] = []
-        for label in labels:
-            one = values.get((label, name))
-            if one is None:
-                cells.append({"text": texts.NONE})
-            elif not math.isfinite(one.time_s):
-                cells.append({"text": "missed"})
-            else:
-                measured = f"{one.time_s:,.2f} s {texts.TIMES} {one.ratio:.3f}"
-                cells.append({"text": f"about {one.estimate_s:,.2f} s ({measured})"})
-        rows.append({"name": name, "cells": cells})
+
+    def text(one: RestatedTime) -> str:
+        if not math.isfinite(one.time_s):
+            return "missed"
+        measured = f"{one.time_s:,.2f} s {texts.TIMES} {one.ratio:.3f}"
+        return f"about {one.estimate_s:,.2f} s ({measured})"
+
+    rows = _rows(analysis, restated.times, text)
     note = (
         f"An estimate, not measured: the times measured in hardware class {restated.measured_in}, "
         "times the reference algorithm's step time in the other class over that in this one. "
         "Scores, ranks and intervals are of the measured times."
     )
     title = f"Estimate: times in hardware class {restated.name} ({restated.id})"
-    return make_table(title, note, "workload", labels, rows)
+    return make_table(title, note, "workload", analysis.board.labels, rows)
 
 
 def order_table(analysis: Analysis) -> Table:

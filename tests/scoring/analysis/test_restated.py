@@ -43,8 +43,8 @@ def trial(reach):
 
     def make(time_s, times=TIMES, hardware_class=HERE, flags=None, **facts):
         pool = POOL | ({} if hardware_class is None else {"hardware_class": hardware_class})
-        told = {"class_times": times} | (flags or {})
-        return reach(time_s, pool=pool, flags=told, **facts)
+        all_flags = {"class_times": times} | (flags or {})
+        return reach(time_s, pool=pool, flags=all_flags, **facts)
 
     return make
 
