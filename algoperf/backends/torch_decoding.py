@@ -21,12 +21,19 @@ BLOCKS = 64  # of the logits; their maxima are looked at first
 
 @dataclasses.dataclass
 class Cache:
-    """What a step needs of the steps before: `kept` are the self-attention's keys and values of
-    each layer, or, without a cache, all tokens, target_NT.
+    """What a step needs of the steps before.
+
+    Attributes:
+        sources: What the encoder made of the sources.
+        kept: The self-attention's keys and values of each layer, or, without a cache, all tokens,
+            target_NT.
+        writer_NT: Which row has written each position of a row: rows that descend from one another
+            have the same up to where they part.
     """
 
     sources: Any
     kept: Any
+    writer_NT: np.ndarray
 
 
 class TorchDecoder:
@@ -43,9 +50,11 @@ class TorchDecoder:
         self._module.eval()
         sources = self._module.encode(self._placed(source_BS))
         rows = len(source_BS) * beams
+        writer_NT = np.zeros((rows, length), np.int32)
         if self._cached:
-            return Cache(sources, self._module.empty_cache(rows, length))
-        return Cache(sources, torch.zeros((rows, length), dtype=torch.int32, device=self._device))
+            return Cache(sources, self._module.empty_cache(rows, length), writer_NT)
+        kept = torch.zeros((rows, length), dtype=torch.int32, device=self._device)
+        return Cache(sources, kept, writer_NT)
 
     def _placed(self, array: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(array).to(self._device)
@@ -62,7 +71,8 @@ class TorchDecoder:
         """One token; see `Decoder`."""
         placed_N = self._placed(token_N)
         if parent_N is not None:
-            self._reorder(cache, position, self._placed(parent_N))
+            self._reorder(cache, position, parent_N)
+        cache.writer_NT[:, position] = np.arange(len(token_N))
         if self._cached:
             logits_NV = self._module.step(placed_N, position, cache.kept, cache.sources)
         else:
@@ -75,14 +85,24 @@ class TorchDecoder:
         log_prob_NC = best_NC - logits_NV.logsumexp(-1, keepdim=True)
         return cache, log_prob_NC.cpu().numpy(), token_NC.cpu().numpy()
 
-    def _reorder(self, cache: Cache, position: int, parent_N: torch.Tensor) -> None:
-        """Let each row continue its parent: only what is written so far is moved."""
+    def _reorder(self, cache: Cache, position: int, parent_N: np.ndarray) -> None:
+        """Let each row continue its parent. Only what differs is moved: the beams of a source have
+        most of what they wrote from one ancestor, and to move all of it takes as long as a step.
+        """
+        before_NT = cache.writer_NT[:, :position]
+        cache.writer_NT = cache.writer_NT[parent_N]
+        differs_NT = cache.writer_NT[:, :position] != before_NT
         if not self._cached:
-            cache.kept = cache.kept[parent_N]
+            cache.kept = cache.kept[self._placed(parent_N)]
             return
+        moved_M = np.flatnonzero(differs_NT.any(1))
+        if not moved_M.size:
+            return
+        first = int(differs_NT.any(0).argmax())
+        to_M, from_M = self._placed(moved_M), self._placed(parent_N[moved_M])
         for layer in cache.kept:
             for whole_NHTK in layer:
-                whole_NHTK[:, :, :position] = whole_NHTK[:, :, :position][parent_N]
+                whole_NHTK[to_M, :, first:position] = whole_NHTK[from_M, :, first:position]
 
 
 def _top(logits_NV: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -7,8 +7,9 @@ import math
 
 import numpy as np
 import pytest
+import torch
 
-from algoperf.backends import generation
+from algoperf.backends import generation, torch_decoding
 from algoperf.backends.generation import GenerationSettings
 
 A, B, END = 3, 4, generation.END_ID
@@ -190,3 +191,46 @@ def test_the_length_divides_by_the_published_rule() -> None:
     )
     assert generated.sequences == [[END]]  # ln 0.3 over 1; A A END: ln 0.22 over (8 / 6) ** 0.6
     assert generated.scores == pytest.approx([math.log(0.3)])
+
+
+class WritesDown(torch.nn.Module):
+    """A decoder whose cache holds the tokens themselves, in two layers of keys and values."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+
+    def encode(self, source_BS):
+        return source_BS
+
+    def empty_cache(self, rows, length):
+        return [[torch.zeros(rows, 1, length, 1) for _ in range(2)] for _ in range(2)]
+
+    def step(self, token_N, position, cache, sources):
+        for layer in cache:
+            for whole_NHTK in layer:
+                whole_NHTK[:, 0, position, 0] = token_N.float()
+        return torch.zeros(len(token_N), 5)
+
+
+def test_a_cache_holds_what_each_row_s_ancestors_wrote():
+    """Parents at random, of a few rows at a time or of all; against lists of tokens."""
+    generator = np.random.default_rng(0)
+    rows, length = 6, 40
+    decoder = torch_decoding.TorchDecoder(WritesDown())
+    cache = decoder.start(np.zeros((2, 3), np.int64), 3, length)
+    written = [[] for _ in range(rows)]
+    parent_N = None
+    for position in range(length):
+        token_N = generator.integers(1, 1000, rows)
+        if parent_N is not None:
+            written = [list(written[parent]) for parent in parent_N]
+        for row, token in enumerate(token_N):
+            written[row].append(int(token))
+        cache, _, _ = decoder.step(cache, position, token_N, parent_N, 2)
+        for layer in cache.kept:
+            for whole_NHTK in layer:
+                assert whole_NHTK[:, 0, : position + 1, 0].int().tolist() == written
+        parent_N = np.arange(rows)
+        changed = generator.random(rows) < generator.choice([0.0, 0.3, 1.0])
+        parent_N[changed] = 3 * (parent_N[changed] // 3) + generator.integers(0, 3, changed.sum())
