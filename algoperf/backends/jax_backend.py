@@ -18,6 +18,7 @@ from jax.sharding import NamedSharding
 from algoperf import errors, jax_sharding_utils, spec
 from algoperf.backends import generation, jax_tuning, shared
 from algoperf.backends.computation import Computation
+from algoperf.backends.ranks import ALONE, Ranks
 from algoperf.backends.jax_computation import TYPES, cast, checkpointed_blocks, unshared
 from algoperf.backends.jax_decoding import JaxDecoder
 from algoperf.backends.jax_losses import OPS
@@ -237,6 +238,7 @@ class JaxBackend:
     """The functions of `Backend` for JAX."""
 
     name = "jax"
+    ranks = ALONE
 
     def __init__(self, computation: Computation) -> None:
         self._computation = computation
@@ -440,6 +442,8 @@ def _as_array(content: np.ndarray, like: jax.Array) -> jax.Array:
     return placed
 
 
-def make(*, compile_model: bool, computation: Computation) -> JaxBackend:
-    """Return the backend; JAX always compiles, so `compile_model` changes nothing."""
+def make(*, compile_model: bool, computation: Computation, ranks: Ranks) -> JaxBackend:
+    """Return the backend; JAX always compiles, so `compile_model` changes nothing, and one process
+    has all devices.
+    """
     return JaxBackend(computation)
