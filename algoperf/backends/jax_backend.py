@@ -18,11 +18,11 @@ from jax.sharding import NamedSharding
 from algoperf import errors, jax_sharding_utils, spec
 from algoperf.backends import generation, jax_tuning, shared
 from algoperf.backends.computation import Computation
-from algoperf.backends.ranks import ALONE, Ranks
 from algoperf.backends.jax_computation import TYPES, cast, checkpointed_blocks, unshared
 from algoperf.backends.jax_decoding import JaxDecoder
 from algoperf.backends.jax_losses import OPS
 from algoperf.backends.jax_optimizer_form import OptimizerForm
+from algoperf.backends.ranks import ALONE, Ranks
 from algoperf.machine import environment, hardware
 from algoperf.workload import Data, Scale, WorkloadDefinition, parameters, trainable
 

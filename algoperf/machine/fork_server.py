@@ -29,8 +29,9 @@ def _listener_folders() -> Iterator[Path]:
     the open files of a process.
     """
     with contextlib.suppress(OSError):
-        for name in os.listdir("/proc/self/fd"):
-            with contextlib.suppress(OSError), socket.socket(fileno=os.dup(int(name))) as own:
+        for descriptor in Path("/proc/self/fd").iterdir():
+            number = int(descriptor.name)
+            with contextlib.suppress(OSError), socket.socket(fileno=os.dup(number)) as own:
                 address = own.getsockname() if own.family == socket.AF_UNIX else b""
                 is_listener = own.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
                 if is_listener and isinstance(address, str) and address.startswith("/"):

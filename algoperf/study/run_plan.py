@@ -379,5 +379,5 @@ def _check_one_process() -> None:
     if "LOCAL_RANK" in os.environ and processes != "1":
         raise UserError(
             f"started as one of {processes} processes by torchrun or the like; a trial trains in "
-            "one process here: start it without"
+            "one process here, or in those that --devices starts: start it without"
         )

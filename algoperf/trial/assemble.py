@@ -373,6 +373,7 @@ def open_folder(
         checkpoints=plan.checkpoints,
         free_device_bytes=instruments.backend.free_device_memory_bytes(),
         has_referee=plan.has_referee,
+        processes=plan.processes,
     )
     if warning is not None:
         say(report, warning)
@@ -527,7 +528,7 @@ def make_trial(
         buckets=buckets,
         augmentation=bound.data.augmentation,
         shard=(backend.ranks.rank, backend.ranks.count),
-        is_packed=plan.computation.accumulate == 1,
+        is_packed=plan.computation.accumulate == 1 and plan.devices in (None, 1),
     )
     functions: Functions = adapt.submission_functions(
         loaded, backend, bound.workload, hyperparameters
