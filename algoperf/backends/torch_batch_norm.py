@@ -9,6 +9,7 @@ import contextlib
 import functools
 import types
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from torch import nn
@@ -76,10 +77,11 @@ def share(module: nn.Module, total: Total) -> None:
     for path, layer in module.named_modules():
         if not isinstance(layer, BatchNorm):
             continue
+        patched: Any = layer
         if hasattr(layer, "total"):
-            layer.total = total
+            patched.total = total
         elif type(layer).forward is BatchNorm.forward:
-            layer.forward = functools.partial(_forward, layer, total)
+            patched.forward = functools.partial(_forward, layer, total)
         else:
             raise UserError(
                 f"batch norm {path!r} has a forward of its own and no `total`: it cannot be "

@@ -133,8 +133,9 @@ class OptimizerForm:
         total: Any = None
         for number, part in enumerate(parts, start=1):
             # The gradients of all parts are added up here, then once over the processes.
-            alone = isinstance(params, DistributedDataParallel) and number < len(parts)
-            with params.no_sync() if alone else contextlib.nullcontext():
+            waits = isinstance(params, DistributedDataParallel) and number < len(parts)
+            together: Any = params
+            with together.no_sync() if waits else contextlib.nullcontext():
                 loss, model_state = shared.training_loss(
                     *(workload, params, part, model_state, rng, self._settings, whole),
                     update_batch_norm,

@@ -27,7 +27,7 @@ CHILD = Path(__file__).with_name("train_together.py")
 STEPS = 20
 
 
-def train_together(tmp_path, framework, devices, names, submissions=("momentum",), steps=STEPS):
+def train_together(tmp_path, framework, devices, names, submissions=("nesterov",), steps=STEPS):
     """Return the arrays of each submission and workload as so many devices have trained it; of
     one submission by the workload alone.
     """
@@ -47,13 +47,13 @@ def train_together(tmp_path, framework, devices, names, submissions=("momentum",
     assert [child.returncode for child in children] == [0] * len(children), errors
     arrays = {file.stem: dict(np.load(file)) for file in out.glob("*.npz")}
     assert len(arrays) == len(submissions) * len(names)
-    return {key.removeprefix("momentum-"): value for key, value in arrays.items()}
+    return {key.removeprefix("nesterov-"): value for key, value in arrays.items()}
 
 
 def assert_alike(one, several, tolerance):
     """The losses agree to `tolerance`, and so do all parameters together, by their size.
 
-    Momentum trains them: what Adam divides by makes rounding as large as a step where a gradient
+    Nesterov momentum trains them: what Adam divides by makes rounding as large as a step where a gradient
     is next to nothing.
     """
     assert one.keys() == several.keys()
@@ -95,7 +95,7 @@ def test_devices_train_what_one_trains(framework, devices, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("framework", ["jax", "pytorch"])
 def test_every_reference_algorithm_trains_the_same_on_two_devices(framework, tmp_path):
-    names = [name for name in reference_algorithms.names() if name != "momentum"]
+    names = [name for name in reference_algorithms.names() if name != "nesterov"]
     one = train_together(tmp_path, framework, 1, ("digits",), names)
     two = train_together(tmp_path, framework, 2, ("digits",), names)
     for key, arrays in one.items():
