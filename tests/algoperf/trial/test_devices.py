@@ -53,8 +53,8 @@ def train_together(tmp_path, framework, devices, names, submissions=("nesterov",
 def assert_alike(one, several, tolerance):
     """The losses agree to `tolerance`, and so do all parameters together, by their size.
 
-    Nesterov momentum trains them: what Adam divides by makes rounding as large as a step where a gradient
-    is next to nothing.
+    Nesterov momentum trains them: what Adam divides by makes rounding as large as a step where a
+    gradient is next to nothing.
     """
     assert one.keys() == several.keys()
     np.testing.assert_allclose(several["losses"], one["losses"], rtol=tolerance)
