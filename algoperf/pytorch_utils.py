@@ -9,16 +9,23 @@ from typing import Any
 def pytorch_setup() -> tuple[bool, int, Any, int]:
     """Return the facts about the devices that PyTorch submissions ask for.
 
-    A trial here is one process on one device: the first GPU, or the CPU where there is none.
+    A trial is one process on one device (the first GPU, or the CPU where there is none), or as many
+    processes as `algoperf run --devices` says.
 
     Returns:
-        Whether several processes train together (always False), the rank of this process (always
-        0), its `torch.device`, and the number of GPUs that train (1 or 0).
+        Whether several processes train together, the rank of this process, its `torch.device`, and
+        the number of devices that train: 0 for one process on the CPU, as AlgoPerf counts GPUs.
     """
     import torch
+    import torch.distributed
 
     has_gpu = torch.cuda.is_available()
-    return False, 0, torch.device("cuda", 0) if has_gpu else torch.device("cpu"), int(has_gpu)
+    rank, count = 0, int(has_gpu)
+    distributed: Any = torch.distributed
+    is_shared = distributed.is_available() and distributed.is_initialized()
+    if is_shared and distributed.get_world_size() > 1:
+        rank, count = distributed.get_rank(), distributed.get_world_size()
+    return count > 1, rank, torch.device("cuda", rank) if has_gpu else torch.device("cpu"), count
 
 
 def start_group_of_one() -> None:

@@ -170,11 +170,16 @@ class TrainingInfo:
         step_hint: The number of steps that the workload suggests for a learning-rate schedule.
         loss_type: The training loss of the workload.
         budget_s: The budget of the trial in seconds of submission time.
+        rank: The number of this process among those that train the trial together, from 0.
+        world_size: How many there are: several where PyTorch trains on several devices. Gradients
+            are those of the whole batch in each of them when an optimizer steps.
     """
 
     step_hint: int
     loss_type: LossType
     budget_s: float
+    rank: int = 0
+    world_size: int = 1
 
 
 class Workload(abc.ABC):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from algoperf import errors, spec
 from algoperf.backends.computation import USUAL, Computation
+from algoperf.backends.ranks import ALONE, Ranks
 from algoperf.errors import choose
 
 if TYPE_CHECKING:  # `algoperf --help` reads names of this package, and waits for no NumPy
@@ -17,6 +18,7 @@ if TYPE_CHECKING:  # `algoperf --help` reads names of this package, and waits fo
 
 FRAMEWORKS = {"jax": ("jax", "flax", "optax"), "pytorch": ("torch",)}
 MODULES = {"jax": "jax_backend", "pytorch": "torch_backend"}
+DEVICES = {"jax": "jax_devices", "pytorch": "torch_devices"}
 # What a framework imports when its first optimizer is made, which takes a second.
 IMPORTED_LATE = {"jax": (), "pytorch": ("torch._dynamo",)}
 
@@ -26,6 +28,7 @@ class Backend(Protocol):
 
     name: str
     steps_together: int  # how many quick steps the host may be ahead of the device
+    ranks: Ranks  # the processes that train together
 
     def workload(
         self,
@@ -188,11 +191,54 @@ def modules_of(framework: str) -> tuple[str, ...]:
     return (f"algoperf.backends.{MODULES[framework]}", *IMPORTED_LATE[framework])
 
 
+def join(framework: str, rank: int, devices: int, meeting: str) -> Ranks:
+    """Import the framework and let this process train on several devices, with others or alone.
+
+    In PyTorch each device has a process of its own; in JAX one process has all of them.
+
+    Args:
+        framework: The framework; nothing of it has been computed yet.
+        rank: The number of this process, from 0.
+        devices: How many devices train together.
+        meeting: A file that does not exist, by which the processes find one another.
+
+    Returns:
+        The processes that train together.
+
+    Raises:
+        UserError: There are not so many devices.
+    """
+    module = importlib.import_module(f"algoperf.backends.{DEVICES[framework]}")
+    ranks: Ranks = module.join(rank, devices, meeting)
+    return ranks
+
+
+def processes(framework: str, devices: int) -> int:
+    """Return how many processes train on so many devices."""
+    return devices if framework == "pytorch" else 1
+
+
 def load(
-    framework: str, *, compile_model: bool = False, computation: Computation = USUAL
+    framework: str,
+    *,
+    compile_model: bool = False,
+    computation: Computation = USUAL,
+    ranks: Ranks = ALONE,
 ) -> Backend:
-    """Import the framework and return its backend, which computes as asked."""
+    """Import the framework and return its backend, which computes as asked.
+
+    Args:
+        framework: 'jax' or 'pytorch'.
+        compile_model: Whether the model is compiled (JAX always compiles).
+        computation: How the forward and backward pass are computed.
+        ranks: The processes that train together.
+
+    Raises:
+        UserError: There is no such framework, or it is not installed.
+    """
     check_installed(framework)
     module = importlib.import_module(modules_of(framework)[0])
-    backend: Backend = module.make(compile_model=compile_model, computation=computation)
+    backend: Backend = module.make(
+        compile_model=compile_model, computation=computation, ranks=ranks
+    )
     return backend

@@ -22,6 +22,7 @@ from algoperf.backends.jax_computation import TYPES, cast, checkpointed_blocks, 
 from algoperf.backends.jax_decoding import JaxDecoder
 from algoperf.backends.jax_losses import OPS
 from algoperf.backends.jax_optimizer_form import OptimizerForm
+from algoperf.backends.ranks import ALONE, Ranks
 from algoperf.machine import environment, hardware
 from algoperf.workload import Data, Scale, WorkloadDefinition, parameters, trainable
 
@@ -237,6 +238,7 @@ class JaxBackend:
     """The functions of `Backend` for JAX."""
 
     name = "jax"
+    ranks = ALONE
 
     def __init__(self, computation: Computation) -> None:
         self._computation = computation
@@ -440,6 +442,8 @@ def _as_array(content: np.ndarray, like: jax.Array) -> jax.Array:
     return placed
 
 
-def make(*, compile_model: bool, computation: Computation) -> JaxBackend:
-    """Return the backend; JAX always compiles, so `compile_model` changes nothing."""
+def make(*, compile_model: bool, computation: Computation, ranks: Ranks) -> JaxBackend:
+    """Return the backend; JAX always compiles, so `compile_model` changes nothing, and one process
+    has all devices.
+    """
     return JaxBackend(computation)

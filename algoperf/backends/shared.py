@@ -162,20 +162,39 @@ class Whole:
 ALONE = Whole(1, None)
 
 
-def whole_of(workload: spec.Workload, batch: Mapping[str, Any], parts: int) -> Whole:
-    """Return what a batch is that is cut into so many equal parts."""
-    return ALONE if parts == 1 else Whole(parts, weight_sum(workload, batch))
+def _as_it_is(value: Any) -> Any:
+    return value
 
 
-def weight_sum(workload: spec.Workload, batch: Mapping[str, Any]) -> Any:
+def whole_of(
+    workload: spec.Workload,
+    batch: Mapping[str, Any],
+    parts: int,
+    total: Callable[[Any], Any] = _as_it_is,
+) -> Whole:
+    """Return what a batch is that is cut into so many equal parts.
+
+    Args:
+        workload: The workload.
+        batch: The batch, or the share of it that this process has.
+        parts: How many parts there are, those of all processes together.
+        total: Returns the sum of a number over the processes.
+    """
+    return ALONE if parts == 1 else Whole(parts, weight_sum(workload, batch, total))
+
+
+def weight_sum(
+    workload: spec.Workload, batch: Mapping[str, Any], total: Callable[[Any], Any] = _as_it_is
+) -> Any:
     """What the mean loss of a batch is divided by: the sum of its weights, times what each row's
-    loss is the sum of (`losses.example_counts`); None where it has neither.
+    loss is the sum of (`losses.example_counts`); None where it has neither. `total` adds up the
+    sums of all processes.
     """
     weights = batch.get("weights")
     counts = losses.example_counts(workload.loss_type, batch["targets"])
     if counts is None:
-        return None if weights is None else weights.sum()
-    return (counts if weights is None else counts * weights).sum().clip(1)
+        return None if weights is None else total(weights.sum())
+    return total((counts if weights is None else counts * weights).sum()).clip(1)
 
 
 def training_loss(

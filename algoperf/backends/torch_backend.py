@@ -14,8 +14,10 @@ from torch import nn
 from algoperf import spec
 from algoperf.backends import generation, shared, torch_batch_norm, torch_tuning
 from algoperf.backends.computation import Computation
+from algoperf.backends.ranks import ALONE, Ranks
 from algoperf.backends.torch_computation import autocast, checkpoint_blocks
 from algoperf.backends.torch_decoding import TorchDecoder
+from algoperf.backends.torch_devices import TorchRanks, bare
 from algoperf.backends.torch_losses import OPS
 from algoperf.backends.torch_optimizer_form import OptimizerForm
 from algoperf.workload import Data, Scale, WorkloadDefinition, parameters, trainable
@@ -64,6 +66,7 @@ class TorchWorkload(spec.Workload):
         compile_model: bool,
         precision: str,
         technique: str | None = None,
+        ranks: Ranks = ALONE,
     ) -> None:
         super().__init__(**facts)
         names = neutral_names(model)
@@ -79,6 +82,8 @@ class TorchWorkload(spec.Workload):
         self._batch_norms = torch_batch_norm.layers(model)
         self.autocast = functools.partial(autocast, precision, device)
         self._names = neutral_names(model)
+        # What a submission gets: on several devices it adds gradients up as they are computed.
+        self._container = ranks.container(model) if isinstance(ranks, TorchRanks) else model
         self._initial_rule = initial_rule
         self._forward: Callable[..., torch.Tensor] | None = (
             torch.compile(model) if compile_model else None
@@ -98,18 +103,22 @@ class TorchWorkload(spec.Workload):
 
     @property
     def param_shapes(self) -> spec.ParameterShapeTree:
-        """Name -> `ShapeTuple`, under PyTorch's names."""
+        """Name -> `ShapeTuple`, under PyTorch's names; on several devices as the container has
+        them, each after `module.`, which is how AlgoPerf has them.
+        """
         return {
             name: spec.ShapeTuple(tuple(value.shape))
-            for name, value in self._model.named_parameters()
+            for name, value in self._container.named_parameters()
         }
 
     @property
     def model_params_types(self) -> spec.ParameterTypeTree:
         """Name -> `ParameterType`, under PyTorch's names."""
         return {
-            name: parameters.parameter_type(self._names[name], tuple(value.shape))
-            for name, value in self._model.named_parameters()
+            name: parameters.parameter_type(neutral, tuple(value.shape))
+            for neutral, (name, value) in zip(
+                self.parameters, self._container.named_parameters(), strict=True
+            )
         }
 
     def init_model_fn(self, rng: spec.RandomState) -> spec.ModelInitState:
@@ -120,14 +129,14 @@ class TorchWorkload(spec.Workload):
         )
         torch_batch_norm.restart_counts(self._batch_norms)
         self._frozen_sum.start(self._frozen_values(self._model))
-        return self._model, None
+        return self._container, None
 
     def changed_frozen(self, params: nn.Module, model_state: spec.ModelAuxiliaryState) -> bool:
         """Whether a frozen parameter is not what it started as."""
         return self._frozen_sum.differs(self._frozen_values(params))
 
     def _frozen_values(self, params: nn.Module) -> dict[str, np.ndarray]:
-        return torch_tuning.values(params, self._names, self._set.frozen)
+        return torch_tuning.values(bare(params), self._names, self._set.frozen)
 
     def from_neutral(self, values: Mapping[str, np.ndarray]) -> nn.Module:
         """Load NumPy arrays by name, in JAX's layout, into the module and return it; they may be
@@ -139,7 +148,7 @@ class TorchWorkload(spec.Workload):
             if name in values
         }
         self._model.load_state_dict(state, strict=False)
-        return self._model
+        return self._container
 
     def state_from_neutral(self, values: Mapping[str, np.ndarray]) -> spec.ModelInitState:
         """Return (parameters, model state) of arrays by name, in JAX's layout: all of `shapes`
@@ -172,7 +181,7 @@ class TorchWorkload(spec.Workload):
         return self._set.folded(self.state_to_neutral(params, model_state))
 
     def _neutral(self, params: nn.Module, wanted: Collection[str]) -> dict[str, np.ndarray]:
-        values = torch_tuning.values(params, self._names, wanted)
+        values = torch_tuning.values(bare(params), self._names, wanted)
         return {name: parameters.from_torch(name, value.copy()) for name, value in values.items()}
 
     def apply(
@@ -193,7 +202,7 @@ class TorchWorkload(spec.Workload):
         if params.training is not train:
             params.train(train)
         if self._batch_norms:
-            own = params is self._model
+            own = params is self._container
             torch_batch_norm.switch(
                 self._batch_norms if own else torch_batch_norm.layers(params),
                 use_running_average=use_running_average,
@@ -246,9 +255,14 @@ class TorchBackend:
     name = "pytorch"
     steps_together = 1  # to wait for an event costs next to nothing, and on the CPU nothing queues
 
-    def __init__(self, *, compile_model: bool, computation: Computation) -> None:
+    def __init__(
+        self, *, compile_model: bool, computation: Computation, ranks: Ranks = ALONE
+    ) -> None:
         self._computation = computation
+        self.ranks = ranks
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        if isinstance(ranks, TorchRanks):
+            self._device = ranks.device
         self._compile_model = compile_model
         self._cuda = self._device.type == "cuda"
 
@@ -274,6 +288,7 @@ class TorchBackend:
             self._compile_model,
             self._computation.precision,
             scale.trainable,
+            self.ranks,
         )
         self._computation.check_blocks(list(bound.shapes))
         return bound
@@ -283,8 +298,8 @@ class TorchBackend:
         return pair
 
     def seed(self, pair: tuple[int, int]) -> None:
-        """Seed the global generator, from which dropout draws."""
-        torch.manual_seed(pair[0] << 32 | pair[1])
+        """Seed the global generator, from which dropout draws: each rank other numbers."""
+        torch.manual_seed((pair[0] << 32 | pair[1]) + self.ranks.rank)
 
     def place(self, batch: Mapping[str, np.ndarray]) -> dict[str, torch.Tensor]:
         """Put the batch on the device."""
@@ -390,7 +405,7 @@ class TorchBackend:
         self, functions: shared.OptimizerFunctions, settings: shared.StepSettings
     ) -> OptimizerForm:
         """Return the submission as the functions of the full form."""
-        return OptimizerForm(functions, settings, self._computation)
+        return OptimizerForm(functions, settings, self._computation, self.ranks)
 
     def threads(self) -> int:
         """Return the number of threads that PyTorch computes one operation with."""
@@ -406,13 +421,14 @@ class TorchBackend:
 
 
 def _arrays(params: nn.Module) -> Iterator[np.ndarray]:
-    values = [*params.parameters(), *torch_batch_norm.statistics(params).values()]
+    values = _tensors(params).values()
     return (value.detach().cpu().numpy() for value in values)
 
 
 def _tensors(module: nn.Module) -> dict[str, torch.Tensor]:
     """The parameters and running statistics by PyTorch's names."""
-    return {**dict(module.named_parameters()), **torch_batch_norm.statistics(module)}
+    model = bare(module)
+    return {**dict(model.named_parameters()), **torch_batch_norm.statistics(model)}
 
 
 def _as_tensor(content: np.ndarray, like: torch.Tensor) -> torch.Tensor:
@@ -420,6 +436,6 @@ def _as_tensor(content: np.ndarray, like: torch.Tensor) -> torch.Tensor:
     return torch.from_numpy(content).view(like.dtype).view(like.shape)
 
 
-def make(*, compile_model: bool, computation: Computation) -> TorchBackend:
+def make(*, compile_model: bool, computation: Computation, ranks: Ranks) -> TorchBackend:
     """Return the backend."""
-    return TorchBackend(compile_model=compile_model, computation=computation)
+    return TorchBackend(compile_model=compile_model, computation=computation, ranks=ranks)

@@ -6,8 +6,10 @@ their documented attributes: `training` says whether a layer uses the batch's st
 """
 
 import contextlib
+import functools
 import types
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from torch import nn
@@ -54,6 +56,69 @@ def switch(
             layer.training = not use_running_average
         if layer.track_running_stats is not update_statistics:
             layer.track_running_stats = update_statistics
+
+
+Total = Callable[[torch.Tensor], torch.Tensor]
+
+
+def share(module: nn.Module, total: Total) -> None:
+    """Have the batch norms of a module take a batch's statistics over the rows of all processes.
+
+    A layer with a forward of its own says how: it has an attribute `total`, a function which its
+    sums over the rows pass through.
+
+    Args:
+        module: The module.
+        total: Returns the sum of a tensor over the processes; gradients flow through it.
+
+    Raises:
+        UserError: A layer with a forward of its own has no `total`.
+    """
+    for path, layer in module.named_modules():
+        if not isinstance(layer, BatchNorm):
+            continue
+        patched: Any = layer
+        if hasattr(layer, "total"):
+            patched.total = total
+        elif type(layer).forward is BatchNorm.forward:
+            patched.forward = functools.partial(_forward, layer, total)
+        else:
+            raise UserError(
+                f"batch norm {path!r} has a forward of its own and no `total`: it cannot be "
+                "trained on several devices"
+            )
+
+
+def _forward(layer: BatchNorm, total: Total, inputs: torch.Tensor) -> torch.Tensor:
+    """Batch norm of `inputs` of (N, C, ...), by the convention of PyTorch's layer."""
+    if not layer.training and layer.running_mean is not None:
+        return BatchNorm.forward(layer, inputs)
+    axes = [0, *range(2, inputs.ndim)]
+    wide = [-1, *[1] * (inputs.ndim - 2)]
+    values = inputs.float()
+    count = total(torch.tensor(float(values.numel() // values.shape[1]), device=values.device))
+    mean_C = total(values.sum(axes)) / count
+    centred = values - mean_C.view(wide)
+    var_C = total(centred.square().sum(axes)) / count
+    if layer.training and layer.track_running_stats and layer.running_mean is not None:
+        _take_in(layer, mean_C.detach(), (var_C * count / (count - 1)).detach())
+    normalised = centred * torch.rsqrt(var_C + layer.eps).view(wide)
+    if layer.affine:
+        normalised = normalised * layer.weight.view(wide) + layer.bias.view(wide)
+    return normalised.to(inputs.dtype)
+
+
+def _take_in(layer: BatchNorm, mean_C: torch.Tensor, var_C: torch.Tensor) -> None:
+    """Update the running statistics by a batch's mean and unbiased variance."""
+    share = layer.momentum
+    if layer.num_batches_tracked is not None:
+        layer.num_batches_tracked.add_(1)
+        if share is None:  # the plain mean of all batches
+            share = 1.0 / float(layer.num_batches_tracked)
+    assert share is not None
+    for running, new in ((layer.running_mean, mean_C), (layer.running_var, var_C)):
+        assert running is not None
+        running.lerp_(new.to(running.dtype), share)
 
 
 def restart_counts(batch_norms: Iterable[BatchNorm]) -> None:

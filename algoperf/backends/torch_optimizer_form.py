@@ -1,14 +1,18 @@
 """An optimizer-form submission of PyTorch, as the functions of the full form."""
 
+import contextlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from algoperf import errors, spec
 from algoperf.backends import shared, torch_batch_norm, torch_optimizers
 from algoperf.backends.computation import Computation
+from algoperf.backends.ranks import ALONE, Ranks
+from algoperf.backends.torch_devices import TorchRanks
 
 
 class _Gradients:
@@ -60,10 +64,12 @@ class OptimizerForm:
         functions: shared.OptimizerFunctions,
         settings: shared.StepSettings,
         computation: Computation,
+        ranks: Ranks = ALONE,
     ) -> None:
         self._functions = functions
         self._settings = settings
         self._computation = computation
+        self._ranks = ranks
         self.notes: list[str] = []
 
     def init_optimizer_state(
@@ -122,15 +128,27 @@ class OptimizerForm:
     ) -> tuple[torch.Tensor, Any]:
         """Add up the gradients of the batch; return (its mean loss, new model state)."""
         parts = self._computation.micro_batches(batch)
-        whole = shared.whole_of(workload, batch, len(parts))
+        ranks = self._ranks
+        whole = shared.whole_of(workload, batch, len(parts) * ranks.count, self._summed)
         total: Any = None
-        for part in parts:
-            loss, model_state = shared.training_loss(
-                workload, params, part, model_state, rng, self._settings, whole, update_batch_norm
-            )
-            (loss if scaler is None else scaler.scale(loss)).backward()
+        for number, part in enumerate(parts, start=1):
+            # The gradients of all parts are added up here, then once over the processes.
+            waits = isinstance(params, DistributedDataParallel) and number < len(parts)
+            together: Any = params
+            with together.no_sync() if waits else contextlib.nullcontext():
+                loss, model_state = shared.training_loss(
+                    *(workload, params, part, model_state, rng, self._settings, whole),
+                    update_batch_norm,
+                )
+                # What arrives is the mean over the processes, of shares that are to be added up.
+                share = loss if ranks.count == 1 else loss * ranks.count
+                (share if scaler is None else scaler.scale(share)).backward()
             total = loss.detach() if total is None else total + loss.detach()
-        return total, model_state
+        return self._summed(total), model_state
+
+    def _summed(self, value: torch.Tensor) -> torch.Tensor:
+        """Return the sum over all processes of what each has, without a gradient."""
+        return self._ranks.summed(value) if isinstance(self._ranks, TorchRanks) else value
 
     def _drop_gradients(self, optimizer: Any) -> None:
         """Drop all gradients, also those of parameters that no optimizer holds."""

@@ -203,6 +203,15 @@ def declare(run: argparse.ArgumentParser) -> None:
         "as the hardware's, and runs of different N are not scored together",
     )
     add(
+        "--devices",
+        type=positive,
+        metavar="N",
+        help="train each trial on N devices, each on its share of every batch (default: one of "
+        "PyTorch's, or all of JAX's); without an accelerator a device is a process of the "
+        "processor, in JAX some of its threads; recorded, and runs of different N are not scored "
+        "together",
+    )
+    add(
         "--hardware-class",
         metavar="FILE",
         help="take the budgets of a hardware class, a file of `algoperf calibrate`, of which this "

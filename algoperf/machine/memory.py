@@ -47,6 +47,7 @@ def check(
     free_device_bytes: int | None,
     frozen: int = 0,
     has_referee: bool = False,
+    processes: int = 1,
 ) -> tuple[dict[str, Any], str | None]:
     """Compare the memory that training needs at least with the memory that is available.
 
@@ -57,16 +58,18 @@ def check(
             host's memory.
         frozen: The number of frozen parameters, which have neither gradients nor moments.
         has_referee: Whether another process evaluates, to which the parameters are copied.
+        processes: How many processes of this machine train the trial, each with a copy.
 
     Returns:
         The figures for `meta_data_<n>.json`, and a warning, or None where the memory may suffice.
     """
     of_training = FLOAT_BYTES * (TRAINING_COPIES * parameters + frozen)
     of_host = FLOAT_BYTES * (CHECKPOINT_COPIES * parameters + frozen) if checkpoints else 0
-    of_host += FLOAT_BYTES * parameters if has_referee else 0
     on_host = free_device_bytes is None
+    of_host = processes * (of_host + (of_training if on_host else 0))
+    of_host += FLOAT_BYTES * parameters if has_referee else 0
     needs = {
-        "memory": (of_host + (of_training if on_host else 0), available_bytes()),
+        "memory": (of_host, available_bytes()),
         "the device's memory": (0 if on_host else of_training, free_device_bytes),
     }
     balance = {

@@ -50,14 +50,24 @@ class _Stored(Arrays):
 
 
 class Checkpoints:
-    """The checkpoints of the trial in a run folder.
+    """The checkpoints of the trial in a run folder, by one of the processes that train it together.
+
+    Each process has a folder of its own, for the state that it alone has. A checkpoint of rank 0 is
+    usable if all others have one of the same step.
+
+    Args:
+        folder: The run folder.
+        rank: The number of the process,
+        count: and how many there are.
 
     Attributes:
         damaged: The names of the files that `read` skipped, because they are damaged.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder / FOLDER
+    def __init__(self, folder: Path, rank: int = 0, count: int = 1) -> None:
+        self._folder = folder / (FOLDER if rank == 0 else f"{FOLDER}_rank_{rank}")
+        others = range(1, count) if rank == 0 else ()
+        self._others = [Checkpoints(folder, other, count) for other in others]
         self.damaged: list[str] = []
 
     def write(self, step: int, arrays: Arrays, document: Mapping[str, Any]) -> int:
@@ -108,7 +118,8 @@ class Checkpoints:
         """Yield the arrays and the document of each undamaged checkpoint, the newest first.
 
         The names of damaged ones are added to `damaged`. An array is read from the file whenever
-        it is asked for, as long as the file is there.
+        it is asked for, as long as the file is there. Those of which another process has no part
+        are left out.
 
         Args:
             with_arrays: Whether the arrays are there as well.
@@ -116,8 +127,10 @@ class Checkpoints:
         from safetensors import SafetensorError, safe_open
 
         for path in self._newest_first():
+            if not all(other._has_step(_step(path)) for other in self._others):
+                continue
             try:
-                if NAME.fullmatch(path.name)[2] != _checksum(path):  # type: ignore[index]
+                if not _is_whole(path):
                     raise ValueError("its checksum does not fit")
                 with safe_open(path, "numpy") as file:
                     document = json.loads(file.metadata()["document"])
@@ -150,15 +163,28 @@ class Checkpoints:
         return None
 
     def clear(self) -> None:
-        """Remove all checkpoints and their folder."""
+        """Remove all checkpoints and their folders."""
+        for other in self._others:
+            other.clear()
         if self._folder.is_dir():
             for path in self._folder.iterdir():
                 path.unlink()
             self._folder.rmdir()
 
+    def _has_step(self, step: int) -> bool:
+        return any(_step(path) == step and _is_whole(path) for path in self._newest_first())
+
     def _newest_first(self) -> Iterator[Path]:
         names = filter(lambda path: NAME.fullmatch(path.name), self._folder.glob("*"))
         return iter(sorted(names, reverse=True))
+
+
+def _step(path: Path) -> int:
+    return int(NAME.fullmatch(path.name)[1])  # type: ignore[index]
+
+
+def _is_whole(path: Path) -> bool:
+    return NAME.fullmatch(path.name)[2] == _checksum(path)  # type: ignore[index]
 
 
 def _as_os_error(error: Exception) -> Exception:

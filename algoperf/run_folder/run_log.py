@@ -54,7 +54,7 @@ WHERE_CHOSEN = frozenset(
         *("pretrained", "skip_bad_rows", "drop_duplicates", "balance", "keep_going"),
         *("base_workload", "changes", "checkpoint_activations", "accumulate"),
         *("workload_folder", "workload_hash", "rouge_tokenizer", "referee"),
-        *("validation_commitment", "hardware_class"),
+        *("validation_commitment", "hardware_class", "devices"),
     }
 )
 BY_WORKLOAD = frozenset({"base_workload", "changes"})  # Of these, what its name says as well.
@@ -75,6 +75,7 @@ POOLED = (
     "versions",
     "hardware",
     "hardware_class",
+    "devices",
     "environment",
     "referee",
     "framework_threads",

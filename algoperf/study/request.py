@@ -70,6 +70,9 @@ class RunRequest:
         suite: A file that has held-out variants, where the workload is one of them.
         threads: How many cores each trial may use, and threads the numeric libraries; None for all
             that the process may use.
+        devices: How many devices train a trial together, each on its share of every batch; None for
+            one of PyTorch's, or all of JAX's. Without an accelerator a device is a process
+            (PyTorch) or a thread (JAX) of the processor.
         hardware_class: The file of `algoperf calibrate` whose budgets hold; this machine must be of
             that class, and runs of one class are pooled.
         referee: 'process' to judge each trial in another process than the submission's, or 'inline'
@@ -125,6 +128,7 @@ class RunRequest:
     wandb: bool = False
     suite: str | None = None
     threads: int | None = None
+    devices: int | None = None
     hardware_class: str | None = None
     referee: str | None = None
     overwrite: bool = False
@@ -231,7 +235,7 @@ _CHECKS: Mapping[str, Callable[[str, Any], None]] = {
     **dict.fromkeys(("workload", "submission", "framework", "scale", "data", "name"), _text),
     "hardware_class": _text,
     **dict.fromkeys(("trials", "studies", "batch_size", "accumulate"), _whole(1)),
-    **dict.fromkeys(("max_steps", "eval_every_steps", "threads"), _whole(1)),
+    **dict.fromkeys(("max_steps", "eval_every_steps", "threads", "devices"), _whole(1)),
     "seed": _whole(0),
     "checkpoint_every_s": _seconds,
     "tuning_ruleset": _one_of(*RULESETS),

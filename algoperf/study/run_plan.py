@@ -236,6 +236,7 @@ def make(request: RunRequest, command: str = "", show_progress: bool = False) ->
         command=command,
         name=outline.name,
         threads=request.threads,
+        devices=request.devices,
         workload_folder=None if definition.reference == definition.name else definition.reference,
         workload_hash=None if definition.outside is None else definition.outside.source_hash,
     )
@@ -249,7 +250,19 @@ def make(request: RunRequest, command: str = "", show_progress: bool = False) ->
         trial = _in_class(trial, known, request, definition, notes)
     trial = dataclasses.replace(trial, referee=request.referee or study.usual_referee(trial))
     trial.computation.check_form(is_full_form=outline.is_full_form)
+    if trial.devices is not None:
+        _check_devices(trial)
     return RunPlan(trial, outline, chosen, tuple(notes), _companions(request), request)
+
+
+def _check_devices(trial: TrialPlan) -> None:
+    if trial.processes > 1 and not trial.has_referee:
+        raise UserError(
+            "--devices: several processes of PyTorch need a referee in one of its own: leave out "
+            "--referee inline"
+        )
+    if trial.processes > 1 and trial.compile:
+        raise UserError("--devices: --compile is for one device")
 
 
 def scale_of(trial: TrialPlan) -> workload.Scale:
@@ -366,5 +379,5 @@ def _check_one_process() -> None:
     if "LOCAL_RANK" in os.environ and processes != "1":
         raise UserError(
             f"started as one of {processes} processes by torchrun or the like; a trial trains in "
-            "one process here: start it without"
+            "one process here, or in those that --devices starts: start it without"
         )

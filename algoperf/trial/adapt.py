@@ -64,7 +64,13 @@ def submission_functions(
             selects_data="data_selection" in given,
             is_own=is_own,
         )
-    info = spec.TrainingInfo(bound.step_hint, bound.loss_type, bound.max_allowed_runtime_sec)
+    info = spec.TrainingInfo(
+        bound.step_hint,
+        bound.loss_type,
+        bound.max_allowed_runtime_sec,
+        rank=backend.ranks.rank,
+        world_size=backend.ranks.count,
+    )
     make = given[loading.OPTIMIZER_FUNCTIONS[backend.name]]
     rate = given.get("learning_rate")
     own_eval_params = given.get("eval_params")

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from algoperf import backends, errors, spec, workload
+from algoperf.backends.ranks import ALONE, Ranks
 from algoperf.data import batches, provenance, select
 from algoperf.data.loading import load_data as load_rows
 from algoperf.data.tokenizers import PAD_ID
@@ -229,7 +230,9 @@ def look_up(plan: TrialPlan) -> Subject:
     return Subject(definition, scale)
 
 
-def load_instruments(plan: TrialPlan, subject: Subject, *, trains: bool = True) -> Instruments:
+def load_instruments(
+    plan: TrialPlan, subject: Subject, *, trains: bool = True, ranks: Ranks = ALONE
+) -> Instruments:
     """Load the framework and all that measures, and begin to watch it.
 
     Args:
@@ -237,12 +240,13 @@ def load_instruments(plan: TrialPlan, subject: Subject, *, trains: bool = True) 
         subject: What is trained.
         trains: Whether the submission trains in this process: what the framework imports late is
             then imported now, so that it is on nobody's clock.
+        ranks: The processes that train together.
     """
     if trains:
         for name in backends.modules_of(plan.framework):
             importlib.import_module(name)
     backend = backends.load(
-        plan.framework, compile_model=plan.compile, computation=plan.computation
+        plan.framework, compile_model=plan.compile, computation=plan.computation, ranks=ranks
     )
     meter = _meter(backend)
     with outside.blaming(subject.definition):
@@ -348,7 +352,7 @@ def open_folder(
     drawn = {"batch_size"} if plan.batch_size is None and "batch_size" in (point or {}) else set()
     run_log.check_same_configuration(folder, {key: flags[key] for key in flags.keys() - drawn})
     log = run_log.TrialLog(folder, subject.definition.measured, workload.SPLITS)
-    checkpoints = Checkpoints(folder)
+    checkpoints = Checkpoints(folder, count=plan.processes)
     saved = None
     if plan.checkpoints:
         saved = preservation.find(checkpoints, log, with_arrays=with_arrays)
@@ -369,6 +373,7 @@ def open_folder(
         checkpoints=plan.checkpoints,
         free_device_bytes=instruments.backend.free_device_memory_bytes(),
         has_referee=plan.has_referee,
+        processes=plan.processes,
     )
     if warning is not None:
         say(report, warning)
@@ -522,7 +527,8 @@ def make_trial(
         view.place,
         buckets=buckets,
         augmentation=bound.data.augmentation,
-        is_packed=plan.computation.accumulate == 1,
+        shard=(backend.ranks.rank, backend.ranks.count),
+        is_packed=plan.computation.accumulate == 1 and plan.devices in (None, 1),
     )
     functions: Functions = adapt.submission_functions(
         loaded, backend, bound.workload, hyperparameters
@@ -535,6 +541,7 @@ def make_trial(
         queue=queue,
         seed=seed,
         hyperparameters=hyperparameters,
+        ranks=backend.ranks,
         **settings,
     )
     for note in functions.notes():

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from algoperf import errors, spec
 from algoperf.backends import Backend
+from algoperf.backends.ranks import ALONE, Ranks
 from algoperf.data.batches import TrainingQueue
 from algoperf.run_folder.state import outline
 from algoperf.submission.blame import cause_of, place_of
@@ -21,6 +22,8 @@ from algoperf.trial.referee import Decision, Evaluate, Handed, Probe, Referee, S
 from algoperf.trial.scalars import ScalarBuffer
 
 Function = Callable[..., Any]
+# What follows a step. Of what several processes want the largest is done.
+STEP, SAVE, EVALUATE, END = range(4)
 # Given a function that returns (parameters, model state), watches a stretch in which the clock
 # stands still.
 Untimed = Callable[[Callable[[], Any]], contextlib.AbstractContextManager[None]]
@@ -133,6 +136,7 @@ class Trial:
     what is done off the clock; `trained()` is (parameters, model state). `timed()` is entered
     before each stretch in which the submission's clock runs, and left after it. `on_step(step)` is
     told of each step. `preemptions` is how many processes worked on the trial before this one.
+    `ranks` are the processes that train it together.
     """
 
     def __init__(
@@ -157,7 +161,9 @@ class Trial:
         timed: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext,
         on_step: Callable[[int], None] | None = None,
         preemptions: int = 0,
+        ranks: Ranks = ALONE,
     ) -> None:
+        self._ranks = ranks
         if referee is None:
             assert evaluate is not None
             assert goal is not None
@@ -352,24 +358,35 @@ class Trial:
         """Train until an evaluation or the end is due; the submission clock runs. Return whether:
         else the trial is to be saved, or to stop.
         """
-        clock = self.ledger.submission
+        if not self._ending and self._ranks.largest(self._is_save_due()):
+            return False
         while not self._ending:
-            if self._keeper is not None and self._keeper.is_due():
-                return False
-            try:
-                self._step()
-            except spec.TrainingCompleteError:
-                self._ending = True
-                return True
-            if self._keeper is not None:
-                self._keeper.after_step(self.ledger)
-            step, elapsed_s = self.state.step, clock.elapsed_s
-            if self._on_step is not None:
-                self._on_step(step)
-            self._ending = step == self.limits.max_steps
-            if elapsed_s > self.limits.budget_s or self._is_due(step, elapsed_s):
-                return True
+            # The processes of a trial do the same: what one of them wants, all do.
+            follows = self._ranks.largest(self._step_and_look())
+            self._ending = follows == END
+            if follows:
+                return follows != SAVE
         return True
+
+    def _step_and_look(self) -> int:
+        """Make a step; return what is to follow, as far as this process knows."""
+        try:
+            self._step()
+        except spec.TrainingCompleteError:
+            return END
+        if self._keeper is not None:
+            self._keeper.after_step(self.ledger)
+        step, elapsed_s = self.state.step, self.ledger.submission.elapsed_s
+        if self._on_step is not None:
+            self._on_step(step)
+        if step == self.limits.max_steps:
+            return END
+        if elapsed_s > self.limits.budget_s or self._is_due(step, elapsed_s):
+            return EVALUATE
+        return SAVE if self._is_save_due() else STEP
+
+    def _is_save_due(self) -> bool:
+        return self._keeper is not None and self._keeper.is_due()
 
     def _step(self) -> None:
         state = self.state

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from algoperf import backends
 from algoperf.backends.computation import Computation
 from algoperf.run_folder import run_log
 
@@ -67,6 +68,7 @@ class TrialPlan:
     command: str = ""
     name: str | None = None  # the submission's in the run folder; None for its file's
     threads: int | None = None  # how many cores the trial may use; None for all
+    devices: int | None = None  # how many train it; None for one of PyTorch's, or all of JAX's
     # The hardware class whose budgets hold, by 'name' and 'id', and of this workload what it has:
     # 'budget_factor' and the times of the reference algorithm (`HardwareClass.recorded`).
     hardware_class: Mapping[str, str] | None = None
@@ -84,6 +86,11 @@ class TrialPlan:
     def budget_factor(self) -> float:
         """What the workload's own budget is multiplied by."""
         return float(self.class_times.get("budget_factor", 1.0))
+
+    @property
+    def processes(self) -> int:
+        """How many processes train the trial together."""
+        return 1 if self.devices is None else backends.processes(self.framework, self.devices)
 
     @property
     def workload_reference(self) -> str:

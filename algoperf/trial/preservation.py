@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from algoperf import errors
 from algoperf.backends import Backend
+from algoperf.backends.ranks import Ranks
 from algoperf.machine.load import Load
 from algoperf.machine.resources import Meter
 from algoperf.run_folder import state, state_kinds
@@ -209,6 +210,33 @@ class Preservation:
         self._meter.go_on(document.get("resources", {}))
         self._load.go_on(document.get("load", {}))
         self._log.go_back(document["files"])
+
+
+class Together(Preservation):
+    """The `Keeper` of one of several processes that train a trial together.
+
+    Rank 0 saves last, so that where it has a checkpoint all others have one of the same step.
+
+    Args:
+        ranks: The processes.
+        arguments, settings: Of `Preservation`.
+    """
+
+    def __init__(self, ranks: Ranks, *arguments: Any, **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
+        self._ranks = ranks
+
+    def save(self, trial: Trial) -> None:
+        """Write this process's checkpoint."""
+        if self._ranks.rank > 0:
+            super().save(trial)
+        self._ranks.wait()
+        if self._ranks.rank == 0:
+            super().save(trial)
+
+    def must_stop(self) -> bool:
+        """Return whether any of the processes was asked to stop."""
+        return bool(self._ranks.largest(super().must_stop()))
 
 
 def _tree(now: State) -> dict[str, Any]:

@@ -13,7 +13,9 @@ import functools
 import json
 import math
 import multiprocessing
+import multiprocessing.util
 import os
+import re
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -54,6 +56,10 @@ GRACE_S = 5.0  # For a trainer to leave once it has closed.
 # What importing a submission and making its trial may take, before there is a clock: seconds, and
 # seconds for each of the model's numbers.
 LOADING_S, LOADING_S_PER_NUMBER = 5.0, 100e-9
+
+
+# What the traceback of a process has that has lost another one it trains with.
+TORN = re.compile(r"gloo|nccl|connection (reset|closed)|DistBackendError", re.IGNORECASE)
 
 
 class TrainerDiedError(Exception):
@@ -180,7 +186,10 @@ class Refereed:
 
 
 class Trainer:
-    """The trainer's process, and the line to it.
+    """The trainer's process, and the line to it; with the others of a trial on several devices.
+
+    Rank 0 speaks for all. The others say nothing but what ends them, and when one of them has
+    ended, so has the trial.
 
     Args:
         bench: What the trials of the study share.
@@ -199,21 +208,33 @@ class Trainer:
             facts,
             self.handover,
             os.environ.get("PYTHONPATH"),
+            # The server that forks them removes the folder.
+            meeting=str(Path(multiprocessing.util.get_temp_dir()) / f"meeting_{bench.trials}"),
         )
         self._note = note
-        self._line, far_end = bench.context.Pipe()
-        self._process = bench.context.Process(
-            target=trainer.serve, args=(far_end, given), name="trainer"
-        )
         self._killed_before = memory.oom_kills()
         self._others = set(supervision.descendants(os.getpid()))  # the fork server, and its kind
-        with stopping.held_back():
-            self._process.start()
-        far_end.close()
+        self._line, self._process = self._start(bench, given)
+        self._followers = [
+            self._start(bench, dataclasses.replace(given, rank=rank))
+            for rank in range(1, plan.processes)
+        ]
         assert self._process.pid is not None
         self.process_id = self._process.pid
         self.pause = supervision.Pause(self.processes, first=self.process_id)
         self.has_closed = False
+
+    @staticmethod
+    def _start(bench: Bench, given: trainer.Given) -> tuple[Any, Any]:
+        """Start one process, and return the line to it and the process."""
+        line, far_end = bench.context.Pipe()
+        process = bench.context.Process(
+            target=trainer.serve, args=(far_end, given), name=f"trainer {given.rank}"
+        )
+        with stopping.held_back():
+            process.start()
+        far_end.close()
+        return line, process
 
     def processes(self) -> list[int]:
         """Return the trainer's process and all that it has started."""
@@ -255,12 +276,12 @@ class Trainer:
             except messages.InvalidMessageError as error:
                 raise died(f"the trainer's message is not valid: {error}") from error
             kind = message["kind"]
+            if self._followers and message.get("error"):
+                self._blame_follower(message["error"]["traceback"])
             if kind == "note":
                 self._note(message["text"])
             elif kind == "user_error":
-                mistake = errors.UserError(message["text"])
-                mistake.add_note(message["traceback"])
-                raise mistake
+                raise _mistake(message)
             elif kind == "crashed":
                 texts = {name: message[name] for name in ("cause", "traceback")}
                 raise TrainerDiedError({**texts, "outside": False})
@@ -268,7 +289,13 @@ class Trainer:
                 return message
 
     def _next(self, *expected: str) -> dict[str, Any]:
-        ready = wait([self._line, self._process.sentinel])
+        ends = [process.sentinel for _, process in self._followers]
+        ready = wait([self._line, self._process.sentinel, *ends])
+        if self._line not in ready and self._process.sentinel not in ready:
+            # If the submission failed on all devices, rank 0 says more of it.
+            ready = wait([self._line, self._process.sentinel], GRACE_S / 5)
+            if not ready:
+                self._blame_follower()
         if self._line in ready:
             try:
                 line = self._line.recv_bytes(messages.LONGEST_MESSAGE)
@@ -282,17 +309,45 @@ class Trainer:
                     raise died(f"the trainer said {shown!r}, expected {' or '.join(expected)}")
                 return messages.read(values)
         self._process.join(GRACE_S)
-        code = self._process.exitcode
+        raise self._death(self._process, "the trainer closed its line to the referee")
+
+    def _death(self, process: Any, still_there: str, of_rank: str = "") -> TrainerDiedError:
+        """Return the error of a process that has ended, or closed its line."""
+        code = process.exitcode
         if code is None:
-            raise died("the trainer closed its line to the referee")
+            return died(still_there)
         now = memory.oom_kills()
         was_killed = None
         if now is not None and self._killed_before is not None:
             was_killed = now > self._killed_before
         has_stopped = stopping.has_stopped(code, was_asked=False) and code > 0
-        raise TrainerDiedError(
-            supervision.cause_of_death(code, was_killed), has_stopped=has_stopped
-        )
+        death = supervision.cause_of_death(code, was_killed)
+        death["cause"] = f"{of_rank}{death['cause']}"
+        return TrainerDiedError(death, has_stopped=has_stopped)
+
+    def _blame_follower(self, traceback: str | None = None) -> None:
+        """Raise what ended another process than rank 0, if that is why rank 0 has failed.
+
+        Args:
+            traceback: Of the error that rank 0 has raised; None where it says nothing.
+        """
+        if traceback is not None and not TORN.search(traceback):
+            return
+        for rank, (line, process) in enumerate(self._followers, start=1):
+            process.join(0 if traceback is None else GRACE_S / 5)
+            if process.is_alive():
+                continue
+            if line.poll():
+                with contextlib.suppress(EOFError, OSError):
+                    said = messages.read(messages.parse(line.recv_bytes(messages.LONGEST_MESSAGE)))
+                    if said["kind"] == "user_error":
+                        raise _mistake(said)
+                    if not TORN.search(said["traceback"]):
+                        cause = f"rank {rank}: {said['cause']}"
+                        error = {"cause": cause, "traceback": said["traceback"], "outside": False}
+                        raise TrainerDiedError(error)
+                    continue  # It has lost the others, as rank 0 has.
+            raise self._death(process, "", f"rank {rank}: ")
 
     def end(self) -> None:
         """End the trainer and all that it started."""
@@ -300,9 +355,16 @@ class Trainer:
             self._process.join(GRACE_S)
         supervision.kill(self.processes())
         self.pause.end()
-        self._process.join()
-        self._line.close()
-        self._process.close()
+        for line, process in ((self._line, self._process), *self._followers):
+            process.join()
+            line.close()
+            process.close()
+
+
+def _mistake(message: Mapping[str, Any]) -> errors.UserError:
+    mistake = errors.UserError(message["text"])
+    mistake.add_note(message["traceback"])
+    return mistake
 
 
 def run(

@@ -23,8 +23,9 @@ from typing import Any
 
 import numpy as np
 
-from algoperf import workload
+from algoperf import backends, workload
 from algoperf.backends import Backend
+from algoperf.backends.ranks import ALONE, Ranks
 from algoperf.errors import UserError
 from algoperf.machine import own_code, processor_time, stopping, supervision, terminal
 from algoperf.machine.supervision import INTERRUPTED, ORPHANED
@@ -55,6 +56,8 @@ class Given:
         facts: What training has to know of the data beside the rows, by the names in `FACTS`.
         handover: Where the parameters go.
         python_path: PYTHONPATH as the user has it, None for not set.
+        rank: The number of this process among those that train together,
+        meeting: and the file by which they find one another.
     """
 
     plan: str
@@ -62,6 +65,8 @@ class Given:
     facts: Mapping[str, Any]
     handover: Handover
     python_path: str | None
+    rank: int = 0
+    meeting: str = ""
 
 
 def serve(connection: Connection, given: Given) -> None:
@@ -85,7 +90,7 @@ def _serve(connection: Connection, given: Given) -> int:
         stopping.let_through()
         os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what a submission prints is no event
         terminal.outlive(output=terminal.UNREAD, errors=terminal.UNREAD)
-        referee = FarReferee(connection)
+        referee = FarReferee(connection) if given.rank == 0 else Follower(connection)
         try:
             return _train(given, referee, stops)
         except UserError as error:
@@ -130,7 +135,10 @@ def _train(given: Given, referee: "FarReferee", stops: stopping.Stops) -> int:
     plan = TrialPlan.from_json(given.plan)
     state_kinds.seed_generators(plan.seed)
     subject = assemble.look_up(plan)
-    instruments = assemble.load_instruments(plan, subject)
+    if plan.devices is not None:
+        referee.ranks = backends.join(plan.framework, given.rank, plan.devices, given.meeting)
+    ranks = referee.ranks
+    instruments = assemble.load_instruments(plan, subject, ranks=ranks)
     backend = instruments.backend
     outline = assemble.outline_of(plan)
     bound = assemble.bind(plan, subject, backend, _data(plan, subject, given))
@@ -154,8 +162,11 @@ def _train(given: Given, referee: "FarReferee", stops: stopping.Stops) -> int:
         check=functools.partial(adapt.check_all_read, loaded.outline, hyperparameters),
     )
     records = Records(referee, Path(answer["folder"]), answer["saved"])
-    checkpoints = Checkpoints(records.folder) if plan.checkpoints else None
-    keeper = preservation.Preservation(
+    checkpoints = None
+    if plan.checkpoints:
+        checkpoints = Checkpoints(records.folder, ranks.rank, ranks.count)
+    keeper = preservation.Together(
+        ranks,
         checkpoints,
         records,
         backend,
@@ -168,7 +179,8 @@ def _train(given: Given, referee: "FarReferee", stops: stopping.Stops) -> int:
     counters = given.handover.counters
 
     def count(step: int) -> None:
-        counters[0] = step
+        if ranks.rank == 0:
+            counters[0] = step
 
     built = assemble.make_trial(
         plan, subject, loaded, submitted, bound, instruments, view, hyperparameters,
@@ -188,17 +200,20 @@ def _train(given: Given, referee: "FarReferee", stops: stopping.Stops) -> int:
         if saved is None:
             raise UserError(f"{records.folder}: its checkpoint was removed meanwhile")
         keeper.go_on(trial, saved)
-        counters[0] = trial.state.step
+        count(trial.state.step)
     stops.ask = lambda: None  # From here on there is something to save.
     trial.run()
     share = None if built.buckets is None else built.buckets.real_share
     failed = trial.interrupted or referee.has_failed
+    checksum = None
     if not failed:
         guard.inspect()
+        checksum = trial.checksum()
+        referee.compare(checksum)
     referee.ask(
         "closing",
         interrupted=trial.interrupted,
-        checksum=None if failed else trial.checksum(),
+        checksum=checksum,
         real_token_share=share,
         flags=guard.flags,
         peak_device_bytes=backend.peak_device_memory_bytes(),
@@ -223,6 +238,8 @@ class FarReferee:
         connection: The line to it.
 
     Attributes:
+        ranks: The processes that train together. What the referee answers to rank 0 all of them
+            hear, and each question is where they wait for one another.
         status: None, or `ENDED`.
         keeper: What saves the trial.
         has_failed: Whether the submission has raised an error.
@@ -230,6 +247,7 @@ class FarReferee:
     """
 
     def __init__(self, connection: Connection) -> None:
+        self.ranks: Ranks = ALONE
         self.status: str | None = None
         self.error: Mapping[str, str] | None = None
         self.evaluations: list[tuple[int, float, dict[str, float]]] = []
@@ -286,7 +304,10 @@ class FarReferee:
             os._exit(0)
         self.tell(kind, **values)
         answer: dict[str, Any] = json.loads(self._connection.recv_bytes())
-        return answer
+        if self.has_failed:  # The others may be anywhere.
+            return answer
+        heard: dict[str, Any] = self.ranks.from_first(answer)
+        return heard
 
     def note(self, text: str) -> None:
         """Have the user told something."""
@@ -306,13 +327,31 @@ class FarReferee:
         """Say that a stretch can begin; its clock runs from the answer on."""
         if self._inspects:
             self._guard.inspect()
+        self._share_flags()
         saved_bytes = 0
         if self.keeper is not None:
             saved_bytes, self.keeper.saved_bytes = self.keeper.saved_bytes, 0
         self.ask("ready", flags=self._guard.flags, saved_bytes=saved_bytes)
 
+    def _share_flags(self) -> None:
+        """Let rank 0 have what the guards of the others have seen."""
+        if self.ranks.count > 1:
+            flags = [flag for own in self.ranks.gathered(self._guard.flags) for flag in own]
+            self._guard.flags[:] = dict.fromkeys(flags)
+
+    def compare(self, checksum: int) -> None:
+        """Flag a trial whose processes have trained different parameters."""
+        if len(set(self.ranks.gathered(checksum))) > 1:
+            self._guard.flags.append(
+                "the devices trained different parameters: their gradients were not added up"
+            )
+        self._share_flags()
+
     def take(self, handed: Handed) -> None:
-        """Copy the parameters to be evaluated into the shared memory."""
+        """Copy the parameters to be evaluated into the shared memory, once all devices are there:
+        the slowest one decides how long a stretch takes.
+        """
+        self.ranks.wait()
         params, model_state = handed.evaluated()
         first, first_state = self._view.first(params), self._view.first_state(model_state)
         self._signature = self._backend.signature(first, first_state)
@@ -356,6 +395,42 @@ class FarReferee:
         if decision.has_ended:
             self.status = ENDED
         return decision
+
+
+class Follower(FarReferee):
+    """The referee, as the other processes than rank 0 know it: rank 0 tells them what it says."""
+
+    ALONE_SAYS = frozenset({"user_error", "crashed"})
+
+    def tell(self, kind: str, **values: Any) -> None:
+        """Say what ends the trial, and nothing else."""
+        if kind in self.ALONE_SAYS:
+            super().tell(kind, **values)
+
+    def ask(self, kind: str, **values: Any) -> dict[str, Any]:
+        """Return what rank 0 is answered."""
+        if not self.is_heard:
+            os._exit(0)
+        answer: dict[str, Any] = self.ranks.from_first(None)
+        return answer
+
+    def take(self, handed: Handed) -> None:
+        """Wait for the others: rank 0 hands the parameters over."""
+        self.ranks.wait()
+
+    def between(self, segment: Segment, handed: Handed) -> Decision:
+        """Return what the referee has decided; an error of the submission's ends this process."""
+        if segment.error is not None:
+            self._leave(segment.error["cause"], segment.error["traceback"])
+        return super().between(segment, handed)
+
+    def fail(self, cause: str, details: str = "") -> None:
+        """End this process."""
+        self._leave(cause, details)
+
+    def _leave(self, cause: str, details: str) -> None:
+        self.tell("crashed", cause=cause, traceback=details)
+        os._exit(FAILED)
 
 
 class Records:

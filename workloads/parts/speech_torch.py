@@ -166,20 +166,29 @@ class LayerNorm(nn.Module):
         )
 
 
+def _own_sum(value: torch.Tensor) -> torch.Tensor:
+    return value
+
+
 class MaskedBatchNorm(BatchNorm):
     """Batch norm of the frames that count, whose scale is stored less 1; zeros at the others.
 
     The running variance takes in the unbiased one, as `workloads.parts.batch_norm_jax` says.
+
+    Attributes:
+        total: What sums over the rows pass through: on several devices it adds up those of all.
     """
+
+    total: Callable[[torch.Tensor], torch.Tensor] = staticmethod(_own_sum)
 
     def forward(self, hidden_BTD: torch.Tensor, mask_BT: torch.Tensor) -> torch.Tensor:
         """Return the normalised array."""
         mask_BT1 = mask_BT[..., None]
         if self.training:
-            count = mask_BT.sum()
-            mean_D = (hidden_BTD * mask_BT1).sum((0, 1)) / count
+            count = self.total(mask_BT.sum())
+            mean_D = self.total((hidden_BTD * mask_BT1).sum((0, 1))) / count
             centred_BTD = (hidden_BTD - mean_D) * mask_BT1
-            var_D = centred_BTD.square().sum((0, 1)) / count
+            var_D = self.total(centred_BTD.square().sum((0, 1))) / count
             if self.track_running_stats:
                 with torch.no_grad():
                     unbiased_D = var_D * (count / (count - 1).clamp(min=1))

@@ -50,6 +50,7 @@ OTHER = {  # a value of each field that is not its default
     "suite": "suite.json",
     "threads": 2,
     "hardware_class": "hardware_class.json",
+    "devices": 2,
     "referee": "inline",
     "overwrite": True,
     "rerun_contended": True,

@@ -1,0 +1,23 @@
+"""Several devices that train one JAX model, all of them of one process."""
+
+import jax
+
+from algoperf.backends.ranks import ALONE, Ranks
+from algoperf.errors import UserError
+
+
+def join(rank: int, devices: int, meeting: str) -> Ranks:
+    """Let this process train on so many devices; see `algoperf.backends.join`.
+
+    On a processor so many devices are made of its cores.
+    """
+    try:
+        jax.config.update("jax_num_cpu_devices", devices)
+    except RuntimeError as error:
+        raise UserError(f"--devices {devices}: JAX has computed in this process before") from error
+    if jax.local_device_count() != devices:
+        raise UserError(
+            f"--devices {devices}: JAX trains on all devices of the machine, here "
+            f"{jax.local_device_count()}; hide some from it, as by CUDA_VISIBLE_DEVICES"
+        )
+    return ALONE

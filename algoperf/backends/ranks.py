@@ -1,0 +1,64 @@
+"""The processes that train one trial together, one on each device.
+
+What a step does for all of them (adding gradients up) is the framework's; here is what the loop
+around it asks: what all of them do next. A trial of one process is a group of one, `ALONE`.
+"""
+
+import dataclasses
+from typing import Any, Protocol
+
+
+class Ranks(Protocol):
+    """A group of processes that train together, seen from one of them.
+
+    Attributes:
+        rank: The number of this process, from 0.
+        count: How many processes there are.
+    """
+
+    @property
+    def rank(self) -> int: ...  # noqa: D102
+
+    @property
+    def count(self) -> int: ...  # noqa: D102
+
+    def largest(self, value: int) -> int:
+        """Return the largest of what the processes give; each of them gives a number."""
+        ...
+
+    def from_first(self, value: Any) -> Any:
+        """Return what rank 0 gives, plain values as JSON has them; what others give is ignored."""
+        ...
+
+    def gathered(self, value: Any) -> list[Any]:
+        """Return what each process gives, by rank."""
+        ...
+
+    def wait(self) -> None:
+        """Return once every process has come here."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Alone:
+    """The group of one."""
+
+    rank: int = 0
+    count: int = 1
+
+    def largest(self, value: int) -> int:
+        """Return the number."""
+        return value
+
+    def from_first(self, value: Any) -> Any:
+        """Return the value."""
+        return value
+
+    def gathered(self, value: Any) -> list[Any]:
+        """Return a list of the value."""
+        return [value]
+
+    def wait(self) -> None:
+        """Return."""
+
+
+ALONE = Alone()

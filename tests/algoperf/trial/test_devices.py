@@ -1,0 +1,346 @@
+"""Trials on several devices: they train what one device trains, and fail in words."""
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import reference_algorithms
+from algoperf import backends
+from algoperf.backends import torch_batch_norm
+from algoperf.backends.ranks import ALONE
+from algoperf.errors import UserError
+from algoperf.run_folder.checkpoint import Checkpoints
+from algoperf.study import run_plan
+from algoperf.study.request import RunRequest
+from algoperf.trial import loop
+from algoperf.trial.preservation import Together
+from workloads.parts.speech_torch import MaskedBatchNorm
+
+CHILD = Path(__file__).with_name("train_together.py")
+STEPS = 20
+
+
+def train_together(tmp_path, framework, devices, names, submissions=("nesterov",), steps=STEPS):
+    """Return the arrays of each submission and workload as so many devices have trained it; of
+    one submission by the workload alone.
+    """
+    out = tmp_path / f"{framework}_{devices}"
+    out.mkdir(parents=True)
+    joined = ",".join(submissions)
+    words = [str(devices), str(out / "meeting"), str(out), str(steps), joined, *names]
+    children = [
+        subprocess.Popen(
+            [sys.executable, str(CHILD), framework, str(rank), *words],
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(backends.processes(framework, devices))
+    ]
+    errors = [child.communicate()[1] for child in children]
+    assert [child.returncode for child in children] == [0] * len(children), errors
+    arrays = {file.stem: dict(np.load(file)) for file in out.glob("*.npz")}
+    assert len(arrays) == len(submissions) * len(names)
+    return {key.removeprefix("nesterov-"): value for key, value in arrays.items()}
+
+
+def assert_alike(one, several, tolerance):
+    """The losses agree to `tolerance`, and so do all parameters together, by their size.
+
+    Nesterov momentum trains them: what Adam divides by makes rounding as large as a step where a
+    gradient is next to nothing.
+    """
+    assert one.keys() == several.keys()
+    np.testing.assert_allclose(several["losses"], one["losses"], rtol=tolerance)
+    apart = np.sqrt(sum(np.sum((several[name] - one[name]) ** 2) for name in one))
+    size = np.sqrt(sum(np.sum(one[name] ** 2) for name in one))
+    assert apart <= tolerance * size
+
+
+NAMES = ("digits", "imagenet_resnet")  # A dense model, and one with batch norm.
+
+
+@pytest.fixture(scope="module", params=("jax", "pytorch"))
+def of_one_device(request, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("one")
+    return request.param, train_together(folder, request.param, 1, NAMES)
+
+
+def test_two_devices_train_what_one_trains(of_one_device, tmp_path):
+    framework, one = of_one_device
+    two = train_together(tmp_path, framework, 2, NAMES)
+    for name in NAMES:
+        assert len(one[name]["losses"]) == STEPS
+        assert_alike(one[name], two[name], 1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("devices", [2, 4])
+@pytest.mark.parametrize("framework", ["jax", "pytorch"])
+def test_devices_train_what_one_trains(framework, devices, tmp_path):
+    """The dense model, batch norm, a model that writes texts, speech and graphs."""
+    names = (*NAMES, "xsum", "librispeech_deepspeech", "ogbg")
+    one = train_together(tmp_path, framework, 1, names)
+    several = train_together(tmp_path, framework, devices, names)
+    for name in names:
+        assert_alike(one[name], several[name], 1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("framework", ["jax", "pytorch"])
+def test_every_reference_algorithm_trains_the_same_on_two_devices(framework, tmp_path):
+    names = [name for name in reference_algorithms.names() if name != "nesterov"]
+    one = train_together(tmp_path, framework, 1, ("digits",), names)
+    two = train_together(tmp_path, framework, 2, ("digits",), names)
+    for key, arrays in one.items():
+        np.testing.assert_allclose(two[key]["losses"], arrays["losses"], rtol=1e-4, err_msg=key)
+
+
+# What two processes ask of each other, in one process, by hand.
+
+
+class Half:
+    """One of two processes; the other one gives `theirs`."""
+
+    count = 2
+
+    def __init__(self, rank, theirs):
+        self.rank, self.theirs = rank, list(theirs)
+        self.log = []
+
+    def largest(self, value):
+        self.log.append(value)
+        return max(value, self.theirs.pop(0))
+
+    def wait(self):
+        self.log.append("wait")
+
+
+def test_alone_nobody_is_asked():
+    assert (ALONE.rank, ALONE.count) == (0, 1)
+    assert ALONE.largest(3) == 3
+    assert ALONE.from_first("x") == "x"
+    assert ALONE.gathered("x") == ["x"]
+
+
+def test_the_largest_of_what_follows_is_an_evaluation_before_a_save():
+    assert loop.STEP < loop.SAVE < loop.EVALUATE < loop.END
+
+
+def batch_norm_of_halves(layer, inputs, *more):
+    """Return what a layer gives for two halves of its rows, each in a process of its own, by sums
+    that are known before.
+    """
+
+    halves = [[each[: len(each) // 2] for each in (inputs, *more)]]
+    halves += [[each[len(each) // 2 :] for each in (inputs, *more)]]
+    # Sums of one half need those of the other, whose later ones need the earlier: three rounds.
+    known = [[], []]
+    for _ in range(4):
+        fresh = [[], []]
+        outputs = []
+        state = {name: value.clone() for name, value in layer.state_dict().items()}
+        for rank in (0, 1):
+            layer.load_state_dict(state)
+
+            def total(value, own=fresh[rank], others=known[1 - rank]):
+                number = len(own)
+                own.append(value.detach())
+                return value + (others[number] if number < len(others) else 0)
+
+            torch_batch_norm.share(layer, total)
+            outputs.append(layer(*halves[rank]))
+        after = {name: value.clone() for name, value in layer.state_dict().items()}
+        layer.load_state_dict(state)
+        known = fresh
+    return torch.cat(outputs), after
+
+
+def test_batch_norm_of_two_halves_is_that_of_the_whole():
+    torch.manual_seed(0)
+    inputs = torch.randn(8, 3, 5) * 2 + 7
+    whole = nn.BatchNorm1d(3)
+    expected = whole(inputs)
+    outputs, after = batch_norm_of_halves(nn.BatchNorm1d(3), inputs)
+    torch.testing.assert_close(outputs, expected, rtol=1e-5, atol=1e-5)
+    for name in ("running_mean", "running_var"):
+        torch.testing.assert_close(after[name], whole.state_dict()[name], rtol=1e-5, atol=1e-6)
+
+
+def test_masked_batch_norm_of_two_halves_is_that_of_the_whole():
+    torch.manual_seed(0)
+    inputs, mask = torch.randn(8, 5, 3) + 4, (torch.rand(8, 5) > 0.3).float()
+    whole = MaskedBatchNorm(3)
+    expected = whole(inputs, mask)
+    outputs, after = batch_norm_of_halves(MaskedBatchNorm(3), inputs, mask)
+    torch.testing.assert_close(outputs, expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(after["running_var"], whole.running_var, rtol=1e-5, atol=1e-6)
+
+
+def test_a_batch_norm_that_cannot_be_shared_is_named():
+    class Own(nn.BatchNorm1d):
+        def forward(self, inputs):
+            return super().forward(inputs)
+
+    with pytest.raises(UserError, match="batch norm '0' has a forward of its own and no `total`"):
+        torch_batch_norm.share(nn.Sequential(Own(3)), lambda value: value)
+
+
+def test_rank_0_saves_after_the_others():
+    class Saved:
+        def write(self, step, arrays, document):
+            ranks.log.append("written")
+            return 1
+
+    class Log:
+        def sizes(self):
+            return {}
+
+    class Trained:
+        state = loop.State(params={}, model_state={}, optimizer_state={}, step=3)
+
+        def position(self):
+            return {}
+
+    for rank, expected in ((0, ["wait", "written"]), (1, ["written", "wait"])):
+        ranks = Half(rank, [])
+        keeper = Together(ranks, Saved(), Log(), None, 300.0, lambda: False, print)
+        keeper.save(Trained())
+        assert ranks.log == expected
+
+
+def test_a_checkpoint_counts_that_every_process_has(tmp_path):
+    first, second = (Checkpoints(tmp_path, rank, 2) for rank in (0, 1))
+    arrays = {"w": np.arange(3.0)}
+    for step in (5, 9):
+        first.write(step, arrays, {"step": step})
+    assert list(first.read()) == []
+    second.write(5, arrays, {"step": 5})
+    assert [document for _, document in first.read()] == [{"step": 5}]
+    second.write(9, arrays, {"step": 9})
+    newest = sorted((tmp_path / "checkpoints_rank_1").iterdir())[-1]
+    newest.write_bytes(newest.read_bytes()[:-1] + b"x")
+    assert [document for _, document in first.read()] == [{"step": 5}]
+    first.clear()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"referee": "inline"}, "--devices: several processes of PyTorch need a referee"),
+        ({"compile": True}, "--devices: --compile is for one device"),
+    ],
+)
+def test_what_does_not_go_with_several_devices(changes, message, tmp_path):
+    request = RunRequest(
+        "digits", "nadamw", framework="pytorch", devices=2, out=tmp_path, **changes
+    )
+    with pytest.raises(UserError, match=message):
+        run_plan.make(request)
+
+
+# Whole runs.
+
+BAD = """
+import os, signal, torch
+
+DEFAULTS = {"learning_rate": 1e-3}
+
+
+def torch_optimizer(params, hyperparameters, info):
+    optimizer = torch.optim.AdamW(params.tensors(), lr=hyperparameters.learning_rate)
+    step, steps = optimizer.step, []
+
+    def stepped():
+        steps.append(0)
+        if len(steps) == 5 and os.environ["RANK"] == "1":
+            BODY
+        return step()
+
+    optimizer.step = stepped
+    return optimizer
+"""
+
+
+def run(tmp_path, submission, *words, environment=None):
+    return subprocess.run(
+        [
+            *(sys.executable, "-m", "algoperf", "run", "--workload", "digits", "--submission"),
+            *(str(submission), "--framework", "pytorch", "--eval-every-steps", "5"),
+            *("--until", "end", "--devices", "2", "--out", str(tmp_path / "runs"), *words),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment,
+    )
+
+
+def result(tmp_path):
+    (file,) = (tmp_path / "runs").glob("*/*/study_0/*/trial_1/result.json")
+    return json.loads(file.read_text())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("body", "cause"),
+    [
+        ('raise ValueError("broken here")', "rank 1: ValueError: broken here"),
+        ("os.kill(os.getpid(), signal.SIGKILL)", "rank 1: the trial's process was ended by SIGKI"),
+        ("os._exit(3)", "rank 1: the trial's process ended with exit code 3 and no result"),
+    ],
+)
+def test_a_process_that_ends_ends_the_trial_by_its_own_cause(body, cause, tmp_path):
+    submission = tmp_path / "bad.py"
+    submission.write_text(BAD.replace("BODY", body))
+    run(tmp_path, submission, "--max-steps", "10")
+    ended = result(tmp_path)
+    assert ended["status"] == "failed"
+    assert ended["error"]["cause"].startswith(cause)
+
+
+@pytest.mark.slow
+def test_gradients_that_are_not_added_up_are_flagged(tmp_path):
+    submission = tmp_path / "bad.py"
+    body = "[each.grad.mul_(2) for each in params.tensors()]"
+    submission.write_text(BAD.replace("BODY", body))
+    run(tmp_path, submission, "--max-steps", "10")
+    flags = result(tmp_path)["flags"]
+    assert flags == ["the devices trained different parameters: their gradients were not added up"]
+
+
+@pytest.mark.slow
+def test_a_trial_goes_on_bit_for_bit_and_on_as_many_devices(tmp_path):
+    def metrics():
+        (file,) = (tmp_path / "runs").glob("*/*/study_0/*/trial_1/eval_measurements.csv")
+        return [
+            {name: value for name, value in row.items() if "/" in name or name == "global_step"}
+            for row in csv.DictReader(file.read_text().splitlines())
+        ]
+
+    submission = tmp_path / "stops.py"
+    body = 'os.path.exists(MARK) or (open(MARK, "w").close(), os.kill(os.getppid(), 0))'
+    text = BAD.replace("BODY", body.replace("os.kill(os.getppid(), 0)", "raise_signal()"))
+    text = text.replace("DEFAULTS", f"MARK = {str(tmp_path / 'mark')!r}\nDEFAULTS", 1)
+    text += "\n\ndef raise_signal():\n    signal.raise_signal(signal.SIGTERM)\n"
+    submission.write_text(text)
+    words = (submission, "--max-steps", "12")
+    stopped = run(tmp_path, *words)
+    assert stopped.returncode == 75, stopped.stderr
+    refused = run(tmp_path, *words, "--devices", "1")
+    assert "devices=2, now 1" in refused.stderr or "devices" in refused.stderr
+    went_on = run(tmp_path, *words)
+    assert went_on.returncode == 0, went_on.stderr
+    assert "goes on from step" in went_on.stdout + went_on.stderr
+    first = metrics()
+    (tmp_path / "runs").rename(tmp_path / "before")
+    assert run(tmp_path, *words).returncode == 0
+    assert metrics() == first
+    assert first[-1]["global_step"] == "12"

@@ -1,0 +1,87 @@
+"""Trains a few steps as one of several processes, and saves what it got: run by test_devices.py.
+
+    python train_together.py FRAMEWORK RANK DEVICES MEETING OUT STEPS SUBMISSIONS WORKLOAD...
+
+SUBMISSIONS are joined by commas. OUT gets, for each of them and each workload, a file
+SUBMISSION-WORKLOAD.npz of the last parameters and running statistics by name, in JAX's layout, and
+of 'losses', the training loss of each step; written by rank 0.
+"""
+
+import itertools
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from algoperf import backends, spec
+from algoperf.data import batches
+from algoperf.data.tokenizers import PAD_ID
+from algoperf.submission import loading
+from algoperf.trial import adapt, assemble, seeds
+from algoperf.trial.plan import TrialPlan
+from algoperf.trial.scalars import ScalarBuffer
+
+
+def train(plan, ranks, steps):
+    """Return the arrays of one workload."""
+    subject = assemble.look_up(plan)
+    instruments = assemble.load_instruments(plan, subject, ranks=ranks)
+    backend = instruments.backend
+    bound = assemble.bind(plan, subject, backend)
+    outline = assemble.outline_of(plan)
+    loaded = loading.load(outline, plan.framework)
+    submitted = assemble.submit(plan, loaded, subject)
+    hyperparameters = None
+    if submitted.point is not None:
+        hyperparameters = spec.make_hyperparameters({**submitted.point, "dropout_rate": 0.0})
+    train_rows = bound.data.splits["train"]
+    queue = batches.TrainingQueue(
+        train_rows,
+        submitted.batch_size,
+        7,
+        backend.place,
+        buckets=batches.make_buckets(train_rows, subject.scale.buckets, PAD_ID),
+        augmentation=bound.data.augmentation,
+        shard=(ranks.rank, ranks.count),
+        is_packed=False,
+    )
+    functions = adapt.submission_functions(loaded, backend, bound.workload, hyperparameters)
+    workload = bound.workload
+    buffer = workload.metrics_logger = ScalarBuffer()
+    state = backend.random_state(seeds.pair(1, seeds.INIT))
+    params, model_state = workload.init_model_fn(state)
+    backend.seed((1, 2))
+    common = {"workload": workload, "hyperparameters": hyperparameters}
+    optimizer_state = functions.init_optimizer_state(
+        **common, model_params=params, model_state=model_state, rng=backend.random_state((3, 4))
+    )
+    for step in range(steps):
+        optimizer_state, params, model_state = functions.update_params(
+            **common,
+            current_param_container=params,
+            model_state=model_state,
+            batch=next(queue),
+            optimizer_state=optimizer_state,
+            global_step=step,
+            rng=backend.random_state((5, step)),
+        )
+    losses = [row["loss"] for _, row in buffer.take(backend.fetch)]
+    return {"losses": np.array(losses), **workload.state_to_neutral(params, model_state)}
+
+
+def main(framework, rank, devices, meeting, out, steps, submissions, *names):
+    ranks = backends.join(framework, int(rank), int(devices), meeting)
+    adapt.RECORD_EVERY_STEPS = 1
+    for submission, name in itertools.product(submissions.split(","), names):
+        path, _ = loading.locate(submission)
+        plan = TrialPlan(
+            *(name, "mini", "builtin", "builtin", framework, str(path), out, "together", 0, 1, 0),
+            devices=int(devices),
+        )
+        arrays = train(plan, ranks, int(steps))
+        if ranks.rank == 0:
+            np.savez(Path(out) / f"{submission}-{name}.npz", **arrays)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
