@@ -13,6 +13,9 @@ from algoperf.trial.plan import TrialPlan
 from algoperf.trial.referee import Referee
 from algoperf.workload.crossing import Point, crossing
 
+# The status of what the result would be of a trial that is left for a later process, and of one
+# that has ended because another member of its population has reached the target.
+PAUSED, STOPPED = "paused", "stopped"
 EXAMPLES = 3  # The number of generated texts that the result shows.
 
 
@@ -103,6 +106,18 @@ def of(ended: Ended) -> dict[str, Any]:
         "error": referee.error,
         "flags": list(ended.raised_flags()),
     }
+
+
+def of_paused(ended: Ended, point: Mapping[str, Any] | None, search_space: Any) -> dict[str, Any]:
+    """Return what a population has to know of a member that is left for a later process.
+
+    Args:
+        ended: The trial with everything around it.
+        point: Its hyperparameters.
+        search_space: What they are explored in, in AlgoPerf's form.
+    """
+    values = {**of(ended), "status": PAUSED}
+    return {**values, "point": dict(point or {}), "search_space": search_space}
 
 
 def _interpolated(referee: Referee) -> dict[str, float] | None:
