@@ -29,8 +29,7 @@ from algoperf.study import study
 from algoperf.study.companions import Companions
 from algoperf.submission import loading, search_space
 from algoperf.trial import preservation
-from algoperf.trial.plan import TrialPlan
-from algoperf.trial.result import PAUSED, STOPPED
+from algoperf.trial.plan import PAUSED, STOPPED, TrialPlan
 
 RULESET = "population"
 ROUNDS = 10  # within the step hint, where nobody says how long a round is

@@ -68,6 +68,9 @@ class Progress:
             case "progress" | "evaluation":
                 self._metrics = event.get("metrics", self._metrics)
                 self._show(where, event)
+            case "paused":
+                self.close()
+                self._say(f"{where}: {outcome.turn(event['result'])}")
             case "result":
                 self.close()
                 self._end(event["result"], skipped=False)

@@ -51,6 +51,19 @@ class RunPlan:
             self.request.rerun_contended,
         )
 
+    def populations(self) -> list[str]:
+        """Return a line on each study of a population; none of other studies."""
+        if self.trial.population is None:
+            return []
+        lines = []
+        chosen = self.chosen
+        for number in range(chosen.first_study, chosen.first_study + chosen.studies):
+            plan = dataclasses.replace(self.trial, study=number)
+            text = population.summary(study.trial_folder(plan, self.outline).parent)
+            name = f"{plan.workload} {plan.framework} {self.outline.name} study {number}"
+            lines += [f"{name}: {text}"] if text else []
+        return lines
+
     def save_best(self, results: Sequence[Mapping[str, Any]]) -> str:
         """Write the best trial's point as the DEFAULTS of a copy of the submission.
 

@@ -13,6 +13,9 @@ from algoperf.run_folder import run_log
 
 PROCESS, INLINE = "process", "inline"  # where a trial's referee is
 REFEREES = (PROCESS, INLINE)
+# The status of what the result would be of a trial that is left for a later process, and of one
+# that has ended because another member of its population has reached the target.
+PAUSED, STOPPED = "paused", "stopped"
 ANSWERED = frozenset({"start", "evaluation"})  # where a followed trial waits, off the clock
 
 

@@ -183,7 +183,8 @@ def _judge(
     stops: stopping.Stops,
 ) -> int | None:
     """Referee one trial. Return the exit code where no other is to follow it, else None."""
-    from algoperf.trial import refereed, result
+    from algoperf.trial import refereed
+    from algoperf.trial.plan import PAUSED
 
     watched = Watched(ledger)
     report = functools.partial(_report, events, watched)
@@ -197,7 +198,7 @@ def _judge(
     else:
         if ended is None:
             return INTERRUPTED
-        event = "paused" if ended["status"] == result.PAUSED else "result"
+        event = "paused" if ended["status"] == PAUSED else "result"
         report(event, result=ended, was_asked_to_stop=stops.are_asked)
     finally:
         if stop is not None:

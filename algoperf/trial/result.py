@@ -9,13 +9,10 @@ from algoperf.machine.load import Load
 from algoperf.machine.resources import Meter
 from algoperf.trial import seeds
 from algoperf.trial.evaluate import Evaluator
-from algoperf.trial.plan import TrialPlan
+from algoperf.trial.plan import PAUSED, TrialPlan
 from algoperf.trial.referee import Referee
 from algoperf.workload.crossing import Point, crossing
 
-# The status of what the result would be of a trial that is left for a later process, and of one
-# that has ended because another member of its population has reached the target.
-PAUSED, STOPPED = "paused", "stopped"
 EXAMPLES = 3  # The number of generated texts that the result shows.
 
 
