@@ -23,7 +23,7 @@ from typing import Any
 
 from algoperf.errors import UserError
 from algoperf.machine import environment, hardware, stopping, supervision
-from algoperf.run_folder import run_log, writing
+from algoperf.run_folder import crash_points, run_log, writing
 from algoperf.run_folder.checkpoint import Checkpoints
 from algoperf.study import study
 from algoperf.study.companions import Companions
@@ -197,7 +197,6 @@ class _Population:
         flags = dict.fromkeys([*before.get("flags", []), *result["flags"]])
         with writing.into(folder):
             run_log.write_json(folder / run_log.PAUSED, {**result, "flags": list(flags)})
-        self._observe(self._plans[member], {"event": "paused", "result": result})
 
     def _check_copy(self, member: int) -> None:
         """Check that a member which copied another one still has what it copied.
@@ -274,6 +273,7 @@ class _Population:
                 f"{member} are not whole ({', '.join(damaged) or 'gone'}); run the study anew with "
                 "--overwrite"
             )
+        crash_points.reach("copied")
         text = f"goes on with what trial {source} has trained, {_value(saved[source]):.4f} "
         text += f"against {_value(saved[member]):.4f}"
         self._observe(self._plans[member], {"event": "note", "text": text})
