@@ -213,8 +213,8 @@ class _Population:
             ),
             default=0,
         )
-        found = next(Checkpoints(folder).read(with_arrays=False), None)
-        step = 0 if found is None else found[1].get("position", {}).get("step", 0)
+        newest = next(Checkpoints(folder).read(with_arrays=False), None)
+        step = 0 if newest is None else newest[1].get("position", {}).get("step", 0)
         if step < copied_at:
             raise UserError(
                 f"{folder}: its checkpoint of step {copied_at}, copied from another member, is "

@@ -86,10 +86,10 @@ class Choice:
 
         Values are told apart by their type as well: true is not 1.
         """
-        places = [place for place, each in enumerate(self.values) if repr(each) == repr(value)]
-        if not places:
+        indices = [index for index, each in enumerate(self.values) if repr(each) == repr(value)]
+        if not indices:
             return value
-        return self.values[min(max(places[0] + (1 if up else -1), 0), len(self.values) - 1)]
+        return self.values[min(max(indices[0] + (1 if up else -1), 0), len(self.values) - 1)]
 
     @property
     def form(self) -> dict[str, Any]:

@@ -62,11 +62,11 @@ def _until(run: TrialRun, step: float) -> tuple[float, float]:
     if not len(within):
         return 0.0, 0.0
     last = within[-1]
-    clock_s, made = float(times_s[last]), float(steps[last])
+    clock_s, last_step = float(times_s[last]), float(steps[last])
     if last == len(steps) - 1:  # It may have gone on for a while after its last evaluation.
         clock_s = max(clock_s, 0.0 if math.isnan(run.clock_s) else run.clock_s)
-        made = max(made, 0.0 if math.isnan(run.last_step) else run.last_step)
-    return clock_s, made
+        last_step = max(last_step, 0.0 if math.isnan(run.last_step) else run.last_step)
+    return clock_s, last_step
 
 
 def _every_steps(run: TrialRun) -> int:
