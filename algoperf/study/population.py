@@ -193,8 +193,8 @@ class _Population:
                 f"{folder}: no checkpoint of step {step} could be written; the members of a "
                 "population are saved to make room for each other"
             )
-        before = run_log.read_json(folder / run_log.PAUSED) or {}
-        flags = dict.fromkeys([*before.get("flags", []), *result["flags"]])
+        before = self._paused(member)
+        flags = dict.fromkeys([*(before["flags"] if before else ()), *result["flags"]])
         with writing.into(folder):
             run_log.write_json(folder / run_log.PAUSED, {**result, "flags": list(flags)})
 
@@ -260,7 +260,13 @@ class _Population:
     ) -> dict[str, Any]:
         """Have one member copy another; return what is recorded of it."""
         theirs, own = saved[source]["point"], saved[member]["point"]
-        explored = search_space.explored(self._space(saved[source]), theirs, generator)
+        space = self._space(saved[source])
+        try:
+            explored = search_space.explored(space, theirs, generator)
+        except (KeyError, TypeError) as error:  # What the trainer says of itself may be anything.
+            raise UserError(
+                f"{self._folders[source]}: its point is none of its search space ({space.where})"
+            ) from error
         point = {name: own[name] if name == OWN else value for name, value in explored.items()}
         folders = self._folders[source], self._folders[member]
         source_saved, member_saved = (Checkpoints(folder) for folder in folders)
@@ -331,11 +337,16 @@ class _Population:
         return run_log.read_result(self._folders[member])
 
     def _paused(self, member: int) -> Result | None:
-        return run_log.read_json(self._folders[member] / run_log.PAUSED)
+        """Return what a member was at the end of its last turn; None where that is not known, so
+        that it says so again.
+        """
+        paused = run_log.read_json(self._folders[member] / run_log.PAUSED)
+        return paused if paused is not None and _is_whole(paused) else None
 
     def _step(self, member: int) -> int:
         """Return the step at which a member was left, 0 where it has not begun."""
-        return int((self._paused(member) or {}).get("steps", 0))
+        paused = self._paused(member)
+        return 0 if paused is None else int(paused["steps"])
 
     def _point(self, member: int) -> Mapping[str, Any] | None:
         """Return the point that a member has by its last copy; None where it has its first."""
@@ -375,6 +386,13 @@ class _Population:
             number = len(list(self._folder.glob(f"replaced_*_{run_log.POPULATION}")))
             with writing.into(self._folder):
                 self._file.rename(self._folder / f"replaced_{number}_{run_log.POPULATION}")
+
+
+def _is_whole(paused: Mapping[str, Any]) -> bool:
+    """Return whether a value can be what `paused.json` holds, as far as it is used here."""
+    kinds = {"target": dict, "final": dict, "ledger": dict, "point": dict, "flags": list}
+    has_kinds = all(isinstance(paused.get(name), kind) for name, kind in kinds.items())
+    return has_kinds and isinstance(paused.get("steps"), int) and "time_to_target_s" in paused
 
 
 def _is_round(value: Any) -> bool:

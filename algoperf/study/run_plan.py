@@ -268,6 +268,11 @@ def make(request: RunRequest, command: str = "", show_progress: bool = False) ->
     if known is not None:
         trial = _in_class(trial, known, request, definition, notes)
     if ruleset == population.RULESET:
+        if scale.trainable is not None and not request.pretrained:
+            raise UserError(
+                f"--tuning-ruleset population on {definition.name}: what does not train has values "
+                "of each trial's seed, so its members cannot copy each other; give --pretrained"
+            )
         trial = dataclasses.replace(trial, population=_population(request, chosen, scale.step_hint))
     trial = dataclasses.replace(trial, referee=request.referee or study.usual_referee(trial))
     trial.computation.check_form(is_full_form=outline.is_full_form)

@@ -296,6 +296,12 @@ def test_what_does_not_go_with_a_population(tmp_path, capsys, name):
     assert not (tmp_path / "runs").exists()
 
 
+def test_a_part_that_does_not_train_needs_weights_that_all_members_share(tmp_path, capsys):
+    words = ["run", "--workload", "ag_news_lora", "--submission", "nadamw", "--out", str(tmp_path)]
+    assert commands.main([*words, "--tuning-ruleset", "population"]) == 2
+    assert "its members cannot copy each other; give --pretrained" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("option", ["--exchange-every-steps", "--exchange-share"])
 def test_what_goes_with_a_population_alone(tmp_path, capsys, option):
     words = ["run", "--workload", "digits", "--submission", "nadamw", "--out", str(tmp_path)]
@@ -371,6 +377,7 @@ def test_a_copy_takes_what_was_trained_and_nothing_else(tmp_path):
     assert not preservation.copy(theirs, own, 11, {})
 
 
+@pytest.mark.slow
 def test_a_member_whose_copied_checkpoint_is_gone_does_not_start_over(tmp_path, capsys):
     study = Study(tmp_path, "pytorch")
     assert study.killed("population kept#2") == -signal.SIGKILL
