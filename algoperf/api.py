@@ -297,7 +297,7 @@ def run(
             where functions are given.
         show: Whether notes, progress and what came of each trial go to standard error.
         observe: Called with the plan of a trial and an event: a dict whose "event" is skip, note,
-            start, progress, evaluation or result.
+            start, progress, evaluation or result, of a member of a population also paused.
         **options: The other fields of `RunRequest`, which are the options of the command; of
             `framework` there may be several.
 

@@ -19,6 +19,7 @@ from scoring.benchmarks.suites import read_suite
 from scoring.output import export, tables
 from scoring.reading.runs import LAYOUT, find_submissions, read_runs
 from scoring.reading.trials import CONTENDED, INTERRUPTED, Finding, TrialRun, grouped
+from scoring.rules import population
 from scoring.rules.rules import find_rules
 
 if TYPE_CHECKING:
@@ -123,6 +124,11 @@ def _bounds(board: Leaderboard, options: Options) -> ScoreBounds | None:
     """Return what the scores of a leaderboard can still become, if the options ask for it."""
     if not options.partial:
         return None
+    if any(map(population.is_member, board.pool.runs)):
+        raise errors.UserError(
+            f"--partial: what is still to come of a population ({board.pool.name}) has no bounds, "
+            "as its members copy each other; score it once it has ended"
+        )
     trials = options.trials
     if trials is None and any(ruleset_of(run) == "external" for run in board.pool.runs):
         trials = board.benchmark.trials

@@ -95,6 +95,8 @@ def declare(run: argparse.ArgumentParser) -> None:
         "--tuning-ruleset",
         choices=RULESETS,
         help="external: 5 trials a study, each at a point drawn from the search space; "
+        "population: 5 such trials, of which the worst copy the best at intervals "
+        "(docs/population.md); "
         "self: no point, budget x 1.5 "
         "(default: one trial at the submission's DEFAULTS)",
     )
@@ -108,7 +110,21 @@ def declare(run: argparse.ArgumentParser) -> None:
     add(
         "--trials",
         type=positive,
-        help="trials a study (default: 1; with --tuning-ruleset external 5)",
+        help="trials a study (default: 1; with --tuning-ruleset external or population 5)",
+    )
+    add(
+        "--exchange-every-steps",
+        type=positive,
+        metavar="N",
+        help="of a population: the steps from one exchange to the next (default: a tenth of the "
+        "workload's step hint)",
+    )
+    add(
+        "--exchange-share",
+        type=float,
+        metavar="SHARE",
+        help="of a population: the share of its members that copies others at each exchange, from "
+        "0 to 0.5 (default: 0.25)",
     )
     add(
         "--studies",

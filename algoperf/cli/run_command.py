@@ -78,6 +78,9 @@ def run(arguments: argparse.Namespace, command: str, console: "Console", notes: 
         console.print(json.dumps(summary.finite(everything), indent=2), soft_wrap=True)
     else:
         _show_all(plans, results, console, show)
+        for plan in plans:
+            for text in plan.populations():
+                show(text)
     for plan, each in zip(plans, results, strict=True):
         saved = plan.save_best(each)
         if saved:

@@ -70,13 +70,16 @@ class Checkpoints:
         self._others = [Checkpoints(folder, other, count) for other in others]
         self.damaged: list[str] = []
 
-    def write(self, step: int, arrays: Arrays, document: Mapping[str, Any]) -> int:
+    def write(
+        self, step: int, arrays: Arrays, document: Mapping[str, Any], *, alone: bool = False
+    ) -> int:
         """Write a checkpoint, then delete all but the newest two.
 
         Args:
             step: The step after which the state was taken.
             arrays: The arrays of the state by name.
             document: What is kept beside them; it must be JSON.
+            alone: Whether all others are deleted, those of the same step as well.
 
         Returns:
             The size of the file in bytes.
@@ -109,12 +112,15 @@ class Checkpoints:
         finally:
             partial.unlink(missing_ok=True)  # It is still there only if something failed.
         _flush_folder(self._folder)
-        for old in list(self._newest_first())[KEPT:]:
+        others = (each for each in self._newest_first() if each != path)
+        for old in list(others)[0 if alone else KEPT - 1 :]:
             old.unlink()
         crash_points.reach("checkpoint kept")
         return size
 
-    def read(self, *, with_arrays: bool = True) -> Iterator[tuple[Arrays, dict[str, Any]]]:
+    def read(
+        self, *, with_arrays: bool = True, step: int | None = None
+    ) -> Iterator[tuple[Arrays, dict[str, Any]]]:
         """Yield the arrays and the document of each undamaged checkpoint, the newest first.
 
         The names of damaged ones are added to `damaged`. An array is read from the file whenever
@@ -123,10 +129,13 @@ class Checkpoints:
 
         Args:
             with_arrays: Whether the arrays are there as well.
+            step: The only step whose checkpoints are wanted; None for all.
         """
         from safetensors import SafetensorError, safe_open
 
         for path in self._newest_first():
+            if step is not None and _step(path) != step:
+                continue
             if not all(other._has_step(_step(path)) for other in self._others):
                 continue
             try:

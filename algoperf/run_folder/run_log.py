@@ -25,6 +25,8 @@ EVALUATIONS = "eval_measurements.csv"
 SCALARS = "measurements.csv"
 HYPERPARAMETERS = "hparams.json"
 RESULT = "result.json"
+PAUSED = "paused.json"  # What the result would be of a trial that is left for a later process.
+POPULATION = "population.json"  # The exchanges of a study's members; beside their folders.
 PREDICTIONS = "predictions.jsonl"
 CARBON = "carbon.json"  # The energy used by each process that the trial ran in.
 WANDB = "wandb"  # The folder that W&B writes to.
@@ -54,7 +56,7 @@ WHERE_CHOSEN = frozenset(
         *("pretrained", "skip_bad_rows", "drop_duplicates", "balance", "keep_going"),
         *("base_workload", "changes", "checkpoint_activations", "accumulate"),
         *("workload_folder", "workload_hash", "rouge_tokenizer", "referee"),
-        *("validation_commitment", "hardware_class", "devices"),
+        *("validation_commitment", "hardware_class", "devices", "population"),
     }
 )
 BY_WORKLOAD = frozenset({"base_workload", "changes"})  # Of these, what its name says as well.
@@ -64,6 +66,7 @@ POOLED = (
     "data",
     "precision",
     "tuning_ruleset",
+    "population",
     "eval_every_steps",
     "pretrained",
     "pretrained_hash",

@@ -119,6 +119,14 @@ def _miss(result: Result) -> str:
     return f" (missed at {miss['time_s']:.2f} s, step {miss['step']}{about})"
 
 
+def turn(result: Result) -> str:
+    """Return what a member of a population came to in its turn."""
+    metric = result["target"]["metric"]
+    value = result["final"].get(f"validation/{metric}", math.nan)
+    clock_s = result["ledger"]["submission_s"]
+    return f"step {result['steps']}, clock {clock_s:.2f} s: validation {metric} {value:.4f}"
+
+
 def headline(result: Result) -> str:
     """Return the line that says which trial it was and what came of it."""
     return (
@@ -151,6 +159,11 @@ def in_words(result: Result) -> str:
             return (
                 f"did not reach {aim} in its budget of {result['budget_s']:g} s, {steps} steps"
                 f"{_best_text(result)}"
+            )
+        case "stopped":
+            return (
+                f"stopped after {clock_s:.2f} s, {steps} steps, as another member of its "
+                f"population reached the target{_best_text(result)}"
             )
         case "diverged":
             seen = result.get("not_finite", {})

@@ -42,6 +42,7 @@ class Progress:
         self._total, self._ended = total, ended
         self._names_submissions = names_submissions
         self._numbers: dict[tuple[str, str], int] = {}
+        self._points: dict[str, Any] = {}
         self._status: Any = None
         self._start: dict[str, Any] = {}
         self._metrics: dict[str, float] = {}
@@ -62,15 +63,25 @@ class Progress:
                 self._say(f"{where}: {event['text']}")
             case "start":
                 self._start, self._metrics = event, {}
-                for line in _start_lines(where, event, is_alone=self._total == 1):
-                    self._say(line)
+                if not self._is_next_turn(plan, where, event):
+                    for line in _start_lines(where, event, is_alone=self._total == 1):
+                        self._say(line)
                 self._show(where, event)
             case "progress" | "evaluation":
                 self._metrics = event.get("metrics", self._metrics)
                 self._show(where, event)
+            case "paused":
+                self.close()
+                self._say(f"{where}: {outcome.turn(event['result'])}")
             case "result":
                 self.close()
                 self._end(event["result"], skipped=False)
+
+    def _is_next_turn(self, plan: TrialPlan, where: str, event: dict[str, Any]) -> bool:
+        """Return whether a member of a population goes on at the point that was shown before."""
+        point = event.get("point")
+        shown, self._points[where] = self._points.get(where), point
+        return plan.pause_at_step is not None and shown is not None and shown == point
 
     def _end(self, result: dict[str, Any], *, skipped: bool) -> None:
         if self._ended is not None:

@@ -13,7 +13,7 @@ from algoperf.data.validation_seed import ValidationSeed
 from algoperf.errors import UserError, choose
 from algoperf.trial.plan import REFEREES
 
-RULESETS = ("external", "self")
+RULESETS = ("external", "self", "population")
 UNTIL = ("validation", "test", "end")
 ROUGE_TOKENIZERS = ("unicode",)  # beside rouge-score's own, which is the default
 SCALE = "mini"  # where none is given
@@ -41,10 +41,15 @@ class RunRequest:
             path, '-' for standard input, 'env:NAME' or 'text:SECRET'.
         pretrained: A folder of saved weights, or a name on the hub, to start from.
         save_model: A folder for the trained model; of one trial.
-        tuning_ruleset: 'external' (points are drawn, 5 trials a study), 'self' (no point, budget
-            x 1.5), or None: one trial at the submission's DEFAULTS.
+        tuning_ruleset: 'external' (points are drawn, 5 trials a study), 'population' (5 members,
+            which copy each other), 'self' (no point, budget x 1.5), or None: one trial at the
+            submission's DEFAULTS.
         search_space: A file in AlgoPerf's JSON form, in place of the submission's own space.
-        trials: Trials a study; None for 1, or under the external ruleset 5.
+        trials: Trials a study; None for 1, or under the external and the population ruleset 5.
+        exchange_every_steps: How many steps the members of a population train between exchanges;
+            None for a tenth of the workload's step hint.
+        exchange_share: Which share of the members copies others at each exchange, from 0 to 0.5;
+            None for 0.25.
         studies: Studies, each with points and seeds of its own.
         trial_range: 'FIRST:LAST', counted from 1: run only these trials of each study.
         study_range: 'FIRST:LAST', counted from 0: run only these studies.
@@ -105,6 +110,8 @@ class RunRequest:
     tuning_ruleset: str | None = None
     search_space: str | None = None
     trials: int | None = None
+    exchange_every_steps: int | None = None
+    exchange_share: float | None = None
     studies: int = 1
     trial_range: str | None = None
     study_range: str | None = None
@@ -222,6 +229,12 @@ def _seconds(name: str, value: Any) -> None:
         raise UserError(f"{name} is {value!r}, expected a number of seconds above 0")
 
 
+def _share(name: str, value: Any) -> None:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not 0 <= value <= 0.5:
+        raise UserError(f"{name} is {value!r}, expected a number from 0 to 0.5")
+
+
 def _one_of(*allowed: str) -> Callable[[str, Any], None]:
     return lambda name, value: (choose(name, value, allowed), None)[1]
 
@@ -236,6 +249,8 @@ _CHECKS: Mapping[str, Callable[[str, Any], None]] = {
     "hardware_class": _text,
     **dict.fromkeys(("trials", "studies", "batch_size", "accumulate"), _whole(1)),
     **dict.fromkeys(("max_steps", "eval_every_steps", "threads", "devices"), _whole(1)),
+    "exchange_every_steps": _whole(1),
+    "exchange_share": _share,
     "seed": _whole(0),
     "checkpoint_every_s": _seconds,
     "tuning_ruleset": _one_of(*RULESETS),

@@ -12,7 +12,7 @@ from algoperf.data.formats import sources
 from algoperf.errors import UserError
 from algoperf.machine import class_file, hardware, hardware_class
 from algoperf.machine.hardware_class import HardwareClass, Key
-from algoperf.study import carbon, outcome, study, wandb_run
+from algoperf.study import carbon, outcome, population, study, wandb_run
 from algoperf.study.companions import Companion, Companions
 from algoperf.study.request import RunRequest
 from algoperf.submission import copies, loading, search_space
@@ -33,7 +33,13 @@ class RunPlan:
     request: RunRequest
 
     def carry_out(self, observe: study.Observe) -> list[dict[str, Any]]:
-        """Run the trials, and return their results; see `study.run`."""
+        """Run the trials, and return their results; see `study.run` and `population.run`."""
+        if self.trial.population is not None:
+            return population.run(
+                *(self.trial, self.outline, self.chosen, observe),
+                self.request.retry_failed,
+                self.request.overwrite,
+            )
         return study.run(
             self.trial,
             self.outline,
@@ -44,6 +50,19 @@ class RunPlan:
             self.request.overwrite,
             self.request.rerun_contended,
         )
+
+    def populations(self) -> list[str]:
+        """Return a line on each study of a population; none of other studies."""
+        if self.trial.population is None:
+            return []
+        lines = []
+        chosen = self.chosen
+        for number in range(chosen.first_study, chosen.first_study + chosen.studies):
+            plan = dataclasses.replace(self.trial, study=number)
+            text = population.summary(study.trial_folder(plan, self.outline).parent)
+            name = f"{plan.workload} {plan.framework} {self.outline.name} study {number}"
+            lines += [f"{name}: {text}"] if text else []
+        return lines
 
     def save_best(self, results: Sequence[Mapping[str, Any]]) -> str:
         """Write the best trial's point as the DEFAULTS of a copy of the submission.
@@ -160,6 +179,7 @@ def make(request: RunRequest, command: str = "", show_progress: bool = False) ->
     chosen = study.choose_slice(
         ruleset, request.trials, request.studies, request.trial_range, size, request.study_range
     )
+    _check_exchanges(request, ruleset)
     chosen_by = ""
     if not request.framework:
         chosen_by = " (the one that it serves)" if len(outline.frameworks) == 1 else " (default)"
@@ -248,6 +268,13 @@ def make(request: RunRequest, command: str = "", show_progress: bool = False) ->
         )
     if known is not None:
         trial = _in_class(trial, known, request, definition, notes)
+    if ruleset == population.RULESET:
+        if scale.trainable is not None and not request.pretrained:
+            raise UserError(
+                f"--tuning-ruleset population on {definition.name}: what does not train has values "
+                "of each trial's seed, so its members cannot copy each other; give --pretrained"
+            )
+        trial = dataclasses.replace(trial, population=_population(request, chosen, scale.step_hint))
     trial = dataclasses.replace(trial, referee=request.referee or study.usual_referee(trial))
     trial.computation.check_form(is_full_form=outline.is_full_form)
     if trial.devices is not None:
@@ -263,6 +290,8 @@ def _check_devices(trial: TrialPlan) -> None:
         )
     if trial.processes > 1 and trial.compile:
         raise UserError("--devices: --compile is for one device")
+    if trial.processes > 1 and trial.population is not None:
+        raise UserError("--devices: the members of a population train on one device of PyTorch's")
 
 
 def scale_of(trial: TrialPlan) -> workload.Scale:
@@ -311,6 +340,38 @@ def _in_class(
         hardware_class={"name": known.name, "id": known.id},
         class_times=known.recorded(key, trial.framework),
     )
+
+
+def _check_exchanges(request: RunRequest, ruleset: str) -> None:
+    """Check that options go together with a population, or with none; UserError if not."""
+    if ruleset != population.RULESET:
+        for name in ("exchange_every_steps", "exchange_share"):
+            if getattr(request, name) is not None:
+                option = f"--{name.replace('_', '-')}"
+                raise UserError(f"{option} goes with --tuning-ruleset population")
+        return
+    if not request.checkpoints:
+        raise UserError(
+            "--no-checkpoint with --tuning-ruleset population: its members are saved to make room "
+            "for each other"
+        )
+    alone = {"--carbon": request.carbon, "--wandb": request.wandb}
+    for option, is_asked in {**alone, "--rerun-contended": request.rerun_contended}.items():
+        if is_asked:
+            raise UserError(
+                f"{option} with --tuning-ruleset population: it takes one trial after another, and "
+                "members take turns"
+            )
+
+
+def _population(request: RunRequest, chosen: study.Slice, step_hint: int) -> dict[str, Any]:
+    """Return what a study's population is, as the runs' flags record it."""
+    share = request.exchange_share
+    return {
+        "members": chosen.last,
+        "every_steps": population.every_steps(request.exchange_every_steps, step_hint),
+        "share": population.SHARE if share is None else float(share),
+    }
 
 
 def _check_save_best(target: Path, outline: loading.Outline, ruleset: str) -> None:

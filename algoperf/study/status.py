@@ -15,9 +15,10 @@ from typing import Any
 from algoperf.errors import UserError
 from algoperf.machine import supervision
 from algoperf.run_folder import checkpoint, run_log
+from algoperf.trial.plan import STOPPED
 
 RUNNING, INTERRUPTED, WAITING, DAMAGED = "running", "interrupted", "waiting", "damaged"
-ENDED = ("reached", "budget", "complete", "diverged", "failed")
+ENDED = ("reached", "budget", "complete", "diverged", "failed", STOPPED)
 STATES = (*ENDED, RUNNING, INTERRUPTED, WAITING, DAMAGED)
 GROUP = ("experiment", "submission", "workload", "framework")
 _TRIAL = re.compile(r"trial_(\d+)")
@@ -179,6 +180,10 @@ def _described(trial: Trial) -> Trial:
         return _ended(trial, result)
     if is_locked:
         return dataclasses.replace(trial, state=RUNNING, left_s=_left_s(trial, _ratio(rows)))
+    if settings.get("population") and supervision.is_locked(folder.parent):
+        note = f"its turn comes after step {trial.step}"
+        left_s = _left_s(trial, _ratio(rows))
+        return dataclasses.replace(trial, state=WAITING, left_s=left_s, note=note)
     saved = list((folder / checkpoint.FOLDER).glob("step_*.safetensors"))
     note = "goes on from its checkpoint" if saved else "no checkpoint: starts over"
     left_s = _left_s(trial, _ratio(rows))
@@ -264,7 +269,7 @@ def _planned(folder: Path) -> Iterator[Trial]:
 def _with_time_left(trials: Sequence[Trial]) -> Iterator[Trial]:
     """Yield the trials, those that wait with an estimate from the others of their group."""
     for trial in trials:
-        if trial.state != WAITING:
+        if trial.state != WAITING or trial.left_s is not None:
             yield trial
             continue
         group = [each for each in trials if each.group == trial.group]

@@ -30,7 +30,7 @@ from algoperf.trial import choices
 from algoperf.trial.plan import ANSWERED, INLINE, PROCESS, TrialPlan
 from algoperf.workload import catalogue
 
-EXTERNAL_TRIALS = 5
+EXTERNAL_TRIALS = POPULATION_TRIALS = 5
 GRACE_S = 5.0  # for a trial's process to end after its result
 Observe = Callable[[TrialPlan, dict[str, Any]], None]
 
@@ -72,7 +72,10 @@ def choose_slice(
     of a study, and `study_range` FIRST:LAST (inclusive, from 0) out of the studies.
     """
     first_study, last_study = _studies(studies, study_range)
-    count = trials if trials is not None else EXTERNAL_TRIALS if ruleset == "external" else 1
+    usual = {"external": EXTERNAL_TRIALS, "population": POPULATION_TRIALS}.get(ruleset, 1)
+    count = usual if trials is None else trials
+    if ruleset == "population":
+        _check_population(count, trial_range)
     if trials is None and space_size is not None:
         count = min(count, space_size)
     if space_size is not None and count > space_size:
@@ -83,6 +86,16 @@ def choose_slice(
     if not (colon and first.isdigit() and last.isdigit() and 1 <= int(first) <= int(last) <= count):
         raise UserError(f"--trial-range {trial_range!r}: expected FIRST:LAST within 1:{count}")
     return Slice(last_study - first_study + 1, int(first), int(last), first_study)
+
+
+def _check_population(members: int, trial_range: str | None) -> None:
+    if members < 2:
+        raise UserError(f"--trials {members}: a population has at least 2 members")
+    if trial_range is not None:
+        raise UserError(
+            f"--trial-range {trial_range!r} with --tuning-ruleset population: its members copy "
+            "each other, so all of a study run together"
+        )
 
 
 def _studies(studies: int, study_range: str | None) -> tuple[int, int]:
@@ -114,7 +127,7 @@ def check_search_space(outline: loading.Outline, ruleset: str, given: str | None
         raise UserError("--search-space with --tuning-ruleset self: self-tuning draws no points")
     if given is not None:
         return search_space.read(given).size
-    if ruleset != "external":
+    if ruleset not in choices.DRAWING_RULESETS:
         return None
     space = search_space.beside(outline.path, outline.search_space)
     return space.size if space is not None else None
@@ -142,9 +155,9 @@ def run(
     """
     base = dataclasses.replace(base, environment=environment.of_this_process())
     with hardware.limited_to(base.threads):
-        settings = _known_settings(base, outline)
+        settings = known_settings(base, outline)
         if overwrite or rerun_contended:
-            _set_aside(base, outline, chosen, settings, observe, only_contended=not overwrite)
+            set_aside(base, outline, chosen, settings, observe, only_contended=not overwrite)
         return _run(base, outline, chosen, observe, retry_failed, companions, settings)
 
 
@@ -174,9 +187,7 @@ def _run(
                         with writing.into(folder):
                             (folder / run_log.RESULT).unlink(missing_ok=True)
                         results.append(
-                            _accompanied(
-                                plan, folder, settings, observe, companions, stops, workers
-                            )
+                            accompanied(plan, folder, settings, observe, companions, stops, workers)
                         )
                         stops.check(folder)
                         continue
@@ -239,14 +250,14 @@ class Workers:
             supervision.end(self._waiting)
 
 
-def _set_aside(
+def set_aside(
     base: TrialPlan,
     outline: loading.Outline,
     chosen: Slice,
     settings: dict[str, Any],
     observe: Observe,
     *,
-    only_contended: bool,
+    only_contended: bool = False,
 ) -> None:
     """Move what the chosen trials measured aside, all before the first one is run anew."""
     plans = [dataclasses.replace(base, study=study, trial=trial) for study, trial in chosen]
@@ -277,7 +288,7 @@ def lasting_result(folder: Path, retry_failed: bool = False) -> dict[str, Any] |
     return None if retry_failed or is_outside else result
 
 
-def _known_settings(plan: TrialPlan, outline: loading.Outline) -> dict[str, Any]:
+def known_settings(plan: TrialPlan, outline: loading.Outline) -> dict[str, Any]:
     """The part of a trial's flags that needs neither the data nor the submission's code."""
     return {
         **asked_settings(plan, outline),
@@ -299,7 +310,7 @@ def asked_settings(plan: TrialPlan, outline: loading.Outline) -> dict[str, Any]:
     }
 
 
-def _accompanied(
+def accompanied(
     plan: TrialPlan,
     folder: Path,
     settings: dict[str, Any],
@@ -450,7 +461,7 @@ def _watch(
                 process.terminate()
         if plan.followed and event["event"] in ANSWERED:
             _answer(process)
-        if event["event"] == "result":
+        if event["event"] in ("result", "paused"):
             if event["was_asked_to_stop"]:
                 stops.remember()
             result = event["result"]

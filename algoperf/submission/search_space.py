@@ -25,6 +25,11 @@ FORM = (
     'give an object, name -> {"min", "max", "scaling"} or {"feasible_points"}, or a list of points'
 )
 SCALINGS = ("linear", "log")
+# What a population does to the hyperparameters of a copy (Jaderberg et al. 2017, "Population Based
+# Training of Neural Networks", section 4): a value is multiplied by one of the two factors, or with
+# this probability drawn anew.
+UP, DOWN = 1.2, 0.8
+REDRAWN = 0.1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +57,15 @@ class Interval:
         value = math.exp(math.log(self.low) + share * math.log(self.high / self.low))
         return min(max(value, self.low), self.high)  # Rounding may go past an end.
 
+    def near(self, value: float, up: bool) -> float:
+        """Return a value times 1.2 or times 0.8, or the end of the interval that it would pass."""
+        return min(max(value * (UP if up else DOWN), self.low), self.high)
+
+    @property
+    def form(self) -> dict[str, Any]:
+        """The interval in AlgoPerf's JSON form."""
+        return {"min": self.low, "max": self.high, "scaling": "log" if self.log else "linear"}
+
 
 @dataclasses.dataclass(frozen=True)
 class Choice:
@@ -66,6 +80,21 @@ class Choice:
             share: From 0, which gives the first value, to 1, which gives the last.
         """
         return self.values[min(int(share * len(self.values)), len(self.values) - 1)]
+
+    def near(self, value: Scalar, up: bool) -> Scalar:
+        """Return the neighbour of a value in the list, or the value where it is at the end.
+
+        Values are told apart by their type as well: true is not 1.
+        """
+        indices = [index for index, each in enumerate(self.values) if repr(each) == repr(value)]
+        if not indices:
+            return value
+        return self.values[min(max(indices[0] + (1 if up else -1), 0), len(self.values) - 1)]
+
+    @property
+    def form(self) -> dict[str, Any]:
+        """The list in AlgoPerf's JSON form."""
+        return {"feasible_points": list(self.values)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,6 +115,13 @@ class SearchSpace:
     def names(self) -> tuple[str, ...]:
         """The names of the hyperparameters that every point has."""
         return tuple(self.points[0] if self.points else self.dimensions)
+
+    @property
+    def form(self) -> Any:
+        """The space in AlgoPerf's JSON form, which `parse` reads."""
+        return [dict(each) for each in self.points] or {
+            name: values.form for name, values in self.dimensions.items()
+        }
 
     @property
     def digest(self) -> str:
@@ -225,6 +261,32 @@ def point(space: SearchSpace, seed: int, study: int, trial_index: int) -> Point:
     shares = _halton(len(space.dimensions), [seed, study, _fingerprint(space)], trial_index)
     by_name = dict(zip(sorted(space.dimensions), shares, strict=True))
     return {name: values.at(by_name[name]) for name, values in space.dimensions.items()}
+
+
+def explored(space: SearchSpace, given: Mapping[str, Any], generator: Any) -> Point:
+    """Return a point near another one: what a population does to the hyperparameters of a copy.
+
+    Each value of an interval is multiplied by `UP` or `DOWN` and stays within it, each feasible
+    point becomes a neighbour in its list; with probability `REDRAWN` it is drawn anew. Of a list of
+    points it is a neighbour of the point, or any point.
+
+    Args:
+        space: The search space.
+        given: The point, with a value of each name of the space; it may have others, which stay.
+        generator: NumPy's random generator; how often it is asked depends on the space alone.
+    """
+
+    def near(values: Any, value: Any) -> Any:
+        is_redrawn, up = generator.random() < REDRAWN, generator.random() < 0.5
+        share = generator.random()
+        return values.at(share) if is_redrawn else values.near(value, up)
+
+    if space.points:
+        numbers = Choice(tuple(range(len(space.points))))
+        own = [all(given.get(name) == each[name] for name in each) for each in space.points]
+        return {**given, **space.points[near(numbers, own.index(True) if any(own) else 0)]}
+    dimensions = sorted(space.dimensions.items())
+    return {**given, **{name: near(values, given[name]) for name, values in dimensions}}
 
 
 def _halton(dimensions: int, entropy: list[int], index: int) -> list[float]:

@@ -23,7 +23,7 @@ from algoperf.run_folder import run_log, writing
 from algoperf.run_folder.checkpoint import Checkpoints
 from algoperf.submission import loading, older
 from algoperf.submission.blame import cause_of
-from algoperf.trial import adapt, choices, preservation, seeds, trust
+from algoperf.trial import adapt, choices, preservation, seeds, transplant, trust
 from algoperf.trial.clock import Ledger
 from algoperf.trial.evaluate import Evaluator
 from algoperf.trial.goal import Goal, Limits
@@ -117,6 +117,8 @@ class Submitted:
         batch_size: The rows of a batch,
         note: and what a user should know of how they were chosen, else empty.
         source_files: All files of the submission by their path relative to its folder.
+        search_space: What the members of a population explore, in AlgoPerf's form; None for any
+            other trial.
     """
 
     point: Mapping[str, Any] | None
@@ -124,6 +126,7 @@ class Submitted:
     batch_size: int
     note: str
     source_files: Mapping[str, Path]
+    search_space: Any = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -213,9 +216,12 @@ def outline_of(plan: TrialPlan) -> loading.Outline:
 def submit(plan: TrialPlan, loaded: loading.Submission, subject: Subject) -> Submitted:
     """Ask a loaded submission for its point and its batch size."""
     point = choices.tuning_point(plan, loaded)
+    space = None if plan.population is None else choices.search_space_of(plan, loaded)
     batch_size, note = choices.choose_batch_size(plan, loaded, point, subject.scale)
     source = choices.point_source(plan, loaded)
-    return Submitted(point, source, batch_size, note, loaded.source_files)
+    return Submitted(
+        point, source, batch_size, note, loaded.source_files, None if space is None else space.form
+    )
 
 
 def look_up(plan: TrialPlan) -> Subject:
@@ -461,7 +467,8 @@ def build(
     trial = built.trial
     evaluator.warm_up(view.first(trial.state.params), view.first_state(trial.state.model_state))
     if folder.saved is not None and trial.status is None:
-        keeper.go_on(trial, folder.saved)
+        initialise = initialising(plan, loaded, bound, backend, view, trial)
+        keeper.go_on(trial, transplant.fitted(folder.saved, submitted.point, initialise))
         say_that_it_goes_on(report, referee)
     return Assembled(
         plan=plan,
@@ -552,6 +559,41 @@ def make_trial(
     if bound.workload.frozen_count:
         guard.watch(functools.partial(_changed_frozen, bound.workload, view, trial))
     return Made(trial, view, buckets)
+
+
+def initialising(
+    plan: TrialPlan,
+    loaded: loading.Submission,
+    bound: Bound,
+    backend: backends.Backend,
+    view: older.View,
+    trial: Trial,
+) -> transplant.Initialise:
+    """Return what gives the optimizer state that a trial would start with at another point.
+
+    Args:
+        plan: The trial's plan.
+        loaded: The submission.
+        bound: The model.
+        backend: The framework's backend.
+        view: What the submission sees of the workload.
+        trial: The trial, newly initialised.
+    """
+    seed = seeds.trial_seed(plan.seed, plan.study, plan.trial)
+
+    def initialise(point: Mapping[str, Any]) -> Any:
+        hyperparameters = spec.make_hyperparameters(point)
+        # Functions of their own: those of the trial keep what they made for its own point.
+        functions = adapt.submission_functions(loaded, backend, bound.workload, hyperparameters)
+        return functions.init_optimizer_state(
+            workload=view.workload,
+            model_params=trial.state.params,
+            model_state=trial.state.model_state,
+            hyperparameters=hyperparameters,
+            rng=backend.random_state(seeds.pair(seed, seeds.OPTIMIZER)),
+        )
+
+    return initialise
 
 
 def hyperparameters_of(submitted: Submitted) -> Any:

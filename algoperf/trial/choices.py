@@ -16,13 +16,15 @@ from algoperf.trial.goal import Goal, Limits
 from algoperf.trial.plan import TrialPlan
 
 SELF_TUNING_BUDGET_FACTOR = 1.5
+DRAWING_RULESETS = ("external", "population")
 
 
 def tuning_point(plan: TrialPlan, loaded: loading.Submission) -> Mapping[str, Any] | None:
     """Return the hyperparameters of a trial.
 
-    They are drawn from a search space under the external ruleset, or where the run names one and
-    has no ruleset; in the optimizer form the DEFAULTS fill in what the space does not name.
+    They are drawn from a search space under the external and the population ruleset, or where the
+    run names one and has no ruleset; a member of a population that has copied another has what the
+    plan says; in the optimizer form the DEFAULTS fill in what the space does not name.
     Otherwise they are the submission's DEFAULTS, or, for the full form without any, the first point
     of its search space.
 
@@ -32,8 +34,10 @@ def tuning_point(plan: TrialPlan, loaded: loading.Submission) -> Mapping[str, An
     Raises:
         UserError: A point is to be drawn, and the submission has no search space.
     """
+    if plan.point is not None:
+        return dict(plan.point)
     module = loaded.module
-    space = _space(plan, loaded)
+    space = search_space_of(plan, loaded)
     defaults = getattr(module, "DEFAULTS", None)
     if _is_drawn(plan):
         if space is None:
@@ -55,8 +59,10 @@ def tuning_point(plan: TrialPlan, loaded: loading.Submission) -> Mapping[str, An
 
 def point_source(plan: TrialPlan, loaded: loading.Submission) -> str:
     """Return where the `tuning_point` of a trial is from, in words."""
+    if plan.point is not None:
+        return "its point in the population"
     outline, module = loaded.outline, loaded.module
-    space = _space(plan, loaded)
+    space = search_space_of(plan, loaded)
     if _is_drawn(plan):
         assert space is not None
         name = Path(space.where).name if plan.search_space is not None else _space_name(outline)
@@ -72,10 +78,11 @@ def point_source(plan: TrialPlan, loaded: loading.Submission) -> str:
     return f"point 1 {'listed in' if space.points else 'drawn from'} {_space_name(outline)}"
 
 
-def _space(plan: TrialPlan, loaded: loading.Submission) -> search_space.SearchSpace | None:
+def search_space_of(plan: TrialPlan, loaded: loading.Submission) -> search_space.SearchSpace | None:
+    """Return the search space that a trial's point is from; None where it takes none."""
     if plan.search_space is not None:
         return search_space.read(plan.search_space)
-    if plan.tuning_ruleset == "external" or loaded.outline.is_full_form:
+    if plan.tuning_ruleset in DRAWING_RULESETS or loaded.outline.is_full_form:
         literal = getattr(loaded.module, "SEARCH_SPACE", None)
         return search_space.beside(loaded.outline.path, literal)
     return None
@@ -88,7 +95,7 @@ def _space_name(outline: loading.Outline) -> str:
 
 def _is_drawn(plan: TrialPlan) -> bool:
     """Whether a trial's point is one of a search space, drawn or listed."""
-    return plan.tuning_ruleset == "external" or (
+    return plan.tuning_ruleset in DRAWING_RULESETS or (
         plan.search_space is not None and plan.tuning_ruleset == "none"
     )
 
@@ -195,6 +202,8 @@ def limits(plan: TrialPlan, scale: workload.Scale, *, begun_by_period: bool = Fa
         max_steps,
         plan.keep_going,
         eval_share,
+        None if plan.population is None else plan.population["every_steps"],
+        plan.pause_at_step,
     )
 
 

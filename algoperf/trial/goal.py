@@ -83,6 +83,10 @@ class Limits:
         eval_every_steps: If given, an evaluation follows each multiple of that many steps instead.
         max_steps: The number of steps after which the trial ends as complete; None sets no limit.
         keep_going: Whether numbers that are not finite are only recorded and do not end the trial.
+        exchange_every_steps: If given, an evaluation of all rows follows each multiple of that many
+            steps as well: a population compares its members there.
+        pause_at_step: The step, one of these, after whose evaluation the trial is saved and left
+            for a later process; None for a trial that trains to its end.
     """
 
     budget_s: float
@@ -91,6 +95,16 @@ class Limits:
     max_steps: int | None = None
     keep_going: bool = False
     eval_share: float | None = None
+    exchange_every_steps: int | None = None
+    pause_at_step: int | None = None
+
+    def is_exchange(self, step: int) -> bool:
+        """Return whether a population compares its members after a step."""
+        return self.exchange_every_steps is not None and step % self.exchange_every_steps == 0
+
+    def is_paused_at(self, step: int) -> bool:
+        """Return whether the trial is left for a later process once it has made so many steps."""
+        return self.pause_at_step is not None and step >= self.pause_at_step
 
     def cadence(self, goal: Goal) -> Cadence | None:
         """Return what decides when a trial evaluates by cost; None where it does by period."""

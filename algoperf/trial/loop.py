@@ -238,6 +238,11 @@ class Trial:
         return self.referee.status
 
     @property
+    def is_paused(self) -> bool:
+        """Whether it has come to the step at which it is left for a later process."""
+        return self.status is None and self.limits.is_paused_at(self.state.step)
+
+    @property
     def error(self) -> Mapping[str, str] | None:
         """The 'cause' and the 'traceback' of a trial that failed."""
         return self.referee.error
@@ -269,8 +274,11 @@ class Trial:
         self._backend.drain(state.params, state.model_state, state.optimizer_state)
 
     def run(self) -> None:
-        """Train until the trial has a status, or is interrupted."""
+        """Train until the trial has a status, is paused, or interrupted."""
         while self.status is None:
+            if self.is_paused:
+                self.interrupted = True
+                return
             evaluates = True
             self.referee.before_run()
             try:
@@ -422,7 +430,7 @@ class Trial:
         }
 
     def _is_due(self, step: int, elapsed_s: float) -> bool:
-        if step == 1:
+        if step == 1 or self.limits.is_exchange(step):
             return True
         if self.limits.eval_every_steps is not None:
             return step % self.limits.eval_every_steps == 0

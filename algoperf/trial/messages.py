@@ -203,6 +203,7 @@ KINDS: Mapping[str, Mapping[str, Read]] = {
         "batch_size": rows,
         "note": text,
         "source_files": by_name(text),
+        "search_space": lambda value: value,  # The study reads it as it reads any search space.
     },
     "begin": {"signature": signature},
     "initialised": {"compiled_s": seconds},

@@ -14,6 +14,9 @@ from algoperf.run_folder import run_log
 
 PROCESS, INLINE = "process", "inline"  # where a trial's referee is
 REFEREES = (PROCESS, INLINE)
+# The status of what the result would be of a trial that is left for a later process, and of one
+# that has ended because another member of its population has reached the target.
+PAUSED, STOPPED = "paused", "stopped"
 ANSWERED = frozenset({"start", "evaluation"})  # where a followed trial waits, off the clock
 
 
@@ -75,6 +78,12 @@ class TrialPlan:
     class_times: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     # The variables that move the clock, where they are set (`algoperf.machine.environment`).
     environment: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    # Of a member of a population: the 'members', and after how many steps ('every_steps') which
+    # share of them ('share') copies others. Its point where it has another than the drawn one, and
+    # the step after which it makes room for the next.
+    population: Mapping[str, Any] | None = None
+    point: Mapping[str, Any] | None = None
+    pause_at_step: int | None = None
     planned: Sequence[Mapping[str, Any]] = ()  # what the same command runs, for `algoperf status`
 
     @property

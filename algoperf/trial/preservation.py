@@ -17,6 +17,8 @@ from algoperf.trial.clock import Ledger
 from algoperf.trial.loop import State, Trial
 
 FORMAT = 2
+COPIED = "copied"  # In a checkpoint's document: the 'point' that its state was trained at.
+TREES = ("params", "model_state", "optimizer_state")  # What is copied from one trial to another.
 Say = Callable[[str], None]
 
 
@@ -76,6 +78,50 @@ def find(checkpoints: Checkpoints, log: Records, *, with_arrays: bool = True) ->
         if document.get("format") == FORMAT and log.holds(document["files"]):
             return Saved(arrays, document)
     return None
+
+
+def copy(theirs: Checkpoints, own: Checkpoints, step: int, point: Mapping[str, Any]) -> bool:
+    """Have a trial go on with what another one has trained.
+
+    Parameters, model state and optimizer state are the other's; the clock, the rows' order, the
+    evaluations and the random generators stay the trial's own. It may be repeated.
+
+    Args:
+        theirs: The other trial's checkpoints.
+        own: The trial's, of which the new one is all that is left.
+        step: The step after which both were saved.
+        point: The hyperparameters that the other trial was trained at.
+
+    Returns:
+        Whether there were undamaged checkpoints of that step.
+
+    Raises:
+        OSError: The disk does not take it.
+    """
+    both = [next(each.read(step=step), None) for each in (theirs, own)]
+    if both[0] is None or both[1] is None:
+        return False
+    (their_arrays, their_document), (own_arrays, own_document) = both[0], both[1]
+    nodes = {
+        "generators": _node(own_document["structure"], "generators"),
+        **{name: _node(their_document["structure"], name) for name in TREES},
+    }
+    structure = {**own_document["structure"]}
+    structure["items"] = [[key, nodes[key["value"]]] for key, _ in structure["items"]]
+    document = {**own_document, "structure": structure, COPIED: {"point": dict(point)}}
+    arrays = {
+        name: array
+        for arrays, is_own in ((their_arrays, False), (own_arrays, True))
+        for name, array in arrays.items()
+        if name.startswith("state/generators/") == is_own
+    }
+    own.write(step, arrays, document, alone=True)
+    return True
+
+
+def _node(structure: Mapping[str, Any], name: str) -> Any:
+    """Return the node of one of the trees that a checkpoint holds."""
+    return next(node for key, node in structure["items"] if key["value"] == name)
 
 
 class Preservation:

@@ -184,6 +184,7 @@ def _judge(
 ) -> int | None:
     """Referee one trial. Return the exit code where no other is to follow it, else None."""
     from algoperf.trial import refereed
+    from algoperf.trial.plan import PAUSED
 
     watched = Watched(ledger)
     report = functools.partial(_report, events, watched)
@@ -197,7 +198,8 @@ def _judge(
     else:
         if ended is None:
             return INTERRUPTED
-        report("result", result=ended, was_asked_to_stop=stops.are_asked)
+        event = "paused" if ended["status"] == PAUSED else "result"
+        report(event, result=ended, was_asked_to_stop=stops.are_asked)
     finally:
         if stop is not None:
             stop.set()
@@ -297,6 +299,11 @@ def _run(plan: "TrialPlan", ledger: Ledger, events: "Events", stops: stopping.St
             stop.set()
     # A signal to every process of a job ends those that a submission had forked, too: an error that
     # follows may be its doing. One that is not comes again when the trial goes on.
+    if trial.is_paused and trial.interrupted:
+        submitted = assembled.submitted
+        paused = result.of_paused(assembled, submitted.point, submitted.search_space)
+        report("paused", result=paused, was_asked_to_stop=stops.are_asked)
+        return 0
     if trial.interrupted or (trial.status == "failed" and stops.are_asked):
         return INTERRUPTED
     ended = result.of(assembled)

@@ -261,7 +261,7 @@ class Referee:
             value = self._probe(*handed.evaluated())
         point = Point(self.ledger.submission.elapsed_s, self.step, value)
         cadence.probed(point, evaluation.elapsed_s - before_s)
-        if cadence.wants_all():
+        if cadence.wants_all() or self.limits.is_exchange(self.step):
             return True
         self.due_s = cadence.next_due_s()
         return False

@@ -387,7 +387,7 @@ def run(
             whoever watches the trial from another thread.
 
     Returns:
-        Its result; None where it was interrupted.
+        Its result, or where it is paused what it would be; None where it was interrupted.
 
     Raises:
         UserError: A user's mistake.
@@ -459,6 +459,11 @@ class _Run:
                 )
                 is_running = self._initialise()
             self._train(is_running)
+            if self._is_paused():
+                self._judge_the_whole()
+                return result.of_paused(
+                    self._ended(), self._submitted.point, self._submitted.search_space
+                )
             if self._closing.get("interrupted"):
                 return None
             if self._stops.are_asked and self._referee.status == "failed":
@@ -494,6 +499,7 @@ class _Run:
             message["batch_size"],
             message["note"],
             files,
+            message["search_space"],
         )
         outline = assemble.outline_of(plan)
         instruments = dataclasses.replace(
@@ -581,7 +587,8 @@ class _Run:
             # No more is forgiven than was charged before.
             charged_s = self._ledger.submission.elapsed_s
             self._forgivable_s = min(messages.seconds(document["compiled_s"]), charged_s)
-            for text in messages.flags(position.get("flags", [])):
+            paused = run_log.read_json(self._folder.log.folder / run_log.PAUSED) or {}
+            for text in messages.flags([*position.get("flags", []), *paused.get("flags", [])]):
                 self._flag(text)
             self._folder.log.go_back(document["files"])
         except (LookupError, TypeError, ValueError, AttributeError) as error:
@@ -675,6 +682,8 @@ class _Run:
         early_s = referee.due_s - elapsed_s - max(CLOCK_S, CLOCK_SHARE * elapsed_s)
         every = limits.eval_every_steps
         is_again = segment.step == referee.evaluations[-1][0]
+        if not is_again and limits.is_exchange(segment.step):
+            return
         if is_again or (early_s > 0 if every is None else segment.step % every):
             self._flag("an evaluation was asked for before it was due")
 
@@ -772,21 +781,29 @@ class _Run:
         if off_s > allowed_s and not contended:
             self._flag(f"the trainer worked {off_s:.1f} s while the clock stood still")
 
-    def _end(self) -> dict[str, Any]:
-        bench, plan, log = self._bench, self._plan, self._folder.log
-        ended = Refereed(
-            plan,
+    def _is_paused(self) -> bool:
+        """Return whether the trial is left for a later process, at the step that was asked for."""
+        referee = self._referee
+        is_there = referee.status is None and referee.limits.is_paused_at(referee.step)
+        return is_there and bool(self._closing.get("interrupted"))
+
+    def _ended(self) -> Refereed:
+        return Refereed(
+            self._plan,
             self._referee,
             self._folder.flags,
             self._submitted.batch_size,
-            bench.evaluator,
+            self._bench.evaluator,
             self._meter,
             self._load,
             self._folder.parameters,
             self._seen,
             self._closing,
         )
-        values = result.of(ended)
+
+    def _end(self) -> dict[str, Any]:
+        bench, plan, log = self._bench, self._plan, self._folder.log
+        values = result.of(self._ended())
         log.result(values)
         if plan.save_model is not None:
             received = self._received()

@@ -9,7 +9,7 @@ from algoperf.machine.load import Load
 from algoperf.machine.resources import Meter
 from algoperf.trial import seeds
 from algoperf.trial.evaluate import Evaluator
-from algoperf.trial.plan import TrialPlan
+from algoperf.trial.plan import PAUSED, TrialPlan
 from algoperf.trial.referee import Referee
 from algoperf.workload.crossing import Point, crossing
 
@@ -103,6 +103,18 @@ def of(ended: Ended) -> dict[str, Any]:
         "error": referee.error,
         "flags": list(ended.raised_flags()),
     }
+
+
+def of_paused(ended: Ended, point: Mapping[str, Any] | None, search_space: Any) -> dict[str, Any]:
+    """Return what a population has to know of a member that is left for a later process.
+
+    Args:
+        ended: The trial with everything around it.
+        point: Its hyperparameters.
+        search_space: What they are explored in, in AlgoPerf's form.
+    """
+    values = {**of(ended), "status": PAUSED}
+    return {**values, "point": dict(point or {}), "search_space": search_space}
 
 
 def _interpolated(referee: Referee) -> dict[str, float] | None:

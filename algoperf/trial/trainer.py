@@ -32,7 +32,7 @@ from algoperf.machine.supervision import INTERRUPTED, ORPHANED
 from algoperf.run_folder import state_kinds
 from algoperf.run_folder.checkpoint import Checkpoints
 from algoperf.submission import blame, loading, older
-from algoperf.trial import adapt, assemble, preservation
+from algoperf.trial import adapt, assemble, preservation, transplant
 from algoperf.trial.clock import Ledger
 from algoperf.trial.goal import Limits
 from algoperf.trial.handover import Handover, SharedRows
@@ -199,12 +199,13 @@ def _train(given: Given, referee: "FarReferee", stops: stopping.Stops) -> int:
         saved = preservation.find(checkpoints, records)
         if saved is None:
             raise UserError(f"{records.folder}: its checkpoint was removed meanwhile")
-        keeper.go_on(trial, saved)
+        initialise = assemble.initialising(plan, loaded, bound, backend, view, trial)
+        keeper.go_on(trial, transplant.fitted(saved, submitted.point, initialise))
         count(trial.state.step)
     stops.ask = lambda: None  # From here on there is something to save.
     trial.run()
     share = None if built.buckets is None else built.buckets.real_share
-    failed = trial.interrupted or referee.has_failed
+    failed = (trial.interrupted and not trial.is_paused) or referee.has_failed
     checksum = None
     if not failed:
         guard.inspect()

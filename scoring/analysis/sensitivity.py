@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from scoring.analysis.leaderboard import Leaderboard
 from scoring.reading.evaluations import TIME_COLUMN
 from scoring.reading.trials import Target, TrialRun
+from scoring.rules import population
 from scoring.rules import rules as scoring_rules
-from scoring.rules.rules import Layout
+from scoring.rules.rules import Layout, Rules
 from scoring.rules.time_to_target import (
     EARLY,
     StudyResult,
@@ -145,11 +146,7 @@ def trial_times(board: Leaderboard) -> tuple[Floats, NDArray[np.bool_]]:
     lists = [
         [
             [
-                [
-                    crossing_of(run, board.rules).time_s
-                    for run in row.entry.runs
-                    if _is_of(run, name, result.study)
-                ]
+                _times_of_trials(row.entry.runs, name, result, board.rules)
                 for result in row.cells[name].studies
             ]
             for name in board.layout.workloads
@@ -163,6 +160,16 @@ def trial_times(board: Leaderboard) -> tuple[Floats, NDArray[np.bool_]]:
             for n, trials in enumerate(cell):
                 times_SWNK[s, w, n, : len(trials)] = trials
     return times_SWNK, ~np.isnan(board.times_SWN)
+
+
+def _times_of_trials(
+    runs: Sequence[TrialRun], workload: str, result: StudyResult, rules: Rules
+) -> list[float]:
+    """Return the time of each trial of a study; the study's alone where they are a population."""
+    of_study = [run for run in runs if _is_of(run, workload, result.study)]
+    if any(map(population.is_member, of_study)):
+        return [result.time_s]
+    return [crossing_of(run, rules).time_s for run in of_study]
 
 
 def _is_of(run: TrialRun, workload: str, study: int) -> bool:

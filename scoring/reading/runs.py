@@ -18,6 +18,7 @@ import numpy as np
 from algoperf import errors
 from algoperf.machine import supervision
 from algoperf.machine.hardware_class import Spread
+from algoperf.run_folder import run_log
 from algoperf.workload.crossing import Point
 from scoring.reading.evaluations import STEP_COLUMN, TIME_COLUMN, read_evaluations
 from scoring.reading.trials import (
@@ -172,7 +173,7 @@ def _matching(
         match = pattern.fullmatch(entry.name)
         if match and entry.is_dir():
             yield entry, match
-        else:
+        elif not (pattern is _TRIAL and entry.name.endswith(run_log.POPULATION)):
             findings.append(Finding(entry, f"{LEFT_OUT}: not a folder named {expected}"))
 
 
@@ -260,7 +261,9 @@ def _read_trial(path: Path, findings: list[Finding]) -> dict[str, Any]:
         "unfinished": unfinished,
         "busy_share": _busy_share(result.get("resources")),
         "probes": _probes(result.get("probes")),
-        "first_step_s": _first_step_s(result.get("ledger")),
+        "first_step_s": _of_ledger(result.get("ledger"), "first_step_s"),
+        "clock_s": _of_ledger(result.get("ledger"), "submission_s"),
+        "last_step": _of_ledger(result, "steps"),
         "contended": contended if isinstance(contended, bool) else None,
         "class_times": _class_times(flags.get("class_times"), path, findings),
     }
@@ -293,9 +296,9 @@ def _probes(values: Any) -> tuple[Point, ...]:
     return tuple(Point(*map(float, each)) for each in probes) if good else ()
 
 
-def _first_step_s(ledger: Any) -> float:
-    """Return the seconds of the first step, by a result's ledger; NaN if it has none."""
-    value: Any = ledger.get("first_step_s") if isinstance(ledger, dict) else None
+def _of_ledger(ledger: Any, name: str) -> float:
+    """Return a number of a result or of its ledger; NaN if it has none."""
+    value: Any = ledger.get(name) if isinstance(ledger, dict) else None
     return float(value) if is_number(value) else math.nan
 
 

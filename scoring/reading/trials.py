@@ -106,6 +106,8 @@ class TrialRun:
             to the one that met it, the rows of both included; empty where there were none.
         first_step_s: The seconds of the submission's time that the first step took, which hold the
             compilation; NaN where that is not recorded.
+        clock_s: The submission's time at its end, in seconds; NaN where that is not recorded.
+        last_step: The step at its end; NaN likewise.
         data_fingerprint: A digest of the data the trial was trained on, where it is recorded.
         hyperparameters: The contents of hparams.json.
         flags: What the run saw the submission do that it should not do. A flag is not a verdict
@@ -140,6 +142,8 @@ class TrialRun:
     probes: tuple[Point, ...] = ()
     first_step_s: float = math.nan
     class_times: ClassTimes | None = None
+    clock_s: float = math.nan
+    last_step: float = math.nan
 
     @property
     def submission_folder(self) -> Path:

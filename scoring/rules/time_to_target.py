@@ -21,6 +21,7 @@ import numpy as np
 from algoperf.workload.crossing import Point, crossing
 from scoring.reading.evaluations import STEP_COLUMN, TIME_COLUMN, Rows
 from scoring.reading.trials import CONTENDED, INTERRUPTED, RUNNING, Target, TrialRun
+from scoring.rules import population
 from scoring.rules.rules import Floats, Rules, study_array
 
 REACHED = "reached"
@@ -75,6 +76,20 @@ class Crossing:
         """Whether the target was met."""
         return self.evaluation is not None
 
+    def after(self, time_s: float, step: float) -> "Crossing":
+        """Return the crossing as it is where so many seconds and steps of others come before."""
+        miss = self.last_miss
+        return dataclasses.replace(
+            self,
+            time_s=self.time_s + time_s,
+            step=self.step + step,
+            last_miss=None if miss is None else Miss(miss.time_s + time_s, miss.step + step),
+            hit_time_s=self.hit_time_s + time_s,
+            hit_step=self.hit_step + step,
+            low_time_s=self.low_time_s + time_s,
+            high_time_s=self.high_time_s + time_s,
+        )
+
     @property
     def interpolated(self) -> bool:
         """Whether the time lies before the evaluation that met the target."""
@@ -111,10 +126,12 @@ class StudyResult:
     Attributes:
         study: The number of the study.
         trial: The number of the trial that met the target; None where no trial did.
-        crossing: Where that trial met the target. Where no trial did, time and step are inf.
+        crossing: Where that trial met the target; of a population, after what the other members
+            had trained. Where no trial did, time and step are inf.
         outcome: 'reached', 'missing' (the study has no readable trial), one of REASONS, or, where
             it is not decided, 'running', 'interrupted' or 'contended'.
-        first_step_s: The seconds of that trial's first step; NaN where they are not recorded.
+        first_step_s: The seconds of that trial's first step, of a population of all members'; NaN
+            where they are not recorded.
         absent: Whether no trial of the study could be read, whatever the outcome.
         undecided: Whether no trial met the target, and one that has not ended still may: such a
             study is neither reached nor missed, and left out of medians.
@@ -253,7 +270,9 @@ def study_result(study: int, trials: Iterable[TrialRun], rules: Rules) -> StudyR
     """Return the result of one study, from the trial that the rules choose.
 
     By-the-rules chooses the trial with the earliest time (equal times: the lower trial number),
-    as-published the trial with the earliest evaluation (equal ones: the smallest time). Where no
+    as-published the trial with the earliest evaluation (equal ones: the smallest time). Of a
+    population it is the member that met the target first in the order of their turns, and the time
+    is that of all members until then (`population.spent`), and so are the steps. Where no
     trial met the target and one is running, interrupted or left out, the study is undecided; else
     the outcome is the first of REASONS that describes one of them.
 
@@ -273,9 +292,20 @@ def study_result(study: int, trials: Iterable[TrialRun], rules: Rules) -> StudyR
         return StudyResult(
             study, None, NEVER, min(outcomes, key=REASONS.index, default=MISSING), True
         )
-    run, first = min(crossings, key=lambda pair: _order(pair[1], pair[0].trial, rules))
+    is_population = any(map(population.is_member, runs))
+    if is_population:
+        run, first = min(crossings, key=lambda pair: population.turn(pair[0], pair[1].hit_step))
+    else:
+        run, first = min(crossings, key=lambda pair: _order(pair[1], pair[0].trial, rules))
+    if first.reached and is_population and any(each.unfinished == CONTENDED for each in runs):
+        return StudyResult(study, None, NEVER, CONTENDED, undecided=True)  # Its time is not known.
     if first.reached:
-        return StudyResult(study, run.trial, first, REACHED, first_step_s=run.first_step_s)
+        first_step_s = run.first_step_s
+        if is_population:
+            first = first.after(*population.spent(runs, run, first.hit_step))
+            # Of a member that had no turn yet there is nothing.
+            first_step_s = sum(each.first_step_s for each in runs)
+        return StudyResult(study, run.trial, first, REACHED, first_step_s=first_step_s)
     if states:
         return StudyResult(study, None, first, undecided, undecided=True)
     reasons = {why_not(run): crossing for run, crossing in reversed(crossings)}

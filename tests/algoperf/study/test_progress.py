@@ -164,3 +164,22 @@ def test_the_line_fits_a_narrow_terminal():
 )
 def test_wrapping(line, shown):
     assert wrapped(line, 14 if line.startswith("  ") else 12) == shown
+
+
+def test_the_turns_of_a_member_are_said_and_its_point_when_it_is_another():
+    shown, console = progress(terminal=False)
+    turn = dataclasses.replace(PLAN, pause_at_step=20)
+    start = {**START, "point_source": "its point", "point": {"rate": 0.5}}
+    paused = {
+        "steps": 20,
+        "target": {"metric": "accuracy"},
+        "final": {"validation/accuracy": 0.25},
+        "ledger": {"submission_s": 1.5},
+    }
+    for point in (0.5, 0.5, 0.6):
+        shown(turn, {**start, "point": {"rate": point}})
+        shown(turn, {"event": "paused", "result": paused})
+    lines = console.file.getvalue().splitlines()
+    said = f"{WHERE}: step 20, clock 1.50 s: validation accuracy 0.2500"
+    assert lines.count(said) == 3
+    assert [line.split("rate ")[1] for line in lines if "rate " in line] == ["0.5", "0.6"]

@@ -269,3 +269,58 @@ def test_mistake(space, message):
     assert message in told
     assert told.startswith("search space space.json")
     assert "\n" not in told
+
+
+class Draws:
+    """A random generator that gives these numbers."""
+
+    def __init__(self, *numbers):
+        self._numbers = iter(numbers)
+
+    def random(self):
+        return next(self._numbers)
+
+
+# What is drawn for each value: whether it is drawn anew (below 0.1), up (below 0.5), and where.
+UP, DOWN, ANEW = (0.5, 0.2, 0.9), (0.5, 0.7, 0.9), (0.05, 0.2, 0.75)
+
+
+@pytest.mark.parametrize(
+    ("given", "draws", "expected"),
+    [
+        ((32, 0.01, 2.0), (UP, UP, UP), (64, 0.012, 2.4)),
+        ((32, 0.01, 2.0), (DOWN, DOWN, DOWN), (16, 0.008, 1.6)),
+        ((64, 0.09, 2.9), (UP, UP, UP), (64, 0.1, 3.0)),  # each at its end
+        ((16, 1.1e-4, -0.9), (DOWN, DOWN, UP), (16, 1e-4, -1.0)),
+        ((16, 0.01, 2.0), (ANEW, ANEW, ANEW), (64, 10**-1.75, 2.0)),
+        ((48, 0.01, 0.0), (UP, UP, DOWN), (48, 0.012, 0.0)),  # 48 has no neighbour, nor has 0
+    ],
+)
+def test_a_point_near_another(given, draws, expected):
+    space = search_space.parse(THREE, "space.json")
+    names = ("batch_size", "learning_rate", "momentum")  # in the order in which they are drawn
+    point = {**dict(zip(names, given, strict=True)), "other": "stays"}
+    explored = search_space.explored(
+        space, point, Draws(*(each for draw in draws for each in draw))
+    )
+    assert explored == pytest.approx({**dict(zip(names, expected, strict=True)), "other": "stays"})
+
+
+def test_neighbours_are_told_apart_by_their_type():
+    choice = search_space.Choice((1, True, 1.0, "1", None))
+    up = {repr(value): choice.near(value, up=True) for value in choice.values}
+    assert list(map(repr, up.values())) == ["True", "1.0", "'1'", "None", "None"]
+
+
+@pytest.mark.parametrize(("draw", "place"), [(UP, 2), (DOWN, 0), (ANEW, 3)])
+def test_a_listed_point_near_another(draw, place):
+    listed = [{"rate": float(k), "kind": "ab"[k % 2]} for k in range(4)]
+    space = search_space.parse(listed, "space.json")
+    explored = search_space.explored(space, {**listed[1], "other": 5}, Draws(*draw))
+    assert explored == {**listed[place], "other": 5}
+
+
+@pytest.mark.parametrize("space", [THREE, [{"a": 1, "b": None}, {"a": 2.5, "b": "c"}]])
+def test_the_form_of_a_space_is_what_it_was_parsed_from(space):
+    parsed = search_space.parse(space, "space.json")
+    assert search_space.parse(json.dumps(parsed.form), "space.json") == parsed

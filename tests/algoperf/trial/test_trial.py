@@ -506,6 +506,35 @@ def test_a_trial_that_goes_on_probes_as_it_would_have(make_rig):
     assert begun.calls["probed"] + later.calls["probed"] == whole.calls["probed"]
 
 
+def test_a_member_of_a_population_is_evaluated_on_all_rows_and_left_at_its_step(make_rig):
+    """By cost, nothing but the first step is evaluated on all rows before step 25."""
+    alone = probing(make_rig)
+    alone.trial.run()
+    assert not {13, 26} & {step for step, _, _ in alone.trial.evaluations}
+    rig = probing(make_rig, exchange_every_steps=13, pause_at_step=26)
+    saved = []
+    rig.trial._keeper = SimpleNamespace(
+        is_due=lambda: False,
+        after_step=lambda ledger: None,
+        save=lambda trial: saved.append((trial.state.step, trial.position())),
+        must_stop=lambda: False,
+    )
+    rig.trial.run()
+    assert (rig.trial.status, rig.trial.interrupted, rig.trial.is_paused) == (None, True, True)
+    assert [step for step, _, _ in rig.trial.evaluations][1:] == [13, 26]
+    assert saved[-1][0] == 26
+    # As after a death between the checkpoint and the word of it: it makes no step more.
+    again = probing(make_rig, exchange_every_steps=13, pause_at_step=26)
+    again.trial.go_on(rig.trial.state, json.loads(json.dumps(saved[-1][1])))
+    again.trial.run()
+    assert (again.trial.interrupted, again.trial.state.step) == (True, 26)
+    further = probing(make_rig, exchange_every_steps=13, pause_at_step=39)
+    further.trial.go_on(rig.trial.state, json.loads(json.dumps(saved[-1][1])))
+    further.trial.run()
+    assert (further.trial.interrupted, further.trial.state.step) == (True, 39)
+    assert [step for step, _, _ in further.trial.evaluations][1:] == [13, 26, 39]
+
+
 def test_the_first_values_are_not_kept_beside_those_that_it_goes_on_with(make_rig):
     """Both together would be more than some model's training takes."""
     trial = probing(make_rig).trial

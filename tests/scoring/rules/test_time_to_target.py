@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import shutil
 
 import numpy as np
 import pytest
@@ -9,9 +10,9 @@ import pytest
 from algoperf.machine import supervision
 from algoperf.workload.crossing import Point
 from scoring.reading.runs import read_runs
-from scoring.reading.trials import Target
+from scoring.reading.trials import CONTENDED, Target
 from scoring.rules.rules import AS_PUBLISHED, BY_THE_RULES, INTERPOLATED, median_over_studies
-from scoring.rules.time_to_target import Miss, study_results, time_to_target
+from scoring.rules.time_to_target import Miss, study_result, study_results, time_to_target
 
 HIGHER = Target("accuracy", higher_is_better=True, validation=0.9)
 LOWER = Target("loss", higher_is_better=False, validation=0.5)
@@ -270,3 +271,90 @@ def test_rows_of_failed_and_killed_trials_count(tmp_path, reach):
     reach(7.0, study=0, status="failed")
     reach(8.0, study=1, status=None)
     assert [result.crossing.time_s for result in results(tmp_path, [0, 1])] == [7.0, 8.0]
+
+
+POPULATION = {
+    "scale": "mini",
+    "data": "builtin",
+    "precision": "float32",
+    "tuning_ruleset": "population",
+    "population": {"members": 3, "every_steps": 10},
+}
+
+
+def population_result(tmp_path, make_trial, members, rules=INTERPOLATED, **facts):
+    """The result of a study whose members have these rows: (clock, step, accuracy)."""
+    for number, rows in members.items():
+        told = {"trial": number, "pool": POPULATION, "status": "stopped"}
+        make_trial(rows, **{**told, **facts.get(f"member_{number}", {})})
+    runs, findings = read_runs(tmp_path)
+    assert not findings
+    return study_result(0, runs, rules)
+
+
+# Member 2 meets 0.9 in the third round, at step 25. By then member 1 has had its third turn, and
+# member 3 has not.
+MEMBERS = {
+    1: [(1.0, 10, 0.1), (2.5, 20, 0.2), (4.5, 30, 0.3)],
+    2: [(1.0, 10, 0.5), (2.0, 20, 0.8), (3.0, 25, 1.0)],
+    3: [(8.0, 10, 0.6), (16.0, 20, 0.7)],
+}
+
+
+def test_a_population_is_timed_by_what_all_members_took_until_the_first(tmp_path, make_trial):
+    result = population_result(tmp_path, make_trial, MEMBERS)
+    # 2.5 s, half-way from the miss to the hit, after 4.5 s and 16 s of the others.
+    assert (result.outcome, result.trial) == ("reached", 2)
+    assert result.time_s == pytest.approx(23.0)
+    assert result.step == pytest.approx(22.5 + 30 + 20)
+    crossing = result.crossing
+    assert (crossing.hit_time_s, crossing.hit_step) == (23.5, 75)
+    assert (crossing.last_miss.time_s, crossing.last_miss.step) == (22.5, 70)
+    assert (crossing.low_time_s, crossing.high_time_s) == (22.5, 23.5)
+
+
+def test_a_population_by_the_rules_takes_the_evaluation(tmp_path, make_trial):
+    for rules in (BY_THE_RULES, AS_PUBLISHED):
+        folder = tmp_path / "runs"
+        result = population_result(tmp_path, make_trial, MEMBERS, rules)
+        assert (result.time_s, result.step) == (23.5, 75)
+        shutil.rmtree(folder)
+
+
+def test_the_first_member_is_the_first_in_the_order_of_turns(tmp_path, make_trial):
+    """At an easier target two members meet it: the one whose turn came first, though by its own
+    clock it was later; what came after is not counted.
+    """
+    members = {
+        1: [(1.0, 10, 0.1), (2.5, 20, 0.2), (4.5, 30, 0.95)],
+        2: [(9.0, 10, 0.5), (20.0, 20, 0.92), (30.0, 30, 0.99)],
+        3: [(8.0, 10, 0.6), (16.0, 20, 0.7)],
+    }
+    result = population_result(tmp_path, make_trial, members, BY_THE_RULES)
+    assert result.trial == 2
+    assert (result.time_s, result.step) == (20.0 + 2.5 + 8.0, 20 + 20 + 10)
+
+
+def test_a_member_that_had_ended_counts_whole(tmp_path, make_trial):
+    """Its clock ran on after its last evaluation, until its budget was spent."""
+    ended = {"status": "budget", "result": {"ledger": {"submission_s": 4.0}, "steps": 24}}
+    members = {**MEMBERS, 1: MEMBERS[1][:2]}
+    result = population_result(tmp_path, make_trial, members, BY_THE_RULES, member_1=ended)
+    assert (result.time_s, result.step) == (3.0 + 4.0 + 16.0, 25 + 24 + 20)
+
+
+def test_a_population_without_a_hit_missed_its_target(tmp_path, make_trial):
+    members = {number: rows[:1] for number, rows in MEMBERS.items()}
+    result = population_result(tmp_path, make_trial, members)
+    assert (result.outcome, result.time_s) == ("not reached", math.inf)
+
+
+def test_a_population_without_a_member_that_is_left_out_has_no_time(tmp_path, make_trial):
+    population_result(tmp_path, make_trial, MEMBERS)
+    runs, _ = read_runs(tmp_path)
+    runs = [
+        dataclasses.replace(run, rows={}, unfinished=CONTENDED) if run.trial == 3 else run
+        for run in runs
+    ]
+    result = study_result(0, runs, INTERPOLATED)
+    assert (result.outcome, result.undecided, math.isnan(result.time_s)) == (CONTENDED, True, True)
