@@ -331,6 +331,13 @@ def _add_check(commands: Any, function: Command) -> None:
     add("--json", action="store_true", help="print the verdicts as JSON")
 
 
+def campaign_defaults() -> argparse.Namespace:
+    """Return what `algoperf campaign` takes for the options that are not given."""
+    root = Parser(prog="algoperf")
+    _add_campaign(root.add_subparsers(), lambda parsed: 0)
+    return root.parse_args(["campaign"])
+
+
 def _add_campaign(commands: Any, function: Command) -> None:
     campaign = _add(
         commands,
@@ -341,8 +348,15 @@ def _add_campaign(commands: Any, function: Command) -> None:
     )
     add = campaign.add_argument
     add(
+        "--join",
+        type=Path,
+        metavar="DIR",
+        help="share the runs of the campaign that was last started with --out DIR, on this machine "
+        "or on another one that sees the folder; of the other options it takes --workers and "
+        "--validation-seed (docs/cluster.md)",
+    )
+    add(
         "--workload",
-        required=True,
         help="a name from `algoperf workloads`; with --tuning-ruleset several, with commas",
     )
     add("--suite", metavar="FILE", help="the file that has held-out variants among the workloads")

@@ -247,7 +247,7 @@ def _planned(folder: Path) -> Iterator[Trial]:
             experiment, submission, workload, framework = (str(each[name]) for name in GROUP)
             numbers = [
                 (study, trial)
-                for study in range(int(each["studies"]))
+                for study in _studies(each)
                 for trial in range(int(each["first"]), int(each["last"]) + 1)
             ]
         except (KeyError, TypeError, ValueError):
@@ -259,6 +259,12 @@ def _planned(folder: Path) -> Iterator[Trial]:
             yield Trial(
                 path, experiment, submission, workload, framework, study, trial, state=WAITING
             )
+
+
+def _studies(planned: Mapping[str, Any]) -> range:
+    """Return the numbers of the studies that were planned; a folder may say only how many."""
+    first = int(planned.get("first_study", 0))
+    return range(first, first + int(planned["studies"]))
 
 
 def _with_time_left(trials: Sequence[Trial]) -> Iterator[Trial]:
