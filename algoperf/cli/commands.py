@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from algoperf.data.validation_seed import ValidationSeed
     from algoperf.study.executors import executor
 
+CAMPAIGN_WORKERS = 2
 DONE, TRIAL_FAILED, CHECK_FAILED, NOT_VERIFIED = 0, 1, 1, 1
 
 
@@ -188,23 +189,27 @@ def _run_missing(
     todo: "Sequence[executor.Task]", arguments: argparse.Namespace, secret: "ValidationSeed | None"
 ) -> int:
     """Run what is missing of a campaign; return how many runs failed."""
+    from algoperf.cli import executor_arguments
     from algoperf.data import validation_seed
     from algoperf.experiments import joining
     from algoperf.run_folder import writing
-    from algoperf.study.executors import local
 
+    workers = arguments.workers
+    if workers is None and arguments.executor == executor_arguments.LOCAL:
+        workers = CAMPAIGN_WORKERS
+    chosen = executor_arguments.executor(arguments, 1, workers)
+    executor_arguments.check_secret(chosen, secret)
     writing.make_folder("--out", arguments.out)
     if arguments.join is None:
         with writing.asked("--out", arguments.out):
             joining.record(arguments.out, vars(arguments), secret)
     else:
         joining.check_secret(arguments.join, secret)
-    return local.run(
+    return chosen.run(
         todo,
         arguments.out,
-        arguments.workers,
-        lambda text: print(text, flush=True),
-        standard_input=validation_seed.as_input(secret),
+        functools.partial(print, flush=True),
+        validation_seed.as_input(secret),
     )
 
 

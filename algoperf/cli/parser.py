@@ -6,7 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from algoperf import __version__
-from algoperf.cli import calibrate_arguments, decide_arguments, run_arguments
+from algoperf.cli import (
+    calibrate_arguments,
+    decide_arguments,
+    executor_arguments,
+    run_arguments,
+)
 from algoperf.cli import compare_arguments as compare_arguments
 from algoperf.cli import variants_arguments as variant_arguments
 from algoperf.cli.argument_types import (
@@ -353,7 +358,7 @@ def _add_campaign(commands: Any, function: Command) -> None:
         metavar="DIR",
         help="share the runs of the campaign that was last started with --out DIR, on this machine "
         "or on another one that sees the folder; of the other options it takes --workers and "
-        "--validation-seed (docs/cluster.md)",
+        "--validation-seed, and where they run (docs/cluster.md)",
     )
     add(
         "--workload",
@@ -418,7 +423,12 @@ def _add_campaign(commands: Any, function: Command) -> None:
         "runs have one core each, so calibrate with --threads 1",
     )
     add_validation_seed(campaign)
-    add("--workers", type=positive, default=2, help="one-thread processes at a time (default: 2)")
+    add(
+        "--workers",
+        type=positive,
+        help="one-thread processes at a time (default: 2; as jobs, as many as SLURM lets)",
+    )
+    executor_arguments.declare(campaign)
     add(
         "--out",
         type=Path,

@@ -112,7 +112,7 @@ class Board:
     def _is_free(self, task: Task) -> bool:
         if task.has_ended(self._out):
             self._left.remove(task)
-            self._note(f"{task.experiment}: ended by another process")
+            self._note(f"{label(task, self._out)}: ended by another process")
             return False
         if is_busy(task, self._out):
             self._elsewhere.add(task)
@@ -120,9 +120,14 @@ class Board:
         if task in self._elsewhere and has_failed(task, self._out):
             self._left.remove(task)
             self.failed += 1
-            self._note(f"{task.experiment}: failed in another process")
+            self._note(f"{label(task, self._out)}: failed in another process")
             return False
         return self._not_before_s.get(task, 0.0) <= time.monotonic()
+
+
+def label(task: Task, out: Path) -> str:
+    """Return the first run folder of a task, from the folder of the runs."""
+    return next((str(folder.relative_to(out)) for folder in task.folders(out)), task.experiment)
 
 
 def is_busy(task: Task, out: Path) -> bool:
