@@ -31,7 +31,7 @@ class Cluster(Protocol):
         """The cores of each job."""
 
     def submit(self, order: Order) -> None:
-        """Submit a job for each task of an order, which calls `orders.carry_out`.
+        """Submit a job for each task of an order, which calls `job.carry_out`.
 
         Raises:
             UserError: The cluster refuses it.
@@ -120,10 +120,6 @@ class _Watch:
                     )
             else:
                 self._missed.pop(task, None)
-        for task in list(self._without):
-            if task.has_ended(self._out):
-                self._without.remove(task)
-                self._note(f"{executor.label(task, self._out)}: ended by another process")
         self._submit()
 
     def leave(self) -> None:
@@ -142,6 +138,11 @@ class _Watch:
             order.remove()
 
     def _submit(self) -> None:
+        """Submit the tasks that nobody works on, and drop those that have ended by now."""
+        for task in list(self._without):
+            if task.has_ended(self._out):
+                self._without.remove(task)
+                self._note(f"{executor.label(task, self._out)}: ended by another process")
         free = [task for task in self._without if not executor.is_busy(task, self._out)]
         free = [task for task in free if executor.prepare(task, self._out)]
         if not free:

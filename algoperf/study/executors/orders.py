@@ -6,24 +6,18 @@ name that the jobs bear as well.
 """
 
 import dataclasses
-import os
 import platform
 import secrets
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from algoperf.errors import UserError
-from algoperf.machine import hardware, stopping
-from algoperf.machine.supervision import INTERRUPTED
 from algoperf.run_folder import run_log
-from algoperf.study.executors import executor
-from algoperf.study.executors.executor import PROGRAM, Task
-from algoperf.study.executors.local import Processes
+
+if TYPE_CHECKING:
+    from algoperf.study.executors.executor import Task
 
 FOLDER = ".jobs"  # below the folder of the runs
-MISTAKE = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,12 +61,12 @@ class Order:
         self.path.unlink(missing_ok=True)
 
 
-def folders(task: Task, out: Path) -> list[str]:
+def folders(task: "Task", out: Path) -> list[str]:
     """Return the run folders of a task as an order names them."""
     return [path.relative_to(out).as_posix() for path in task.folders(out)]
 
 
-def write(kind: str, commands: Mapping[Task, Sequence[str]], out: Path, threads: int) -> Order:
+def write(kind: str, commands: "Mapping[Task, Sequence[str]]", out: Path, threads: int) -> Order:
     """Write an order for tasks and their commands.
 
     Args:
@@ -115,46 +109,17 @@ def read_all(out: Path, kind: str | None = None) -> list[Order]:
     return found_orders
 
 
-def carry_out(path: str, index: int) -> int:
-    """Run one task of an order, in its job; called by the cluster.
-
-    Signals are passed on to the run, which saves its trial. How the run ended is written beside the
-    order, unless it was stopped: then it is to be run again.
+def write_outcome(path: Path, index: int, code: int, line: str) -> None:
+    """Write how a job ended, beside its order.
 
     Args:
         path: The order's file.
-        index: The number of the task.
-
-    Returns:
-        The exit code of the run: `INTERRUPTED` where it was stopped.
+        index: The job's number.
+        code: The exit code of its run.
+        line: The last line of its run.
     """
-    content = run_log.read_json(Path(path)) or {}
-    processes = Processes()
-    try:
-        words = list(content["tasks"][index]["command"])
-        os.chdir(content["folder"])
-        with hardware.limited_to(content["threads"]), processes.stops:
-            code, line = _run(processes, words)
-    except (OSError, UserError, LookupError, TypeError) as error:
-        code, line = MISTAKE, f"{path} cannot be carried out here: {error!r}"
-    if stopping.has_stopped(code, processes.are_stopped):
-        return INTERRUPTED
     ended = {"code": code, "line": line, "host": platform.node()}
-    run_log.write_json(_outcome(Path(path), index), ended)
-    return code
-
-
-def _run(processes: Processes, words: Sequence[str]) -> tuple[int, str]:
-    """Run a command, again and again while another process works on its trial."""
-    while True:
-        ended = processes.run([*PROGRAM, *words], None)
-        if ended is None:
-            return INTERRUPTED, ""
-        if not executor.is_taken(ended):
-            return ended.returncode, executor.last_words(ended)
-        for _ in range(int(executor.RETRY_S)):
-            if not processes.are_stopped:
-                time.sleep(1)
+    run_log.write_json(_outcome(path, index), ended)
 
 
 def _outcome(path: Path, index: int) -> Path:

@@ -23,7 +23,7 @@ from typing import Any, ClassVar
 from algoperf.errors import UserError
 from algoperf.machine import supervision
 from algoperf.machine.supervision import INTERRUPTED
-from algoperf.study.executors import cluster, orders
+from algoperf.study.executors import cluster, job
 from algoperf.study.executors.executor import Note, Task
 from algoperf.study.executors.orders import Order
 
@@ -168,7 +168,7 @@ def main(arguments: Sequence[str]) -> int:
     with contextlib.suppress(ValueError):
         signal.signal(signal.SIGINT, signal.default_int_handler)
     path, index = arguments
-    return orders.carry_out(path, int(index))
+    return job.carry_out(path, int(index))
 
 
 def _actor(order: str, index: int) -> str:

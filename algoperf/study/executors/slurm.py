@@ -19,7 +19,7 @@ from typing import Any, ClassVar
 
 from algoperf.errors import UserError
 from algoperf.machine.supervision import INTERRUPTED
-from algoperf.study.executors import cluster, orders
+from algoperf.study.executors import cluster, job
 from algoperf.study.executors.executor import Note, Task
 from algoperf.study.executors.orders import Order
 
@@ -131,15 +131,15 @@ def carry_out(path: str, index: int) -> int:
     Returns:
         The exit code of the run.
     """
-    code = orders.carry_out(path, index)
+    code = job.carry_out(path, index)
     if code == INTERRUPTED:
         array, number = (
             os.environ.get(name) for name in ("SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID")
         )
-        job = os.environ["SLURM_JOB_ID"] if array is None else f"{array}_{number}"
+        job_id = os.environ["SLURM_JOB_ID"] if array is None else f"{array}_{number}"
         # One that is cancelled is not to come again, and one that is preempted does so anyhow.
-        if "JobState=RUNNING" in (_ask("scontrol", "show", "job", job) or ""):
-            _ask("scontrol", "requeue", job)
+        if "JobState=RUNNING" in (_ask("scontrol", "show", "job", job_id) or ""):
+            _ask("scontrol", "requeue", job_id)
     return code
 
 
