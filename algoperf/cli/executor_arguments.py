@@ -1,10 +1,13 @@
 """The arguments that say where runs run: on this machine, or as jobs of a cluster."""
 
 import argparse
+from typing import TYPE_CHECKING
 
 from algoperf.cli.argument_types import gigabytes, positive, sbatch_option
 from algoperf.errors import UserError
-from algoperf.study.executors.executor import Executor
+
+if TYPE_CHECKING:
+    from algoperf.study.executors.executor import Executor
 
 LOCAL, SLURM, RAY = "local", "slurm", "ray"
 # What each executor takes, beside the number of cores.
@@ -49,7 +52,7 @@ def declare(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def executor(arguments: argparse.Namespace, threads: int, workers: int | None) -> Executor:
+def executor(arguments: argparse.Namespace, threads: int, workers: int | None) -> "Executor":
     """Return the executor that the arguments describe.
 
     Args:
@@ -93,7 +96,7 @@ def executor(arguments: argparse.Namespace, threads: int, workers: int | None) -
     return Local(workers or 1, threads)
 
 
-def check_secret(executor: Executor, secret: object) -> None:
+def check_secret(executor: "Executor", secret: object) -> None:
     """Raise UserError where runs need a secret that an executor would have to write down."""
     if secret is not None and not executor.keeps_secrets:
         raise UserError(
