@@ -23,7 +23,7 @@ from algoperf.run_folder import run_log
 
 pytestmark = pytest.mark.slow
 WORDS = "--workload digits --submission nadamw --framework pytorch --studies 3 --threads 1"
-WORDS += " --max-steps 600 --eval-every-steps 20 --until end"
+WORDS += " --max-steps 3000 --eval-every-steps 100 --until end"
 CONFIGURATION = """
 ClusterName=test
 SlurmctldHost={host}(127.0.0.1)
@@ -169,12 +169,18 @@ def test_slurm(tmp_path, slurm):
     listed = asked("squeue", "--noheader", "--array", "--format=%i %t", f"--name={order.stem}")
     by_state = dict(line.split()[::-1] for line in listed.splitlines() if line.split()[1] == "R")
     job = by_state["R"]
-    assert asked("scancel", "--signal=USR1", job) == ""
+    # Once it is sent, scancel tries for a minute to send it to the array's other jobs as well.
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        subprocess.run(["scancel", "--signal=USR1", job], check=False, timeout=3)
     wait_until(lambda: asked("squeue", "--noheader", "--format=%t", "-j", job).strip() == "PD")
     assert run_log.read_result(folder_of(out, 0)) is None
     again = start(out, *words, "--workers", "1")
-    wait_until(lambda: asked("scontrol", "update", f"JobId={job}", "StartTime=now") == "")
-    lines, _ = again.communicate(timeout=400)
+    for _ in range(300):  # It may not start for two minutes otherwise.
+        asked("scontrol", "update", f"JobId={job}", "StartTime=now")
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            again.wait(1)
+            break
+    lines, _ = again.communicate(timeout=60)
     assert again.returncode == 0, lines
     assert "jobs of before go on" in lines
     assert "submitted" not in lines
@@ -212,19 +218,22 @@ def ray(monkeypatch):
     scripts = [sys.executable, "-c", "from ray.scripts.scripts import main; main()"]
     head = [*scripts, "start", "--head", f"--port={port}", "--node-ip-address=127.0.0.1"]
     head += ["--num-cpus=1", "--include-dashboard=false", "--disable-usage-stats"]
-    before = {process.pid for process in psutil.process_iter()}
     subprocess.run(head, check=True, capture_output=True, timeout=120)
-    own = [each for each in psutil.process_iter() if each.pid not in before and is_of_ray(each)]
     yield f"127.0.0.1:{port}"
+    own = [process for process in psutil.process_iter() if is_of_ray(process, str(port))]
     for process in own:
         with contextlib.suppress(psutil.Error):
             process.terminate()
-    psutil.wait_procs(own, 30)
+    _, alive = psutil.wait_procs(own, 10)
+    for process in alive:
+        process.kill()
 
 
-def is_of_ray(process):
+def is_of_ray(process, port):
+    """Whether a process is one of the Ray that has this port: all of them are told it."""
     with contextlib.suppress(psutil.Error):
-        return "ray" in " ".join(process.cmdline()[:4])
+        words = process.cmdline()
+        return any("ray" in word for word in words) and any(port in word for word in words)
     return False
 
 

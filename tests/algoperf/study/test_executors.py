@@ -141,9 +141,16 @@ def test_the_same_command_finds_the_jobs_of_a_starter_that_died(tmp_path, listed
     assert [task["experiment"] for task in order.tasks] == ["a", "b"]
     assert listed.carry_out() == 0  # one ends while nobody looks
     lines = []
-    listed.each_look = lambda: listed.queue and listed.carry_out()
+    before = len(looks)
+
+    def go_on():
+        looks.append(1)
+        if len(looks) > before + 1 and listed.queue:  # the first look is who is there
+            listed.carry_out()
+
+    listed.each_look = go_on
     assert cluster.run(listed, todo, out, lines.append) == 0
-    assert "submitted: 1 jobs; look" in lines  # c alone
+    assert lines[:2] == ["1 jobs of before go on", "submitted: 1 jobs; look"]  # b; c
     assert [len(each.tasks) for each in listed.orders] == [2, 1]
     assert all(task.has_ended(out) for task in todo)
 
@@ -179,8 +186,10 @@ def test_a_cluster_that_does_not_answer_loses_no_job(tmp_path, listed):
         return
 
     listed.alive = alive
-    assert cluster.run(listed, [Task("a")], tmp_path / "out", lambda line: None) == 0
+    lines = []
+    assert cluster.run(listed, [Task("a")], tmp_path / "out", lines.append) == 0, lines
     assert len(answers) == 9
+    assert lines[1:] == ["a: reached"]
 
 
 def test_a_task_that_another_process_has_is_waited_for(tmp_path, listed):
