@@ -63,6 +63,23 @@ def seconds(text: str) -> float:
     return value
 
 
+def gigabytes(text: str) -> float:
+    """Return a finite number of gigabytes above 0."""
+    try:
+        return seconds(text)
+    except argparse.ArgumentTypeError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of GB above 0") from None
+
+
+def sbatch_option(text: str) -> tuple[str, str]:
+    """Return the name and the value of an option of sbatch that a text like 'name=value' gives."""
+    name, equals, value = text.partition("=")
+    name = name.strip().removeprefix("--")
+    if not equals or not value or not re.fullmatch(r"[a-z][a-z-]*", name):
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE, as partition=long")
+    return name, value
+
+
 def seed(text: str) -> int:
     """Return a whole number of at least 0."""
     if not text.isdigit():

@@ -20,8 +20,9 @@ from algoperf.errors import UnreadableRowError, UserError, choose
 
 if TYPE_CHECKING:
     from algoperf.data.validation_seed import ValidationSeed
-    from algoperf.study.executors import local
+    from algoperf.study.executors import executor
 
+CAMPAIGN_WORKERS = 2
 DONE, TRIAL_FAILED, CHECK_FAILED, NOT_VERIFIED = 0, 1, 1, 1
 
 
@@ -105,6 +106,7 @@ def campaign_command(arguments: argparse.Namespace) -> int:
     from algoperf.run_folder import writing
     from algoperf.workload import catalogue
 
+    _resolve_campaign(arguments)
     for framework in arguments.frameworks:
         choose("framework", framework, list(backends.FRAMEWORKS))
     if arguments.tuning_ruleset is not None:
@@ -139,6 +141,24 @@ def campaign_command(arguments: argparse.Namespace) -> int:
     return TRIAL_FAILED if failed else DONE
 
 
+def _resolve_campaign(arguments: argparse.Namespace) -> None:
+    """Take the settings of a campaign that is joined from its folder."""
+    from algoperf.experiments import joining
+
+    if arguments.join is None:
+        if arguments.workload is None:
+            raise UserError("campaign needs --workload, or --join DIR to share one that was begun")
+        return
+    usual = parser.campaign_defaults()
+    for name in (*joining.SETTINGS, "out"):
+        if getattr(arguments, name) != getattr(usual, name):
+            option = f"--{name.replace('_', '-')}"
+            raise UserError(f"--join takes its settings from {arguments.join}; leave out {option}")
+    arguments.out = arguments.join
+    for name, value in joining.settings(arguments.join).items():
+        setattr(arguments, name, value)
+
+
 def _leaderboard(arguments: argparse.Namespace) -> int:
     """Run what is missing of a leaderboard's studies."""
     from algoperf.cli.argument_types import words
@@ -156,6 +176,7 @@ def _leaderboard(arguments: argparse.Namespace) -> int:
         arguments.suite,
         rerun_contended=arguments.rerun_contended,
         validation_seed=secret,
+        alone=True,  # Another process may run the studies before it.
         hardware_class=arguments.hardware_class,
     )
     failed = _run_missing(todo, arguments, secret)
@@ -165,20 +186,30 @@ def _leaderboard(arguments: argparse.Namespace) -> int:
 
 
 def _run_missing(
-    todo: "Sequence[local.Task]", arguments: argparse.Namespace, secret: "ValidationSeed | None"
+    todo: "Sequence[executor.Task]", arguments: argparse.Namespace, secret: "ValidationSeed | None"
 ) -> int:
     """Run what is missing of a campaign; return how many runs failed."""
+    from algoperf.cli import executor_arguments
     from algoperf.data import validation_seed
+    from algoperf.experiments import joining
     from algoperf.run_folder import writing
-    from algoperf.study.executors import local
 
+    workers = arguments.workers
+    if workers is None and arguments.executor == executor_arguments.LOCAL:
+        workers = CAMPAIGN_WORKERS
+    chosen = executor_arguments.executor(arguments, 1, workers)
+    executor_arguments.check_secret(chosen, secret)
     writing.make_folder("--out", arguments.out)
-    return local.run(
+    if arguments.join is None:
+        with writing.asked("--out", arguments.out):
+            joining.record(arguments.out, vars(arguments), secret)
+    else:
+        joining.check_secret(arguments.join, secret)
+    return chosen.run(
         todo,
         arguments.out,
-        arguments.workers,
-        lambda text: print(text, flush=True),
-        standard_input=validation_seed.as_input(secret),
+        functools.partial(print, flush=True),
+        validation_seed.as_input(secret),
     )
 
 

@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from algoperf.cli import executor_arguments
 from algoperf.cli.argument_types import add_rows, positive, positives, rates, seed, words
 
 SUBMISSION = "nadamw"  # where none is given
@@ -92,7 +93,12 @@ def declare(parser: argparse.ArgumentParser) -> None:
         metavar='"OPTIONS"',
         help='more options of `algoperf run` for every run, as --run-options="--carbon"',
     )
-    add("--workers", type=positive, default=1, help="runs at a time (default: 1)")
+    add(
+        "--workers",
+        type=positive,
+        help="runs at a time (default: 1; as jobs, as many as SLURM lets)",
+    )
+    executor_arguments.declare(parser)
     add(
         "--threads",
         type=positive,

@@ -8,14 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from algoperf.cli import run_arguments, summary
+from algoperf.cli import executor_arguments, run_arguments, summary
 from algoperf.cli.argument_types import Parser
 from algoperf.cli.compare_arguments import SUBMISSION
 from algoperf.errors import UserError
 from algoperf.experiments.compare import document, plots, request, tables
 from algoperf.experiments.compare.document import Comparison
 from algoperf.run_folder import run_log, writing
-from algoperf.study.executors import local
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -29,6 +28,7 @@ OWN_OPTIONS = frozenset(
         *("seed", "studies", "trials", "trial-range", "max-steps", "eval-every-steps", "until"),
         *("experiment", "out", "json", "skip-bad-rows", "suite", "save-model", "rouge-tokenizer"),
         *("threads", "overwrite", "rerun-contended", "name", "save-best", "validation-seed"),
+        *("executor", "time-limit-min", "memory-gb", "gpus", "sbatch", "ray-address", "workers"),
     )
 )
 
@@ -58,9 +58,9 @@ def run(
     writing.make_folder("--out", asked.out)
     failed = 0
     if not arguments.no_run:
-        failed = local.run(
-            asked.runs, asked.out, arguments.workers, note, asked.threads, asked.standard_input
-        )
+        chosen = executor_arguments.executor(arguments, asked.threads, arguments.workers)
+        executor_arguments.check_secret(chosen, asked.standard_input)
+        failed = chosen.run(asked.runs, asked.out, note, asked.standard_input)
     comparison = document.make(asked)
     with writing.asked("--out", asked.out):
         written = _write(comparison, command)
@@ -104,7 +104,7 @@ def make_request(arguments: argparse.Namespace) -> request.CompareRequest:
         max_steps=arguments.max_steps,
         eval_every_steps=arguments.eval_every_steps,
         target=arguments.target,
-        workers=arguments.workers,
+        workers=arguments.workers or 1,
         threads=arguments.threads,
         out=arguments.out,
         may_run=not arguments.no_run,

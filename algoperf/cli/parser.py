@@ -6,7 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from algoperf import __version__
-from algoperf.cli import calibrate_arguments, decide_arguments, run_arguments
+from algoperf.cli import (
+    calibrate_arguments,
+    decide_arguments,
+    executor_arguments,
+    run_arguments,
+)
 from algoperf.cli import compare_arguments as compare_arguments
 from algoperf.cli import variants_arguments as variant_arguments
 from algoperf.cli.argument_types import (
@@ -331,6 +336,13 @@ def _add_check(commands: Any, function: Command) -> None:
     add("--json", action="store_true", help="print the verdicts as JSON")
 
 
+def campaign_defaults() -> argparse.Namespace:
+    """Return what `algoperf campaign` takes for the options that are not given."""
+    root = Parser(prog="algoperf")
+    _add_campaign(root.add_subparsers(), lambda parsed: 0)
+    return root.parse_args(["campaign"])
+
+
 def _add_campaign(commands: Any, function: Command) -> None:
     campaign = _add(
         commands,
@@ -341,8 +353,15 @@ def _add_campaign(commands: Any, function: Command) -> None:
     )
     add = campaign.add_argument
     add(
+        "--join",
+        type=Path,
+        metavar="DIR",
+        help="share the runs of the campaign that was last started with --out DIR, on this machine "
+        "or on another one that sees the folder; of the other options it takes --workers and "
+        "--validation-seed, and where they run (docs/cluster.md)",
+    )
+    add(
         "--workload",
-        required=True,
         help="a name from `algoperf workloads`; with --tuning-ruleset several, with commas",
     )
     add("--suite", metavar="FILE", help="the file that has held-out variants among the workloads")
@@ -404,7 +423,12 @@ def _add_campaign(commands: Any, function: Command) -> None:
         "runs have one core each, so calibrate with --threads 1",
     )
     add_validation_seed(campaign)
-    add("--workers", type=positive, default=2, help="one-thread processes at a time (default: 2)")
+    add(
+        "--workers",
+        type=positive,
+        help="one-thread processes at a time (default: 2; as jobs, as many as SLURM lets)",
+    )
+    executor_arguments.declare(campaign)
     add(
         "--out",
         type=Path,

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from algoperf.backends.computation import PRECISIONS
+from algoperf.cli import executor_arguments
 from algoperf.cli.argument_types import (
     add_rows,
     positive,
@@ -278,6 +279,13 @@ def declare(run: argparse.ArgumentParser) -> None:
         action="store_true",
         help="log each trial to Weights & Biases too (extra wandb); WANDB_MODE=offline needs no "
         "account (docs/resources.md)",
+    )
+    executor_arguments.declare(run)
+    add(
+        "--workers",
+        type=positive,
+        metavar="N",
+        help="jobs at a time, with --executor slurm (default: as many as it lets)",
     )
     add("--json", action="store_true", help="print the results as JSON")
 

@@ -1,17 +1,18 @@
 """`algoperf run`: start the trials, say what came of each when it ends, and of all in the end."""
 
 import argparse
+import itertools
 import json
 import shlex
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from algoperf.cli import run_arguments, summary
+from algoperf.cli import executor_arguments, run_arguments, summary
 from algoperf.cli.argument_types import USER_MISTAKE
 from algoperf.errors import UserError
 from algoperf.machine.supervision import INTERRUPTED, InterruptedRunError
 from algoperf.run_folder import writing
-from algoperf.study import outcome, run_plan
+from algoperf.study import outcome, run_plan, trial_tasks
 from algoperf.study.progress import Progress, Show, printer, short_path
 
 if TYPE_CHECKING:
@@ -52,6 +53,14 @@ def run(arguments: argparse.Namespace, command: str, console: "Console", notes: 
         if arguments.debug and trace:
             notes.print(trace.rstrip(), highlight=False, markup=False, soft_wrap=True)
 
+    if arguments.executor != executor_arguments.LOCAL:
+        jobs_code, listed = _as_jobs(arguments, plans, note)
+        for result in itertools.chain(*listed):
+            ended(result, True)  # It was told when its job ended.
+        return _close(arguments, plans, listed, jobs_code, console, show, note)
+    if arguments.workers is not None:
+        raise UserError("--workers goes with --executor slurm: here trials run one by one")
+    executor_arguments.executor(arguments, 1, None)  # Its options would say nothing here.
     several = len({plan.outline.path for plan in plans}) > 1
     progress = Progress(notes, total, ended, names_submissions=several)
     results: list[list[dict[str, Any]]] = []
@@ -73,6 +82,32 @@ def run(arguments: argparse.Namespace, command: str, console: "Console", notes: 
             return INTERRUPTED
         finally:
             progress.close()
+    return _close(arguments, plans, results, code, console, show, note)
+
+
+def _as_jobs(
+    arguments: argparse.Namespace, plans: Sequence[run_plan.RunPlan], note: Show
+) -> tuple[int, list[list[dict[str, Any]]]]:
+    """Run the trials as jobs of a cluster; return the exit code and the results of each plan."""
+    out = plans[0].request.out
+    chosen = executor_arguments.executor(arguments, arguments.threads or 1, arguments.workers)
+    executor_arguments.check_secret(chosen, plans[0].request.validation_seed)
+    listed = [trial_tasks.tasks(plan) for plan in plans]
+    writing.make_folder("--out", out)
+    failed = chosen.run(list(itertools.chain(*listed)), out, note)
+    return TRIAL_FAILED if failed else DONE, [trial_tasks.results(each, out) for each in listed]
+
+
+def _close(
+    arguments: argparse.Namespace,
+    plans: Sequence[run_plan.RunPlan],
+    results: Sequence[list[dict[str, Any]]],
+    code: int,
+    console: "Console",
+    show: Show,
+    note: Show,
+) -> int:
+    """Show all results together, and write what was asked for; return the exit code."""
     everything = [result for each in results for result in each]
     if arguments.json:
         console.print(json.dumps(summary.finite(everything), indent=2), soft_wrap=True)

@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
+from algoperf.cli import executor_arguments
 from algoperf.cli.argument_types import (
     SECRET,
     SECRET_HELP,
@@ -84,7 +85,12 @@ def declare(parser: argparse.ArgumentParser) -> None:
         "runs whose curves it holds are not made again",
     )
     add("--validation-seed", metavar=SECRET, help=SECRET_HELP)
-    add("--workers", type=positive, default=2, help="one-thread processes at a time (default: 2)")
+    add(
+        "--workers",
+        type=positive,
+        help="one-thread processes at a time (default: 2; as jobs, as many as SLURM lets)",
+    )
+    executor_arguments.declare(actions.choices["sample"])
     add = action("seal", "print a commitment to a suite, to be published before it is used")
     add("suite", type=Path, metavar="SUITE", help="the file")
     _add_salt(add, "where the new salt is written, to be kept secret until the suite is published")

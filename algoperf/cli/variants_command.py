@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
+from algoperf.cli import executor_arguments
 from algoperf.data import validation_seed
 from algoperf.errors import UserError
 from algoperf.experiments.held_out import sample, seal
@@ -12,6 +13,7 @@ from algoperf.workload import axes, catalogue, registry
 
 Say = Callable[[str], None]
 DONE, NOT_VERIFIED = 0, 1
+WORKERS = 2
 
 
 def run(arguments: argparse.Namespace, say: Say) -> int:
@@ -74,7 +76,12 @@ def _sample(arguments: argparse.Namespace, say: Say) -> None:
     for option, path in (("--out", arguments.out), ("--curves", arguments.curves)):
         if path is not None:
             writing.check_file(option, path)
-    sampler = sample.Sampler(request, arguments.runs, arguments.workers, say, arguments.curves)
+    workers = arguments.workers
+    if workers is None and arguments.executor == executor_arguments.LOCAL:
+        workers = WORKERS
+    chosen = executor_arguments.executor(arguments, 1, workers)
+    executor_arguments.check_secret(chosen, secret)
+    sampler = sample.Sampler(request, arguments.runs, chosen, say, arguments.curves)
     writing.make_folder("--runs", arguments.runs)
     document = sampler.suite()
     with writing.asked("--out", arguments.out):

@@ -9,6 +9,8 @@ import csv
 import dataclasses
 import itertools
 import json
+import os
+import platform
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -118,6 +120,10 @@ class Job:
             out, self.experiment, self.submission, 0, self.workload, self.framework, 1
         )
 
+    def folders(self, out: Path) -> list[Path]:
+        """Return the run folder of its trial, in a list."""
+        return [self.folder(out)]
+
     def has_ended(self, out: Path) -> bool:
         """Return whether the run has a result that stays.
 
@@ -217,12 +223,16 @@ class Entry:
             trial,
         )
 
+    def folders(self, out: Path) -> list[Path]:
+        """Return the run folders of its trials."""
+        return [self.folder(out, trial) for trial in range(1, self.trials + 1)]
+
     def has_ended(self, out: Path) -> bool:
         """Return whether all its trials have a result for the same target and rows, failed or not.
 
         Where a result is for others, this returns False, and `algoperf run` reports it.
         """
-        folders = [self.folder(out, trial) for trial in range(1, self.trials + 1)]
+        folders = self.folders(out)
         if self.rerun_contended and any(map(run_log.is_contended, folders)):
             return False
         if not all(map(self._is_of_class, folders)):
@@ -415,11 +425,13 @@ def curves(todo: Sequence[Job], out: Path) -> list[dict[str, Any]]:
 
 
 def write_curves(rows: Sequence[dict[str, Any]], path: Path) -> None:
-    """Write the rows to a CSV file."""
-    with path.open("w", newline="") as file:
+    """Write the rows to a CSV file, completely or not at all."""
+    neighbour = path.with_name(f".{path.name}.writing-{platform.node()}-{os.getpid()}")
+    with neighbour.open("w", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
+    neighbour.replace(path)
 
 
 def steps_to(

@@ -14,14 +14,14 @@ import signal
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import psutil
 
 from algoperf.errors import UserError
+from algoperf.machine import claims
 
 ORPHANED = 113  # The exit code of a process whose starter, or whose referee, has ended.
 INTERRUPTED = 75  # The exit code of a process that was asked to stop and has saved its trial.
@@ -37,7 +37,7 @@ KILLED_FOR = {
 TRIAL = "the trial's process"
 POLL_S = 0.2  # The time between two checks whether a silent process has ended.
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_CHILD_SUBREAPER = 1, 4, 36
-LOCK_TRIES, LOCK_PAUSE_S = 5, 0.02  # For a folder that another process only looks at.
+BUSY = "another process works on this trial"
 
 
 class InterruptedRunError(Exception):
@@ -229,7 +229,8 @@ def die_with_starter() -> None:
 def locked(folder: Path) -> Iterator[None]:
     """Lock the folder of a trial while in the block, so that no other process works in it.
 
-    The system releases the lock when the process ends, however it ends.
+    The system releases the lock when the process ends, however it ends; between machines that share
+    the folder see `claims`.
 
     Raises:
         UserError: Another process holds the lock, or the folder cannot be created or opened.
@@ -243,23 +244,50 @@ def locked(folder: Path) -> Iterator[None]:
             f"run folder {folder} is not writable ({error.strerror}); choose another --out"
         ) from error
     try:
-        if not _lock(descriptor):
-            raise UserError(
-                f"{folder}: another process works on this trial; wait for it, or use another --out"
-            )
-        yield
+        # A machine does not tell the others of the lock of a folder over NFS, as of a file's.
+        if not claims.lock(descriptor):
+            raise _busy(folder)
+        claimed = claims.claim(folder)
+        if isinstance(claimed, str):
+            raise _busy(folder, claimed)
+        try:
+            yield
+        finally:
+            claimed.release()
     finally:
         os.close(descriptor)
         if is_new:
             _remove_empty(folder)
 
 
-def is_locked(folder: Path) -> bool:
-    """Return whether a process works on the trial of a folder just now.
+@contextlib.contextmanager
+def locked_all(folders: Sequence[Path]) -> Iterator[bool]:
+    """Lock the folders of several trials while in the block, if no other process has one of them.
 
-    Nothing is written. It is seen on the same machine alone, unless the file system shares its
-    locks; a folder that is not there, or a file system without locks, has none. Whoever begins to
-    work at the very moment of this look tries again (see `locked`).
+    Yields:
+        Whether they are locked.
+    """
+    with contextlib.ExitStack() as locks:
+        try:
+            for folder in folders:
+                locks.enter_context(locked(folder))
+        except UserError:
+            locks.close()
+            yield False
+            return
+        yield True
+
+
+def _busy(folder: Path, host: str = "") -> UserError:
+    where = f" (on {host})" if host else ""
+    return UserError(f"{folder}: {BUSY}{where}; wait for it, or use another --out")
+
+
+def is_locked(folder: Path) -> bool:
+    """Return whether a process works on the trial of a folder just now, on any machine.
+
+    Nothing is written. Whoever begins to work at the very moment of this look tries again (see
+    `claims.lock`).
     """
     try:
         descriptor = os.open(folder, os.O_RDONLY)
@@ -270,20 +298,10 @@ def is_locked(folder: Path) -> bool:
     except BlockingIOError:
         return True
     except OSError:  # A file system without locks.
-        return False
+        pass
     finally:
         os.close(descriptor)
-    return False
-
-
-def _lock(descriptor: int) -> bool:
-    """Lock an open folder, unless another process holds it for longer than `is_locked` does."""
-    for _ in range(LOCK_TRIES):
-        with contextlib.suppress(BlockingIOError):
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return True
-        time.sleep(LOCK_PAUSE_S)
-    return False
+    return claims.holder(folder) is not None
 
 
 def _remove_empty(folder: Path) -> None:

@@ -12,6 +12,7 @@ import functools
 import hashlib
 import json
 import os
+import platform
 import shutil
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -464,7 +465,8 @@ def write_json(path: Path, value: Any) -> None:
         OSError: The disk does not take the file; what was there before stays.
     """
     text = json.dumps(value, indent=2, sort_keys=True)
-    neighbour = path.with_name(f".{path.name}.writing")
+    # Another process, here or on another machine, may write the same file at the same time.
+    neighbour = path.with_name(f".{path.name}.writing-{platform.node()}-{os.getpid()}")
     try:
         with neighbour.open("w") as file:
             file.write(text + "\n")

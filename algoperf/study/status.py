@@ -15,6 +15,7 @@ from typing import Any
 from algoperf.errors import UserError
 from algoperf.machine import supervision
 from algoperf.run_folder import checkpoint, run_log
+from algoperf.study.executors import orders
 from algoperf.trial.plan import STOPPED
 
 RUNNING, INTERRUPTED, WAITING, DAMAGED = "running", "interrupted", "waiting", "damaged"
@@ -100,6 +101,13 @@ def read(folder: Path) -> list[Trial]:
         for waiting in _planned(each):
             if waiting.folder.is_relative_to(folder.resolve()):
                 trials.setdefault(waiting.key, waiting)
+    for out in {folder.resolve(), *(each.parents[4] for each in folders)}:
+        for waiting in _ordered(out):
+            if waiting.folder.is_relative_to(folder.resolve()):
+                begun = trials.setdefault(waiting.key, waiting)
+                if begun.state == INTERRUPTED:
+                    note = f"{begun.note}, by {waiting.note}"
+                    trials[begun.key] = dataclasses.replace(begun, note=note, command="")
     if not trials:
         raise UserError(f"status {folder}: no trial of a run is below it")
     return sorted(_with_time_left(list(trials.values())), key=lambda trial: trial.key)
@@ -121,9 +129,18 @@ def _trial_folders(folder: Path) -> Iterator[Path]:
 
 def _read_trial(folder: Path) -> Trial:
     """Return what a trial's folder says; its names are enough where its files are damaged."""
+    trial = _read_names(folder)
+    try:
+        return _described(trial)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, csv.Error) as error:
+        return dataclasses.replace(trial, note=f"cannot be read ({type(error).__name__}: {error})")
+
+
+def _read_names(folder: Path) -> Trial:
+    """Return what the names of a trial's folder and of those above it say."""
     framework_folder, study_folder = folder.parent, folder.parent.parent
     workload, _, framework = framework_folder.name.rpartition("_")
-    trial = Trial(
+    return Trial(
         folder,
         experiment=study_folder.parent.parent.name,
         submission=study_folder.parent.name,
@@ -133,10 +150,6 @@ def _read_trial(folder: Path) -> Trial:
         trial=_number(_TRIAL, folder),
         state=DAMAGED,
     )
-    try:
-        return _described(trial)
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, csv.Error) as error:
-        return dataclasses.replace(trial, note=f"cannot be read ({type(error).__name__}: {error})")
 
 
 def _number(pattern: re.Pattern[str], folder: Path) -> int:
@@ -252,7 +265,7 @@ def _planned(folder: Path) -> Iterator[Trial]:
             experiment, submission, workload, framework = (str(each[name]) for name in GROUP)
             numbers = [
                 (study, trial)
-                for study in range(int(each["studies"]))
+                for study in _studies(each)
                 for trial in range(int(each["first"]), int(each["last"]) + 1)
             ]
         except (KeyError, TypeError, ValueError):
@@ -264,6 +277,24 @@ def _planned(folder: Path) -> Iterator[Trial]:
             yield Trial(
                 path, experiment, submission, workload, framework, study, trial, state=WAITING
             )
+
+
+def _ordered(out: Path) -> Iterator[Trial]:
+    """Yield the trials for which a cluster has jobs that have not ended, as waiting."""
+    for order in orders.read_all(out):
+        for index, task in enumerate(order.tasks):
+            if order.outcome(index) is not None:
+                continue
+            for name in task["folders"]:
+                trial = _read_names(out / name)
+                note = f"a job of {order.content.get('executor')} ({order.name})"
+                yield dataclasses.replace(trial, state=WAITING, note=note)
+
+
+def _studies(planned: Mapping[str, Any]) -> range:
+    """Return the numbers of the studies that were planned; a folder may say only how many."""
+    first = int(planned.get("first_study", 0))
+    return range(first, first + int(planned["studies"]))
 
 
 def _with_time_left(trials: Sequence[Trial]) -> Iterator[Trial]:

@@ -150,6 +150,10 @@ class Run:
                     run_log.write_json(path, content)
         return self.words
 
+    def folders(self, out: Path) -> list[Path]:
+        """Return its trial's run folder, in a list."""
+        return [self.folder]
+
     def has_ended(self, out: Path) -> bool:
         """Return whether the run has a result that is not a failure; a failed run is run again."""
         result = run_log.read_result(self.folder)

@@ -19,7 +19,7 @@ from algoperf.experiments.held_out import draw, screening
 from algoperf.experiments.held_out.curves import CurveBook
 from algoperf.experiments.held_out.screening import Curve, Grid
 from algoperf.run_folder import run_log
-from algoperf.study.executors import local
+from algoperf.study.executors.executor import Executor
 from algoperf.submission import loading
 from algoperf.workload import WorkloadDefinition, catalogue, suite
 from algoperf.workload.axes import Changes
@@ -98,15 +98,20 @@ class Sampler:
     Args:
         request: The request.
         folder: The folder of the runs.
-        workers: The number of runs at a time.
+        executor: Where the runs run.
         say: Called with a line for the user.
         curves: A file that keeps the curves as well; runs whose curves it holds are not made again.
     """
 
     def __init__(
-        self, request: Request, folder: Path, workers: int, say: Say, curves: Path | None = None
+        self,
+        request: Request,
+        folder: Path,
+        executor: Executor,
+        say: Say,
+        curves: Path | None = None,
     ) -> None:
-        self._request, self._folder, self._workers, self._say = request, folder, workers, say
+        self._request, self._folder, self._executor, self._say = request, folder, executor, say
         self._standard_input = validation_seed.as_input(request.validation_seed)
         self._book = CurveBook(curves)
         self._candidates = folder / f"candidates-{request.seed}.json"
@@ -239,9 +244,7 @@ class Sampler:
     def _run(self, base: WorkloadDefinition, jobs: Sequence[Job]) -> None:
         todo = [job for job in jobs if self._book.find(job, self._changes(base, job)) is None]
         try:
-            local.run(
-                todo, self._folder, self._workers, self._say, standard_input=self._standard_input
-            )
+            self._executor.run(todo, self._folder, self._say, self._standard_input)
         finally:  # Runs that have ended are kept even if another run failed.
             self._book.add(
                 [

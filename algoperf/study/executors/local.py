@@ -1,100 +1,101 @@
 """Run many `algoperf run`s on this machine, a few at a time, each on cores of its own.
 
-A run that has a result is skipped. A signal, to this process or to one of the runs, stops them all,
-after they have saved their trials.
+A run that has a result is skipped, and one that another process works on is left to it. A signal,
+to this process or to one of the runs, stops them all, after they have saved their trials.
 """
 
 import contextlib
+import dataclasses
 import os
-import queue
 import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Protocol
+from typing import ClassVar
 
 from algoperf.errors import UserError
 from algoperf.machine import stopping
+from algoperf.study.executors import executor
+from algoperf.study.executors.executor import Note, Task
 
 CAN_PIN = hasattr(os, "sched_getaffinity")
+PROGRAM = executor.PROGRAM
 LOOK_S = 0.25  # Between looks at whether a run may end.
-PROGRAM = (sys.executable, "-P", "-m", "algoperf")
 
 
-class Task(Protocol):
-    """One `algoperf run` below a folder `out`; a task must be hashable."""
+@dataclasses.dataclass(frozen=True)
+class Local:
+    """Runs tasks on this machine; see `executor.Executor`.
 
-    @property
-    def experiment(self) -> str:
-        """The name of the folder of its runs, with which notes about it begin."""
+    Attributes:
+        workers: How many run at a time.
+        threads: The number of cores of each run.
+    """
 
-    def command(self, out: Path) -> list[str]:
-        """Return the command-line arguments, of which 'run' is the first."""
+    workers: int = 1
+    threads: int = 1
+    keeps_secrets: ClassVar[bool] = True
 
-    def has_ended(self, out: Path) -> bool:
-        """Return whether nothing is left to run."""
+    def run(self, todo: Sequence[Task], out: Path, note: Note, secret: str | None = None) -> int:
+        """Run the tasks that have no result yet, each on cores of its own.
 
-    def prepare(self, out: Path) -> None:
-        """Prepare the folder just before the task runs."""
+        Args:
+            todo: The tasks.
+            out: The folder of the runs.
+            note: Called with a line for the user after each run.
+            secret: What each run reads from its standard input; None where it is this process's.
+
+        Returns:
+            The number of runs that failed.
+
+        Raises:
+            UserError: This process may not use so many cores.
+            InterruptedRunError: A signal stopped the runs, which have saved their trials and ended.
+        """
+        return run(todo, out, self.workers, note, self.threads, secret)
 
 
 def run(
     todo: Sequence[Task],
     out: Path,
     workers: int,
-    note: Callable[[str], None],
+    note: Note,
     threads: int = 1,
     standard_input: str | None = None,
 ) -> int:
-    """Run the tasks that have no result yet.
-
-    Args:
-        todo: The tasks.
-        out: The folder of the runs.
-        workers: How many run at a time.
-        note: Called with a line for the user after each run.
-        threads: The number of cores of each run.
-        standard_input: What each run reads there; None where it is this process's.
-
-    Returns:
-        The number of runs that failed.
-
-    Raises:
-        UserError: This process may not use so many cores.
-        InterruptedRunError: A signal stopped the runs, which have saved their trials and ended.
-    """
+    """Run the tasks that have no result yet, as `Local.run` does."""
     out.mkdir(parents=True, exist_ok=True)
     # All commands are built before any task runs, since building one may write the file of a
     # tuning point that tasks of both frameworks share.
     commands = {job: job.command(out) for job in todo if not job.has_ended(out)}
-    shares: queue.SimpleQueue[frozenset[int] | None] = queue.SimpleQueue()
-    for share in _shares(workers, threads):
-        shares.put(share)
+    shares = list(_shares(workers, threads))
     processes = Processes(standard_input)
+    board = executor.Board(list(commands), out, note)
 
-    def work(job: Task) -> bool:
-        if processes.are_stopped:
-            return True
-        job.prepare(out)
-        share = shares.get()
-        try:
+    def work(share: frozenset[int] | None) -> int:
+        failed = 0
+        while (job := board.take(lambda: processes.are_stopped)) is not None:
+            if not executor.prepare(job, out):
+                board.put_back(job)
+                continue
             ended = processes.run([*PROGRAM, *commands[job]], share)
-        finally:
-            shares.put(share)
-        if ended is None:
-            return True
-        note(f"{job.experiment}: {_said(ended)}")
-        if stopping.has_stopped(ended.returncode, processes.are_stopped):
-            processes.stop()  # Whoever asked one run to stop meant all of them.
-            return True
-        return ended.returncode == 0
+            if ended is None:
+                break
+            if executor.is_taken(ended):
+                board.put_back(job)
+                continue
+            note(f"{job.experiment}: {executor.last_words(ended)}")
+            if stopping.has_stopped(ended.returncode, processes.are_stopped):
+                processes.stop()  # Whoever asked one run to stop meant all of them.
+                break
+            failed += ended.returncode != 0
+        return failed
 
     with processes.stops, ThreadPoolExecutor(workers) as pool:
-        failed = sum(not good for good in pool.map(work, commands))
+        failed = sum(pool.map(work, shares))
     processes.stops.check(out)
-    return failed
+    return failed + board.failed
 
 
 class Processes:
@@ -193,18 +194,6 @@ class Processes:
         with self._lock:
             for process in self._going:
                 process.kill()  # Its trial's process ends with it.
-
-
-def _said(ended: "subprocess.CompletedProcess[str]") -> str:
-    """Return the line in which a run reports its trial, or the best one of several.
-
-    Indented lines give details, and the last line says where the runs are. Of a run that failed it
-    is the last line.
-    """
-    if ended.returncode == 0:
-        *lines, last = ended.stdout.strip().split("\n")
-        return next((line for line in reversed(lines) if line[:1].strip()), last)
-    return (ended.stderr.strip() or ended.stdout.strip()).rpartition("\n")[2]
 
 
 def _shares(workers: int, threads: int) -> Iterator[frozenset[int] | None]:

@@ -11,7 +11,7 @@ import pytest
 
 from algoperf.cli import commands
 from algoperf.errors import UserError
-from algoperf.machine import supervision
+from algoperf.machine import claims, supervision
 from algoperf.run_folder import run_log
 from algoperf.study import status
 
@@ -227,7 +227,7 @@ def test_looking_writes_nothing_and_does_not_hinder_a_run(tmp_path, monkeypatch)
 
     looking = os.open(folder, os.O_RDONLY)
     fcntl.flock(looking, fcntl.LOCK_SH)
-    monkeypatch.setattr(supervision.time, "sleep", lambda _: os.close(looking))
+    monkeypatch.setattr(claims.time, "sleep", lambda _: os.close(looking))
     with supervision.locked(folder):
         assert supervision.is_locked(folder)
     assert not supervision.is_locked(folder)

@@ -13,7 +13,7 @@ import pytest
 
 from algoperf.machine import stopping
 from algoperf.machine.supervision import INTERRUPTED, InterruptedRunError
-from algoperf.study.executors import local
+from algoperf.study.executors import executor, local
 
 pytestmark = pytest.mark.usefixtures("usual_handlers")
 
@@ -45,6 +45,9 @@ class Task:
     def command(self, out):
         self.folder = out / str(id(self))
         return [str(self.folder), self.saving_s]
+
+    def folders(self, out):
+        return []
 
     def has_ended(self, out):
         return False
@@ -188,4 +191,4 @@ def test_one_run_that_is_asked_to_stop_stops_all(tmp_path, program):
     ],
 )
 def test_the_note_of_a_run_is_its_trial_or_the_best(output, line):
-    assert local._said(subprocess.CompletedProcess([], 0, output, "")) == line
+    assert executor.last_words(subprocess.CompletedProcess([], 0, output, "")) == line

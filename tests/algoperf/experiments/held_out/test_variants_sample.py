@@ -14,6 +14,8 @@ from algoperf.errors import UserError
 from algoperf.experiments.held_out import sample
 from algoperf.machine.supervision import InterruptedRunError
 from algoperf.run_folder import run_log
+from algoperf.study.executors import local
+from algoperf.study.executors.local import Local
 from algoperf.workload import catalogue, suite
 
 BASE_BEST, OTHER_BEST = 1.0, 3.0  # factors of the learning rate
@@ -41,7 +43,7 @@ def runs(monkeypatch):
     """
     started, change = [], {}
 
-    def run(todo, out, workers, note, standard_input):
+    def run(todo, out, workers, note, threads, standard_input):
         for job in todo:
             assert standard_input == validation_seed.as_input(job.validation_seed)
             if job.has_ended(out):
@@ -55,12 +57,12 @@ def runs(monkeypatch):
             write_run(job, out, **{**shape, **change.get(job.workload, {})})
         return 0
 
-    monkeypatch.setattr(sample.local, "run", run)
+    monkeypatch.setattr(local, "run", run)
     return started, change
 
 
 def sampler(folder, request=REQUEST, curves=None):
-    return sample.Sampler(request, folder, 1, lambda text: None, curves)
+    return sample.Sampler(request, folder, Local(), lambda text: None, curves)
 
 
 def test_a_suite_on_secret_rows_says_so_and_takes_no_other_curves(runs, tmp_path):
@@ -138,13 +140,13 @@ def first_changes(document, name):
 
 
 def test_curves_are_kept_of_what_ended_before_a_signal(runs, tmp_path, monkeypatch):
-    real = sample.local.run
+    real = local.run
 
-    def interrupted(todo, out, workers, note, standard_input):
-        real(todo[:3], out, workers, note, standard_input)
+    def interrupted(todo, out, workers, note, threads, standard_input):
+        real(todo[:3], out, workers, note, threads, standard_input)
         raise InterruptedRunError(str(out))
 
-    monkeypatch.setattr(sample.local, "run", interrupted)
+    monkeypatch.setattr(local, "run", interrupted)
     with pytest.raises(InterruptedRunError):
         sampler(tmp_path / "runs", curves=tmp_path / "curves.json").suite()
     assert len(json.loads((tmp_path / "curves.json").read_text())["curves"]) == 3
