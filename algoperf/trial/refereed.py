@@ -339,12 +339,18 @@ class Trainer:
                 continue
             if line.poll():
                 with contextlib.suppress(EOFError, OSError):
-                    said = messages.read(messages.parse(line.recv_bytes(messages.LONGEST_MESSAGE)))
-                    if said["kind"] == "user_error":
-                        raise _mistake(said)
-                    if not TORN.search(said["traceback"]):
-                        cause = f"rank {rank}: {said['cause']}"
-                        error = {"cause": cause, "traceback": said["traceback"], "outside": False}
+                    message = messages.read(
+                        messages.parse(line.recv_bytes(messages.LONGEST_MESSAGE))
+                    )
+                    if message["kind"] == "user_error":
+                        raise _mistake(message)
+                    if not TORN.search(message["traceback"]):
+                        cause = f"rank {rank}: {message['cause']}"
+                        error = {
+                            "cause": cause,
+                            "traceback": message["traceback"],
+                            "outside": False,
+                        }
                         raise TrainerDiedError(error)
                     continue  # It has lost the others, as rank 0 has.
             raise self._death(process, "", f"rank {rank}: ")

@@ -19,10 +19,10 @@ os._exit(0)
 
 def test_the_folder_of_a_referee_that_just_leaves_is_removed(tmp_path):
     environment = {**os.environ, "TMPDIR": str(tmp_path)}
-    said = subprocess.run(
+    shown = subprocess.run(
         [sys.executable, "-c", REFEREE], env=environment, capture_output=True, text=True, check=True
     )
-    assert said.stdout.startswith("['pymp-")
+    assert shown.stdout.startswith("['pymp-")
     for _ in range(200):  # The server sees that its referee has ended, and ends as well.
         if not list(tmp_path.iterdir()):
             break
