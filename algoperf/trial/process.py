@@ -299,7 +299,7 @@ def _run(plan: "TrialPlan", ledger: Ledger, events: "Events", stops: stopping.St
             stop.set()
     # A signal to every process of a job ends those that a submission had forked, too: an error that
     # follows may be its doing. One that is not comes again when the trial goes on.
-    if trial.is_paused and trial.interrupted:
+    if trial.interrupted and trial.is_paused:
         submitted = assembled.submitted
         paused = result.of_paused(assembled, submitted.point, submitted.search_space)
         report("paused", result=paused, was_asked_to_stop=stops.are_asked)
