@@ -12,6 +12,7 @@ import shutil
 import sys
 import traceback
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from algoperf.cli import parser
@@ -424,8 +425,10 @@ def check_command(arguments: argparse.Namespace) -> int:
     """Check that a submission, or a workload, honours the contract; print a line for each check."""
     from algoperf.experiments.check import processes, verdicts
 
-    show = (lambda verdict: None) if arguments.json else _print_verdict
     framework, given = arguments.framework, arguments.workload
+    asked = [*(arguments.workloads or []), *([] if given is None else [given])]
+    width = max(8, *(len(Path(name).name) for name in ["", *asked]))
+    show = (lambda verdict: None) if arguments.json else functools.partial(_print_verdict, width)
     if arguments.submission is None:
         if given is None:
             raise UserError("check takes a submission, or --workload FOLDER to check a workload")
@@ -439,7 +442,7 @@ def check_command(arguments: argparse.Namespace) -> int:
         subject = {"submission": arguments.submission}
         names = list(processes.WORKLOADS) if arguments.workloads is None else arguments.workloads
         if given is not None:
-            names = [*(arguments.workloads or []), given]
+            names = asked
         results = processes.check(arguments.submission, framework, names, arguments.seed, show)
     counts = {
         status: sum(verdict.status == status for verdict in results) for status in verdicts.STATUSES
@@ -511,7 +514,7 @@ def calibrate_command(arguments: argparse.Namespace) -> int:
     return run(arguments, words, shown, functools.partial(notes.print, soft_wrap=True))
 
 
-def _print_verdict(verdict: Any) -> None:
-    where = f"{verdict.framework:8} {verdict.workload:8}"
+def _print_verdict(width: int, verdict: Any) -> None:
+    where = f"{verdict.framework:8} {verdict.workload:{width}}"
     status = verdict.status.upper() if verdict.status == "failed" else verdict.status
     print(f"{where} {verdict.check:15} {status:8} {verdict.reason}".rstrip(), flush=True)

@@ -1,6 +1,7 @@
 """The commands, and the mistakes that one can make: one line, exit code 2, no traceback."""
 
 import csv
+import dataclasses
 import gzip
 import importlib.util
 import json
@@ -10,6 +11,7 @@ import pytest
 
 import algoperf
 from algoperf.cli import commands
+from algoperf.experiments.check import processes, verdicts
 
 ALGORITHM = """
 DEFAULTS = {"learning_rate": 0.003}
@@ -431,3 +433,19 @@ def test_json_has_no_nan(here, capsys):
     (result,) = json.loads(capsys.readouterr().out, parse_constant=refuse)
     assert result["status"] == "diverged"
     assert result["final"]["validation/loss"] is None
+
+
+def test_verdicts_stand_in_columns_whatever_the_workload_s_name(monkeypatch, capsys):
+    verdict = verdicts.Verdict("jax", "digits", "moves", "ok", "")
+    longer = dataclasses.replace(verdict, workload="librispeech_conformer")
+
+    def check(submission, framework, names, seed, show):
+        show(verdict)
+        show(longer)
+        return [verdict, longer]
+
+    monkeypatch.setattr(processes, "check", check)
+    assert commands.main(["check", "nadamw", "--workloads", "digits,librispeech_conformer"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "jax      digits                moves           ok"
+    assert lines[1] == "jax      librispeech_conformer moves           ok"
