@@ -58,7 +58,7 @@ def asked(*command):
     return ended.stdout if ended.returncode == 0 else ""
 
 
-def wait_until(condition, seconds=180):
+def wait_until(condition, seconds=400):
     for _ in range(seconds * 5):
         if condition():
             return
@@ -146,7 +146,7 @@ def rows(out, study):
 def check_same_as_local(out, tmp_path):
     """Each trial once, with a local run's values to the last bit."""
     local = start(tmp_path / "local")
-    lines, _ = local.communicate(timeout=300)
+    lines, _ = local.communicate(timeout=900)
     assert local.returncode == 0, lines
     for study in range(3):
         assert run_log.read_result(folder_of(out, study))["status"] == "complete"
@@ -200,7 +200,7 @@ def test_a_job_that_slurm_cancels_does_not_come_again(tmp_path, slurm):
     assert "its job was cancelled or lost" in lines
     assert run_log.read_result(folder_of(out, 0)) is None
     again = start(out, *words)
-    lines, _ = again.communicate(timeout=300)
+    lines, _ = again.communicate(timeout=900)
     assert again.returncode == 0, lines
     assert interruptions(out, 0) == 1
     assert len(curve(out, 0)) == 31

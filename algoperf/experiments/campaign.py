@@ -426,12 +426,17 @@ def curves(todo: Sequence[Job], out: Path) -> list[dict[str, Any]]:
 
 def write_curves(rows: Sequence[dict[str, Any]], path: Path) -> None:
     """Write the rows to a CSV file, completely or not at all."""
+    # Another process, here or on another machine, may write the same file at the same time.
     neighbour = path.with_name(f".{path.name}.writing-{platform.node()}-{os.getpid()}")
-    with neighbour.open("w", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-    neighbour.replace(path)
+    try:
+        with neighbour.open("w", newline="") as file:
+            writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows)
+        neighbour.replace(path)
+    except OSError as error:
+        neighbour.unlink(missing_ok=True)
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def steps_to(

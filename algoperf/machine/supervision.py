@@ -308,7 +308,8 @@ def _remove_empty(folder: Path) -> None:
     """Remove the folder of a trial that wrote nothing, and the empty folders above it."""
     with contextlib.suppress(OSError):
         for each in (folder, *folder.parents[:4]):
-            each.rmdir()
+            with contextlib.suppress(FileNotFoundError):  # A trial that was refused removed it.
+                each.rmdir()
 
 
 def cause_of_death(code: int, oom_killed: bool | None = None, who: str = TRIAL) -> dict[str, Any]:
