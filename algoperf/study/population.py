@@ -133,35 +133,44 @@ class _Population:
         with supervision.locked(self._folder):
             if is_anew:
                 self._set_file_aside()
-            self._rounds = self._read()
-            waiting = [member for member in self._plans if not self._has_ended(member)]
-            retried = [member for member in self._plans if self._is_retried(member, retry_failed)]
-            for member in retried:
-                with writing.into(self._folders[member]):
-                    (self._folders[member] / run_log.RESULT).unlink()
-            if not waiting and not retried:
-                self._close()
-                for member, plan in self._plans.items():
-                    skipped = {"folder": str(self._folders[member]), "result": self._result(member)}
-                    self._observe(plan, {"event": "skip", **skipped})
-            else:
+            self._rounds, is_closed = self._read()
+            if not self._has_reached():
+                self._retry(retry_failed)
+            if not self._is_over():
                 self._run()
+            else:
+                if not is_closed:
+                    self._close()
+                self._tell_that_it_is_done()
             self._stops.check(self._folder)
         results = map(self._result, self._plans)
         return [result for result in results if result is not None]
+
+    def _retry(self, retry_failed: bool) -> None:
+        """Let members go on that an outside cause ended, or that failed and are to be retried."""
+        for folder in self._folders.values():
+            if run_log.read_result(folder) and study.lasting_result(folder, retry_failed) is None:
+                with writing.into(folder):
+                    (folder / run_log.RESULT).unlink()
+
+    def _tell_that_it_is_done(self) -> None:
+        for member, plan in self._plans.items():
+            folder, result = self._folders[member], self._result(member)
+            if result is not None:
+                self._observe(plan, {"event": "skip", "folder": str(folder), "result": result})
 
     def _run(self) -> None:
         while not self._is_over():
             number = len(self._rounds) + 1
             for member in self._plans:
                 self._take_turn(member, number * self._every_steps)
-                if self._is_over():
-                    break
                 if self._is_from_outside(member):
                     text = "is ended from outside, and its population waits for it: the same "
                     text += "command goes on"
                     self._observe(self._plans[member], {"event": "note", "text": text})
                     return
+                if self._is_over():
+                    break
             else:
                 self._exchange(number)
         self._close()
@@ -302,6 +311,8 @@ class _Population:
                     result["status"] = STOPPED
                     run_log.write_json(folder / run_log.RESULT, result)
                     self._observe(plan, {"event": "result", "result": result})
+                if (self._result(member) or {}).get("status") == "failed":
+                    continue  # --retry-failed goes on from its checkpoint.
                 (folder / run_log.PAUSED).unlink(missing_ok=True)
                 with contextlib.suppress(OSError):  # A leftover file does no harm.
                     Checkpoints(folder).clear()
@@ -319,16 +330,14 @@ class _Population:
 
     def _is_over(self) -> bool:
         """Return whether a member has reached the target, or none is left to train."""
-        results = [self._result(member) for member in self._plans]
-        reached = any(result is not None and result["status"] == "reached" for result in results)
-        return reached or all(result is not None for result in results)
+        return self._has_reached() or all(map(self._has_ended, self._plans))
+
+    def _has_reached(self) -> bool:
+        results = map(self._result, self._plans)
+        return any(result is not None and result["status"] == "reached" for result in results)
 
     def _is_from_outside(self, member: int) -> bool:
         return ((self._result(member) or {}).get("error") or {}).get("outside") is True
-
-    def _is_retried(self, member: int, retry_failed: bool) -> bool:
-        has_result = self._result(member) is not None
-        return has_result and study.lasting_result(self._folders[member], retry_failed) is None
 
     def _has_ended(self, member: int) -> bool:
         return self._result(member) is not None
@@ -355,10 +364,10 @@ class _Population:
         ]
         return points[-1] if points else None
 
-    def _read(self) -> list[dict[str, Any]]:
-        """Return the rounds that have been carried out."""
+    def _read(self) -> tuple[list[dict[str, Any]], bool]:
+        """Return the rounds that have been carried out, and whether the study has ended."""
         if not self._file.exists():
-            return []
+            return [], False
         document = run_log.read_json(self._file) or {}
         rounds = document.get("rounds")
         if not isinstance(rounds, list) or not all(map(_is_round, rounds)):
@@ -366,7 +375,7 @@ class _Population:
                 f"{self._file} is damaged: not the rounds of a population; put it back, or run the "
                 "study anew with --overwrite"
             )
-        return rounds
+        return rounds, document.get("ended") is not None
 
     def _write(self, ended: Mapping[str, Any] | None = None) -> None:
         with writing.into(self._folder):

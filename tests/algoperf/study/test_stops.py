@@ -84,7 +84,7 @@ def run(tmp_path, monkeypatch):
     def trial_folder(out, *place):
         return out / str(place[-1])
 
-    monkeypatch.setattr(study, "_known_settings", lambda *_: {})
+    monkeypatch.setattr(study, "known_settings", lambda *_: {})
     monkeypatch.setattr(run_log, "check_same_configuration", lambda *_: None)
     monkeypatch.setattr(run_log, "trial_folder", trial_folder)
     return start
@@ -178,7 +178,7 @@ def test_a_trial_that_a_signal_ended_has_not_failed(run, tmp_path, how):
 def test_one_that_died_of_something_else_has(run, tmp_path, how, is_outside):
     kept = {**TrialPlan(*["x"] * 8, study=0, trial=1, seed=0).settings(), "submission": "x"}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(study, "_known_settings", lambda *_: kept)
+        patch.setattr(study, "known_settings", lambda *_: kept)
         if how == "is killed":
             failed, _ = run(how)
         else:

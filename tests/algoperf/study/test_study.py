@@ -230,7 +230,7 @@ def test_what_another_process_ended_meanwhile_is_taken(tmp_path, monkeypatch):
         yield
 
     monkeypatch.setattr(study.supervision, "locked", held_by_another_until_now)
-    monkeypatch.setattr(study, "_known_settings", lambda *_: {})
+    monkeypatch.setattr(study, "known_settings", lambda *_: {})
     monkeypatch.setattr(run_log, "check_same_configuration", lambda *_: None)
     monkeypatch.setattr(run_log, "trial_folder", lambda *_: folder)
     plan = TrialPlan(*["x"] * 8, study=0, trial=1, seed=0)

@@ -55,7 +55,8 @@ class Far:
         self.ask("loading")
         files = {"cheat.py": self.plan.submission}
         point = {"point": {"learning_rate": 0.1}, "point_source": "its DEFAULTS", "note": ""}
-        self.ask("submitted", **{**point, "batch_size": 100, "source_files": files, **changes})
+        values = {"batch_size": 100, "source_files": files, "search_space": None}
+        self.ask("submitted", **{**point, **values, **changes})
 
     def begin(self):
         self.hand_over()

@@ -99,6 +99,7 @@ def test_every_other_message_is_checked(kind, values):
             "batch_size": 8,
             "note": "",
             "source_files": {},
+            "search_space": None,
         },
         "initialised": {"compiled_s": 0.0},
         "ready": {"flags": [], "saved_bytes": 0},
