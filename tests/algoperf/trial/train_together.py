@@ -22,7 +22,6 @@ from algoperf.trial import adapt, assemble, seeds
 from algoperf.trial.plan import TrialPlan
 from algoperf.trial.scalars import ScalarBuffer
 
-
 RATE = 0.1
 
 
