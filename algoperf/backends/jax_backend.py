@@ -442,7 +442,7 @@ def _as_array(content: np.ndarray, like: jax.Array) -> jax.Array:
     return placed
 
 
-def make(*, compile_model: bool, computation: Computation, ranks: Ranks) -> JaxBackend:
+def make(*, compile_model: bool, computation: Computation, ranks: Ranks = ALONE) -> JaxBackend:
     """Return the backend; JAX always compiles, so `compile_model` changes nothing, and one process
     has all devices.
     """

@@ -436,6 +436,6 @@ def _as_tensor(content: np.ndarray, like: torch.Tensor) -> torch.Tensor:
     return torch.from_numpy(content).view(like.dtype).view(like.shape)
 
 
-def make(*, compile_model: bool, computation: Computation, ranks: Ranks) -> TorchBackend:
+def make(*, compile_model: bool, computation: Computation, ranks: Ranks = ALONE) -> TorchBackend:
     """Return the backend."""
     return TorchBackend(compile_model=compile_model, computation=computation, ranks=ranks)

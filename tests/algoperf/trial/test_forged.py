@@ -125,6 +125,7 @@ class FakeTrainer(refereed.Trainer):
         sentinel, self._end = multiprocessing.Pipe()
         gone = {"join": lambda *_: None, "close": lambda: None, "exitcode": None}
         self._process = SimpleNamespace(sentinel=sentinel, **gone)
+        self._followers = []
         self.process_id = os.getpid()
         self.pause = supervision.Pause(list)
         self.has_closed = False
