@@ -227,9 +227,20 @@ def training_loss(
         return (loss if whole.parts == 1 else loss / whole.parts), model_state
     # A part may be padding alone, so nothing is divided by the part's own weights.
     parts = workload.loss_fn(batch["targets"], logits, weights, settings.label_smoothing)
+    return share_of(parts, weights, whole), model_state
+
+
+def share_of(parts: Mapping[str, Any], weights: Any, whole: Whole) -> Any:
+    """Return the share of a part of a batch in the whole batch's mean loss.
+
+    Args:
+        parts: What the workload's `loss_fn` returns for the part.
+        weights: The part's weights, or None.
+        whole: The batch; it has a sum of weights.
+    """
     size = math.prod(parts["per_example"].shape)
     spread = 1 if weights is None else size // math.prod(weights.shape)
-    return parts["summed"] / (whole.weight_sum * spread), model_state
+    return parts["summed"] / (whole.weight_sum * spread)
 
 
 def prediction(

@@ -83,6 +83,7 @@ class TorchWorkload(spec.Workload):
         self.autocast = functools.partial(autocast, precision, device)
         self._names = neutral_names(model)
         # What a submission gets: on several devices it adds gradients up as they are computed.
+        self._ranks = ranks
         self._container = ranks.container(model) if isinstance(ranks, TorchRanks) else model
         self._initial_rule = initial_rule
         self._forward: Callable[..., torch.Tensor] | None = (
@@ -237,7 +238,22 @@ class TorchWorkload(spec.Workload):
         mask_batch: torch.Tensor | None = None,
         label_smoothing: float = 0.0,
     ) -> torch.Tensor:
-        """As in the base class; the common case by one fused operation, some 50 us faster."""
+        """As in the base class; the common case by one fused operation, some 50 us faster.
+
+        On several devices a process has a share of the batch: the mean of what they get is the mean
+        loss of the whole batch, as the mean of their gradients is its gradient.
+        """
+        if isinstance(self._ranks, TorchRanks):
+            batch = (
+                {"targets": label_batch}
+                if mask_batch is None
+                else {"targets": label_batch, "weights": mask_batch}
+            )
+            whole = shared.whole_of(self, batch, self._ranks.count, self._ranks.summed)
+            if whole.weight_sum is not None:
+                parts = self.loss_fn(label_batch, logits_batch, mask_batch, label_smoothing)
+                own: torch.Tensor = shared.share_of(parts, mask_batch, whole)
+                return own * self._ranks.count
         softmax = self.loss_type is spec.LossType.SOFTMAX_CROSS_ENTROPY
         if mask_batch is None and softmax and label_batch.ndim == 1:
             return nn.functional.cross_entropy(

@@ -50,6 +50,12 @@ def train_together(tmp_path, framework, devices, names, submissions=("nesterov",
     return {key.removeprefix("nesterov-"): value for key, value in arrays.items()}
 
 
+def apart(one, other):
+    """Return how far all arrays together are from the others, by their size."""
+    difference = sum(np.sum((other[name] - one[name]) ** 2) for name in one)
+    return np.sqrt(difference / sum(np.sum(one[name] ** 2) for name in one))
+
+
 def assert_alike(one, several, tolerance):
     """The losses agree to `tolerance`, and so do all parameters together, by their size.
 
@@ -58,9 +64,7 @@ def assert_alike(one, several, tolerance):
     """
     assert one.keys() == several.keys()
     np.testing.assert_allclose(several["losses"], one["losses"], rtol=tolerance)
-    apart = np.sqrt(sum(np.sum((several[name] - one[name]) ** 2) for name in one))
-    size = np.sqrt(sum(np.sum(one[name] ** 2) for name in one))
-    assert apart <= tolerance * size
+    assert apart(one, several) <= tolerance
 
 
 NAMES = ("digits", "imagenet_resnet")  # A dense model, and one with batch norm.
@@ -99,7 +103,23 @@ def test_every_reference_algorithm_trains_the_same_on_two_devices(framework, tmp
     one = train_together(tmp_path, framework, 1, ("digits",), names)
     two = train_together(tmp_path, framework, 2, ("digits",), names)
     for key, arrays in one.items():
-        np.testing.assert_allclose(two[key]["losses"], arrays["losses"], rtol=1e-4, err_msg=key)
+        losses = two[key].pop("losses"), arrays.pop("losses")
+        if key != "sam-digits":  # What a full form logs is what rank 0 logs.
+            np.testing.assert_allclose(*losses, rtol=1e-4, err_msg=key)
+        # The eigenvectors that SOAP turns gradients by make more of rounding.
+        assert apart(arrays, two[key]) <= (1e-3 if key == "soap-digits" else 1e-4), key
+
+
+@pytest.mark.slow
+def test_a_full_form_divides_by_the_weights_of_all_devices(tmp_path):
+    """Of xsum, whose rows have tokens that do not count."""
+    trained = [
+        train_together(tmp_path, "pytorch", devices, ("xsum",), ("sam",))["sam-xsum"]
+        for devices in (1, 2)
+    ]
+    for arrays in trained:
+        arrays.pop("losses")
+    assert apart(*trained) <= 1e-4
 
 
 # What two processes ask of each other, in one process, by hand.
