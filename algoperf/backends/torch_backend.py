@@ -244,11 +244,7 @@ class TorchWorkload(spec.Workload):
         loss of the whole batch, as the mean of their gradients is its gradient.
         """
         if isinstance(self._ranks, TorchRanks):
-            batch = (
-                {"targets": label_batch}
-                if mask_batch is None
-                else {"targets": label_batch, "weights": mask_batch}
-            )
+            batch = {"targets": label_batch, "weights": mask_batch}
             whole = shared.whole_of(self, batch, self._ranks.count, self._ranks.summed)
             if whole.weight_sum is not None:
                 parts = self.loss_fn(label_batch, logits_batch, mask_batch, label_smoothing)

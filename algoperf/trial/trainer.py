@@ -401,11 +401,11 @@ class FarReferee:
 class Follower(FarReferee):
     """The referee, as the other processes than rank 0 know it: rank 0 tells them what it says."""
 
-    ALONE_SAYS = frozenset({"user_error", "crashed"})
+    ENDS_TRIAL = frozenset({"user_error", "crashed"})
 
     def tell(self, kind: str, **values: Any) -> None:
         """Say what ends the trial, and nothing else."""
-        if kind in self.ALONE_SAYS:
+        if kind in self.ENDS_TRIAL:
             super().tell(kind, **values)
 
     def ask(self, kind: str, **values: Any) -> dict[str, Any]:
