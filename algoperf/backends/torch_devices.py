@@ -15,6 +15,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from algoperf.backends import torch_batch_norm
+from algoperf.backends.ranks import ALONE, Ranks
 from algoperf.errors import UserError
 
 distributed: Any = torch.distributed
@@ -110,8 +111,10 @@ class _Sum(torch.autograd.Function):
         return total
 
 
-def join(rank: int, devices: int, meeting: str) -> TorchRanks:
+def join(rank: int, devices: int, meeting: str) -> Ranks:
     """Let this process be one of those that train together; see `algoperf.backends.join`."""
+    if devices == 1:
+        return ALONE
     if torch.cuda.is_available() and devices > torch.cuda.device_count():
         raise UserError(
             f"--devices {devices}: PyTorch has {torch.cuda.device_count()} of them here"

@@ -149,6 +149,12 @@ def test_alone_nobody_is_asked():
     assert ALONE.gathered("x") == ["x"]
 
 
+def test_one_device_of_pytorch_has_no_group():
+    """So that it trains as without the option, with no step that is asked about."""
+    assert backends.join("pytorch", 0, 1, "") is ALONE
+    assert not torch.distributed.is_initialized()
+
+
 def test_the_largest_of_what_follows_is_an_evaluation_before_a_save():
     assert loop.STEP < loop.SAVE < loop.EVALUATE < loop.END
 
