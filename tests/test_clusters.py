@@ -239,12 +239,12 @@ def is_of_ray(process, port):
 
 def jobs_of(order, index):
     """The processes that run a job, by the arguments that they were started with."""
-    found = []
+    processes = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
             if process.cmdline()[-2:] == [str(order), str(index)]:
-                found.append(process)
-    return found
+                processes.append(process)
+    return processes
 
 
 def test_ray(tmp_path, ray):

@@ -162,8 +162,9 @@ def holder(folder: Path) -> str | None:
     time.
     """
     for path in _claims(folder).values():
-        if _shows_life(path, time.time()):
-            return str(_owner(path).get("host") or platform.node())
+        owner = _owner(path)
+        if _shows_life(path, owner, time.time()):
+            return str(owner.get("host") or platform.node())
     return None
 
 
@@ -216,9 +217,13 @@ def _claims(folder: Path) -> dict[int, Path]:
 
 def _owner(path: Path) -> dict[str, Any]:
     """Return what a claim says of its holder; nothing where it is half written or gone."""
+    return _parsed(_bytes(path) or b"")
+
+
+def _parsed(text: bytes) -> dict[str, Any]:
     try:
-        owner = json.loads(path.read_bytes())
-    except (OSError, ValueError):
+        owner = json.loads(text)
+    except ValueError:
         return {}
     return owner if isinstance(owner, dict) else {}
 
@@ -234,19 +239,23 @@ def _is_alive(path: Path) -> bool:
     first = _bytes(path)
     if first is None:
         return False  # It was released.
-    if _shows_life(path, _server_time_s(path)):
+    owner = _parsed(first)
+    if _shows_life(path, owner, _server_time_s(path)):
         return True
-    if _owner(path).get("boot") == machine_id():
+    if owner.get("boot") == machine_id():
         return False
     time.sleep(RELOOK_S)
-    return _is_locked(path) or _bytes(path) not in (first, None)
+    return is_locked(path) or _bytes(path) not in (first, None)
 
 
-def _shows_life(path: Path, now_s: float) -> bool:
-    """Return whether a claim is locked, or was written lately by another machine."""
-    if _is_locked(path):
+def _shows_life(path: Path, owner: dict[str, Any], now_s: float) -> bool:
+    """Return whether a claim is locked, or was written lately by another machine.
+
+    Its `owner` was read before: a holder locks the file before it writes who it is, so that one of
+    this machine who could be read and has no lock has lost it.
+    """
+    if is_locked(path):
         return True
-    owner = _owner(path)
     if owner.get("boot") == machine_id():
         return False
     try:
@@ -257,7 +266,8 @@ def _shows_life(path: Path, now_s: float) -> bool:
     return now_s - written_s <= STALE_S
 
 
-def _is_locked(path: Path) -> bool:
+def is_locked(path: Path) -> bool:
+    """Return whether a process has a file or a folder locked; not where none can be seen to."""
     with _opened(path) as descriptor:
         if descriptor is None:
             return False

@@ -6,7 +6,6 @@ it died. How it is stopped gently is in `stopping`.
 
 import contextlib
 import ctypes
-import fcntl
 import math
 import os
 import selectors
@@ -289,19 +288,9 @@ def is_locked(folder: Path) -> bool:
     Nothing is written. Whoever begins to work at the very moment of this look tries again (see
     `claims.lock`).
     """
-    try:
-        descriptor = os.open(folder, os.O_RDONLY)
-    except OSError:
+    if not os.access(folder, os.R_OK):
         return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:  # A file system without locks.
-        pass
-    finally:
-        os.close(descriptor)
-    return claims.holder(folder) is not None
+    return claims.is_locked(folder) or claims.holder(folder) is not None
 
 
 def _remove_empty(folder: Path) -> None:

@@ -283,8 +283,7 @@ class Trainer:
             elif kind == "user_error":
                 raise _mistake(message)
             elif kind == "crashed":
-                texts = {name: message[name] for name in ("cause", "traceback")}
-                raise TrainerDiedError({**texts, "outside": False})
+                raise _crash(message)
             else:
                 return message
 
@@ -345,13 +344,7 @@ class Trainer:
                     if message["kind"] == "user_error":
                         raise _mistake(message)
                     if not TORN.search(message["traceback"]):
-                        cause = f"rank {rank}: {message['cause']}"
-                        error = {
-                            "cause": cause,
-                            "traceback": message["traceback"],
-                            "outside": False,
-                        }
-                        raise TrainerDiedError(error)
+                        raise _crash(message, f"rank {rank}: ")
                     continue  # It has lost the others, as rank 0 has.
             raise self._death(process, "", f"rank {rank}: ")
 
@@ -365,6 +358,11 @@ class Trainer:
             process.join()
             line.close()
             process.close()
+
+
+def _crash(message: Mapping[str, Any], of_rank: str = "") -> TrainerDiedError:
+    error = {"cause": f"{of_rank}{message['cause']}", "traceback": message["traceback"]}
+    return TrainerDiedError({**error, "outside": False})
 
 
 def _mistake(message: Mapping[str, Any]) -> errors.UserError:

@@ -11,7 +11,7 @@ import time
 import pytest
 
 from algoperf.errors import UserError
-from algoperf.machine import supervision
+from algoperf.machine import claims, supervision
 from algoperf.trial.process import Events
 
 
@@ -111,15 +111,15 @@ def test_a_forked_child_tells_the_starter_nothing(monkeypatch):
 
 def test_who_looks_keeps_nobody_out(tmp_path, monkeypatch):
     """The look takes the lock for a moment, which is not taken for a process at work."""
-    flock, seen = supervision.fcntl.flock, []
+    flock, seen = claims.fcntl.flock, []
 
     def meanwhile(descriptor, operation):
-        if operation & supervision.fcntl.LOCK_EX and not seen:
+        if operation & claims.fcntl.LOCK_EX and not seen:
             seen.append(operation)
             raise BlockingIOError
         flock(descriptor, operation)
 
-    monkeypatch.setattr(supervision.fcntl, "flock", meanwhile)
+    monkeypatch.setattr(claims.fcntl, "flock", meanwhile)
     with supervision.locked(tmp_path):
         assert seen
         assert supervision.is_locked(tmp_path)
@@ -151,7 +151,7 @@ spin()
 ADOPTING = """
 import os, subprocess, sys, time
 import psutil
-from algoperf.machine import supervision
+from algoperf.machine import claims, supervision
 
 supervision.adopt_orphans()
 child = subprocess.Popen([sys.executable, "-c", {busy!r}], stdout=subprocess.PIPE)

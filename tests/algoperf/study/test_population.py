@@ -222,10 +222,10 @@ def test_what_is_done_is_skipped_and_another_population_is_refused(made, capsys)
     before = study.document()
     capsys.readouterr()
     assert study() == 0
-    told = capsys.readouterr()
-    assert told.err.count("done before (complete), skipped") == MEMBERS
-    assert "study 0: no member reached the target; " in told.out
-    assert f"{MEMBERS * STEPS} steps of {MEMBERS} members in all" in told.out
+    printed = capsys.readouterr()
+    assert printed.err.count("done before (complete), skipped") == MEMBERS
+    assert "study 0: no member reached the target; " in printed.out
+    assert f"{MEMBERS * STEPS} steps of {MEMBERS} members in all" in printed.out
     assert study.document() == before
     assert study("--trials", 4) == 2
     assert "population.members: 3, now 4" in capsys.readouterr().err

@@ -180,6 +180,6 @@ def test_the_turns_of_a_member_are_said_and_its_point_when_it_is_another():
         shown(turn, {**start, "point": {"rate": point}})
         shown(turn, {"event": "paused", "result": paused})
     lines = console.file.getvalue().splitlines()
-    said = f"{WHERE}: step 20, clock 1.50 s: validation accuracy 0.2500"
-    assert lines.count(said) == 3
+    line = f"{WHERE}: step 20, clock 1.50 s: validation accuracy 0.2500"
+    assert lines.count(line) == 3
     assert [line.split("rate ")[1] for line in lines if "rate " in line] == ["0.5", "0.6"]

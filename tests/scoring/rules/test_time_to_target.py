@@ -285,8 +285,8 @@ POPULATION = {
 def population_result(tmp_path, make_trial, members, rules=INTERPOLATED, **facts):
     """The result of a study whose members have these rows: (clock, step, accuracy)."""
     for number, rows in members.items():
-        told = {"trial": number, "pool": POPULATION, "status": "stopped"}
-        make_trial(rows, **{**told, **facts.get(f"member_{number}", {})})
+        settings = {"trial": number, "pool": POPULATION, "status": "stopped"}
+        make_trial(rows, **{**settings, **facts.get(f"member_{number}", {})})
     runs, findings = read_runs(tmp_path)
     assert not findings
     return study_result(0, runs, rules)
