@@ -110,6 +110,10 @@ def campaign_command(arguments: argparse.Namespace) -> int:
     _resolve_campaign(arguments)
     for framework in arguments.frameworks:
         choose("framework", framework, list(backends.FRAMEWORKS))
+    if arguments.stop_outrun and arguments.tuning_ruleset != "external":
+        raise UserError(
+            "--stop-outrun goes with --tuning-ruleset external, whose studies have several trials"
+        )
     if arguments.tuning_ruleset is not None:
         return _leaderboard(arguments)
     if arguments.hardware_class is not None:
@@ -179,6 +183,7 @@ def _leaderboard(arguments: argparse.Namespace) -> int:
         validation_seed=secret,
         alone=True,  # Another process may run the studies before it.
         hardware_class=arguments.hardware_class,
+        stop_outrun=arguments.stop_outrun,
     )
     failed = _run_missing(todo, arguments, secret)
     command = ["algoperf", "score", str(arguments.out), *campaign.suite_words(arguments.suite)]

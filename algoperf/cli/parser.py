@@ -417,6 +417,12 @@ def _add_campaign(commands: Any, function: Command) -> None:
         "stop; what was measured is kept, in replaced_<n>",
     )
     add(
+        "--stop-outrun",
+        action="store_true",
+        help="with --tuning-ruleset external, end each trial that has not reached the target by "
+        "the best time to target of its study's others; scores are the same",
+    )
+    add(
         "--hardware-class",
         metavar="FILE",
         help="with --tuning-ruleset, take the budgets of a hardware class, as `algoperf run` does; "

@@ -200,6 +200,12 @@ def declare(run: argparse.ArgumentParser) -> None:
         "... inside the trial's folder",
     )
     add(
+        "--stop-outrun",
+        action="store_true",
+        help="of a study's trials, end each that has not reached the target by the best time to "
+        "target of the others; its score is the same, at a part of the cost",
+    )
+    add(
         "--rerun-contended",
         action="store_true",
         help="run anew the trials that lost over 5 %% of their clock to other processes or to a "

@@ -3,6 +3,7 @@
 import argparse
 import itertools
 import json
+import os
 import shlex
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from algoperf.cli import executor_arguments, run_arguments, summary
 from algoperf.cli.argument_types import USER_MISTAKE
 from algoperf.errors import UserError
+from algoperf.machine import launchers
 from algoperf.machine.supervision import INTERRUPTED, InterruptedRunError
 from algoperf.run_folder import writing
 from algoperf.study import outcome, run_plan, trial_tasks
@@ -38,6 +40,10 @@ def run(arguments: argparse.Namespace, command: str, console: "Console", notes: 
     """
     show, note = printer(console), printer(notes)
     requests = run_arguments.requests(arguments)
+    launched = launchers.launch(os.environ)
+    if launched is not None and launched.rank:
+        note(f"rank {launched.rank} of {launched.count}: rank 0 starts a process for each device")
+        return DONE
     plans = run_plan.make_all(requests, command, notes.is_terminal)
     for text in dict.fromkeys(text for plan in plans for text in plan.notes):
         note(text)

@@ -23,7 +23,7 @@ from algoperf.machine.hardware_class import HardwareClass
 from algoperf.run_folder import run_log
 from algoperf.study import run_plan
 from algoperf.study.request import RunRequest
-from algoperf.study.study import lasting_result
+from algoperf.study.study import has_been_outrun, lasting_result
 from algoperf.submission import loading
 from algoperf.submission.loading import Outline
 from algoperf.trial import default_point
@@ -161,6 +161,7 @@ class Entry:
         alone: Whether studies before it are left as they are.
         hardware_class: The file of the class whose budgets hold, or None.
         known: That class, or None.
+        stop_outrun: Whether trials end once another of their study has a better time.
     """
 
     workload: str
@@ -179,6 +180,7 @@ class Entry:
     alone: bool = False
     hardware_class: str | None = None
     known: HardwareClass | None = None
+    stop_outrun: bool = False
 
     @property
     def experiment(self) -> str:
@@ -203,6 +205,7 @@ class Entry:
             rerun_contended=self.rerun_contended,
             validation_seed=self.validation_seed,
             hardware_class=self.hardware_class,
+            stop_outrun=self.stop_outrun,
         )
         return ["run", *request.words()]
 
@@ -237,14 +240,16 @@ class Entry:
             return False
         if not all(map(self._is_of_class, folders)):
             return False
-        return all(self._is_result(run_log.read_result(folder)) for folder in folders)
+        return all(self._is_result(folder, run_log.read_result(folder)) for folder in folders)
 
     def _is_of_class(self, folder: Path) -> bool:
         recorded = (run_log.read_flags(folder) or {}).get("hardware_class") or {}
         return recorded.get("id") == (None if self.known is None else self.known.id)
 
-    def _is_result(self, result: dict[str, Any] | None) -> bool:
+    def _is_result(self, folder: Path, result: dict[str, Any] | None) -> bool:
         if result is None or result["target"]["validation"] != self.target:
+            return False
+        if not has_been_outrun(folder, result):
             return False
         secret = self.validation_seed
         commitment = None if secret is None else secret.commitment
@@ -339,6 +344,7 @@ def entries(
     validation_seed: ValidationSeed | None = None,
     alone: bool = False,
     hardware_class: str | None = None,
+    stop_outrun: bool = False,
 ) -> list[Entry]:
     """Return the entries of a leaderboard, study by study and workload by workload.
 
@@ -358,6 +364,7 @@ def entries(
         validation_seed: The secret that draws the validation rows, or None.
         alone: Whether each study is run without those before it.
         hardware_class: The file of the class whose budgets hold, or None.
+        stop_outrun: Whether trials end once another of their study has a better time.
     """
     known = None if hardware_class is None else class_file.read(hardware_class)
     workloads, frameworks = list(dict.fromkeys(workloads)), list(dict.fromkeys(frameworks))
@@ -383,6 +390,7 @@ def entries(
             alone=alone,
             hardware_class=hardware_class,
             known=known,
+            stop_outrun=stop_outrun,
         )
         for study, definition, framework in itertools.product(
             range(studies), definitions, frameworks

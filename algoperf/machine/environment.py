@@ -8,6 +8,8 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from algoperf.machine import launchers
+
 # Variables that change how fast the numeric libraries compute, by how their names begin:
 # OpenMP's and its runtimes', the math libraries', XLA's and JAX's, CUDA's and what builds on it,
 # PyTorch's, the allocator's and the loader's.
@@ -99,4 +101,4 @@ def _recorded(name: str, value: str) -> str:
 
 def of_this_process() -> dict[str, str]:
     """Return the `settings` of this process."""
-    return settings(os.environ)
+    return settings(launchers.without(os.environ))

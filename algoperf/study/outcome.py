@@ -165,6 +165,11 @@ def in_words(result: Result) -> str:
                 f"stopped after {clock_s:.2f} s, {steps} steps, as another member of its "
                 f"population reached the target{_best_text(result)}"
             )
+        case "outrun":
+            return (
+                f"outrun after {clock_s:.2f} s, {steps} steps: another trial of its study reached "
+                f"{aim} in {result['outrun_s']:.2f} s{_best_text(result)}"
+            )
         case "diverged":
             seen = result.get("not_finite", {})
             what = ", ".join(

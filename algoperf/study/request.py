@@ -85,6 +85,8 @@ class RunRequest:
             the run folder has that goes on.
         overwrite: Run anew what has been run; what was measured is kept, in `replaced_<n>` inside
             the trial's folder.
+        stop_outrun: End a trial that misses the target after the best time of its study's other
+            trials; the study's score is the same.
         rerun_contended: Run anew, as `overwrite` does, the trials whose clock counted others' work.
         name: The submission's name in run folders and tables; None for its file's.
         save_best: A new Python file: a copy of the submission with the best trial's point as its
@@ -139,6 +141,7 @@ class RunRequest:
     hardware_class: str | None = None
     referee: str | None = None
     overwrite: bool = False
+    stop_outrun: bool = False
     rerun_contended: bool = False
     name: str | None = None
     save_best: Path | None = None

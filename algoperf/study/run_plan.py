@@ -10,7 +10,7 @@ from algoperf import backends, errors, workload
 from algoperf.data import validation_seed
 from algoperf.data.formats import sources
 from algoperf.errors import UserError
-from algoperf.machine import class_file, hardware, hardware_class
+from algoperf.machine import class_file, hardware, hardware_class, launchers
 from algoperf.machine.hardware_class import HardwareClass, Key
 from algoperf.study import carbon, outcome, population, study, wandb_run
 from algoperf.study.companions import Companion, Companions
@@ -49,6 +49,7 @@ class RunPlan:
             self.companions,
             self.request.overwrite,
             self.request.rerun_contended,
+            self.request.stop_outrun,
         )
 
     def populations(self) -> list[str]:
@@ -150,7 +151,9 @@ def make(request: RunRequest, command: str = "", show_progress: bool = False) ->
     Raises:
         UserError: It cannot be run; one line says why.
     """
-    _check_one_process()
+    launched = launchers.launch(os.environ)
+    if launched is not None:
+        request = dataclasses.replace(request, devices=launched.devices(request.devices))
     definition = catalogue.find(request.workload, request.suite)
     if request.until == "end" and request.max_steps is None:
         raise UserError("--until end needs --max-steps, which is then the only end")
@@ -279,6 +282,8 @@ def make(request: RunRequest, command: str = "", show_progress: bool = False) ->
     trial.computation.check_form(is_full_form=outline.is_full_form)
     if trial.devices is not None:
         _check_devices(trial)
+    if request.stop_outrun:
+        _check_stop_outrun(trial)
     return RunPlan(trial, outline, chosen, tuple(notes), _companions(request), request)
 
 
@@ -292,6 +297,18 @@ def _check_devices(trial: TrialPlan) -> None:
         raise UserError("--devices: --compile is for one device")
     if trial.processes > 1 and trial.population is not None:
         raise UserError("--devices: the members of a population train on one device of PyTorch's")
+
+
+def _check_stop_outrun(trial: TrialPlan) -> None:
+    """Check that trials end by time and at a target; UserError if not."""
+    if trial.population is not None:
+        raise UserError(
+            "--stop-outrun with --tuning-ruleset population: its members end when one of them "
+            "reaches the target"
+        )
+    if trial.until == "end" or trial.max_steps is not None:
+        option = "--until end" if trial.until == "end" else "--max-steps"
+        raise UserError(f"--stop-outrun with {option}: it is for trials to a target, by time")
 
 
 def scale_of(trial: TrialPlan) -> workload.Scale:
@@ -433,12 +450,3 @@ def _companions(request: RunRequest) -> Companions:
         wandb_run.check()
         companions.append(wandb_run.WandbRun())
     return Companions(companions)
-
-
-def _check_one_process() -> None:
-    processes = os.environ.get("WORLD_SIZE", "1")
-    if "LOCAL_RANK" in os.environ and processes != "1":
-        raise UserError(
-            f"started as one of {processes} processes by torchrun or the like; a trial trains in "
-            "one process here, or in those that --devices starts: start it without"
-        )

@@ -87,6 +87,8 @@ class Limits:
             steps as well: a population compares its members there.
         pause_at_step: The step, one of these, after whose evaluation the trial is saved and left
             for a later process; None for a trial that trains to its end.
+        outrun_s: The submission time after which an evaluation that misses the target ends the
+            trial: another one of its study has met it by then. Infinite where none has.
     """
 
     budget_s: float
@@ -97,6 +99,7 @@ class Limits:
     eval_share: float | None = None
     exchange_every_steps: int | None = None
     pause_at_step: int | None = None
+    outrun_s: float = math.inf
 
     def is_exchange(self, step: int) -> bool:
         """Return whether a population compares its members after a step."""
@@ -105,6 +108,10 @@ class Limits:
     def is_paused_at(self, step: int) -> bool:
         """Return whether the trial is left for a later process once it has made so many steps."""
         return self.pause_at_step is not None and step >= self.pause_at_step
+
+    def is_outrun(self, clock_s: float) -> bool:
+        """Return whether a trial can no longer be the first of its study to meet the target."""
+        return clock_s >= self.outrun_s
 
     def cadence(self, goal: Goal) -> Cadence | None:
         """Return what decides when a trial evaluates by cost; None where it does by period."""

@@ -16,7 +16,7 @@ PROCESS, INLINE = "process", "inline"  # where a trial's referee is
 REFEREES = (PROCESS, INLINE)
 # The status of what the result would be of a trial that is left for a later process, and of one
 # that has ended because another member of its population has reached the target.
-PAUSED, STOPPED = "paused", "stopped"
+PAUSED, STOPPED, OUTRUN = "paused", "stopped", "outrun"
 ANSWERED = frozenset({"start", "evaluation"})  # where a followed trial waits, off the clock
 
 
@@ -84,6 +84,8 @@ class TrialPlan:
     population: Mapping[str, Any] | None = None
     point: Mapping[str, Any] | None = None
     pause_at_step: int | None = None
+    # The best time to target of its study's other trials in seconds, where that ends this one.
+    outrun_s: float | None = None
     planned: Sequence[Mapping[str, Any]] = ()  # what the same command runs, for `algoperf status`
 
     @property

@@ -15,6 +15,7 @@ from algoperf.run_folder import crash_points
 from algoperf.trial.clock import Ledger
 from algoperf.trial.goal import Goal, Limits
 from algoperf.trial.judgement import NotFinite, Signature, difference
+from algoperf.trial.plan import OUTRUN
 from algoperf.workload.crossing import Point
 
 Evaluate = Callable[[str, Any, Any], dict[str, float]]  # split, params, model state -> metrics
@@ -261,17 +262,22 @@ class Referee:
             value = self._probe(*handed.evaluated())
         point = Point(self.ledger.submission.elapsed_s, self.step, value)
         cadence.probed(point, evaluation.elapsed_s - before_s)
-        if cadence.wants_all() or self.limits.is_exchange(self.step):
+        is_outrun = self.limits.is_outrun(point.time_s)
+        if is_outrun or cadence.wants_all() or self.limits.is_exchange(self.step):
             return True
-        self.due_s = cadence.next_due_s()
+        self.due_s = self._before_outrun(cadence.next_due_s())
         return False
 
     def _next_due_s(self, value: float, elapsed_s: float, cost_s: float) -> float:
         """Return when the next evaluation or probe is due, after an evaluation of all rows."""
         if self.cadence is None:
-            return self.limits.next_period_s(elapsed_s)
+            return self._before_outrun(self.limits.next_period_s(elapsed_s))
         self.cadence.evaluated(Point(elapsed_s, self.step, value), cost_s)
-        return self.cadence.next_due_s()
+        return self._before_outrun(self.cadence.next_due_s())
+
+    def _before_outrun(self, due_s: float) -> float:
+        """Return when an evaluation is due: no later than when it may end the trial."""
+        return min(due_s, self.limits.outrun_s)
 
     def _measure(self, params: Any, model_state: Any) -> dict[str, float]:
         splits = ["train", "validation"]
@@ -306,6 +312,8 @@ class Referee:
             self.status = "diverged"
         elif self._is_last:
             self.status = "complete"
+        elif self.limits.is_outrun(elapsed_s):
+            self.status = OUTRUN
         self._report(metrics)
 
     @property

@@ -9,7 +9,7 @@ from algoperf.machine.load import Load
 from algoperf.machine.resources import Meter
 from algoperf.trial import seeds
 from algoperf.trial.evaluate import Evaluator
-from algoperf.trial.plan import PAUSED, TrialPlan
+from algoperf.trial.plan import OUTRUN, PAUSED, TrialPlan
 from algoperf.trial.referee import Referee
 from algoperf.workload.crossing import Point, crossing
 
@@ -78,6 +78,7 @@ def of(ended: Ended) -> dict[str, Any]:
         "seed": seeds.trial_seed(ended.plan.seed, ended.plan.study, ended.plan.trial),
         "status": referee.status,
         "scoreable": ended.plan.max_steps is None and flags["target"]["validation"] is not None,
+        **({"outrun_s": ended.plan.outrun_s} if referee.status == OUTRUN else {}),
         "steps": steps,
         "time_to_target_s": evaluations[-1][1] if reached else None,
         "steps_to_target": evaluations[-1][0] if reached else None,

@@ -232,14 +232,6 @@ def test_framework_that_is_not_installed(mistake, monkeypatch):
     assert "pip install 'algoperf[torch]'" in line
 
 
-def test_one_of_several_processes(mistake, monkeypatch):
-    (Path("mine.py")).write_text(ALGORITHM)
-    monkeypatch.setenv("LOCAL_RANK", "0")
-    monkeypatch.setenv("WORLD_SIZE", "4")
-    line = mistake(*run_words(framework="pytorch"))
-    assert "started as one of 4 processes by torchrun or the like" in line
-
-
 @pytest.mark.parametrize(
     ("text", "parts"),
     [

@@ -26,7 +26,7 @@ class Trials:
     def __init__(self):
         self.ends, self.done, self.calls = {}, set(), []
 
-    def __call__(self, base, outline, chosen, observe, failed, companions, overwrite, contended):
+    def __call__(self, base, outline, chosen, observe, failed, companions, overwrite, *_):
         results = []
         for number, trial in chosen:
             name = f"{outline.name} {base.workload} {base.framework} {number} {trial}"
