@@ -45,7 +45,10 @@ def _shard(batch_size: int, shard: tuple[int, int]) -> slice:
     if not 0 <= rank < ranks:
         raise UserError(f"rank {rank} is not one of {ranks} ranks, which are counted from 0")
     if batch_size % ranks:
-        raise UserError(f"a batch of {batch_size} rows does not divide among {ranks} ranks")
+        raise UserError(
+            f"a batch of {batch_size} does not divide over {ranks} devices; choose a multiple with "
+            "--batch-size"
+        )
     share = batch_size // ranks
     return slice(rank * share, (rank + 1) * share)
 

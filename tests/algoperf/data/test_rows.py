@@ -423,7 +423,10 @@ def test_the_ranks_parts_of_an_evaluation_of_text():
 
 @pytest.mark.parametrize(
     ("shard", "message"),
-    [((0, 3), "batch of 8 rows does not divide among 3 ranks"), ((2, 2), "rank 2 is not one of 2")],
+    [
+        ((0, 3), "batch of 8 does not divide over 3 devices; choose"),
+        ((2, 2), "rank 2 is not one of 2"),
+    ],
 )
 def test_batches_that_do_not_divide(shard, message):
     with pytest.raises(UserError, match=message):
