@@ -204,3 +204,30 @@ def test_waiting_for_data_is_part_of_the_submission(make_rig):
     assert totals["data_wait_s"] == 8.0
     assert totals["first_step_s"] == 3.0
     assert totals["submission_s"] == 3.0 + 3 * 2.0 + 1.0
+
+
+@pytest.mark.parametrize(
+    ("seconds", "compiled_s", "numbers", "charged_s"),
+    [
+        (0.05, 0.0, 0, 0.0),  # Making a state is free,
+        (3.0, 0.0, 10_000_000, 3.0 - 0.1 - 0.16),  # up to 0.1 s, and 16 ns a parameter.
+        (3.0, 2.95, 0, 2.95),  # Compiling is not,
+        (3.0, 2.0, 0, 2.0 + 1.0 - 0.1),  # and the rest is judged without it.
+        (3.0, 100.0, 0, 3.0),  # Nobody compiles for longer than it took.
+    ],
+)
+def test_what_the_initialisation_of_a_state_is_charged(
+    clock, seconds, compiled_s, numbers, charged_s
+):
+    ledger = Ledger(clock)
+    with ledger.set_up.running():
+        clock.sleep(1)  # the rest of the set-up
+        ledger.begin_initialisation()
+        clock.sleep(seconds)
+    ledger.end_initialisation(compiled_s, numbers)
+    totals = ledger.totals()
+    assert totals["charged_s"] == totals["submission_s"] == pytest.approx(charged_s)
+    assert totals["initialisation_s"] == pytest.approx(seconds)
+    assert totals["set_up_s"] == pytest.approx(1 + seconds - charged_s)
+    ledger.forget_initialisation()
+    assert ledger.totals()["submission_s"] == pytest.approx(0.0)
