@@ -69,8 +69,8 @@ def jax_optimizer(hyperparameters: spec.Hyperparameters, info: spec.TrainingInfo
         trained = optax.apply_updates(params, updates)
 
         def outer() -> tuple[Any, Any, Any]:
-            def one(anchor: Any, *rest: Any) -> tuple[Any, Any]:
-                return outer_step(anchor, *rest, rate, decay)
+            def one(anchor: Any, trained: Any, momentum: Any) -> tuple[Any, Any]:
+                return outer_step(anchor, trained, momentum, rate, decay)
 
             moved, renewed = jax_transformations.each(one, anchors, trained, momenta)
             return optax.tree.sub(moved, params), moved, renewed
@@ -91,9 +91,10 @@ def torch_optimizer(
     from reference_algorithms.parts import torch_optimizers
 
     rate, decay = hyperparameters.outer_learning_rate, hyperparameters.outer_momentum
-    optimizer = torch_optimizers.Outer(
-        torch_optimizers.adamw_for(params.tensors(), hyperparameters),
-        int(hyperparameters.inner_steps),
-        lambda *three: outer_step(*three, rate, decay),
-    )
+
+    def outer(anchor: Any, trained: Any, momentum: Any) -> tuple[Any, Any]:
+        return outer_step(anchor, trained, momentum, rate, decay)
+
+    inner = torch_optimizers.adamw_for(params.tensors(), hyperparameters)
+    optimizer = torch_optimizers.Outer(inner, int(hyperparameters.inner_steps), outer)
     return torch_optimizers.with_cosine(optimizer, hyperparameters, info)

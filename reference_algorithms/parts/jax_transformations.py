@@ -49,7 +49,7 @@ def change_adam(b1: float, b2: float, change: Change) -> Any:
     return optax.GradientTransformation(adam.init, update)
 
 
-def orthogonalize(matrix: jax.Array) -> jax.Array:
+def orthogonalize(matrix: Any) -> Any:
     """Bring all singular values near 1 by optax's Newton-Schulz iteration, as Muon does."""
     muon = contrib.scale_by_muon(beta=0.0, nesterov=False)
     return muon.update(matrix, muon.init(matrix))[0]

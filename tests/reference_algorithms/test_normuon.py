@@ -46,7 +46,7 @@ def test_every_neuron_moves_alike(framework):
 def test_a_neuron_that_rests_keeps_its_average(framework):
     """In the second step one neuron moves, with the whole matrix' root mean square of 0.2."""
     _, update = updates(framework, [FIRST, SECOND])
-    rate = 0.99573  # of the cosine: sin^2(pi / 2 * 22 / 23)
+    rate = 0.99534  # of the cosine, sin^2 (pi / 2 * 22 / 23)
     expected = np.zeros((3, 2))
     expected[0, 1] = 0.2 * np.sqrt(6) * rate
     np.testing.assert_allclose(update, expected, rtol=1e-4, atol=1e-6)
