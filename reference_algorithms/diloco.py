@@ -16,10 +16,9 @@ from reference_algorithms import adamw
 
 DEFAULTS = {
     **adamw.DEFAULTS,
-    "learning_rate": 1e-3,
     "inner_steps": 10,
     "outer_learning_rate": 0.7,
-    "outer_momentum": 0.9,
+    "outer_momentum": 0.5,
 }
 SEARCH_SPACE = {
     **adamw.SEARCH_SPACE,

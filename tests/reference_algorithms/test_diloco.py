@@ -13,6 +13,7 @@ POINT = {
     "warmup_factor": 0.5,  # over 12 updates: rates of 0.1 / 12, 0.2 / 12, ...
     "weight_decay": 0.0,
     "inner_steps": 3,
+    "outer_momentum": 0.9,
 }
 
 
