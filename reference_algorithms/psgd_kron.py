@@ -30,7 +30,8 @@ FLOOR = 1e-8  # added to it, so that gradients of zeros do not let the factors g
 LARGEST_RMS = 1.1
 TINY = 1e-30  # keeps zeros from dividing by zero
 # A fit at each of the first 500 updates, then at every 2nd, 4th, ... 32nd, half as often after each
-# 700 more: about psgd-jax's probability, which falls to 0.03.
+# 700 more: about psgd-jax's probability, which falls to 0.03. With rarer ones, which halve after
+# 100, 200, 300 updates, ag_news' loss was 0.33 after 200 updates, and with these 0.31 (one seed).
 FLAT, HALVE, LAST_HALVING = 500, 700, 5
 
 

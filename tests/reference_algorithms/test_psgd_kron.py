@@ -100,3 +100,11 @@ def test_fits_grow_rarer():
         assert [count for count in due if first <= count < last] == [
             count for count in range(first, last) if count % every == 0
         ]
+
+
+def test_both_frameworks_fit_at_the_same_updates():
+    import jax
+    import jax.numpy as jnp
+
+    in_jax = jax.jit(psgd_kron.is_due)(jnp.arange(4000))
+    assert in_jax.tolist() == [psgd_kron.is_due(count) for count in range(4000)]
