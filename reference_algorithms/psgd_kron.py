@@ -8,10 +8,10 @@ mean of g g', in the quadratic form Q <- A Q A with A = I - a (P G R R G' P - n 
 columns of G, which leaves Q positive definite. P M R is clipped to a root mean square of 1.1.
 
 No random number is drawn, so both frameworks do the same. The published forms draw a probe v, of
-which the mean of v' P^-1 v is the trace, noise that damps G, and when to balance the factors and to
-fit them. Here the first two are their expectations, factors are balanced at each fit, and fits grow
-rarer on a schedule. psgd-jax (JAX's; optax has none) and pytorch_optimizer's Kron draw them, each
-from its framework's generator, and agree in no digit, so that both forms here are ours.
+which the mean of v' P^-1 v is the trace, noise that damps G, when to balance the factors, and some
+when to fit. Here the first two are their expectations, factors are balanced at each fit, and fits
+grow rarer on a schedule. psgd-jax (optax has none) and pytorch_optimizer's Kron draw the probe each
+from its framework's generator, and so cannot agree: both forms here are ours.
 """
 
 import functools
