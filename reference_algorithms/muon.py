@@ -20,28 +20,28 @@ SEARCH_SPACE = {
 learning_rate = adamw.learning_rate
 
 
+def scale(matrix: Any) -> float:
+    """Adam's usual size of an update, Liu et al. 2025."""
+    return float(0.2 * max(matrix.shape) ** 0.5)
+
+
 def jax_optimizer(
     params: spec.Parameters, hyperparameters: spec.Hyperparameters, info: spec.TrainingInfo
 ) -> Any:
     """Return the optax transformation."""
     import jax
     import optax
-    from optax import contrib
 
     from reference_algorithms.parts import jax_transformations
 
-    def axes(tree: Any) -> Any:
-        return jax.tree.map(lambda _: contrib.MuonDimensionNumbers(), tree)
-
-    def scale(tree: Any, _: Any = None) -> Any:
-        return jax.tree.map(lambda leaf: leaf * (0.2 * max(leaf.shape) ** 0.5), tree)
+    def orthogonalized(directions: Any, _: Any = None) -> Any:
+        return jax.tree.map(
+            lambda each: scale(each) * jax_transformations.orthogonalize(each), directions
+        )
 
     # optax's own momentum corrects the bias of its two parts apart; Jordan's has no correction.
-    direction = optax.chain(
-        optax.trace(hyperparameters.momentum, nesterov=True),
-        contrib.scale_by_muon(beta=0.0, nesterov=False, weight_dimension_numbers=axes),
-        optax.stateless(scale),
-    )
+    momentum = optax.trace(hyperparameters.momentum, nesterov=True)
+    direction = optax.chain(momentum, optax.stateless(orthogonalized))
     muon = jax_transformations.with_cosine(direction, hyperparameters, info)
     return jax_transformations.matrices_apart(params, hyperparameters, info, muon)
 
@@ -52,10 +52,14 @@ def torch_optimizer(
     """Return the PyTorch optimizer and its scheduler."""
     from reference_algorithms.parts import torch_optimizers
 
+    def orthogonalized(directions: Any, *_: Any) -> Any:
+        return [scale(each) * torch_optimizers.orthogonalize(each) for each in directions]
+
     momentum, decay = hyperparameters.momentum, hyperparameters.weight_decay
-    return torch_optimizers.matrices_apart(
-        params,
-        hyperparameters,
-        info,
-        lambda matrices: torch_optimizers.Muon(matrices, momentum, decay),
-    )
+
+    def muon(matrices: Any) -> Any:
+        return torch_optimizers.ChangedMomentum(
+            matrices, orthogonalized, momentum, decay, nesterov=True
+        )
+
+    return torch_optimizers.matrices_apart(params, hyperparameters, info, muon)

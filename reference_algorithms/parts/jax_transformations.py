@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import optax
+from optax import contrib
 
 from algoperf import spec
 from reference_algorithms import adamw, schedules
@@ -46,6 +47,12 @@ def change_adam(b1: float, b2: float, change: Change) -> Any:
         return change(directions, gradients, params), state
 
     return optax.GradientTransformation(adam.init, update)
+
+
+def orthogonalize(matrix: Any) -> Any:
+    """Bring all singular values near 1 by optax's Newton-Schulz iteration, as Muon does."""
+    muon = contrib.scale_by_muon(beta=0.0, nesterov=False)
+    return muon.update(matrix, muon.init(matrix))[0]
 
 
 def each(function: Callable[..., tuple[Any, Any]], tree: Any, *others: Any) -> tuple[Any, Any]:

@@ -4,7 +4,7 @@ All state is in `state` and `param_groups`, so that state_dict() saves the whole
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -27,6 +27,12 @@ def with_cosine(
     return optimizer, schedules.for_torch(optimizer, schedule)
 
 
+def adamw_for(tensors: Tensors, hyperparameters: spec.Hyperparameters) -> torch.optim.Optimizer:
+    """Return AdamW, made with lr=1, for these tensors."""
+    betas, decay = adamw.betas(hyperparameters), hyperparameters.weight_decay
+    return torch.optim.AdamW(tensors, lr=1.0, betas=betas, weight_decay=decay, fused=True)
+
+
 def matrices_apart(
     params: spec.Parameters,
     hyperparameters: spec.Hyperparameters,
@@ -36,8 +42,7 @@ def matrices_apart(
     """Return the optimizer that `make` makes for the hidden matrices with AdamW for the rest."""
 
     def for_others(tensors: Tensors) -> torch.optim.Optimizer:
-        betas, decay = adamw.betas(hyperparameters), hyperparameters.weight_decay
-        return torch.optim.AdamW(tensors, lr=1.0, betas=betas, weight_decay=decay, fused=True)
+        return adamw_for(tensors, hyperparameters)
 
     matrices = params.tensors(lambda parameter: parameter.is_matrix)
     others = params.tensors(lambda parameter: not parameter.is_matrix)
@@ -65,19 +70,11 @@ class Together(torch.optim.Optimizer):
             first += count
 
 
-class ChangedAdam(torch.optim.Optimizer):
-    """AdamW whose directions, bias-corrected, pass through `change` before the step."""
+class _Changed(torch.optim.Optimizer):
+    """An optimizer whose directions pass through `change` before the step; weights decay apart."""
 
-    def __init__(
-        self,
-        params: Tensors,
-        change: Change,
-        betas: tuple[float, float],
-        weight_decay: float = 0.0,
-        eps: float = 1e-8,
-    ) -> None:
-        defaults = {"lr": 1.0, "betas": betas, "weight_decay": weight_decay, "eps": eps, "step": 0}
-        super().__init__(params, defaults)
+    def __init__(self, params: Any, change: Change, defaults: dict[str, Any]) -> None:
+        super().__init__(params, {"lr": 1.0, "step": 0, **defaults})
         self._change = change
 
     @torch.no_grad()
@@ -90,12 +87,39 @@ class ChangedAdam(torch.optim.Optimizer):
                 self._step(group, tensors, [tensor.grad for tensor in tensors])
 
     def _step(self, group: dict[str, Any], tensors: Tensors, gradients: Tensors) -> None:
-        (beta1, beta2), step = group["betas"], group["step"]
         states = [self.state[tensor] for tensor in tensors]
-        for state, tensor in zip(states, tensors, strict=True):
+        directions = self._directions(group, gradients, states)
+        directions = self._change(directions, tensors, gradients, states, group)
+        torch._foreach_mul_(tensors, 1 - group["lr"] * group["weight_decay"])
+        torch._foreach_add_(tensors, directions, alpha=-group["lr"])
+
+    def _directions(
+        self, group: dict[str, Any], gradients: Tensors, states: list[dict[str, Any]]
+    ) -> Tensors:
+        raise NotImplementedError
+
+
+class ChangedAdam(_Changed):
+    """AdamW whose directions, bias-corrected, pass through `change` before the step."""
+
+    def __init__(
+        self,
+        params: Tensors,
+        change: Change,
+        betas: tuple[float, float],
+        weight_decay: float = 0.0,
+        eps: float = 1e-8,
+    ) -> None:
+        super().__init__(params, change, {"betas": betas, "weight_decay": weight_decay, "eps": eps})
+
+    def _directions(
+        self, group: dict[str, Any], gradients: Tensors, states: list[dict[str, Any]]
+    ) -> Tensors:
+        (beta1, beta2), step = group["betas"], group["step"]
+        for state, gradient in zip(states, gradients, strict=True):
             if not state:
-                state["exp_avg"] = torch.zeros_like(tensor)
-                state["exp_avg_sq"] = torch.zeros_like(tensor)
+                state["exp_avg"] = torch.zeros_like(gradient)
+                state["exp_avg_sq"] = torch.zeros_like(gradient)
         means = [state["exp_avg"] for state in states]
         squares = [state["exp_avg_sq"] for state in states]
         torch._foreach_lerp_(means, gradients, 1 - beta1)
@@ -105,31 +129,82 @@ class ChangedAdam(torch.optim.Optimizer):
         torch._foreach_div_(scales, math.sqrt(1 - beta2**step))
         torch._foreach_add_(scales, group["eps"])
         torch._foreach_mul_(scales, 1 - beta1**step)
-        directions = list(torch._foreach_div(means, scales))
-        directions = self._change(directions, tensors, gradients, states, group)
-        torch._foreach_mul_(tensors, 1 - group["lr"] * group["weight_decay"])
-        torch._foreach_add_(tensors, directions, alpha=-group["lr"])
+        return list(torch._foreach_div(means, scales))
 
 
-class Muon(torch.optim.Optimizer):
-    """Muon in single precision, for matrices alone; see `reference_algorithms.muon`."""
+class ChangedMomentum(_Changed):
+    """SGD with momentum whose directions pass through `change` before the step.
 
-    def __init__(self, params: Tensors, momentum: float, weight_decay: float) -> None:
-        super().__init__(params, {"lr": 1.0, "momentum": momentum, "weight_decay": weight_decay})
+    The momentum is a sum, in which each gradient weighs `momentum` times the one after it. `change`
+    gets it, or with `nesterov` the gradient plus `momentum` times the sum; it must not write to it.
+    """
+
+    def __init__(
+        self,
+        params: Any,
+        change: Change,
+        momentum: float,
+        weight_decay: float = 0.0,
+        nesterov: bool = False,
+    ) -> None:
+        defaults = {"momentum": momentum, "weight_decay": weight_decay, "nesterov": nesterov}
+        super().__init__(params, change, defaults)
+
+    def _directions(
+        self, group: dict[str, Any], gradients: Tensors, states: list[dict[str, Any]]
+    ) -> Tensors:
+        for state, gradient in zip(states, gradients, strict=True):
+            if not state:
+                state["momentum_buffer"] = torch.zeros_like(gradient)
+        totals = [state["momentum_buffer"] for state in states]
+        torch._foreach_mul_(totals, group["momentum"])
+        torch._foreach_add_(totals, gradients)
+        if group["nesterov"]:
+            return list(torch._foreach_add(gradients, totals, alpha=group["momentum"]))
+        return totals
+
+
+class Outer(torch.optim.Optimizer):
+    """An optimizer and, after every `inner_steps` of its steps, one of an outer optimizer.
+
+    `outer` gets (parameter at the last outer step, parameter now, the outer momentum) and returns
+    (parameter, momentum). The state and the groups are ours, which a loaded state replaces.
+    """
+
+    def __init__(
+        self,
+        inner: torch.optim.Optimizer,
+        inner_steps: int,
+        outer: Callable[..., tuple[torch.Tensor, torch.Tensor]],
+    ) -> None:
+        super().__init__(inner.param_groups, {"inner_steps": inner_steps, "inner_step": 0})
+        self._inner, self._outer = inner, outer
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:
-        """One step; parameters without a gradient are left alone."""
+        """One step of the inner optimizer, and what is due of the outer."""
+        started = [
+            (tensor, tensor.clone())
+            for group in self.param_groups
+            for tensor in group["params"]
+            if tensor.grad is not None and not self.state[tensor]
+        ]
+        self._inner.state, self._inner.param_groups = self.state, self.param_groups
+        self._inner.step()
+        # Only now, since the inner optimizer asks whether a state is empty.
+        for tensor, start in started:
+            self.state[tensor].update(anchor=start, outer_momentum=torch.zeros_like(start))
         for group in self.param_groups:
-            for tensor in (tensor for tensor in group["params"] if tensor.grad is not None):
-                state, momentum = self.state[tensor], group["momentum"]
-                if not state:
-                    state["momentum_buffer"] = torch.zeros_like(tensor)
-                total = state["momentum_buffer"].mul_(momentum).add_(tensor.grad)
-                direction = orthogonalize(tensor.grad.add(total, alpha=momentum))
-                scale = 0.2 * math.sqrt(max(tensor.shape))  # Adam's usual size, Liu et al. 2025
-                tensor.mul_(1 - group["lr"] * group["weight_decay"])
-                tensor.add_(direction, alpha=-group["lr"] * scale)
+            group["inner_step"] = (group["inner_step"] + 1) % group["inner_steps"]
+            if group["inner_step"] == 0:
+                self._step_outer(tensor for tensor in group["params"] if self.state[tensor])
+
+    def _step_outer(self, tensors: Iterable[torch.Tensor]) -> None:
+        for tensor in tensors:
+            state = self.state[tensor]
+            value, momentum = self._outer(state["anchor"], tensor, state["outer_momentum"])
+            tensor.copy_(value)
+            state["anchor"], state["outer_momentum"] = value, momentum
 
 
 def orthogonalize(matrix: torch.Tensor, steps: int = 5, eps: float = 1e-8) -> torch.Tensor:

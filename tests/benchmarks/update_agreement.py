@@ -40,8 +40,13 @@ POINT = {"learning_rate": 0.03, "warmup_factor": 0.2, "weight_decay": 0.3}
 LINEAR = {"decay_steps_factor": 0.6, "end_factor": 0.05}
 # Prodigy's default first estimate moves weights near 1 by less than float32 can hold, so that its
 # growth would be that of rounding errors.
-# SAM's second pass shows where its first step is long, on a loss whose curvature is uneven.
-OWN = {"prodigy": {"learning_rate": 1.0, "first_estimate": 1e-3}, "sam": {"rho": 1.0}}
+# SAM's second pass shows where its first step is long, on a loss whose curvature is uneven, and
+# DiLoCo's outer momentum after several outer steps.
+OWN = {
+    "diloco": {"inner_steps": 5},
+    "prodigy": {"learning_rate": 1.0, "first_estimate": 1e-3},
+    "sam": {"rho": 1.0},
+}
 REASONS = {
     "soap": "the first gradient's factors have no full rank, where a matrix is not square: their "
     "null space has no basis of its own, and each framework's is another"

@@ -76,9 +76,10 @@ def make(name, framework, point=None):
 
 def test_names():
     assert [
-        *("adafactor", "adamw", "ademamix", "adopt", "cautious_adamw", "lamb", "lion", "mars"),
-        *("momentum", "muon", "nadamw", "nadamw_self_tuning", "nesterov", "prodigy", "sam"),
-        *("schedule_free_adamw", "schedule_free_self_tuning", "shampoo", "signum", "soap"),
+        *("adafactor", "adamw", "ademamix", "adopt", "cautious_adamw", "diloco", "lamb", "lion"),
+        *("mars", "momentum", "muon", "nadamw", "nadamw_self_tuning", "nesterov", "normuon"),
+        *("prodigy", "psgd_kron", "sam", "schedule_free_adamw", "schedule_free_self_tuning"),
+        *("scion", "shampoo", "signum", "soap"),
     ] == NAMES
 
 
@@ -212,7 +213,7 @@ def test_a_broken_library_says_so_itself(monkeypatch, tmp_path):
         libraries.optional("half_installed")
 
 
-@pytest.mark.parametrize("name", ["muon", "soap", "shampoo"])
+@pytest.mark.parametrize("name", ["muon", "normuon", "psgd_kron", "soap", "shampoo"])
 def test_models_without_hidden_matrices_train_with_adamw_alone(name):
     """Embeddings, the output layer, norms and biases, and what has more than two dimensions."""
     import numpy as np

@@ -75,5 +75,6 @@ def test_learns_the_news(name, framework, record_property):
     ended = on_ag_news(name, framework, "validation")
     loss = ended["final"]["validation/loss"]
     seen = (ended["status"], ended["steps"], ended["best"]["validation/accuracy"], loss)
-    record_property("status, steps, best accuracy, last loss", seen)  # in --junit-xml
+    # Shown by --junit-xml FILE -o junit_family=legacy.
+    record_property("status, steps, best accuracy, last loss", seen)
     assert ended["status"] == "reached" or loss < loss_of_momentum(framework)

@@ -46,6 +46,7 @@ def test_frameworks_follow_the_paper(name, finals):
     for key, weight in initial.items():
         history = [gradient[key].astype(np.float64) for gradient in gradients]
         formula = FORMULAS[name] if key in MATRICES or name not in FOR_MATRICES else adamw
+        formula = NORMS[key] if name == "scion" else formula
         by_hand[key] = formula(weight.astype(np.float64), history, point)
     assert runs.difference(in_jax, by_hand, initial) < 1e-5
     assert runs.difference(in_torch, by_hand, initial) < 1e-5
@@ -221,19 +222,107 @@ def adafactor(weight, history, point):
     return weight
 
 
-def muon(weight, history, point):
+def newton_schulz(matrix):
     """Jordan et al. 2024: the quintic acts on the singular values alone."""
-    velocity, directions = np.zeros_like(weight), []
+    left, values, right = np.linalg.svd(matrix, full_matrices=False)
+    values = values / np.linalg.norm(values)
+    for _ in range(5):
+        values = 3.4445 * values - 4.7750 * values**3 + 2.0315 * values**5
+    return (left * values) @ right
+
+
+def orthogonalized(history, point):
+    """The Nesterov momentum of each step, with all singular values near 1."""
+    velocity = np.zeros_like(history[0])
     for gradient in history:
         velocity = point["momentum"] * velocity + gradient
-        left, values, right = np.linalg.svd(
-            gradient + point["momentum"] * velocity, full_matrices=False
-        )
-        values = values / np.linalg.norm(values)
-        for _ in range(5):
-            values = 3.4445 * values - 4.7750 * values**3 + 2.0315 * values**5
-        directions.append(0.2 * math.sqrt(max(weight.shape)) * (left * values) @ right)
+        yield newton_schulz(gradient + point["momentum"] * velocity)
+
+
+def muon(weight, history, point):
+    """Jordan et al. 2024, with the scale of Liu et al. 2025."""
+    scale = 0.2 * math.sqrt(max(weight.shape))
+    return decayed(weight, (scale * each for each in orthogonalized(history, point)), point)
+
+
+def normuon(weight, history, point):
+    """Li et al. 2025, algorithm 1: a neuron's weights are a column here."""
+    matrices = list(orthogonalized(history, point))
+    squares = averages([(each**2).mean(axis=0) for each in matrices], point["neuron_beta2"])
+    normalized = [each / np.sqrt(square) for each, square in zip(matrices, squares, strict=True)]
+    sizes = [0.2 * math.sqrt(each.size) / np.linalg.norm(each) for each in normalized]
+    return decayed(weight, (s * each for s, each in zip(sizes, normalized, strict=True)), point)
+
+
+def by_momentum(step):
+    """A formula of Pethick et al. 2025, algorithm 1: a function of the averaged gradients."""
+
+    def formula(weight, history, point):
+        return decayed(weight, map(step, averages(history, 1 - point["one_minus_beta1"])), point)
+
+    return formula
+
+
+def spectral(average):
+    inputs, outputs = average.shape
+    return math.sqrt(outputs / inputs) * newton_schulz(average)
+
+
+def rows(average):
+    return average / np.sqrt((average**2).mean(axis=-1, keepdims=True))
+
+
+def output(average):
+    return 16 / len(average) * np.sign(average)
+
+
+def psgd_kron(weight, history, point):
+    """Li 2024: the quadratic form of Q's and S's updates, with the noise's covariance summed up."""
+    roots = [np.eye(size) for size in weight.shape]  # Q, S
+    bounds = [0.0, 0.0]
+    b1, directions = 1 - point["one_minus_beta1"], []
+    for t, (gradient, average) in enumerate(
+        zip(history, averages(history, b1), strict=True), start=1
+    ):
+        p, r = (root @ root for root in roots)
+        noise = math.sqrt(np.finfo(np.float32).eps) * np.abs(gradient).mean() + 1e-8
+        seen = [gradient]
+        for row, column in np.ndindex(gradient.shape):
+            seen.append(np.zeros_like(gradient))
+            seen[-1][row, column] = noise
+        whitened = [p @ each @ r for each in seen]
+        covariances = (sum(w @ w.T for w in whitened), sum(w.T @ w for w in whitened))
+        for side, covariance in enumerate(covariances):
+            size = weight.shape[1 - side]
+            vector = covariance[np.argmax(np.linalg.norm(covariance, axis=1))]
+            for _ in range(2):
+                vector = covariance @ vector / np.linalg.norm(vector)
+            now = np.linalg.norm(vector) + size
+            bounds[side] = max(now, 0.9 * bounds[side] + 0.1 * now)
+            identity = np.eye(len(covariance))
+            factor = identity - 0.05 / bounds[side] * (covariance - size * identity)
+            roots[side] = factor @ roots[side] @ factor
+        largest = [np.abs(root).max() for root in roots]
+        roots[0] = roots[0] * math.sqrt(largest[1] / largest[0])
+        roots[1] = roots[1] * math.sqrt(largest[0] / largest[1])
+        p, r = (root @ root for root in roots)
+        direction = p @ average @ r / (1 - b1**t)
+        directions.append(direction * min(1, 1.1 / np.sqrt((direction**2).mean())))
     return decayed(weight, directions, point)
+
+
+def diloco(weight, history, point):
+    """Douillard et al. 2023, algorithm 1 with one worker, whose Adam goes on over the rounds."""
+    anchor, outer = weight, np.zeros_like(weight)
+    steps = zip(rates_of(point), adam_directions(history, point), strict=True)
+    for t, (rate, direction) in enumerate(steps, start=1):
+        weight = weight - rate * (direction + point["weight_decay"] * weight)
+        if t % point["inner_steps"] == 0:
+            gradient = anchor - weight
+            outer = point["outer_momentum"] * outer + gradient
+            ahead = gradient + point["outer_momentum"] * outer
+            weight = anchor = anchor - point["outer_learning_rate"] * ahead
+    return weight
 
 
 def shampoo(weight, history, point):
@@ -274,14 +363,23 @@ def schedule_free_adamw(weight, history, point, *, average=False):
     return x if average else y
 
 
-FOR_MATRICES = {"muon": muon, "shampoo": shampoo}
+FOR_MATRICES = {"muon": muon, "normuon": normuon, "psgd_kron": psgd_kron, "shampoo": shampoo}
+# Scion's, whose steps depend on the layer.
+NORMS = {
+    **dict.fromkeys(MATRICES, by_momentum(spectral)),
+    **dict.fromkeys(
+        ("embed/embedding", "block/dense/bias", "block/norm/scale", "head/bias"), by_momentum(rows)
+    ),
+    "head/kernel": by_momentum(output),
+}
 FORMULAS = {
     **FOR_MATRICES,
+    "scion": None,  # see NORMS
     **{
         formula.__name__: formula
         for formula in (
             *(adamw, nadamw, momentum, nesterov, lamb, cautious_adamw, lion, signum, adopt),
-            *(ademamix, mars, adafactor, schedule_free_adamw),
+            *(ademamix, mars, adafactor, schedule_free_adamw, diloco),
         )
     },
 }
