@@ -238,9 +238,9 @@ class JaxBackend:
     """The functions of `Backend` for JAX."""
 
     name = "jax"
-    ranks = ALONE
 
-    def __init__(self, computation: Computation) -> None:
+    def __init__(self, computation: Computation, ranks: Ranks = ALONE) -> None:
+        self.ranks = ranks
         self._computation = computation
         self._devices = jax.local_devices()
         # Collectives of many queued steps have stalled on several devices of a processor.
@@ -446,4 +446,4 @@ def make(*, compile_model: bool, computation: Computation, ranks: Ranks = ALONE)
     """Return the backend; JAX always compiles, so `compile_model` changes nothing, and one process
     has all devices.
     """
-    return JaxBackend(computation)
+    return JaxBackend(computation, ranks)

@@ -257,6 +257,7 @@ def make(request: RunRequest, command: str = "", show_progress: bool = False) ->
         name=outline.name,
         threads=request.threads,
         devices=request.devices,
+        shard=None if request.shard == "none" else request.shard,
         workload_folder=None if definition.reference == definition.name else definition.reference,
         workload_hash=None if definition.outside is None else definition.outside.source_hash,
     )
@@ -277,6 +278,10 @@ def make(request: RunRequest, command: str = "", show_progress: bool = False) ->
         trial = dataclasses.replace(trial, population=_population(request, chosen, scale.step_hint))
     trial = dataclasses.replace(trial, referee=request.referee or study.usual_referee(trial))
     trial.computation.check_form(is_full_form=outline.is_full_form)
+    if trial.shard is not None and trial.devices in (None, 1):
+        raise UserError(
+            f"--shard {trial.shard} divides it among devices: say of how many, as by --devices 2"
+        )
     if trial.devices is not None:
         _check_devices(trial)
     return RunPlan(trial, outline, chosen, tuple(notes), _companions(request), request)

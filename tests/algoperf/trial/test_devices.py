@@ -27,14 +27,16 @@ CHILD = Path(__file__).with_name("train_together.py")
 STEPS = 20
 
 
-def train_together(tmp_path, framework, devices, names, submissions=("nesterov",), steps=STEPS):
+def train_together(
+    tmp_path, framework, devices, names, submissions=("nesterov",), steps=STEPS, shard="none"
+):
     """Return the arrays of each submission and workload as so many devices have trained it; of
     one submission by the workload alone.
     """
-    out = tmp_path / f"{framework}_{devices}"
+    out = tmp_path / f"{framework}_{devices}_{shard}"
     out.mkdir(parents=True)
     joined = ",".join(submissions)
-    words = [str(devices), str(out / "meeting"), str(out), str(steps), joined, *names]
+    words = [str(devices), shard, str(out / "meeting"), str(out), str(steps), joined, *names]
     children = [
         subprocess.Popen(
             [sys.executable, str(CHILD), framework, str(rank), *words],
