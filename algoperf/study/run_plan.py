@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from algoperf import backends, errors, workload
+from algoperf.backends.ranks import OPTIMIZER
 from algoperf.data import validation_seed
 from algoperf.data.formats import sources
 from algoperf.errors import UserError
@@ -281,6 +282,11 @@ def make(request: RunRequest, command: str = "", show_progress: bool = False) ->
     if trial.shard is not None and trial.devices in (None, 1):
         raise UserError(
             f"--shard {trial.shard} divides it among devices: say of how many, as by --devices 2"
+        )
+    if trial.shard == OPTIMIZER and outline.is_full_form:
+        raise UserError(
+            "--shard optimizer divides the state of the library's own step, in the optimizer form "
+            "only; this submission is in the full form, which keeps its state itself"
         )
     if trial.devices is not None:
         _check_devices(trial)

@@ -192,7 +192,10 @@ def assemble(
         UserError: A user's mistake.
     """
     subject = look_up(plan)
-    instruments = load_instruments(plan, subject)
+    ranks = ALONE  # but on several devices, in JAX
+    if plan.devices is not None:
+        ranks = backends.join(plan.framework, 0, plan.devices, "", plan.shard)
+    instruments = load_instruments(plan, subject, ranks=ranks)
     outline = outline_of(plan)
     loaded = dataclasses.replace(loading.load(outline, plan.framework), outline=outline)
     submitted = submit(plan, loaded, subject)
