@@ -294,10 +294,9 @@ def make(request: RunRequest, command: str = "", show_progress: bool = False) ->
 
 
 def _check_devices(trial: TrialPlan) -> None:
-    if trial.processes > 1 and not trial.has_referee:
+    if trial.devices != 1 and not trial.has_referee:
         raise UserError(
-            "--devices: several processes of PyTorch need a referee in one of its own: leave out "
-            "--referee inline"
+            "--devices: what several train is judged in another process: leave out --referee inline"
         )
     if trial.processes > 1 and trial.compile:
         raise UserError("--devices: --compile is for one device")

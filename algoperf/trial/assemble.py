@@ -192,10 +192,7 @@ def assemble(
         UserError: A user's mistake.
     """
     subject = look_up(plan)
-    ranks = ALONE  # but on several devices, in JAX
-    if plan.devices is not None:
-        ranks = backends.join(plan.framework, 0, plan.devices, "", plan.shard)
-    instruments = load_instruments(plan, subject, ranks=ranks)
+    instruments = load_instruments(plan, subject)
     outline = outline_of(plan)
     loaded = dataclasses.replace(loading.load(outline, plan.framework), outline=outline)
     submitted = submit(plan, loaded, subject)

@@ -263,7 +263,7 @@ def test_a_checkpoint_counts_that_every_process_has(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"referee": "inline"}, "--devices: several processes of PyTorch need a referee"),
+        ({"referee": "inline"}, "--devices: what several train is judged in another process"),
         ({"compile": True}, "--devices: --compile is for one device"),
     ],
 )

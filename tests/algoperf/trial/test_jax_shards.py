@@ -298,14 +298,13 @@ def outcome(out):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("shard", SHARDED)
-@pytest.mark.parametrize("referee", ["process", "inline"])
-def test_an_interrupted_run_goes_on_bit_for_bit(shard, referee, tmp_path):
+def test_an_interrupted_run_goes_on_bit_for_bit(shard, tmp_path):
     submission, out = tmp_path / "stops.py", tmp_path / "runs"
     submission.write_text(STOPS.replace("MARK_PATH", repr(str(tmp_path / "mark"))))
-    words = ("--shard", shard, "--referee", referee)
+    words = ("--shard", shard)
     stopped = run(out, submission, *words)
     assert stopped.returncode == 75, stopped.stderr
-    refused = run(out, submission, "--referee", referee)
+    refused = run(out, submission)
     assert refused.returncode != 0
     assert "shard" in refused.stderr
     went_on = run(out, submission, *words)
@@ -328,3 +327,13 @@ def test_the_state_of_a_full_form_is_not_divided(framework, tmp_path):
         run_plan.make(dataclasses.replace(request, shard="optimizer"))
     plan = run_plan.make(dataclasses.replace(request, shard="parameters"))
     assert plan.trial.shard == "parameters"
+
+
+def test_several_devices_are_not_judged_inline(tmp_path):
+    """Evaluation is on one device: few workloads have as many rows in each split as divide."""
+    request = RunRequest("digits", "adamw", framework="jax", devices=2, out=tmp_path)
+    with pytest.raises(UserError, match="--devices: what several train is judged in another"):
+        run_plan.make(dataclasses.replace(request, referee="inline"))
+    assert run_plan.make(request).trial.has_referee
+    one = dataclasses.replace(request, referee="inline", devices=1)
+    assert not run_plan.make(one).trial.has_referee
