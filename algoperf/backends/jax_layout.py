@@ -1,8 +1,8 @@
 """Where parameters and optimizer state lie on the devices in JAX: whole on each of them, or with a
 part on each (`--shard`).
 
-Only where arrays begin and end is said here. What of them a computation needs, and when, XLA's
-partitioner finds out and moves.
+Only where arrays lie before and after a step is said here. What of them a computation needs, and
+when, XLA's partitioner finds out and moves; gradients lie as what they update does.
 """
 
 import dataclasses
@@ -32,12 +32,6 @@ class Layout:
     def of_state(self, tree: Any) -> Any:
         """Return the sharding of each array of an optimizer state, or one for all."""
         return _shardings(tree, divided=self.shard in (OPTIMIZER, PARAMETERS))
-
-    def gradients(self, tree: Any) -> Any:
-        """Return gradients of which each device has the part of its parameters; within jit."""
-        if self.shard != PARAMETERS:
-            return tree
-        return jax.lax.with_sharding_constraint(tree, self.of_params(tree))
 
 
 def _shardings(tree: Any, *, divided: bool) -> Any:

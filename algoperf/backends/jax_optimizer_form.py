@@ -97,7 +97,7 @@ class OptimizerForm:
                 return loss if scale is None else loss * scale, (loss, state)
 
             (_, (loss, state)), gradients = jax.value_and_grad(scaled, has_aux=True)(params)
-            return loss, state, self._layout.gradients(gradients)
+            return loss, state, gradients
 
         if parts == 1:
             return differentiate(model_state, batch, rng)
