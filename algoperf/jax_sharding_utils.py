@@ -1,9 +1,11 @@
-"""How arrays are laid out over the devices in JAX: copied to all, or split along the batch.
+"""How arrays are laid out over the devices in JAX: copied to all, split along the batch, or split
+along their largest axis.
 
-The names are AlgoPerf's, for submissions that jit their update over global arrays. JAX is
-imported when a function is called, not when this module is.
+The names are AlgoPerf's, for submissions that jit their update over global arrays, but for
+`get_largest_axis_sharding`. JAX is imported when a function is called, not when this module is.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 
@@ -32,6 +34,25 @@ def get_batch_dim_sharding() -> Any:
     import jax
 
     return jax.sharding.NamedSharding(get_mesh(), jax.sharding.PartitionSpec("batch"))
+
+
+def get_largest_axis_sharding(shape: Sequence[int]) -> Any:
+    """Return the sharding that splits an array along its largest axis that divides by the number of
+    devices, the first of equals: that of parameters under `--shard parameters`.
+
+    Args:
+        shape: The array's shape.
+
+    Returns:
+        The sharding; that which copies the array to every device where no axis divides.
+    """
+    import jax
+
+    mesh = get_mesh()
+    axes = [axis for axis, size in enumerate(shape) if size and size % mesh.size == 0]
+    largest = max(axes, key=lambda axis: shape[axis], default=None)
+    names = () if largest is None else (*[None] * largest, "batch")
+    return jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(*names))
 
 
 def replicate(tree: Any) -> Any:

@@ -191,7 +191,7 @@ def modules_of(framework: str) -> tuple[str, ...]:
     return (f"algoperf.backends.{MODULES[framework]}", *IMPORTED_LATE[framework])
 
 
-def join(framework: str, rank: int, devices: int, meeting: str) -> Ranks:
+def join(framework: str, rank: int, devices: int, meeting: str, shard: str | None = None) -> Ranks:
     """Import the framework and let this process train on several devices, with others or alone.
 
     In PyTorch each device has a process of its own; in JAX one process has all of them.
@@ -201,6 +201,7 @@ def join(framework: str, rank: int, devices: int, meeting: str) -> Ranks:
         rank: The number of this process, from 0.
         devices: How many devices train together.
         meeting: A file that does not exist, by which the processes find one another.
+        shard: What the devices divide among them (`algoperf.backends.ranks`).
 
     Returns:
         The processes that train together.
@@ -209,7 +210,7 @@ def join(framework: str, rank: int, devices: int, meeting: str) -> Ranks:
         UserError: There are not so many devices.
     """
     module = importlib.import_module(f"algoperf.backends.{DEVICES[framework]}")
-    ranks: Ranks = module.join(rank, devices, meeting)
+    ranks: Ranks = module.join(rank, devices, meeting, shard)
     return ranks
 
 

@@ -1,4 +1,4 @@
-"""JAX behind the functions of `Backend`: flax models, optax updates, arrays sharded over the local
+"""JAX behind the functions of `Backend`: flax models, optax updates, arrays laid out over the local
 devices.
 """
 
@@ -13,13 +13,13 @@ import jax
 import numpy as np
 from flax import linen as nn
 from flax import traverse_util
-from jax.sharding import NamedSharding
 
 from algoperf import errors, jax_sharding_utils, spec
 from algoperf.backends import generation, jax_tuning, shared
 from algoperf.backends.computation import Computation
 from algoperf.backends.jax_computation import TYPES, cast, checkpointed_blocks, unshared
 from algoperf.backends.jax_decoding import JaxDecoder
+from algoperf.backends.jax_layout import Layout
 from algoperf.backends.jax_losses import OPS
 from algoperf.backends.jax_optimizer_form import OptimizerForm
 from algoperf.backends.ranks import ALONE, Ranks
@@ -46,14 +46,14 @@ class JaxWorkload(spec.Workload):
         model: nn.Module,
         sample_inputs: Any,
         initial_rule: shared.InitialRule,
-        sharding: NamedSharding,
+        layout: Layout,
         computation: Computation,
         technique: str | None = None,
     ) -> None:
         super().__init__(**facts)
         self._computation = computation
         self._initial_rule = initial_rule
-        self.sharding = sharding
+        self._layout = layout
         init = functools.partial(model.init, train=False, dropout_rate=0.0)
         variables = jax.eval_shape(init, jax.random.PRNGKey(0), sample_inputs)
         self._shapes = {
@@ -91,7 +91,9 @@ class JaxWorkload(spec.Workload):
         return self.parameters.tree(lambda parameter: parameter.type)
 
     def init_model_fn(self, rng: spec.RandomState) -> spec.ModelInitState:
-        """Return (parameters, model state), replicated over the devices."""
+        """Return (parameters, model state), laid out over the devices: running statistics are whole
+        on each.
+        """
         high, low = (int(word) for word in np.asarray(rng))
         shapes = {**self._shapes["params"], **self.statistic_shapes}
         params, model_state = self.state_from_neutral(
@@ -116,7 +118,9 @@ class JaxWorkload(spec.Workload):
         """
         params, frozen = self.split({name: values[name] for name in self.shapes})
         state = {
-            collection: self.from_neutral({name: values[name] for name in shapes})
+            collection: jax_sharding_utils.replicate(
+                traverse_util.unflatten_dict({name: values[name] for name in shapes}, sep="/")
+            )
             for collection, shapes in self._shapes.items()
             if collection != "params"
         }
@@ -149,8 +153,9 @@ class JaxWorkload(spec.Workload):
         return jax_tuning.merged(params, frozen) if frozen else params
 
     def from_neutral(self, values: Mapping[str, np.ndarray]) -> Any:
-        """Return a nested dict of JAX arrays from NumPy arrays by name, in JAX's layout."""
-        return jax.device_put(traverse_util.unflatten_dict(dict(values), sep="/"), self.sharding)
+        """Return a nested dict of parameters from NumPy arrays by name, in JAX's layout."""
+        tree = traverse_util.unflatten_dict(dict(values), sep="/")
+        return jax.device_put(tree, self._layout.of_params(tree))
 
     def to_neutral(self, params: Any) -> dict[str, np.ndarray]:
         """Return NumPy arrays by name, in JAX's layout."""
@@ -238,14 +243,14 @@ class JaxBackend:
     """The functions of `Backend` for JAX."""
 
     name = "jax"
-    ranks = ALONE
 
-    def __init__(self, computation: Computation) -> None:
+    def __init__(self, computation: Computation, ranks: Ranks = ALONE) -> None:
+        self.ranks = ranks
         self._computation = computation
         self._devices = jax.local_devices()
         # Collectives of many queued steps have stalled on several devices of a processor.
         self.steps_together = 4 if jax.device_count() == 1 else 1
-        self._replicated = jax_sharding_utils.get_replicate_sharding()
+        self._layout = Layout(ranks.shard)
         self._sharded = jax_sharding_utils.get_batch_dim_sharding()
         self._first_value: Callable[[Any], Any] = jax.jit(lambda leaf: leaf.reshape(-1)[:1])
         self._smallest: dict[int, int] = {}
@@ -274,7 +279,7 @@ class JaxBackend:
             model,
             sample_inputs,
             initial_rule,
-            self._replicated,
+            self._layout,
             self._computation,
             scale.trainable,
         )
@@ -300,13 +305,13 @@ class JaxBackend:
         return placed
 
     def settle(self, state: Any, beside: Any = None) -> Any:
-        """Return the state with its uncommitted arrays copied to every device, and those that share
-        memory in memory of their own; as it is, where it is no tree of JAX's.
+        """Return the state with its uncommitted arrays laid out over the devices, and those that
+        share memory in memory of their own; as it is, where it is no tree of JAX's.
         """
 
         def placed(leaf: Any) -> Any:
             is_free = isinstance(leaf, jax.Array) and not leaf.committed
-            return jax.device_put(leaf, self._replicated) if is_free else leaf
+            return jax.device_put(leaf, self._layout.of_state(leaf)) if is_free else leaf
 
         try:
             return unshared(jax.tree.map(placed, state), beside)
@@ -397,7 +402,7 @@ class JaxBackend:
         self, functions: shared.OptimizerFunctions, settings: shared.StepSettings
     ) -> OptimizerForm:
         """Return the submission as the functions of the full form."""
-        return OptimizerForm(functions, settings, self._computation)
+        return OptimizerForm(functions, settings, self._computation, self._layout)
 
     def threads(self) -> int:
         """Return the size of XLA's pool for one operation, which JAX itself does not tell."""
@@ -446,4 +451,4 @@ def make(*, compile_model: bool, computation: Computation, ranks: Ranks = ALONE)
     """Return the backend; JAX always compiles, so `compile_model` changes nothing, and one process
     has all devices.
     """
-    return JaxBackend(computation)
+    return JaxBackend(computation, ranks)

@@ -2,11 +2,11 @@
 
 import jax
 
-from algoperf.backends.ranks import ALONE, Ranks
+from algoperf.backends.ranks import Alone, Ranks
 from algoperf.errors import UserError
 
 
-def join(rank: int, devices: int, meeting: str) -> Ranks:
+def join(rank: int, devices: int, meeting: str, shard: str | None = None) -> Ranks:
     """Let this process train on so many devices; see `algoperf.backends.join`.
 
     On a processor so many devices are made of its cores.
@@ -20,4 +20,4 @@ def join(rank: int, devices: int, meeting: str) -> Ranks:
             f"--devices {devices}: JAX trains on all devices of the machine, here "
             f"{jax.local_device_count()}; hide some from it, as by CUDA_VISIBLE_DEVICES"
         )
-    return ALONE
+    return Alone(shard=shard)

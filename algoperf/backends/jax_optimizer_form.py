@@ -19,6 +19,7 @@ from algoperf.backends.jax_computation import (
     first_loss_scale,
     unshared,
 )
+from algoperf.backends.jax_layout import Layout
 
 
 class OptimizerForm:
@@ -33,10 +34,12 @@ class OptimizerForm:
         functions: shared.OptimizerFunctions,
         settings: shared.StepSettings,
         computation: Computation,
+        layout: Layout,
     ) -> None:
         self._functions = functions
         self._settings = settings
         self._computation = computation
+        self._layout = layout
         self.notes: list[str] = []
 
     def init_optimizer_state(
@@ -50,14 +53,34 @@ class OptimizerForm:
                 "optax.GradientTransformation; several are one by optax.chain or optax.partition"
             )
         self._transformation = optax.with_extra_args_support(transformation)
-        self._step = jax.jit(functools.partial(self._update, workload), donate_argnums=(0, 1, 2))
-        state = self._transformation.init(model_params)
-        if self._computation.scales_loss:
-            state = state, first_loss_scale()
-        # Placed as the parameters are, else the first step would be compiled once more for its own
-        # output.
-        state = jax.device_put(state, workload.sharding)
-        return unshared(state, model_params, model_state)
+        state = unshared(self._first_state(model_params), model_params, model_state)
+        placed: Any = None
+        if self._layout.shard is not None:
+            # Else XLA chooses, and the next step would be compiled once more for its choice.
+            trees = model_params, model_state, state
+            placed = *jax.tree.map(lambda leaf: leaf.sharding, trees), None
+        self._step = jax.jit(
+            functools.partial(self._update, workload),
+            donate_argnums=(0, 1, 2),
+            out_shardings=placed,
+        )
+        return state
+
+    def _first_state(self, params: Any) -> Any:
+        """Return what the transformation starts from, where a step will leave it: else the first
+        step would be compiled once more for its own output.
+        """
+
+        def start(params: Any) -> Any:
+            state = self._transformation.init(params)
+            return (state, first_loss_scale()) if self._computation.scales_loss else state
+
+        if self._layout.shard is None:
+            state = start(params)
+            return jax.device_put(state, self._layout.of_state(state))
+        # Compiled, no device has more of it than its part at any time.
+        placed = self._layout.of_state(jax.eval_shape(start, params))
+        return jax.jit(start, out_shardings=placed)(params)
 
     def _gradients(
         self, workload: Any, params: Any, model_state: Any, batch: Any, rng: Any, scale: Any

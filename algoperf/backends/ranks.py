@@ -7,6 +7,9 @@ around it asks: what all of them do next. A trial of one process is a group of o
 import dataclasses
 from typing import Any, Protocol
 
+OPTIMIZER, PARAMETERS = "optimizer", "parameters"
+SHARDS = ("none", OPTIMIZER, PARAMETERS)
+
 
 class Ranks(Protocol):
     """A group of processes that train together, seen from one of them.
@@ -14,6 +17,8 @@ class Ranks(Protocol):
     Attributes:
         rank: The number of this process, from 0.
         count: How many processes there are.
+        shard: What their devices divide among them: `OPTIMIZER`, the optimizer's state, or
+            `PARAMETERS`, with their gradients and state; None for nothing.
     """
 
     @property
@@ -21,6 +26,9 @@ class Ranks(Protocol):
 
     @property
     def count(self) -> int: ...  # noqa: D102
+
+    @property
+    def shard(self) -> str | None: ...  # noqa: D102
 
     def largest(self, value: int) -> int:
         """Return the largest of what the processes give; each of them gives a number."""
@@ -40,10 +48,11 @@ class Ranks(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Alone:
-    """The group of one."""
+    """The group of one; its devices may be several, in JAX."""
 
     rank: int = 0
     count: int = 1
+    shard: str | None = None
 
     def largest(self, value: int) -> int:
         """Return the number."""

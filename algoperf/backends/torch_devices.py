@@ -33,10 +33,11 @@ class TorchRanks:
         rank: The number of this process.
         count: How many there are.
         meeting: A file that does not exist, by which the processes find one another.
+        shard: What their devices divide among them.
     """
 
-    def __init__(self, rank: int, count: int, meeting: str) -> None:
-        self.rank, self.count = rank, count
+    def __init__(self, rank: int, count: int, meeting: str, shard: str | None = None) -> None:
+        self.rank, self.count, self.shard = rank, count, shard
         has_gpu = torch.cuda.is_available()
         self.device = torch.device("cuda", rank) if has_gpu else torch.device("cpu")
         if has_gpu:
@@ -111,7 +112,7 @@ class _Sum(torch.autograd.Function):
         return total
 
 
-def join(rank: int, devices: int, meeting: str) -> Ranks:
+def join(rank: int, devices: int, meeting: str, shard: str | None = None) -> Ranks:
     """Let this process be one of those that train together; see `algoperf.backends.join`."""
     if devices == 1:
         return ALONE
@@ -119,7 +120,7 @@ def join(rank: int, devices: int, meeting: str) -> Ranks:
         raise UserError(
             f"--devices {devices}: PyTorch has {torch.cuda.device_count()} of them here"
         )
-    return TorchRanks(rank, devices, meeting)
+    return TorchRanks(rank, devices, meeting, shard)
 
 
 def bare(params: nn.Module) -> nn.Module:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from algoperf.backends.computation import PRECISIONS
+from algoperf.backends.ranks import SHARDS
 from algoperf.cli import executor_arguments
 from algoperf.cli.argument_types import (
     add_rows,
@@ -233,6 +234,14 @@ def declare(run: argparse.ArgumentParser) -> None:
         "PyTorch's, or all of JAX's); without an accelerator a device is a process of the "
         "processor, in JAX some of its threads; recorded, and runs of different N are not scored "
         "together",
+    )
+    add(
+        "--shard",
+        choices=SHARDS,
+        default="none",
+        help="what the devices divide among them, so that each holds a part: nothing, the "
+        "optimizer's state, or parameters, gradients and state (default: %(default)s); recorded, "
+        "and never scored together with another (docs/devices.md)",
     )
     add(
         "--hardware-class",

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from algoperf.backends.computation import PRECISIONS
+from algoperf.backends.ranks import SHARDS
 from algoperf.data import validation_seed
 from algoperf.data.validation_seed import ValidationSeed
 from algoperf.errors import UserError, choose
@@ -78,6 +79,8 @@ class RunRequest:
         devices: How many devices train a trial together, each on its share of every batch; None for
             one of PyTorch's, or all of JAX's. Without an accelerator a device is a process
             (PyTorch) or a thread (JAX) of the processor.
+        shard: What the devices divide among them: 'none', 'optimizer' (its state) or 'parameters'
+            (with their gradients and state).
         hardware_class: The file of `algoperf calibrate` whose budgets hold; this machine must be of
             that class, and runs of one class are pooled.
         referee: 'process' to judge each trial in another process than the submission's, or 'inline'
@@ -138,6 +141,7 @@ class RunRequest:
     suite: str | None = None
     threads: int | None = None
     devices: int | None = None
+    shard: str = "none"
     hardware_class: str | None = None
     referee: str | None = None
     overwrite: bool = False
@@ -259,6 +263,7 @@ _CHECKS: Mapping[str, Callable[[str, Any], None]] = {
     "tuning_ruleset": _one_of(*RULESETS),
     "precision": _one_of(*PRECISIONS),
     "until": _one_of(*UNTIL),
+    "shard": _one_of(*SHARDS),
     "rouge_tokenizer": _one_of(*ROUGE_TOKENIZERS),
     "referee": _one_of(*REFEREES),
     **dict.fromkeys(("out", "save_model", "save_best"), _path),

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from algoperf import backends, errors, workload
+from algoperf.backends.ranks import OPTIMIZER
 from algoperf.data import validation_seed
 from algoperf.data.formats import sources
 from algoperf.errors import UserError
@@ -260,6 +261,7 @@ def make(request: RunRequest, command: str = "", show_progress: bool = False) ->
         name=outline.name,
         threads=request.threads,
         devices=request.devices,
+        shard=None if request.shard == "none" else request.shard,
         workload_folder=None if definition.reference == definition.name else definition.reference,
         workload_hash=None if definition.outside is None else definition.outside.source_hash,
     )
@@ -280,6 +282,15 @@ def make(request: RunRequest, command: str = "", show_progress: bool = False) ->
         trial = dataclasses.replace(trial, population=_population(request, chosen, scale.step_hint))
     trial = dataclasses.replace(trial, referee=request.referee or study.usual_referee(trial))
     trial.computation.check_form(is_full_form=outline.is_full_form)
+    if trial.shard is not None and trial.devices in (None, 1):
+        raise UserError(
+            f"--shard {trial.shard} divides it among devices: say of how many, as by --devices 2"
+        )
+    if trial.shard == OPTIMIZER and outline.is_full_form:
+        raise UserError(
+            "--shard optimizer divides the state of the library's own step, in the optimizer form "
+            "only; this submission is in the full form, which keeps its state itself"
+        )
     if trial.devices is not None:
         _check_devices(trial)
     if request.stop_outrun:
@@ -288,10 +299,9 @@ def make(request: RunRequest, command: str = "", show_progress: bool = False) ->
 
 
 def _check_devices(trial: TrialPlan) -> None:
-    if trial.processes > 1 and not trial.has_referee:
+    if trial.devices != 1 and not trial.has_referee:
         raise UserError(
-            "--devices: several processes of PyTorch need a referee in one of its own: leave out "
-            "--referee inline"
+            "--devices: what several train is judged in another process: leave out --referee inline"
         )
     if trial.processes > 1 and trial.compile:
         raise UserError("--devices: --compile is for one device")

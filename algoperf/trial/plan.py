@@ -72,6 +72,7 @@ class TrialPlan:
     name: str | None = None  # the submission's in the run folder; None for its file's
     threads: int | None = None  # how many cores the trial may use; None for all
     devices: int | None = None  # how many train it; None for one of PyTorch's, or all of JAX's
+    shard: str | None = None  # what they divide among them (`backends.ranks`); None for nothing
     # The hardware class whose budgets hold, by 'name' and 'id', and of this workload what it has:
     # 'budget_factor' and the times of the reference algorithm (`HardwareClass.recorded`).
     hardware_class: Mapping[str, str] | None = None

@@ -136,7 +136,9 @@ def _train(given: Given, referee: "FarReferee", stops: stopping.Stops) -> int:
     state_kinds.seed_generators(plan.seed)
     subject = assemble.look_up(plan)
     if plan.devices is not None:
-        referee.ranks = backends.join(plan.framework, given.rank, plan.devices, given.meeting)
+        referee.ranks = backends.join(
+            plan.framework, given.rank, plan.devices, given.meeting, plan.shard
+        )
     ranks = referee.ranks
     instruments = assemble.load_instruments(plan, subject, ranks=ranks)
     backend = instruments.backend

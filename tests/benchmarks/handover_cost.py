@@ -45,18 +45,26 @@ def peak_over_now_bytes(do: Callable[[], Any]) -> tuple[Any, int]:
     return returned, 1024 * (sizes["VmHWM"] - sizes["VmRSS"])
 
 
-def make(framework: str) -> tuple[Any, Any, Any]:
-    """Return a backend, and the first parameters and model state of the language model."""
+def language_model(framework: str, ranks: Any = None) -> tuple[Any, Any]:
+    """Return a backend of `ranks`, of this process alone where there are none, and the language
+    model, bound to its workload.
+    """
     from algoperf import backends, workload
+    from algoperf.backends.ranks import ALONE
     from algoperf.workload import Data, catalogue
 
-    backend = backends.load(framework)
+    backend = backends.load(framework, ranks=ranks or ALONE)
     definition = catalogue.find("lm")
     scale = definition.scales["full"]
     rows = {name: np.zeros((8, 64), np.int32) for name in ("inputs", "targets")}
     model = {"vocab_size": 50257, "pad_id": 50256}
     data = Data(dict.fromkeys(workload.SPLITS, rows), model=model)
-    bound = backend.workload(definition, scale, "hub", data)
+    return backend, backend.workload(definition, scale, "hub", data)
+
+
+def make(framework: str) -> tuple[Any, Any, Any]:
+    """Return a backend, and the first parameters and model state of the language model."""
+    backend, bound = language_model(framework)
     params, model_state = bound.init_model_fn(backend.random_state((0, 0)))
     backend.drain(params)
     return backend, params, model_state

@@ -23,7 +23,17 @@ class DeviceAxis:
         self._stacked = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("batch"))
 
     def add(self, tree: Any) -> Any:
-        """Return the tree with its arrays stacked, with one copy for each device."""
+        """Return the tree with its arrays stacked, with one copy for each device.
+
+        Raises:
+            UserError: Each device is to have a part of them only.
+        """
+        arrays = (leaf for leaf in jax.tree.leaves(tree) if isinstance(leaf, jax.Array))
+        if not all(array.is_fully_replicated for array in arrays):
+            raise UserError(
+                "--shard parameters: this submission runs under jax.pmap, where each device has "
+                "all parameters"
+            )
         return self.settle(jax_utils.replicate(tree, self._devices))
 
     def settle(self, tree: Any, beside: Any = None) -> Any:

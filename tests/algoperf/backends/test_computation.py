@@ -11,7 +11,7 @@ import optax
 import pytest
 import torch
 
-from algoperf import backends, errors, spec
+from algoperf import backends, errors, jax_sharding_utils, spec
 from algoperf.backends import jax_computation, shared
 from algoperf.backends.computation import Computation
 from algoperf.backends.generation import GenerationSettings
@@ -113,7 +113,7 @@ class Trained:
             self.state["scaler"].load_state_dict(kept)
         else:
             kept = jax_computation.LossScale(jnp.float32(scale), jnp.int32(updates))
-            self.state = self.state[0], jax.device_put(kept, self.workload.sharding)
+            self.state = self.state[0], jax_sharding_utils.replicate(kept)
         self.step()
         after = self.values_of(self.params)
         update = np.concatenate([(after[name] - before[name]).ravel() for name in before])

@@ -14,7 +14,7 @@ import optax
 import pytest
 import torch
 
-from algoperf import backends, errors, spec
+from algoperf import backends, errors, jax_sharding_utils, spec
 from algoperf.backends import jax_computation, torch_batch_norm
 from algoperf.backends.computation import Computation
 from algoperf.backends.shared import OptimizerFunctions, StepSettings
@@ -373,7 +373,7 @@ def test_a_step_that_is_left_out_leaves_the_statistics(conv_norm, framework):
         state["scaler"].load_state_dict(kept)
     else:
         kept = jax_computation.LossScale(jnp.float32(2.0**40), jnp.int32(0))
-        state = state[0], jax.device_put(kept, bound.workload.sharding)
+        state = state[0], jax_sharding_utils.replicate(kept)
     bound.step(form, state)
     assert same(bound.statistics(), before)
 

@@ -33,7 +33,6 @@ class Bowl:
 
     metrics_logger = None
     parameters = parameters.describe(SHAPES, lambda name: False)
-    sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
 
     def model_fn(self, params, batch, model_state, *_):
         return jax.tree.leaves(params), model_state

@@ -54,6 +54,7 @@ OTHER = {  # a value of each field that is not its default
     "hardware_class": "hardware_class.json",
     "devices": 2,
     "stop_outrun": True,
+    "shard": "optimizer",
     "referee": "inline",
     "overwrite": True,
     "rerun_contended": True,

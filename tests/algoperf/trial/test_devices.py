@@ -27,14 +27,16 @@ CHILD = Path(__file__).with_name("train_together.py")
 STEPS = 20
 
 
-def train_together(tmp_path, framework, devices, names, submissions=("nesterov",), steps=STEPS):
+def train_together(
+    tmp_path, framework, devices, names, submissions=("nesterov",), steps=STEPS, shard="none"
+):
     """Return the arrays of each submission and workload as so many devices have trained it; of
     one submission by the workload alone.
     """
-    out = tmp_path / f"{framework}_{devices}"
+    out = tmp_path / f"{framework}_{devices}_{shard}"
     out.mkdir(parents=True)
     joined = ",".join(submissions)
-    words = [str(devices), str(out / "meeting"), str(out), str(steps), joined, *names]
+    words = [str(devices), shard, str(out / "meeting"), str(out), str(steps), joined, *names]
     children = [
         subprocess.Popen(
             [sys.executable, str(CHILD), framework, str(rank), *words],
@@ -261,7 +263,7 @@ def test_a_checkpoint_counts_that_every_process_has(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"referee": "inline"}, "--devices: several processes of PyTorch need a referee"),
+        ({"referee": "inline"}, "--devices: what several train is judged in another process"),
         ({"compile": True}, "--devices: --compile is for one device"),
     ],
 )

@@ -1,11 +1,12 @@
 """Trains a few steps as one of several processes, and saves what it got: run by test_devices.py.
 
-    python train_together.py FRAMEWORK RANK DEVICES MEETING OUT STEPS SUBMISSIONS WORKLOAD...
+    python train_together.py FRAMEWORK RANK DEVICES SHARD MEETING OUT STEPS SUBMISSIONS WORKLOAD...
 
-SUBMISSIONS are joined by commas. OUT gets, for each of them and each workload, a file
-SUBMISSION-WORKLOAD.npz of the last parameters and running statistics by name, in JAX's layout, and
-of 'losses', the training loss of each step; written by rank 0. The learning rate is 0.03 of the
-submission's, at which no workload makes rounding much larger within the steps.
+SHARD is what the devices divide, or 'none'. SUBMISSIONS are joined by commas. OUT gets, for each of
+them and each workload, a file SUBMISSION-WORKLOAD.npz of the last parameters and running statistics
+by name, in JAX's layout, and of 'losses', the training loss of each step; written by rank 0. The
+learning rate is 0.03 of the submission's, at which no workload makes rounding much larger within
+the steps.
 """
 
 import itertools
@@ -76,14 +77,16 @@ def train(plan, ranks, steps):
     return {"losses": np.array(losses), **workload.state_to_neutral(params, model_state)}
 
 
-def main(framework, rank, devices, meeting, out, steps, submissions, *names):
-    ranks = backends.join(framework, int(rank), int(devices), meeting)
+def main(framework, rank, devices, shard, meeting, out, steps, submissions, *names):
+    shard = None if shard == "none" else shard
+    ranks = backends.join(framework, int(rank), int(devices), meeting, shard)
     adapt.RECORD_EVERY_STEPS = 1
     for submission, name in itertools.product(submissions.split(","), names):
         path, _ = loading.locate(submission)
         plan = TrialPlan(
             *(name, "mini", "builtin", "builtin", framework, str(path), out, "together", 0, 1, 0),
             devices=int(devices),
+            shard=shard,
         )
         arrays = train(plan, ranks, int(steps))
         if ranks.rank == 0:

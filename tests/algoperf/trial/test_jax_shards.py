@@ -1,0 +1,339 @@
+"""`--shard` in JAX: what each device holds, and that it trains what one device trains."""
+
+import csv
+import dataclasses
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import reference_algorithms
+from algoperf.errors import UserError
+from algoperf.study import run_plan
+from algoperf.study.request import RunRequest
+
+HERE, TESTS = Path(__file__).parent, Path(__file__).parents[2]
+SHARDED = ("optimizer", "parameters")
+
+
+def _module(name):
+    spec = importlib.util.spec_from_file_location(name, HERE / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+on_devices = _module("test_devices")
+
+
+def answer(script, *words):
+    """Return the JSON that a script prints last."""
+    child = subprocess.run(
+        [sys.executable, str(script), *words], capture_output=True, text=True, check=False
+    )
+    assert child.returncode == 0, child.stderr
+    return json.loads(child.stdout.splitlines()[-1])
+
+
+# Where arrays lie: by hand. The largest axis that divides is split, of equals the first. The ten
+# classes of digits divide by two devices, and not by four; statistics are whole.
+WHOLE = {
+    "hidden_0/kernel": [64, 128],
+    "hidden_0/bias": [128],
+    "hidden_1/kernel": [128, 128],
+    "hidden_1/bias": [128],
+    "head/kernel": [128, 10],
+    "head/bias": [10],
+}
+HALVES = {
+    "hidden_0/kernel": [64, 64],
+    "hidden_0/bias": [64],
+    "hidden_1/kernel": [64, 128],
+    "hidden_1/bias": [64],
+    "head/kernel": [64, 10],
+    "head/bias": [5],
+}
+QUARTERS = {
+    "hidden_0/kernel": [64, 32],
+    "hidden_0/bias": [32],
+    "hidden_1/kernel": [32, 128],
+    "hidden_1/bias": [32],
+    "head/kernel": [32, 10],
+    "head/bias": [10],
+}
+CONV_HALVES = {
+    "first/kernel": [3, 3, 3, 4],
+    "first_batch_norm/scale": [4],
+    "first_batch_norm/bias": [4],
+    "block_0/conv/kernel": [3, 3, 4, 8],
+    "block_0/batch_norm/scale": [4],
+    "block_0/batch_norm/bias": [4],
+    "head/kernel": [4, 4],
+    "head/bias": [2],
+}
+CONV_STATISTICS = {
+    f"batch_stats/{name}/{kind}": [8]
+    for name in ("first_batch_norm", "block_0/batch_norm")
+    for kind in ("mean", "var")
+}
+CONV_NORM = str(TESTS / "workloads" / "conv_norm")
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """What is trained, and the parts that each device has of it.
+
+    `moments` are those of what has the parameters' shapes in the state, `six` of a matrix (6, 3),
+    `free` of one (6, 4).
+    """
+
+    words: tuple[str, ...]
+    params: dict[str, list[int]]
+    moments: dict[str, list[int]]
+    statistics: dict[str, list[int]]
+    six: list[int]
+    free: list[int]
+
+
+CASES = {
+    "optimizer": Case(("2", "optimizer", "digits"), WHOLE, HALVES, {}, [3, 3], [3, 4]),
+    "batch norm": Case(
+        ("2", "parameters", CONV_NORM), CONV_HALVES, CONV_HALVES, CONV_STATISTICS, [3, 3], [3, 4]
+    ),
+    "micro-batches, scaled": Case(
+        ("4", "parameters", "digits", "fp16", "2"), QUARTERS, QUARTERS, {}, [6, 3], [6, 1]
+    ),
+}
+
+
+@pytest.fixture(scope="module", params=CASES)
+def case(request):
+    return CASES[request.param]
+
+
+@pytest.fixture(scope="module")
+def answered(case):
+    return answer(HERE / "shard_arrays.py", *case.words)
+
+
+def alike(shapes):
+    """Of each array all devices have a part of the same shape."""
+    return {name: [shape] for name, shape in shapes.items()}
+
+
+def test_each_device_has_its_part_from_the_first_step_to_a_later_process(case, answered):
+    for when in ("start", "end", "resumed"):
+        lies = answered["parts"][when]
+        assert lies["params"] == alike(case.params)
+        assert lies["model_state"] == alike(case.statistics)
+        # Beside a scaled loss the state is the first of two.
+        state = {key.removeprefix("0/"): shapes for key, shapes in lies["state"].items()}
+        for kept in ("adam/0/mu", "adam/0/nu", "average"):
+            for name, shape in case.moments.items():
+                assert state.pop(f"{kept}/{name}") == [shape]
+        assert state.pop("factors/six") == [case.six]
+        assert state.pop("factors/odd") == [[3, 5]]
+        assert all(shapes == [[]] for shapes in state.values())
+    for of in ("params", "model_state"):
+        assert answered["parts"]["read"][of] == answered["parts"]["end"][of]
+
+
+def test_a_step_is_compiled_once(answered):
+    """Also for what was saved and read again."""
+    assert answered["compiled"] == [1, 1]
+
+
+def test_a_saved_trial_goes_on_bit_for_bit(answered):
+    assert answered["sums"]["went_on"] == answered["sums"]["resumed"]
+
+
+def test_what_is_evaluated_is_handed_over_whole(answered):
+    """The average, of which each device has a part under either kind."""
+    sums = answered["sums"]
+    assert sums["read"] == sums["evaluated"] != sums["resumed"]
+
+
+def test_a_value_that_is_not_finite_is_seen_on_the_last_device(answered):
+    assert answered["finite"] == [True, False]
+
+
+def test_the_marker_is_a_value_of_the_smallest_parameter(answered):
+    marker, smallest = answered["marker"]
+    assert marker == smallest
+
+
+def test_what_a_full_form_starts_with_is_laid_out(case, answered):
+    """As the parameters are, where the submission has not said where it is to be."""
+    assert answered["parts"]["settled"]["state"] == {"m": [case.free], "n": [[]]}
+
+
+def test_parameters_are_not_divided_under_pmap(case, answered):
+    message = "--shard parameters: this submission runs under jax.pmap, where each device has all"
+    if case.words[1] == "parameters":
+        assert answered["pmap"].startswith(message)
+    else:
+        assert answered["pmap"] is None
+
+
+@pytest.fixture(scope="module")
+def of_one_device(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("one")
+    return on_devices.train_together(folder, "jax", 1, ("digits",))["digits"]
+
+
+@pytest.mark.parametrize("shard", SHARDED)
+def test_two_devices_train_what_one_trains(shard, of_one_device, tmp_path):
+    two = on_devices.train_together(tmp_path, "jax", 2, ("digits",), shard=shard)["digits"]
+    assert len(two["losses"]) == on_devices.STEPS
+    on_devices.assert_alike(of_one_device, two, 1e-5)
+
+
+NAMES = ("digits", "imagenet_resnet", "xsum", "ogbg")  # Dense, batch norm, text, graphs.
+
+
+@pytest.fixture(scope="module")
+def each_on_one_device(tmp_path_factory):
+    return on_devices.train_together(tmp_path_factory.mktemp("each"), "jax", 1, NAMES)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("devices", [2, 4])
+@pytest.mark.parametrize("shard", SHARDED)
+def test_devices_train_what_one_trains(shard, devices, each_on_one_device, tmp_path):
+    several = on_devices.train_together(tmp_path, "jax", devices, NAMES, shard=shard)
+    for name in NAMES:
+        on_devices.assert_alike(each_on_one_device[name], several[name], 1e-5)
+
+
+ALGORITHMS = [name for name in reference_algorithms.names() if name != "nesterov"]
+
+
+@pytest.fixture(scope="module")
+def algorithms_on_one_device(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("algorithms")
+    return on_devices.train_together(folder, "jax", 1, ("digits",), ALGORITHMS)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shard", SHARDED)
+def test_every_reference_algorithm_trains_the_same(shard, algorithms_on_one_device, tmp_path):
+    """Those that need whole matrices too. SAM is in the full form, whose state stays its own."""
+    names = [name for name in ALGORITHMS if (name, shard) != ("sam", "optimizer")]
+    two = on_devices.train_together(tmp_path, "jax", 2, ("digits",), names, shard=shard)
+    for key, arrays in two.items():
+        one = algorithms_on_one_device[key]
+        np.testing.assert_allclose(arrays["losses"], one["losses"], rtol=1e-4, err_msg=key)
+        # The eigenvectors that SOAP turns gradients by make more of rounding.
+        assert on_devices.apart(one, arrays) <= (1e-3 if key == "soap-digits" else 1e-4), key
+
+
+def test_of_a_large_model_each_device_holds_half():
+    """GPT-2 small's parameters all divide by two, and AdamW keeps two numbers for each, and a count
+    of four bytes; a number has four bytes.
+    """
+    numbers = 124_439_808
+    held = answer(TESTS / "benchmarks" / "jax_shard_memory.py", "--shapes")
+    assert held["none"] == {"parameters": [4 * numbers], "optimizer_state": [8 * numbers + 4]}
+    assert held["optimizer"]["parameters"] == [4 * numbers]
+    assert held["optimizer"]["optimizer_state"] == [4 * numbers + 4]
+    assert held["parameters"] == {"parameters": [2 * numbers], "optimizer_state": [4 * numbers + 4]}
+
+
+# Whole runs.
+
+STOPS = """
+import os
+import signal
+
+import optax
+
+DEFAULTS = {"learning_rate": 1e-3}
+MARK = MARK_PATH
+
+
+def jax_optimizer(hyperparameters):
+    return optax.adamw(hyperparameters.learning_rate)
+
+
+def data_selection(input_queue, global_step):
+    if global_step == 6 and not os.path.exists(MARK):
+        open(MARK, "w").close()
+        signal.raise_signal(signal.SIGTERM)
+    return next(input_queue)
+"""
+
+
+def run(out, submission, *words):
+    return subprocess.run(
+        [
+            *(sys.executable, "-m", "algoperf", "run", "--workload", "digits", "--submission"),
+            *(str(submission), "--framework", "jax", "--devices", "2", "--max-steps", "12"),
+            *("--eval-every-steps", "5", "--until", "end", "--out", str(out), *words),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def outcome(out):
+    """Return a run's flags, its evaluations without times, and the checksum of its parameters."""
+    (folder,) = out.glob("*/*/study_0/*/trial_1")
+    rows = csv.DictReader((folder / "eval_measurements.csv").read_text().splitlines())
+    evaluations = [
+        {name: value for name, value in row.items() if "/" in name or name == "global_step"}
+        for row in rows
+    ]
+    result = json.loads((folder / "result.json").read_text())
+    return (
+        json.loads((folder / "flags_0.json").read_text()),
+        evaluations,
+        result["parameters_crc32"],
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shard", SHARDED)
+def test_an_interrupted_run_goes_on_bit_for_bit(shard, tmp_path):
+    submission, out = tmp_path / "stops.py", tmp_path / "runs"
+    submission.write_text(STOPS.replace("MARK_PATH", repr(str(tmp_path / "mark"))))
+    words = ("--shard", shard)
+    stopped = run(out, submission, *words)
+    assert stopped.returncode == 75, stopped.stderr
+    refused = run(out, submission)
+    assert refused.returncode != 0
+    assert "shard" in refused.stderr
+    went_on = run(out, submission, *words)
+    assert went_on.returncode == 0, went_on.stderr
+    assert "goes on from step" in went_on.stdout + went_on.stderr
+    whole = run(tmp_path / "whole", submission, *words)
+    assert whole.returncode == 0, whole.stderr
+    flags, evaluations, checksum = outcome(out)
+    assert (flags["devices"], flags["shard"]) == (2, shard)
+    assert evaluations[-1]["global_step"] == "12"
+    assert outcome(tmp_path / "whole")[1:] == (evaluations, checksum)
+
+
+@pytest.mark.parametrize("framework", ["jax", "pytorch"])
+def test_the_state_of_a_full_form_is_not_divided(framework, tmp_path):
+    """By anybody but itself; its parameters are."""
+    request = RunRequest("digits", "sam", framework=framework, devices=2, out=tmp_path)
+    message = "--shard optimizer divides the state of the library's own step"
+    with pytest.raises(UserError, match=message):
+        run_plan.make(dataclasses.replace(request, shard="optimizer"))
+    plan = run_plan.make(dataclasses.replace(request, shard="parameters"))
+    assert plan.trial.shard == "parameters"
+
+
+def test_several_devices_are_not_judged_inline(tmp_path):
+    """Evaluation is on one device: few workloads have as many rows in each split as divide."""
+    request = RunRequest("digits", "adamw", framework="jax", devices=2, out=tmp_path)
+    with pytest.raises(UserError, match="--devices: what several train is judged in another"):
+        run_plan.make(dataclasses.replace(request, referee="inline"))
+    assert run_plan.make(request).trial.has_referee
+    one = dataclasses.replace(request, referee="inline", devices=1)
+    assert not run_plan.make(one).trial.has_referee
