@@ -95,7 +95,7 @@ def test_all_words_together(parser):
     assert words[:flags] == [
         *("--skip-bad-rows", "--drop-duplicates", "--balance", "--compile"),
         *("--checkpoint-activations", "--no-checkpoint", "--keep-going", "--retry-failed"),
-        *("--carbon", "--wandb", "--overwrite", "--rerun-contended"),
+        *("--carbon", "--wandb", "--overwrite", "--stop-outrun", "--rerun-contended"),
     ]
 
 
