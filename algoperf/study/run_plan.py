@@ -283,11 +283,11 @@ def make(request: RunRequest, command: str = "", show_progress: bool = False) ->
             f"--shard {trial.shard} divides it among devices: say of how many, as by --devices 2"
         )
     if trial.devices is not None:
-        _check_devices(trial)
+        _check_devices(trial, is_full_form=outline.is_full_form)
     return RunPlan(trial, outline, chosen, tuple(notes), _companions(request), request)
 
 
-def _check_devices(trial: TrialPlan) -> None:
+def _check_devices(trial: TrialPlan, *, is_full_form: bool) -> None:
     if trial.processes > 1 and not trial.has_referee:
         raise UserError(
             "--devices: several processes of PyTorch need a referee in one of its own: leave out "
@@ -297,6 +297,11 @@ def _check_devices(trial: TrialPlan) -> None:
         raise UserError("--devices: --compile is for one device")
     if trial.processes > 1 and trial.population is not None:
         raise UserError("--devices: the members of a population train on one device of PyTorch's")
+    if trial.processes > 1 and trial.shard is not None and is_full_form:
+        raise UserError(
+            f"--shard {trial.shard} is done by the library's own step, in the optimizer form only; "
+            "this submission is in the full form, whose own step divides what it wants to"
+        )
 
 
 def scale_of(trial: TrialPlan) -> workload.Scale:

@@ -16,6 +16,7 @@ from algoperf import backends
 from algoperf.backends import torch_batch_norm
 from algoperf.backends.ranks import ALONE
 from algoperf.errors import UserError
+from algoperf.run_folder import run_log
 from algoperf.run_folder.checkpoint import Checkpoints
 from algoperf.study import run_plan
 from algoperf.study.request import RunRequest
@@ -86,16 +87,42 @@ def test_two_devices_train_what_one_trains(of_one_device, tmp_path):
         assert_alike(one[name], two[name], 1e-5)
 
 
+SHARDS = ("optimizer", "parameters")
+
+
+@pytest.mark.parametrize("shard", SHARDS)
+def test_what_is_divided_trains_the_same(of_one_device, shard, tmp_path):
+    framework, one = of_one_device
+    if framework == "jax":
+        pytest.skip("of PyTorch")
+    two = train_together(tmp_path, framework, 2, NAMES, shard=shard)
+    for name in NAMES:
+        assert_alike(one[name], two[name], 1e-5)
+
+
+# The dense model, batch norm, a model that writes texts, speech and graphs.
+KINDS = (*NAMES, "xsum", "librispeech_deepspeech", "ogbg")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("devices", [2, 4])
 @pytest.mark.parametrize("framework", ["jax", "pytorch"])
 def test_devices_train_what_one_trains(framework, devices, tmp_path):
-    """The dense model, batch norm, a model that writes texts, speech and graphs."""
-    names = (*NAMES, "xsum", "librispeech_deepspeech", "ogbg")
-    one = train_together(tmp_path, framework, 1, names)
-    several = train_together(tmp_path, framework, devices, names)
-    for name in names:
+    one = train_together(tmp_path, framework, 1, KINDS)
+    several = train_together(tmp_path, framework, devices, KINDS)
+    for name in KINDS:
         assert_alike(one[name], several[name], 1e-5)
+
+
+@pytest.mark.slow
+def test_what_is_divided_trains_the_same_of_every_kind(tmp_path):
+    """Also of a model with a parameter without axes, which is not divided."""
+    names = (*KINDS, "finewebedu_lm")
+    one = train_together(tmp_path, "pytorch", 1, names)
+    for shard in SHARDS:
+        two = train_together(tmp_path, "pytorch", 2, names, shard=shard)
+        for name in names:
+            assert_alike(one[name], two[name], 1e-5)
 
 
 @pytest.mark.slow
@@ -110,6 +137,29 @@ def test_every_reference_algorithm_trains_the_same_on_two_devices(framework, tmp
             np.testing.assert_allclose(*losses, rtol=1e-4, err_msg=key)
         # The eigenvectors that SOAP turns gradients by make more of rounding.
         assert apart(arrays, two[key]) <= (1e-3 if key == "soap-digits" else 1e-4), key
+
+
+# Those that do not train so, and say it: one that looks over all parameters, those that take the
+# whole of a matrix, and the full form, whose own step divides what it wants to.
+REFUSED = {
+    "optimizer": {"prodigy"},
+    "parameters": set(),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shard", SHARDS)
+def test_every_reference_algorithm_trains_the_same_on_what_is_divided(shard, tmp_path):
+    names = [name for name in reference_algorithms.names() if name != "sam"]
+    one = train_together(tmp_path, "pytorch", 1, ("digits",), names)
+    two = train_together(tmp_path, "pytorch", 2, ("digits",), names, shard=shard)
+    refused = {key for key, arrays in two.items() if "refused" in arrays}
+    assert {key.removesuffix("-digits") for key in refused} == REFUSED[shard]
+    for key in one.keys() - refused:
+        losses = one[key].pop("losses"), two[key].pop("losses")
+        np.testing.assert_allclose(losses[1], losses[0], rtol=1e-4, err_msg=key)
+        # The eigenvectors that SOAP turns gradients by make more of rounding.
+        assert apart(one[key], two[key]) <= (1e-3 if key == "soap-digits" else 1e-4), key
 
 
 @pytest.mark.slow
@@ -265,14 +315,33 @@ def test_a_checkpoint_counts_that_every_process_has(tmp_path):
     [
         ({"referee": "inline"}, "--devices: several processes of PyTorch need a referee"),
         ({"compile": True}, "--devices: --compile is for one device"),
+        (
+            {"submission": "sam", "shard": "parameters"},
+            "--shard parameters is done by the library's own step, in the optimizer form only",
+        ),
+        (
+            {"devices": None, "shard": "optimizer"},
+            "--shard optimizer divides it among devices: say of how many",
+        ),
+        ({"shard": "all"}, "shard"),
     ],
 )
 def test_what_does_not_go_with_several_devices(changes, message, tmp_path):
-    request = RunRequest(
-        "digits", "nadamw", framework="pytorch", devices=2, out=tmp_path, **changes
-    )
+    given = {"submission": "nadamw", "framework": "pytorch", "devices": 2, **changes}
     with pytest.raises(UserError, match=message):
-        run_plan.make(request)
+        run_plan.make(RunRequest("digits", out=tmp_path, **given))
+
+
+def test_what_is_divided_is_part_of_the_configuration(tmp_path):
+    """So that a trial goes on as it began, and runs are pooled with their like."""
+    settings = [
+        run_plan.make(
+            RunRequest("digits", "nadamw", framework="pytorch", devices=2, out=tmp_path, shard=each)
+        ).trial.settings()
+        for each in ("none", *SHARDS)
+    ]
+    assert [each.get("shard") for each in settings] == [None, *SHARDS]
+    assert "shard" in run_log.POOLED
 
 
 # Whole runs.
@@ -346,7 +415,8 @@ def test_gradients_that_are_not_added_up_are_flagged(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_trial_goes_on_bit_for_bit_and_on_as_many_devices(tmp_path):
+@pytest.mark.parametrize("shard", ["none", *SHARDS])
+def test_a_trial_goes_on_bit_for_bit_and_on_as_many_devices(shard, tmp_path):
     def metrics():
         (file,) = (tmp_path / "runs").glob("*/*/study_0/*/trial_1/eval_measurements.csv")
         return [
@@ -360,10 +430,10 @@ def test_a_trial_goes_on_bit_for_bit_and_on_as_many_devices(tmp_path):
     text = text.replace("DEFAULTS", f"MARK = {str(tmp_path / 'mark')!r}\nDEFAULTS", 1)
     text += "\n\ndef raise_signal():\n    signal.raise_signal(signal.SIGTERM)\n"
     submission.write_text(text)
-    words = (submission, "--max-steps", "12")
+    words = (submission, "--max-steps", "12", "--shard", shard)
     stopped = run(tmp_path, *words)
     assert stopped.returncode == 75, stopped.stderr
-    refused = run(tmp_path, *words, "--devices", "1")
+    refused = run(tmp_path, *words, "--shard", "none", "--devices", "1")
     assert "devices=2, now 1" in refused.stderr or "devices" in refused.stderr
     went_on = run(tmp_path, *words)
     assert went_on.returncode == 0, went_on.stderr
@@ -373,3 +443,4 @@ def test_a_trial_goes_on_bit_for_bit_and_on_as_many_devices(tmp_path):
     assert run(tmp_path, *words).returncode == 0
     assert metrics() == first
     assert first[-1]["global_step"] == "12"
+    assert result(tmp_path)["pool"].get("shard") == (None if shard == "none" else shard)

@@ -4,9 +4,9 @@
 
 SHARD is what the devices divide, or 'none'. SUBMISSIONS are joined by commas. OUT gets, for each of
 them and each workload, a file SUBMISSION-WORKLOAD.npz of the last parameters and running statistics
-by name, in JAX's layout, and of 'losses', the training loss of each step; written by rank 0. The
-learning rate is 0.03 of the submission's, at which no workload makes rounding much larger within
-the steps.
+by name, in JAX's layout, and of 'losses', the training loss of each step; written by rank 0. Where
+the submission cannot train so, it has 'refused', why, and nothing else. The learning rate is 0.03
+of the submission's, at which no workload makes rounding much larger within the steps.
 """
 
 import itertools
@@ -88,7 +88,10 @@ def main(framework, rank, devices, shard, meeting, out, steps, submissions, *nam
             devices=int(devices),
             shard=shard,
         )
-        arrays = train(plan, ranks, int(steps))
+        try:
+            arrays = train(plan, ranks, int(steps))
+        except spec.UserError as error:
+            arrays = {"refused": np.array(str(error))}
         if ranks.rank == 0:
             np.savez(Path(out) / f"{submission}-{name}.npz", **arrays)
 
