@@ -159,6 +159,7 @@ def _train(make: Make, parameters: spec.Parameters, hidden: set[str], divide: Di
     )
     state = torch_optimizers.state_of(make(described))
     optimizers = torch_optimizers.members(state["optimizer"])
+    torch_shards.unfuse(optimizers)
     for _ in range(STEPS):
         for name, tensor in tensors.items():
             is_seen = tensor.requires_grad and name not in hidden

@@ -139,6 +139,20 @@ def _mean(gradient: torch.Tensor) -> torch.Tensor:
     return total / distributed.get_world_size()
 
 
+def unfuse(optimizers: Iterable[Any]) -> None:
+    """Have PyTorch's optimizers step by operations that know divided tensors, where they would by a
+    fused one that does not (PyTorch 2.13 has such of Adam alone). What they compute is the same.
+    """
+    for optimizer in optimizers:
+        if not isinstance(optimizer, torch.optim.SGD | torch.optim.Adagrad):
+            continue
+        for group in optimizer.param_groups:
+            if group.get("fused") and any(map(is_divided, group["params"])):
+                group["fused"] = False
+                # Else a gradient scaler leaves it to the fused operation to leave a step out.
+                optimizer._step_supports_amp_scaling = False
+
+
 def owners(sizes: Sequence[int], count: int) -> list[int]:
     """Return which of so many processes owns each of several parameters.
 
