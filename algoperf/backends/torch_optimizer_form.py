@@ -87,7 +87,7 @@ class OptimizerForm:
         parameters = workload.parameters
         state = torch_optimizers.state_of(self._functions.make(parameters, hyperparameters))
         optimizers = torch_optimizers.members(state["optimizer"])
-        torch_shards.unfuse(optimizers)
+        torch_shards.step_plainly(optimizers)
         without = torch_optimizers.unassigned(optimizers, parameters)
         if without:
             self.notes = [

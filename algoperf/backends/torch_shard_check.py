@@ -7,6 +7,7 @@ the second case, and is refused: it would be another algorithm, and nobody would
 """
 
 import dataclasses
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -159,7 +160,7 @@ def _train(make: Make, parameters: spec.Parameters, hidden: set[str], divide: Di
     )
     state = torch_optimizers.state_of(make(described))
     optimizers = torch_optimizers.members(state["optimizer"])
-    torch_shards.unfuse(optimizers)
+    torch_shards.step_plainly(optimizers)
     for _ in range(STEPS):
         for name, tensor in tensors.items():
             is_seen = tensor.requires_grad and name not in hidden
@@ -211,5 +212,5 @@ def _difference(
 
 
 def _first_line(error: Exception) -> str:
-    text = str(error).strip().partition("\n")[0]
-    return f"{type(error).__name__}: {text[:200]}"
+    text = textwrap.shorten(str(error).strip().partition("\n")[0], 200, placeholder=" ...")
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -25,6 +25,8 @@ from algoperf.run_folder import state_kinds
 
 distributed: Any = torch.distributed
 Tensors = Sequence[torch.Tensor]
+# Whose fused operations know no divided tensors.
+UNFUSED = (torch.optim.SGD, torch.optim.Adagrad)
 BROADCAST_BYTES = 25 << 20  # at a time, as DistributedDataParallel adds gradients up
 
 
@@ -139,15 +141,19 @@ def _mean(gradient: torch.Tensor) -> torch.Tensor:
     return total / distributed.get_world_size()
 
 
-def unfuse(optimizers: Iterable[Any]) -> None:
-    """Have PyTorch's optimizers step by operations that know divided tensors, where they would by a
-    fused one that does not (PyTorch 2.13 has such of Adam alone). What they compute is the same.
+def step_plainly(optimizers: Iterable[Any]) -> None:
+    """Have optimizers step by operations that know divided tensors, where it is theirs to choose.
+
+    In PyTorch 2.13 many of those that take a list of tensors do not (`_foreach_copy_`), nor do the
+    fused ones but Adam's. What is computed stays the same.
     """
     for optimizer in optimizers:
-        if not isinstance(optimizer, torch.optim.SGD | torch.optim.Adagrad):
-            continue
-        for group in optimizer.param_groups:
-            if group.get("fused") and any(map(is_divided, group["params"])):
+        for group in getattr(optimizer, "param_groups", []):
+            if not any(map(is_divided, group["params"])):
+                continue
+            if "foreach" in group and group["foreach"] is None:
+                group["foreach"] = False
+            if group.get("fused") and isinstance(optimizer, UNFUSED):
                 group["fused"] = False
                 # Else a gradient scaler leaves it to the fused operation to leave a step out.
                 optimizer._step_supports_amp_scaling = False
