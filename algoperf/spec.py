@@ -11,6 +11,7 @@ import abc
 import collections
 import dataclasses
 import enum
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -215,10 +216,9 @@ class TrainingInfo:
         """
         if not hasattr(like, "full_tensor"):
             return tensor
-        from torch.distributed.tensor import distribute_tensor
-
+        library: Any = sys.modules["torch.distributed.tensor"]
         mesh, placements = like.device_mesh, like.placements
-        return distribute_tensor(tensor.detach(), mesh, placements, src_data_rank=None)
+        return library.distribute_tensor(tensor.detach(), mesh, placements, src_data_rank=None)
 
 
 class Workload(abc.ABC):

@@ -58,7 +58,8 @@ def divide(model: nn.Module, device: torch.device, count: int) -> nn.Module:
     """Divide the parameters of a model among so many processes, in place; return the model.
 
     A block's parameters are put together when it computes, those outside of blocks in the whole
-    of a forward and backward pass. A backward pass leaves the mean of the processes' gradients.
+    of a forward and backward pass; so are those of blocks that compute by more than their
+    `forward`. A backward pass leaves the mean of the processes' gradients.
     """
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
@@ -71,7 +72,7 @@ def divide(model: nn.Module, device: torch.device, count: int) -> nn.Module:
     blocks = [
         module
         for name, module in model.named_modules()
-        if is_block(name.rpartition(".")[2]) and any(True for _ in module.parameters())
+        if is_block(name.rpartition(".")[2]) and _computes_by_forward_alone(module)
     ]
     whole_and_parts: list[Any] = [*reversed(blocks), model]
     for module in whole_and_parts:
@@ -80,6 +81,18 @@ def divide(model: nn.Module, device: torch.device, count: int) -> nn.Module:
             module.set_force_sum_reduction_for_comms(True)
     _let_copy(model)
     return model
+
+
+def _computes_by_forward_alone(block: nn.Module) -> bool:
+    """Return whether a module has parameters, and no method beside `forward` to be called."""
+    kinds = type(block).__mro__[: type(block).__mro__.index(nn.Module)]
+    public = {
+        name
+        for kind in kinds
+        for name, value in vars(kind).items()
+        if callable(value) and not name.startswith("_")
+    }
+    return public <= {"forward"} and any(True for _ in block.parameters())
 
 
 def _let_copy(module: nn.Module) -> None:
