@@ -77,7 +77,7 @@ def _check(make: Make, parameters: spec.Parameters, shard: str) -> str | None:
             f"({_first_line(error)}), so nobody has looked whether it trains the same"
         )
     hidden: set[str] = set()
-    divide = _same
+    divide: Divide = _same
     if shard == OPTIMIZER:
         groups = together.groups or [list(parameters)]
         hidden = {name for names in groups for name in names[1::2]}

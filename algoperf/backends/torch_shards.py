@@ -133,7 +133,8 @@ def _copied_tensor(tensor: torch.Tensor | None, memo: dict[int, Any]) -> torch.T
         copied = tensor.detach().clone()
         is_parameter = isinstance(tensor, nn.Parameter)
         memo[id(tensor)] = nn.Parameter(copied, tensor.requires_grad) if is_parameter else copied
-    return memo[id(tensor)]  # type: ignore[no-any-return]
+    twin: torch.Tensor = memo[id(tensor)]
+    return twin
 
 
 def _sharded() -> type:
