@@ -139,6 +139,20 @@ def test_every_reference_algorithm_trains_the_same_on_two_devices(framework, tmp
         assert apart(arrays, two[key]) <= (1e-3 if key == "soap-digits" else 1e-4), key
 
 
+@pytest.mark.slow
+def test_what_is_divided_goes_with_micro_batches_and_techniques(tmp_path):
+    """Gradients are added up over parts; activations are computed anew from parameters that are put
+    together again; what is frozen is not divided.
+    """
+    settings = "+accumulate=2+checkpoint_activations=true"
+    names = (f"finewebedu_lm{settings}", f"imagenet_resnet{settings}", "ag_news_lora")
+    one = train_together(tmp_path, "pytorch", 1, names)
+    for shard in SHARDS:
+        two = train_together(tmp_path, "pytorch", 2, names, shard=shard)
+        for name in names:
+            assert_alike(one[name], two[name], 1e-5)
+
+
 # Those that do not train so, and say it: one that looks over all parameters, those that take the
 # whole of a matrix, and the full form, whose own step divides what it wants to.
 REFUSED = {
