@@ -84,11 +84,14 @@ def divide(model: nn.Module, device: torch.device, count: int) -> nn.Module:
 
 
 def _computes_by_forward_alone(block: nn.Module) -> bool:
-    """Return whether a module has parameters, and no method beside `forward` to be called."""
+    """Return whether a module has parameters, and no method of its own to be called but `forward`:
+    parameters are put together for calls of the module, and for nothing else.
+    """
     kinds = type(block).__mro__[: type(block).__mro__.index(nn.Module)]
     public = {
         name
         for kind in kinds
+        if not kind.__module__.startswith("torch.")
         for name, value in vars(kind).items()
         if callable(value) and not name.startswith("_")
     }

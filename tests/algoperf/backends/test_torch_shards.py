@@ -270,7 +270,7 @@ def test_a_part_that_an_optimizer_makes_late_is_made_again(mesh):
     restored = state.restore(arrays, structure, {"params": parameter, "optimizer": make()})
     moment = restored["optimizer"].state[parameter]["exp_avg"]
     assert torch_shards.is_divided(moment)
-    assert moment.shape == (5, 2)
+    assert (moment.shape, moment.placements) == ((5, 2), parameter.placements)
     saved = optimizer.state[parameter]["exp_avg"]
     assert torch.equal(torch_shards.part(moment), torch_shards.part(saved))
     assert torch_shards.part(moment).abs().sum() > 0
@@ -317,6 +317,28 @@ def test_a_copy_of_a_divided_model_holds_its_parameters_and_computes_nothing(mes
     assert not torch.equal(
         torch_shards.part(twin.output.weight), torch_shards.part(model.output.weight)
     )
+
+
+def test_a_block_that_computes_by_more_than_forward_is_put_together_with_the_rest(mesh):
+    from torch.distributed.fsdp import FSDPModule
+
+    class Block(nn.Linear):
+        def forward(self, inputs):
+            return self._halved(super().forward(inputs))
+
+        def _halved(self, outputs):
+            return outputs / 2
+
+    class Asked(Block):
+        def keys(self, inputs):
+            return self.weight @ inputs
+
+    for kind in (Block, Asked):
+        model = Net()
+        model.block_0 = kind(4, 4)
+        torch_shards.divide(model, torch.device("cpu"), 2)
+        assert isinstance(model.block_0, FSDPModule) == (kind is Block)
+        assert torch_shards.is_divided(model.block_0.weight)
 
 
 def test_blocks_and_the_rest_are_divided_apart(mesh):
