@@ -443,6 +443,10 @@ def test_a_trial_goes_on_bit_for_bit_and_on_as_many_devices(shard, tmp_path):
     body = 'os.path.exists(MARK) or (open(MARK, "w").close(), os.kill(os.getppid(), 0))'
     text = BAD.replace("BODY", body.replace("os.kill(os.getppid(), 0)", "raise_signal()"))
     text = text.replace("DEFAULTS", f"MARK = {str(tmp_path / 'mark')!r}\nDEFAULTS", 1)
+    known = None if shard == "none" else shard
+    text = text.replace(
+        "    step, steps =", f"    assert info.shard == {known!r}\n    step, steps ="
+    )
     text += "\n\ndef raise_signal():\n    signal.raise_signal(signal.SIGTERM)\n"
     submission.write_text(text)
     words = (submission, "--max-steps", "12", "--shard", shard)
@@ -460,7 +464,7 @@ def test_a_trial_goes_on_bit_for_bit_and_on_as_many_devices(shard, tmp_path):
     assert first[-1]["global_step"] == "12"
     (file,) = (tmp_path / "runs").glob("*/*/study_0/*/trial_1/flags_0.json")
     pool = json.loads(file.read_text())["pool"]
-    assert pool.get("shard") == (None if shard == "none" else shard)
+    assert pool.get("shard") == known
     # What the processes have trained in all is the same, bit for bit, as its checksum says.
     checksums = [
         json.loads(each.read_text())["parameters_crc32"]
@@ -469,3 +473,19 @@ def test_a_trial_goes_on_bit_for_bit_and_on_as_many_devices(shard, tmp_path):
     ]
     assert len(checksums) == 2
     assert checksums[0] == checksums[1]
+
+
+@pytest.mark.slow
+def test_the_referee_gets_what_the_devices_have_in_parts(tmp_path):
+    """Also an average that the owners of an optimizer's state have parts of."""
+    losses = []
+    for words in (("--devices", "1"), *(("--shard", shard) for shard in SHARDS)):
+        ended = run(tmp_path, "schedule_free_adamw", "--max-steps", "10", *words, "--overwrite")
+        assert ended.returncode == 0, ended.stderr
+        assert result(tmp_path)["flags"] == []
+        (file,) = (tmp_path / "runs").glob("*/*/study_0/*/trial_1/eval_measurements.csv")
+        rows = csv.DictReader(file.read_text().splitlines())
+        losses.append([float(row["validation/loss"]) for row in rows])
+    assert len(losses[0]) >= 3
+    for several in losses[1:]:
+        np.testing.assert_allclose(several, losses[0], rtol=1e-4)
