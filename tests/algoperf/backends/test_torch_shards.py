@@ -319,6 +319,14 @@ def test_a_copy_of_a_divided_model_holds_its_parameters_and_computes_nothing(mes
     )
 
 
+def test_what_has_no_axes_gets_the_mean_gradient(mesh, monkeypatch):
+    model = torch_shards.divide(Net(), torch.device("cpu"), 2)
+    # The other process has a gradient of 5.
+    monkeypatch.setattr(torch.distributed, "all_reduce", lambda gradient: gradient.add_(5.0))
+    (3.0 * model.temperature).backward()
+    assert float(model.temperature.grad) == (3 + 5) / 2
+
+
 def test_a_block_that_computes_by_more_than_forward_is_put_together_with_the_rest(mesh):
     from torch.distributed.fsdp import FSDPModule
 
