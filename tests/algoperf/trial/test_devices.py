@@ -176,6 +176,55 @@ def test_every_reference_algorithm_trains_the_same_on_what_is_divided(shard, tmp
         assert apart(one[key], two[key]) <= (1e-3 if key == "soap-digits" else 1e-4), key
 
 
+SPECTRAL = """
+import torch
+
+DEFAULTS = {"learning_rate": 3e-3, "grad_clip": 1.0}
+
+
+class Spectral(torch.optim.Optimizer):
+    def __init__(self, params, info):
+        super().__init__(params, {"lr": 1.0})
+        self.info = info
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        for group in self.param_groups:
+            for each in group["params"]:
+                gradient = WHOLE
+                if gradient.ndim == 2:
+                    gradient = gradient / torch.linalg.matrix_norm(gradient, 2)
+                each.add_(DIVIDED, alpha=-group["lr"])
+
+
+def torch_optimizer(params, hyperparameters, info):
+    optimizer = Spectral(params.tensors(), info)
+    rate = hyperparameters.learning_rate
+    return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate)
+"""
+
+
+@pytest.mark.slow
+def test_whole_matrices_are_asked_for_and_given_back_divided(tmp_path):
+    """By the largest singular value of a gradient, which only the whole matrix has; what takes that
+    of its part is refused.
+    """
+    asking, taking = tmp_path / "asking.py", tmp_path / "taking.py"
+    whole, divided = "self.info.whole(each.grad)", "self.info.divided(gradient, each)"
+    asking.write_text(SPECTRAL.replace("WHOLE", whole).replace("DIVIDED", divided))
+    part = "getattr(each.grad, 'to_local', lambda: each.grad)()"
+    of_part = (
+        "gradient if type(each) is torch.nn.Parameter else "
+        "type(each).from_local(gradient, each.device_mesh, each.placements)"
+    )
+    taking.write_text(SPECTRAL.replace("WHOLE", part).replace("DIVIDED", of_part))
+    both = (str(asking), str(taking))
+    one = train_together(tmp_path, "pytorch", 1, ("digits",), both)
+    two = train_together(tmp_path, "pytorch", 2, ("digits",), both, shard="parameters")
+    assert_alike(one["asking-digits"], two["asking-digits"], 1e-5)
+    assert "it needs whole ones (info.whole)" in str(two["taking-digits"]["refused"])
+
+
 @pytest.mark.slow
 def test_a_full_form_divides_by_the_weights_of_all_devices(tmp_path):
     """Of xsum, whose rows have tokens that do not count."""

@@ -118,7 +118,7 @@ def main(framework, rank, devices, shard, meeting, out, steps, submissions, *nam
         except spec.UserError as error:
             arrays = {"refused": np.array(str(error))}
         if ranks.rank == 0:
-            np.savez(Path(out) / f"{submission}-{name}.npz", **arrays)
+            np.savez(Path(out) / f"{Path(submission).stem}-{name}.npz", **arrays)
 
 
 if __name__ == "__main__":
