@@ -155,7 +155,7 @@ def _refuse_to_compute(*_: Any, **__: Any) -> NoReturn:
 def _mean(gradient: torch.Tensor) -> torch.Tensor:
     total = gradient.clone()
     distributed.all_reduce(total)
-    return total / distributed.get_world_size()
+    return total.div_(distributed.get_world_size())
 
 
 def step_plainly(optimizers: Iterable[Any]) -> None:
