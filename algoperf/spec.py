@@ -11,6 +11,7 @@ import abc
 import collections
 import dataclasses
 import enum
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -173,6 +174,9 @@ class TrainingInfo:
         rank: The number of this process among those that train the trial together, from 0.
         world_size: How many there are: several where PyTorch trains on several devices. Gradients
             are those of the whole batch in each of them when an optimizer steps.
+        shard: What the devices divide among them: 'optimizer', so that of each parameter one
+            device alone has the gradient and the optimizer's state when it steps; 'parameters', so
+            that each has a part of each parameter, gradient and state; None for nothing.
     """
 
     step_hint: int
@@ -180,6 +184,41 @@ class TrainingInfo:
     budget_s: float
     rank: int = 0
     world_size: int = 1
+    shard: str | None = None
+
+    def whole(self, tensor: Tensor) -> Tensor:
+        """Return the whole of a tensor of which each process may have a part.
+
+        With `--shard parameters` PyTorch's parameters, their gradients and what is computed of them
+        are `torch.distributed.tensor.DTensor`s, of which each process has a part. Whatever needs
+        all values of a matrix at once can ask for them by this, in every process alike: it waits
+        until all of them have asked. Anything else is whole already, and so is everything in JAX.
+
+        Args:
+            tensor: The tensor, such as a parameter's gradient.
+
+        Returns:
+            A plain tensor with all values, the same in every process; the tensor itself where it
+            is whole.
+        """
+        return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+
+    def divided(self, tensor: Tensor, like: Tensor) -> Tensor:
+        """Return a whole tensor as another one is divided: the way back from `whole`.
+
+        Args:
+            tensor: A plain tensor with all values, the same in every process.
+            like: The tensor of that shape that it is to be combined with, such as a parameter.
+
+        Returns:
+            A tensor of which each process has the part that it has of `like`; where that one is
+            whole, the tensor itself.
+        """
+        if not hasattr(like, "full_tensor"):
+            return tensor
+        library: Any = sys.modules["torch.distributed.tensor"]
+        mesh, placements = like.device_mesh, like.placements
+        return library.distribute_tensor(tensor.detach(), mesh, placements, src_data_rank=None)
 
 
 class Workload(abc.ABC):

@@ -138,6 +138,9 @@ class Backend(Protocol):
     def write(self, params: Any, model_state: Any, into: "Mapping[str, np.ndarray]") -> None:
         """Copy every parameter and running batch statistic into the bytes of its name.
 
+        Where processes have parts of the parameters each of them calls it, those that write nothing
+        with nothing to write into.
+
         Args:
             params: The parameters, drained.
             model_state: The model state.

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from algoperf import spec
-from algoperf.backends import generation, shared, torch_batch_norm, torch_tuning
+from algoperf.backends import generation, shared, torch_batch_norm, torch_shards, torch_tuning
 from algoperf.backends.computation import Computation
 from algoperf.backends.ranks import ALONE, Ranks
 from algoperf.backends.torch_computation import autocast, checkpoint_blocks
@@ -143,8 +143,11 @@ class TorchWorkload(spec.Workload):
         """Load NumPy arrays by name, in JAX's layout, into the module and return it; they may be
         parameters and running statistics, and what is not given stays.
         """
+        own = self._model.state_dict()
         state = {
-            torch_name: torch.tensor(parameters.to_torch(name, values[name]))
+            torch_name: torch_shards.divided(
+                torch.tensor(parameters.to_torch(name, values[name])), own.get(torch_name)
+            )
             for torch_name, name in self._names.items()
             if name in values
         }
@@ -391,15 +394,15 @@ class TorchBackend:
         self, params: nn.Module, model_state: Any = None
     ) -> dict[str, tuple[tuple[int, ...], str]]:
         """Name -> (shape, type)."""
-        named = _tensors(params)
+        named = _tensors(params)  # Of a divided one the shape is that of the whole.
         return {name: (tuple(value.shape), str(value.dtype)) for name, value in named.items()}
 
     def write(self, params: nn.Module, model_state: Any, into: Mapping[str, np.ndarray]) -> None:
         """Copy the parameters and running statistics into these bytes, by name."""
-        tensors = _tensors(params)
-        for name, target in into.items():
-            value = tensors[name].detach()
-            _as_tensor(target, value).copy_(value)
+        for name, tensor in _tensors(params).items():
+            value = torch_shards.whole(tensor.detach())
+            if name in into:
+                _as_tensor(into[name], value).copy_(value)
 
     def read(
         self, params: nn.Module, model_state: Any, values: Mapping[str, np.ndarray]
@@ -434,7 +437,7 @@ class TorchBackend:
 
 def _arrays(params: nn.Module) -> Iterator[np.ndarray]:
     values = _tensors(params).values()
-    return (value.detach().cpu().numpy() for value in values)
+    return (torch_shards.whole(value.detach()).cpu().numpy() for value in values)
 
 
 def _tensors(module: nn.Module) -> dict[str, torch.Tensor]:

@@ -1,7 +1,8 @@
 """Several processes that train one PyTorch model, by torch.distributed: one on each device.
 
 Gradients are averaged by DistributedDataParallel, which also is the parameter container that a
-submission gets, as AlgoPerf's are. On processors they talk by gloo, on GPUs by NCCL; what the
+submission gets, as AlgoPerf's are; where parameters are divided, by `fully_shard`, and the
+container is the model itself. On processors they talk by gloo, on GPUs by NCCL; what the
 loop asks (`algoperf.backends.ranks`) goes by gloo in both cases, since it is numbers of the host.
 """
 
@@ -14,8 +15,8 @@ import torch.distributed
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from algoperf.backends import torch_batch_norm
-from algoperf.backends.ranks import ALONE, Ranks
+from algoperf.backends import torch_batch_norm, torch_shards
+from algoperf.backends.ranks import ALONE, PARAMETERS, Ranks
 from algoperf.errors import UserError
 
 distributed: Any = torch.distributed
@@ -87,6 +88,8 @@ class TorchRanks:
         of their gradients, and batch norms take their statistics over the rows of all.
         """
         torch_batch_norm.share(model, summed_with_gradient)
+        if self.shard == PARAMETERS:
+            return torch_shards.divide(model, self.device, self.count)
         on = [self.device.index] if self.device.type == "cuda" else None
         return DistributedDataParallel(model, device_ids=on, forward_sync_buffers=False)
 

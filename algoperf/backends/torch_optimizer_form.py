@@ -9,9 +9,15 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from algoperf import errors, spec
-from algoperf.backends import shared, torch_batch_norm, torch_optimizers
+from algoperf.backends import (
+    shared,
+    torch_batch_norm,
+    torch_optimizers,
+    torch_shard_check,
+    torch_shards,
+)
 from algoperf.backends.computation import Computation
-from algoperf.backends.ranks import ALONE, Ranks
+from algoperf.backends.ranks import ALONE, OPTIMIZER, Ranks
 from algoperf.backends.torch_devices import TorchRanks
 
 
@@ -71,6 +77,8 @@ class OptimizerForm:
         self._computation = computation
         self._ranks = ranks
         self.notes: list[str] = []
+        # Where the processes divide the optimizer's state, whose it is.
+        self._owned: torch_shards.Owned | None = None
 
     def init_optimizer_state(
         self, workload: Any, model_params: nn.Module, hyperparameters: Any
@@ -79,6 +87,7 @@ class OptimizerForm:
         parameters = workload.parameters
         state = torch_optimizers.state_of(self._functions.make(parameters, hyperparameters))
         optimizers = torch_optimizers.members(state["optimizer"])
+        torch_shards.step_plainly(optimizers)
         without = torch_optimizers.unassigned(optimizers, parameters)
         if without:
             self.notes = [
@@ -93,6 +102,8 @@ class OptimizerForm:
             self._check_closure(needing[0], optimizers)
             self._takes_closure = True
         self._trained = [value for value in model_params.parameters() if value.requires_grad]
+        if self._ranks.shard is not None:
+            self._divide(parameters, hyperparameters, optimizers)
         if self._computation.scales_loss:
             for each in optimizers:
                 if not hasattr(each, "param_groups"):
@@ -103,8 +114,26 @@ class OptimizerForm:
             state["scaler"] = torch.amp.GradScaler(self._trained[0].device.type)
         return state
 
+    def _divide(
+        self, parameters: spec.Parameters, hyperparameters: Any, optimizers: Sequence[Any]
+    ) -> None:
+        """Check that the optimizers can do with a part of what they see, and give them theirs."""
+        assert self._ranks.shard is not None
+        note = torch_shard_check.check(
+            lambda given: self._functions.make(given, hyperparameters),
+            parameters,
+            self._ranks.shard,
+        )
+        self.notes += [] if note is None else [note]
+        if self._ranks.shard == OPTIMIZER:
+            ranks = self._ranks
+            self._owned = torch_shards.Owned(self._trained, ranks.rank, ranks.count)
+            self._owned.drop_states(optimizers)
+
     def _check_closure(self, optimizer: Any, optimizers: Sequence[Any]) -> None:
         kind = type(optimizer).__name__
+        if self._ranks.shard is not None:
+            raise torch_shard_check.needs_closure(self._ranks.shard, kind)
         if len(optimizers) > 1:
             raise errors.UserError(
                 f"torch_optimizer returned {len(optimizers)} optimizers, and {kind} needs a "
@@ -161,10 +190,11 @@ class OptimizerForm:
         if self._settings.grad_clip is None and not wanted:
             return None
         gradients = [value.grad for value in self._trained if value.grad is not None]
-        norm = nn.utils.get_total_norm(gradients)
+        norm = torch_shards.whole(nn.utils.get_total_norm(gradients))
         if self._settings.grad_clip is not None:
             torch._foreach_mul_(
-                gradients, shared.clip_factor(norm, self._settings.grad_clip, _minimum)
+                [torch_shards.part(gradient) for gradient in gradients],
+                shared.clip_factor(norm, self._settings.grad_clip, _minimum),
             )
         return norm
 
@@ -197,7 +227,11 @@ class OptimizerForm:
         if self._starts_with_gradients:
             gradients()
         rate = torch_optimizers.learning_rate(optimizers)
+        if self._owned is not None:
+            self._owned.hide()
         is_updated = self._step(optimizer, scaler, gradients)
+        if self._owned is not None:
+            self._owned.spread()
         loss, norm = None, None
         if gradients.first is not None:
             loss, norm, model_state = gradients.first
@@ -240,7 +274,20 @@ class OptimizerForm:
         module: nn.Module = self._functions.eval_params(params, optimizer_state["optimizer"])
         if isinstance(module, nn.Module):  # what it is else, is said where it is evaluated
             torch_batch_norm.follow(params, module)
+            if self._owned is not None:
+                self._spread(module)
         return module
+
+    def _spread(self, module: nn.Module) -> None:
+        """Give all processes what each owner's state has made of its parameters in a module."""
+        assert self._owned is not None
+        tensors = [value for value in module.parameters() if value.requires_grad]
+        if len(tensors) != len(self._trained):
+            raise errors.UserError(
+                f"eval_params returned a module with {len(tensors)} parameters that train, "
+                f"expected the model's {len(self._trained)}"
+            )
+        self._owned.spread(tensors)
 
 
 def _plain_step(optimizer: Any, scaler: torch.amp.GradScaler | None) -> bool:

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from algoperf.backends import torch_shards
 from algoperf.workload import parameters
 from algoperf.workload.trainable import Shapes, Trainable
 
@@ -63,10 +64,13 @@ def shapes(module: nn.Module, names: Mapping[str, str]) -> dict[str, tuple[int, 
 def values(
     module: nn.Module, names: Mapping[str, str], wanted: Collection[str]
 ) -> dict[str, np.ndarray]:
-    """Return the wanted ones in PyTorch's layout, by their `names`; on the CPU no copies."""
+    """Return the wanted ones in PyTorch's layout, by their `names`; on the CPU no copies.
+
+    Where they are divided among processes, all of these must ask.
+    """
     state = module.state_dict() if wanted else {}
     return {
-        names[torch_name]: value.numpy(force=True)
+        names[torch_name]: torch_shards.whole(value).numpy(force=True)
         for torch_name, value in state.items()
         if names[torch_name] in wanted
     }

@@ -20,6 +20,8 @@ FLOAT_BYTES = 4
 TRAINING_COPIES = 4
 # While a checkpoint is written, the parameters and moments are copied to the host's memory.
 CHECKPOINT_COPIES = 3
+# How many of these are divided among the processes of a trial, by what they divide.
+DIVIDED_COPIES = {None: 0, "optimizer": 2, "parameters": TRAINING_COPIES}
 ESTIMATE = (
     "bytes = 4 x parameters x (parameter, gradient, two optimizer moments; and while a checkpoint "
     "is written, a copy of all but the gradient; of frozen ones the parameter alone); without "
@@ -48,6 +50,7 @@ def check(
     frozen: int = 0,
     has_referee: bool = False,
     processes: int = 1,
+    shard: str | None = None,
 ) -> tuple[dict[str, Any], str | None]:
     """Compare the memory that training needs at least with the memory that is available.
 
@@ -59,12 +62,19 @@ def check(
         frozen: The number of frozen parameters, which have neither gradients nor moments.
         has_referee: Whether another process evaluates, to which the parameters are copied.
         processes: How many processes of this machine train the trial, each with a copy.
+        shard: What they divide instead of copying it: 'optimizer', the moments, or 'parameters',
+            with their gradients and moments.
 
     Returns:
         The figures for `meta_data_<n>.json`, and a warning, or None where the memory may suffice.
     """
-    of_training = FLOAT_BYTES * (TRAINING_COPIES * parameters + frozen)
-    of_host = FLOAT_BYTES * (CHECKPOINT_COPIES * parameters + frozen) if checkpoints else 0
+    divided = DIVIDED_COPIES[shard]
+    training_copies = TRAINING_COPIES - divided + divided / processes
+    divided = min(divided, CHECKPOINT_COPIES)
+    checkpoint_copies = CHECKPOINT_COPIES - divided + divided / processes
+    of_training = FLOAT_BYTES * (math.ceil(training_copies * parameters) + frozen)
+    of_host = FLOAT_BYTES * (math.ceil(checkpoint_copies * parameters) + frozen)
+    of_host = of_host if checkpoints else 0
     on_host = free_device_bytes is None
     of_host = processes * (of_host + (of_training if on_host else 0))
     of_host += FLOAT_BYTES * parameters if has_referee else 0

@@ -41,6 +41,7 @@ SAVED = (
 )
 SEQUENCES: dict[str, Any] = {"list": list, "tuple": tuple, "deque": collections.deque}
 DICTS = (dict, collections.OrderedDict, collections.Counter)
+DIVIDED = ("torch.distributed.tensor", "DTensor")  # of which each process has a part
 UNSIGNED = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64}
 
 
@@ -143,6 +144,8 @@ class _Writer:
         if isinstance(value, np.ndarray | np.generic):
             kind = "numpy" if isinstance(value, np.ndarray) else "scalar"
             return {"kind": kind, **self._keep(self._owned(value), at)}
+        if kinds.is_kind(value, *DIVIDED):
+            return self._part(value, at)
         if kinds.is_kind(value, "torch", "Tensor"):
             return self._tensor(value, at)
         if kinds.is_kind(value, "torch", "Generator"):
@@ -157,6 +160,17 @@ class _Writer:
 
     def _owned(self, value: Any) -> np.ndarray:
         return np.array(value) if self._copy else np.asarray(value)
+
+    def _part(self, value: Any, at: str) -> Structure:
+        """Return the structure of what this process has of a tensor."""
+        axes = [getattr(each, "dim", None) for each in value.placements]
+        if any(each.is_partial() for each in value.placements):
+            raise UserError(
+                f"{at} is a sum that the processes have parts of, which cannot be saved"
+            )
+        whole = {"shape": list(value.shape), "strides": list(value.stride()), "axes": axes}
+        node = self._tensor(value.detach().to_local(), at)
+        return {**node, "gradient": bool(value.requires_grad), "whole": whole}
 
     def _tensor(self, value: Any, at: str) -> Structure:
         torch: Any = sys.modules["torch"]
@@ -259,6 +273,7 @@ class _Reader:
         self._arrays = arrays
         # The array that filled the tensor at each memory address.
         self._filled: dict[int, str] = {}
+        self._mesh: Any = None  # of the processes that have parts of tensors
 
     def value(self, node: Structure, fresh: Any, at: str) -> Any:
         """Return the value that a node describes.
@@ -301,6 +316,8 @@ class _Reader:
 
     def _array(self, node: Structure, fresh: Any, at: str) -> Any:
         array = self._arrays[node["array"]]
+        if "whole" in node:
+            return self._part(node, array, fresh, at)
         if node["kind"] == "torch":
             return self._tensor(node, array, fresh)
         if node["kind"] == "jax" and array.dtype.name == node["dtype"]:
@@ -315,6 +332,32 @@ class _Reader:
             fresh.set_state(sys.modules["torch"].from_numpy(array))
             return fresh
         return _jax_array(node, array, fresh)
+
+    def _part(self, node: Structure, array: np.ndarray, fresh: Any, at: str) -> Any:
+        """Return a tensor of which this process has a part, in place where there is one."""
+        is_divided = kinds.is_kind(fresh, *DIVIDED)
+        if is_divided:
+            self._mesh = fresh.device_mesh
+        own = fresh.detach().to_local() if is_divided else ABSENT
+        part = self._tensor({**node, "gradient": False}, array, own)
+        if part is own:
+            return fresh
+        self._expect(self._mesh is not None, node, fresh, at)
+        library: Any = sys.modules[DIVIDED[0]]
+        torch: Any = sys.modules["torch"]
+        whole = node["whole"]
+        tensor = library.DTensor.from_local(
+            part,
+            self._mesh,
+            [
+                library.Replicate() if axis is None else library.Shard(axis)
+                for axis in whole["axes"]
+            ],
+            run_check=False,
+            shape=torch.Size(whole["shape"]),
+            stride=tuple(whole["strides"]),
+        )
+        return tensor.requires_grad_() if node["gradient"] else tensor
 
     def _tensor(self, node: Structure, array: np.ndarray, fresh: Any) -> Any:
         torch: Any = sys.modules["torch"]

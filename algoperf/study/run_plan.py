@@ -286,10 +286,12 @@ def make(request: RunRequest, command: str = "", show_progress: bool = False) ->
         raise UserError(
             f"--shard {trial.shard} divides it among devices: say of how many, as by --devices 2"
         )
-    if trial.shard == OPTIMIZER and outline.is_full_form:
+    # In JAX a full form gets parameters that lie in parts, which its own step may leave so.
+    is_theirs = outline.is_full_form and (trial.shard == OPTIMIZER or trial.processes > 1)
+    if trial.shard is not None and is_theirs:
         raise UserError(
-            "--shard optimizer divides the state of the library's own step, in the optimizer form "
-            "only; this submission is in the full form, which keeps its state itself"
+            f"--shard {trial.shard} is done by the library's own step, in the optimizer form only; "
+            "this submission is in the full form, whose own step divides what it wants to"
         )
     if trial.devices is not None:
         _check_devices(trial)

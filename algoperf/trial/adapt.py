@@ -70,6 +70,7 @@ def submission_functions(
         bound.max_allowed_runtime_sec,
         rank=backend.ranks.rank,
         world_size=backend.ranks.count,
+        shard=backend.ranks.shard,
     )
     make = given[loading.OPTIMIZER_FUNCTIONS[backend.name]]
     rate = given.get("learning_rate")

@@ -380,6 +380,7 @@ def open_folder(
         free_device_bytes=instruments.backend.free_device_memory_bytes(),
         has_referee=plan.has_referee,
         processes=plan.processes,
+        shard=plan.shard,
     )
     if warning is not None:
         say(report, warning)

@@ -25,7 +25,7 @@ import numpy as np
 
 from algoperf import backends, workload
 from algoperf.backends import Backend
-from algoperf.backends.ranks import ALONE, Ranks
+from algoperf.backends.ranks import ALONE, PARAMETERS, Ranks
 from algoperf.errors import UserError
 from algoperf.machine import own_code, processor_time, stopping, supervision, terminal
 from algoperf.machine.supervision import INTERRUPTED, ORPHANED
@@ -358,11 +358,16 @@ class FarReferee:
         params, model_state = handed.evaluated()
         first, first_state = self._view.first(params), self._view.first_state(model_state)
         self._signature = self._backend.signature(first, first_state)
-        if self._signature == self._expected:  # Else the referee says what has changed.
+        # Else the referee says what has changed.
+        if not self._any(self._signature != self._expected):
             self._backend.write(first, first_state, self._parameters)
         trained, _ = handed.trained()
         # The referee looks at what it gets; what is trained may be something else.
         self._are_all_finite = trained is params or handed.are_finite()
+
+    def _any(self, value: bool) -> bool:
+        """Return whether it is so in any of the processes, where each hands over a part."""
+        return bool(self.ranks.largest(value)) if self.ranks.shard == PARAMETERS else value
 
     def between(self, segment: Segment, handed: Handed) -> Decision:
         """Say what a stretch of training was; return what the referee has decided."""
@@ -418,8 +423,12 @@ class Follower(FarReferee):
         return answer
 
     def take(self, handed: Handed) -> None:
-        """Wait for the others: rank 0 hands the parameters over."""
-        self.ranks.wait()
+        """Wait for the others: rank 0 hands the parameters over, with the parts of all."""
+        if self.ranks.shard == PARAMETERS:
+            self._parameters = {}
+            super().take(handed)
+        else:
+            self.ranks.wait()
 
     def between(self, segment: Segment, handed: Handed) -> Decision:
         """Return what the referee has decided; an error of the submission's ends this process."""

@@ -120,3 +120,25 @@ def test_the_need_of_a_device(monkeypatch):
         "the device's memory may not suffice: at least 16.00 GB for 1,000,000,000 parameters, "
         "15.00 GB available"
     )
+
+
+@pytest.mark.parametrize(
+    ("shard", "training_gb", "checkpoint_gb"),
+    [
+        (None, 32, 24),  # two processes with 4 copies of 4 bytes, and 3 to save
+        ("optimizer", 24, 16),  # parameter and gradient in both, one of two moments in each
+        ("parameters", 16, 12),  # what one process would need
+    ],
+)
+def test_what_processes_divide_is_needed_once(shard, training_gb, checkpoint_gb, monkeypatch):
+    monkeypatch.setattr(memory, "available_bytes", lambda: 10**12)
+    both = {"free_device_bytes": None, "processes": 2, "shard": shard}
+    needed = [
+        memory.check(10**9, checkpoints=checkpoints, **both)[0]["needed_bytes"]
+        for checkpoints in (False, True)
+    ]
+    assert needed == [training_gb * 10**9, (training_gb + checkpoint_gb) * 10**9]
+    device, _ = memory.check(
+        10**9, checkpoints=False, free_device_bytes=10**12, processes=2, shard=shard
+    )
+    assert device["needed_device_bytes"] == training_gb * 10**9 // 2

@@ -16,6 +16,7 @@ from algoperf import backends
 from algoperf.backends import torch_batch_norm
 from algoperf.backends.ranks import ALONE
 from algoperf.errors import UserError
+from algoperf.run_folder import run_log
 from algoperf.run_folder.checkpoint import Checkpoints
 from algoperf.study import run_plan
 from algoperf.study.request import RunRequest
@@ -86,16 +87,44 @@ def test_two_devices_train_what_one_trains(of_one_device, tmp_path):
         assert_alike(one[name], two[name], 1e-5)
 
 
+SHARDS = ("optimizer", "parameters")
+
+
+@pytest.mark.parametrize("shard", SHARDS)
+def test_what_is_divided_trains_the_same(of_one_device, shard, tmp_path):
+    framework, one = of_one_device
+    if framework == "jax":
+        pytest.skip("of PyTorch")
+    two = train_together(tmp_path, framework, 2, NAMES, shard=shard)
+    for name in NAMES:
+        assert_alike(one[name], two[name], 1e-5)
+
+
+# The dense model, batch norm, a model that writes texts, speech and graphs.
+KINDS = (*NAMES, "xsum", "librispeech_deepspeech", "ogbg")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("devices", [2, 4])
 @pytest.mark.parametrize("framework", ["jax", "pytorch"])
 def test_devices_train_what_one_trains(framework, devices, tmp_path):
-    """The dense model, batch norm, a model that writes texts, speech and graphs."""
-    names = (*NAMES, "xsum", "librispeech_deepspeech", "ogbg")
-    one = train_together(tmp_path, framework, 1, names)
-    several = train_together(tmp_path, framework, devices, names)
-    for name in names:
+    one = train_together(tmp_path, framework, 1, KINDS)
+    several = train_together(tmp_path, framework, devices, KINDS)
+    for name in KINDS:
         assert_alike(one[name], several[name], 1e-5)
+
+
+@pytest.mark.slow
+def test_what_is_divided_trains_the_same_of_every_kind(tmp_path):
+    """What writes texts and graphs beside the kinds above, and a model with a parameter without
+    axes, which is not divided.
+    """
+    names = ("xsum", "ogbg", "finewebedu_lm")
+    one = train_together(tmp_path, "pytorch", 1, names)
+    for shard in SHARDS:
+        two = train_together(tmp_path, "pytorch", 2, names, shard=shard)
+        for name in names:
+            assert_alike(one[name], two[name], 1e-5)
 
 
 @pytest.mark.slow
@@ -110,6 +139,92 @@ def test_every_reference_algorithm_trains_the_same_on_two_devices(framework, tmp
             np.testing.assert_allclose(*losses, rtol=1e-4, err_msg=key)
         # The eigenvectors that SOAP turns gradients by make more of rounding.
         assert apart(arrays, two[key]) <= (1e-3 if key == "soap-digits" else 1e-4), key
+
+
+@pytest.mark.slow
+def test_what_is_divided_goes_with_micro_batches_and_techniques(tmp_path):
+    """Gradients are added up over parts; activations are computed anew from parameters that are put
+    together again; what is frozen is not divided.
+    """
+    settings = "+accumulate=2+checkpoint_activations=true"
+    names = (f"finewebedu_lm{settings}", f"imagenet_resnet{settings}", "ag_news_lora")
+    one = train_together(tmp_path, "pytorch", 1, names)
+    for shard in SHARDS:
+        two = train_together(tmp_path, "pytorch", 2, names, shard=shard)
+        for name in names:
+            assert_alike(one[name], two[name], 1e-5)
+
+
+# Those that do not train so, and say it: one that looks over all parameters, those that take the
+# whole of a matrix, and the full form, whose own step divides what it wants to.
+REFUSED = {
+    "optimizer": {"prodigy"},
+    "parameters": {"adafactor", "prodigy", "soap"},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shard", SHARDS)
+def test_every_reference_algorithm_trains_the_same_on_what_is_divided(shard, tmp_path):
+    names = [name for name in reference_algorithms.names() if name != "sam"]
+    one = train_together(tmp_path, "pytorch", 1, ("digits",), names)
+    two = train_together(tmp_path, "pytorch", 2, ("digits",), names, shard=shard)
+    refused = {key for key, arrays in two.items() if "refused" in arrays}
+    assert {key.removesuffix("-digits") for key in refused} == REFUSED[shard]
+    for key in one.keys() - refused:
+        losses = one[key].pop("losses"), two[key].pop("losses")
+        np.testing.assert_allclose(losses[1], losses[0], rtol=1e-4, err_msg=key)
+        # The eigenvectors that SOAP turns gradients by make more of rounding.
+        assert apart(one[key], two[key]) <= (1e-3 if key == "soap-digits" else 1e-4), key
+
+
+SPECTRAL = """
+import torch
+
+DEFAULTS = {"learning_rate": 3e-3, "grad_clip": 1.0}
+
+
+class Spectral(torch.optim.Optimizer):
+    def __init__(self, params, info):
+        super().__init__(params, {"lr": 1.0})
+        self.info = info
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        for group in self.param_groups:
+            for each in group["params"]:
+                gradient = WHOLE
+                if gradient.ndim == 2:
+                    gradient = gradient / torch.linalg.matrix_norm(gradient, 2)
+                each.add_(DIVIDED, alpha=-group["lr"])
+
+
+def torch_optimizer(params, hyperparameters, info):
+    optimizer = Spectral(params.tensors(), info)
+    rate = hyperparameters.learning_rate
+    return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate)
+"""
+
+
+@pytest.mark.slow
+def test_whole_matrices_are_asked_for_and_given_back_divided(tmp_path):
+    """By the largest singular value of a gradient, which only the whole matrix has; what takes that
+    of its part is refused.
+    """
+    asking, taking = tmp_path / "asking.py", tmp_path / "taking.py"
+    whole, divided = "self.info.whole(each.grad)", "self.info.divided(gradient, each)"
+    asking.write_text(SPECTRAL.replace("WHOLE", whole).replace("DIVIDED", divided))
+    part = "getattr(each.grad, 'to_local', lambda: each.grad)()"
+    of_part = (
+        "gradient if type(each) is torch.nn.Parameter else "
+        "type(each).from_local(gradient, each.device_mesh, each.placements)"
+    )
+    taking.write_text(SPECTRAL.replace("WHOLE", part).replace("DIVIDED", of_part))
+    both = (str(asking), str(taking))
+    one = train_together(tmp_path, "pytorch", 1, ("digits",), both)
+    two = train_together(tmp_path, "pytorch", 2, ("digits",), both, shard="parameters")
+    assert_alike(one["asking-digits"], two["asking-digits"], 1e-5)
+    assert "it needs whole ones (info.whole)" in str(two["taking-digits"]["refused"])
 
 
 @pytest.mark.slow
@@ -265,14 +380,33 @@ def test_a_checkpoint_counts_that_every_process_has(tmp_path):
     [
         ({"referee": "inline"}, "--devices: what several train is judged in another process"),
         ({"compile": True}, "--devices: --compile is for one device"),
+        (
+            {"submission": "sam", "shard": "parameters"},
+            "--shard parameters is done by the library's own step, in the optimizer form only",
+        ),
+        (
+            {"devices": None, "shard": "optimizer"},
+            "--shard optimizer divides it among devices: say of how many",
+        ),
+        ({"shard": "all"}, "shard"),
     ],
 )
 def test_what_does_not_go_with_several_devices(changes, message, tmp_path):
-    request = RunRequest(
-        "digits", "nadamw", framework="pytorch", devices=2, out=tmp_path, **changes
-    )
+    given = {"submission": "nadamw", "framework": "pytorch", "devices": 2, **changes}
     with pytest.raises(UserError, match=message):
-        run_plan.make(request)
+        run_plan.make(RunRequest("digits", out=tmp_path, **given))
+
+
+def test_what_is_divided_is_part_of_the_configuration(tmp_path):
+    """So that a trial goes on as it began, and runs are pooled with their like."""
+    settings = [
+        run_plan.make(
+            RunRequest("digits", "nadamw", framework="pytorch", devices=2, out=tmp_path, shard=each)
+        ).trial.settings()
+        for each in ("none", *SHARDS)
+    ]
+    assert [each.get("shard") for each in settings] == [None, *SHARDS]
+    assert "shard" in run_log.POOLED
 
 
 # Whole runs.
@@ -286,10 +420,11 @@ DEFAULTS = {"learning_rate": 1e-3}
 def torch_optimizer(params, hyperparameters, info):
     optimizer = torch.optim.AdamW(params.tensors(), lr=hyperparameters.learning_rate)
     step, steps = optimizer.step, []
+    is_model = max(each.numel() for each in params.tensors()) > 1000  # and no stand-in
 
     def stepped():
         steps.append(0)
-        if len(steps) == 5 and os.environ["RANK"] == "1":
+        if len(steps) == 5 and os.environ["RANK"] == "1" and is_model:
             BODY
         return step()
 
@@ -346,7 +481,8 @@ def test_gradients_that_are_not_added_up_are_flagged(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_trial_goes_on_bit_for_bit_and_on_as_many_devices(tmp_path):
+@pytest.mark.parametrize("shard", ["none", *SHARDS])
+def test_a_trial_goes_on_bit_for_bit_and_on_as_many_devices(shard, tmp_path):
     def metrics():
         (file,) = (tmp_path / "runs").glob("*/*/study_0/*/trial_1/eval_measurements.csv")
         return [
@@ -358,12 +494,16 @@ def test_a_trial_goes_on_bit_for_bit_and_on_as_many_devices(tmp_path):
     body = 'os.path.exists(MARK) or (open(MARK, "w").close(), os.kill(os.getppid(), 0))'
     text = BAD.replace("BODY", body.replace("os.kill(os.getppid(), 0)", "raise_signal()"))
     text = text.replace("DEFAULTS", f"MARK = {str(tmp_path / 'mark')!r}\nDEFAULTS", 1)
+    known = None if shard == "none" else shard
+    text = text.replace(
+        "    step, steps =", f"    assert info.shard == {known!r}\n    step, steps ="
+    )
     text += "\n\ndef raise_signal():\n    signal.raise_signal(signal.SIGTERM)\n"
     submission.write_text(text)
-    words = (submission, "--max-steps", "12")
+    words = (submission, "--max-steps", "12", "--shard", shard)
     stopped = run(tmp_path, *words)
     assert stopped.returncode == 75, stopped.stderr
-    refused = run(tmp_path, *words, "--devices", "1")
+    refused = run(tmp_path, *words, "--shard", "none", "--devices", "1")
     assert "devices=2, now 1" in refused.stderr or "devices" in refused.stderr
     went_on = run(tmp_path, *words)
     assert went_on.returncode == 0, went_on.stderr
@@ -373,3 +513,30 @@ def test_a_trial_goes_on_bit_for_bit_and_on_as_many_devices(tmp_path):
     assert run(tmp_path, *words).returncode == 0
     assert metrics() == first
     assert first[-1]["global_step"] == "12"
+    (file,) = (tmp_path / "runs").glob("*/*/study_0/*/trial_1/flags_0.json")
+    pool = json.loads(file.read_text())["pool"]
+    assert pool.get("shard") == known
+    # What the processes have trained in all is the same, bit for bit, as its checksum says.
+    checksums = [
+        json.loads(each.read_text())["parameters_crc32"]
+        for folder in ("before", "runs")
+        for each in (tmp_path / folder).glob("*/*/study_0/*/trial_1/result.json")
+    ]
+    assert len(checksums) == 2
+    assert checksums[0] == checksums[1]
+
+
+@pytest.mark.slow
+def test_the_referee_gets_what_the_devices_have_in_parts(tmp_path):
+    """Also an average that the owners of an optimizer's state have parts of."""
+    losses = []
+    for words in (("--devices", "1"), *(("--shard", shard) for shard in SHARDS)):
+        ended = run(tmp_path, "schedule_free_adamw", "--max-steps", "10", *words, "--overwrite")
+        assert ended.returncode == 0, ended.stderr
+        assert result(tmp_path)["flags"] == []
+        (file,) = (tmp_path / "runs").glob("*/*/study_0/*/trial_1/eval_measurements.csv")
+        rows = csv.DictReader(file.read_text().splitlines())
+        losses.append([float(row["validation/loss"]) for row in rows])
+    assert len(losses[0]) >= 3
+    for several in losses[1:]:
+        np.testing.assert_allclose(several, losses[0], rtol=1e-4)

@@ -2,14 +2,18 @@
 
     python train_together.py FRAMEWORK RANK DEVICES SHARD MEETING OUT STEPS SUBMISSIONS WORKLOAD...
 
-SHARD is what the devices divide, or 'none'. SUBMISSIONS are joined by commas. OUT gets, for each of
-them and each workload, a file SUBMISSION-WORKLOAD.npz of the last parameters and running statistics
-by name, in JAX's layout, and of 'losses', the training loss of each step; written by rank 0. The
-learning rate is 0.03 of the submission's, at which no workload makes rounding much larger within
-the steps.
+SHARD is what the devices divide, or 'none'. SUBMISSIONS are joined by commas; a WORKLOAD may be
+followed by settings of the trial's plan, as lm+accumulate=2. OUT gets, for each of them and each
+workload, a file SUBMISSION-WORKLOAD.npz of the last parameters and running statistics by name, in
+JAX's layout, of what would be evaluated after 'evaluated/', where that is something else, and of
+'losses', the training loss of each step; written by rank 0. Where the submission cannot train so,
+it has 'refused', why, and nothing else. The learning rate is 0.03 of the submission's, at which no
+workload makes rounding much larger within the steps.
 """
 
+import dataclasses
 import itertools
+import json
 import sys
 from pathlib import Path
 
@@ -74,7 +78,13 @@ def train(plan, ranks, steps):
         )
         backend.drain(params)  # JAX's devices of a processor stall on many queued steps.
     losses = [row["loss"] for _, row in buffer.take(backend.fetch)]
-    return {"losses": np.array(losses), **workload.state_to_neutral(params, model_state)}
+    evaluated = {}
+    if functions.eval_params is not None:
+        other = functions.eval_params(params=params, optimizer_state=optimizer_state)
+        named = workload.to_neutral(other)
+        evaluated = {f"evaluated/{name}": value for name, value in named.items()}
+    trained = workload.state_to_neutral(params, model_state)
+    return {"losses": np.array(losses), **trained, **evaluated}
 
 
 def main(framework, rank, devices, shard, meeting, out, steps, submissions, *names):
@@ -83,14 +93,32 @@ def main(framework, rank, devices, shard, meeting, out, steps, submissions, *nam
     adapt.RECORD_EVERY_STEPS = 1
     for submission, name in itertools.product(submissions.split(","), names):
         path, _ = loading.locate(submission)
+        workload, *settings = name.split("+")
         plan = TrialPlan(
-            *(name, "mini", "builtin", "builtin", framework, str(path), out, "together", 0, 1, 0),
+            *(
+                workload,
+                "mini",
+                "builtin",
+                "builtin",
+                framework,
+                str(path),
+                out,
+                "together",
+                0,
+                1,
+                0,
+            ),
             devices=int(devices),
             shard=shard,
         )
-        arrays = train(plan, ranks, int(steps))
+        pairs = [setting.split("=") for setting in settings]
+        plan = dataclasses.replace(plan, **{key: json.loads(value) for key, value in pairs})
+        try:
+            arrays = train(plan, ranks, int(steps))
+        except spec.UserError as error:
+            arrays = {"refused": np.array(str(error))}
         if ranks.rank == 0:
-            np.savez(Path(out) / f"{submission}-{name}.npz", **arrays)
+            np.savez(Path(out) / f"{Path(submission).stem}-{name}.npz", **arrays)
 
 
 if __name__ == "__main__":
