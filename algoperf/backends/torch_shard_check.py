@@ -7,6 +7,7 @@ the second case, and is refused: it would be another algorithm, and nobody would
 """
 
 import dataclasses
+import math
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -197,7 +198,8 @@ def _difference(
         moved = float((one - start).norm())
         allowed = TOLERANCE * moved + ROUNDING * float(start.norm())
         distance = float((other - one).norm())
-        if not distance <= allowed and not (distance != distance and moved != moved):
+        both_are_nan = math.isnan(distance) and math.isnan(moved)
+        if not distance <= allowed and not both_are_nan:
             return f"{name} moves by {moved:.3g}, and ends {distance:.3g} away"
     for names, one_group, other_group in zip(
         together.groups, together.numbers, apart.numbers, strict=True

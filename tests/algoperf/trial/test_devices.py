@@ -1,9 +1,12 @@
 """Trials on several devices: they train what one device trains, and fail in words."""
 
+import copy
 import csv
+import functools
 import json
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -53,6 +56,17 @@ def train_together(
     return {key.removeprefix("nesterov-"): value for key, value in arrays.items()}
 
 
+@functools.cache
+def _of_one_device(framework, names, submissions):
+    with tempfile.TemporaryDirectory() as folder:
+        return train_together(Path(folder), framework, 1, names, submissions)
+
+
+def of_one_device(framework, names, submissions=("nesterov",)):
+    """Return what one device trains, copies of it; trained once for all tests that ask alike."""
+    return copy.deepcopy(_of_one_device(framework, names, submissions))
+
+
 def apart(one, other):
     """Return how far all arrays together are from the others, by their size."""
     difference = sum(np.sum((other[name] - one[name]) ** 2) for name in one)
@@ -73,15 +87,9 @@ def assert_alike(one, several, tolerance):
 NAMES = ("digits", "imagenet_resnet")  # A dense model, and one with batch norm.
 
 
-@pytest.fixture(scope="module", params=("jax", "pytorch"))
-def of_one_device(request, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("one")
-    return request.param, train_together(folder, request.param, 1, NAMES)
-
-
-def test_two_devices_train_what_one_trains(of_one_device, tmp_path):
-    framework, one = of_one_device
-    two = train_together(tmp_path, framework, 2, NAMES)
+@pytest.mark.parametrize("framework", ["jax", "pytorch"])
+def test_two_devices_train_what_one_trains(framework, tmp_path):
+    one, two = of_one_device(framework, NAMES), train_together(tmp_path, framework, 2, NAMES)
     for name in NAMES:
         assert len(one[name]["losses"]) == STEPS
         assert_alike(one[name], two[name], 1e-5)
@@ -91,24 +99,25 @@ SHARDS = ("optimizer", "parameters")
 
 
 @pytest.mark.parametrize("shard", SHARDS)
-def test_what_is_divided_trains_the_same(of_one_device, shard, tmp_path):
-    framework, one = of_one_device
-    if framework == "jax":
-        pytest.skip("of PyTorch")
-    two = train_together(tmp_path, framework, 2, NAMES, shard=shard)
+def test_what_is_divided_trains_the_same(shard, tmp_path):
+    one = of_one_device("pytorch", NAMES)
+    two = train_together(tmp_path, "pytorch", 2, NAMES, shard=shard)
     for name in NAMES:
         assert_alike(one[name], two[name], 1e-5)
 
 
-# The dense model, batch norm, a model that writes texts, speech and graphs.
+# The dense model, batch norm, a model that writes texts, speech and graphs; and one that has a
+# parameter without axes.
 KINDS = (*NAMES, "xsum", "librispeech_deepspeech", "ogbg")
+DIVIDED_KINDS = ("xsum", "ogbg", "finewebedu_lm")
+ALL_KINDS = {"jax": KINDS, "pytorch": (*KINDS, "finewebedu_lm")}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("devices", [2, 4])
 @pytest.mark.parametrize("framework", ["jax", "pytorch"])
 def test_devices_train_what_one_trains(framework, devices, tmp_path):
-    one = train_together(tmp_path, framework, 1, KINDS)
+    one = of_one_device(framework, ALL_KINDS[framework])
     several = train_together(tmp_path, framework, devices, KINDS)
     for name in KINDS:
         assert_alike(one[name], several[name], 1e-5)
@@ -119,20 +128,21 @@ def test_what_is_divided_trains_the_same_of_every_kind(tmp_path):
     """What writes texts and graphs beside the kinds above, and a model with a parameter without
     axes, which is not divided.
     """
-    names = ("xsum", "ogbg", "finewebedu_lm")
-    one = train_together(tmp_path, "pytorch", 1, names)
+    one = of_one_device("pytorch", ALL_KINDS["pytorch"])
     for shard in SHARDS:
-        two = train_together(tmp_path, "pytorch", 2, names, shard=shard)
-        for name in names:
+        two = train_together(tmp_path, "pytorch", 2, DIVIDED_KINDS, shard=shard)
+        for name in DIVIDED_KINDS:
             assert_alike(one[name], two[name], 1e-5)
+
+
+ALGORITHMS = tuple(name for name in reference_algorithms.names() if name != "nesterov")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("framework", ["jax", "pytorch"])
 def test_every_reference_algorithm_trains_the_same_on_two_devices(framework, tmp_path):
-    names = [name for name in reference_algorithms.names() if name != "nesterov"]
-    one = train_together(tmp_path, framework, 1, ("digits",), names)
-    two = train_together(tmp_path, framework, 2, ("digits",), names)
+    one = of_one_device(framework, ("digits",), ALGORITHMS)
+    two = train_together(tmp_path, framework, 2, ("digits",), ALGORITHMS)
     for key, arrays in one.items():
         losses = two[key].pop("losses"), arrays.pop("losses")
         if key != "sam-digits":  # What a full form logs is what rank 0 logs.
@@ -166,12 +176,12 @@ REFUSED = {
 @pytest.mark.slow
 @pytest.mark.parametrize("shard", SHARDS)
 def test_every_reference_algorithm_trains_the_same_on_what_is_divided(shard, tmp_path):
-    names = [name for name in reference_algorithms.names() if name != "sam"]
-    one = train_together(tmp_path, "pytorch", 1, ("digits",), names)
+    names = [name for name in ALGORITHMS if name != "sam"]
+    one = of_one_device("pytorch", ("digits",), ALGORITHMS)
     two = train_together(tmp_path, "pytorch", 2, ("digits",), names, shard=shard)
     refused = {key for key, arrays in two.items() if "refused" in arrays}
     assert {key.removesuffix("-digits") for key in refused} == REFUSED[shard]
-    for key in one.keys() - refused:
+    for key in two.keys() - refused:
         losses = one[key].pop("losses"), two[key].pop("losses")
         np.testing.assert_allclose(losses[1], losses[0], rtol=1e-4, err_msg=key)
         # The eigenvectors that SOAP turns gradients by make more of rounding.

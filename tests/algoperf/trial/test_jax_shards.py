@@ -201,7 +201,7 @@ def each_on_one_device(tmp_path_factory):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("devices", [2, 4])
+@pytest.mark.parametrize("devices", [2, pytest.param(4, marks=pytest.mark.exhaustive)])
 @pytest.mark.parametrize("shard", SHARDED)
 def test_devices_train_what_one_trains(shard, devices, each_on_one_device, tmp_path):
     several = on_devices.train_together(tmp_path, "jax", devices, NAMES, shard=shard)
