@@ -12,6 +12,7 @@ optimizer makes of them are DTensors, of which each process has the rows of one 
 
 import functools
 import heapq
+import warnings
 from collections.abc import Iterable, Sequence
 from typing import Any, NoReturn
 
@@ -74,6 +75,8 @@ def divide(model: nn.Module, device: torch.device, count: int) -> nn.Module:
         for name, module in model.named_modules()
         if is_block(name.rpartition(".")[2]) and _computes_by_forward_alone(module)
     ]
+    # A model's output may be a view; what computes the loss here writes to none.
+    warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view tensor")
     whole_and_parts: list[Any] = [*reversed(blocks), model]
     for module in whole_and_parts:
         fully_shard(module, mesh=mesh, ignored_params=scalars)

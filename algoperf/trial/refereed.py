@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from algoperf import backends, errors, workload
+from algoperf.backends.ranks import PARAMETERS
 from algoperf.machine import (
     environment,
     hardware,
@@ -51,6 +52,8 @@ CLOCK_SHARE, CLOCK_S = 0.01, 0.005
 # What the trainer may use while the clock stands still: seconds, a share of its clock, and the time
 # that a slow disk takes for what it saves.
 OFF_CLOCK_S, OFF_CLOCK_SHARE, DISK_BYTES_PER_S = 2.0, 0.05, 20e6
+# And for each of the model's numbers, where processes put their parts together once at the end.
+GATHERING_S_PER_NUMBER = 16e-9
 STRETCH_S = 0.05  # And after each of the stretches that a user has asked for by their steps.
 GRACE_S = 5.0  # For a trainer to leave once it has closed.
 # What importing a submission and making its trial may take, before there is a clock: seconds, and
@@ -780,6 +783,8 @@ class _Run:
             )
         off_s = self._off_clock_s - self._saved_bytes / DISK_BYTES_PER_S
         allowed_s = OFF_CLOCK_S + OFF_CLOCK_SHARE * clock_s
+        if self._plan.shard == PARAMETERS:
+            allowed_s += GATHERING_S_PER_NUMBER * numbers
         if self._referee.limits.eval_every_steps is not None:  # As often as a user likes.
             allowed_s += STRETCH_S * self._stretches
         if off_s > allowed_s and not contended:

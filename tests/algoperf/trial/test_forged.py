@@ -601,6 +601,22 @@ def test_work_while_the_clock_stands_still(referee, monkeypatch):
         assert flag.endswith(" s while the clock stood still")
 
 
+def test_parts_are_put_together_off_the_clock(referee, monkeypatch):
+    """By processes that have parts of each parameter, for the checksum of the last ones."""
+    monkeypatch.setattr(refereed, "OFF_CLOCK_S", 0.05)
+    monkeypatch.setattr(refereed, "GATHERING_S_PER_NUMBER", 1e-3)
+
+    def script(far):
+        far.start()
+        far.train()
+        time.sleep(0.3)
+        far.close()
+
+    assert referee(script, shard="parameters")["flags"] == []
+    (flag,) = referee(script, shard="optimizer")["flags"]
+    assert flag.startswith("the trainer worked 0.")
+
+
 def test_work_while_the_submission_is_loaded(referee, monkeypatch):
     monkeypatch.setattr(refereed, "LOADING_S", 0.2)
 

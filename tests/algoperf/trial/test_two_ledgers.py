@@ -74,7 +74,7 @@ class Pair:
             instruments=SimpleNamespace(backend=backend),
             have_rows_changed=lambda: False,
         )
-        plan = SimpleNamespace(checkpoints=False)
+        plan = SimpleNamespace(checkpoints=False, shard=None)
         self.judged = judged = refereed._Run(
             bench, plan, self.ledger, lambda *_, **__: None, None, None
         )
