@@ -431,8 +431,8 @@ def compare(
         show: Whether each run that ends is told on standard error.
         name: The submission's name where functions are given.
         **options: The fields of `compare_request.CompareRequest` (techniques, frameworks,
-            batch_sizes, learning_rates, trials, max_steps, eval_every_steps, target, workers,
-            threads, out), and those of `RunRequest` that all runs share.
+            batch_sizes, shards, learning_rates, trials, max_steps, eval_every_steps, target,
+            workers, threads, out), and those of `RunRequest` that all runs share.
 
     Raises:
         UserError: It cannot be compared.

@@ -46,7 +46,14 @@ def declare(parser: argparse.ArgumentParser) -> None:
         type=positives,
         metavar="SIZES",
         help="rows a step, with commas; of --techniques, --batch-sizes and --submissions with "
-        "--learning-rates only one may be given, and --frameworks with any",
+        "--learning-rates or --shards only one may be given, and --frameworks with any",
+    )
+    add(
+        "--shards",
+        type=words,
+        metavar="NAMES",
+        help="what the devices divide among them, with commas: none,optimizer,parameters; give "
+        'how many as --run-options="--devices 2" (docs/devices.md); may go with --frameworks',
     )
     add_rows(parser)
     add(

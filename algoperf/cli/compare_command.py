@@ -100,6 +100,7 @@ def make_request(arguments: argparse.Namespace) -> request.CompareRequest:
         techniques=arguments.techniques,
         frameworks=arguments.frameworks,
         batch_sizes=arguments.batch_sizes,
+        shards=arguments.shards,
         trials=arguments.trials,
         max_steps=arguments.max_steps,
         eval_every_steps=arguments.eval_every_steps,

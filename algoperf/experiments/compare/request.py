@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from algoperf import backends
+from algoperf.backends.ranks import SHARDS
 from algoperf.data import validation_seed
 from algoperf.data.formats import sources
 from algoperf.errors import UserError, choose, is_finite_number
@@ -24,9 +25,14 @@ from algoperf.workload import Target, WorkloadDefinition, catalogue
 FULL = "full"  # The name for training all parameters of the workload itself.
 ALIASES = {"adapter": "adapters"}
 EVALUATIONS = 20  # The evaluations of a run, besides the one after its first step.
-SETTINGS = ("technique", "batch_size", "submission", "learning_rate")  # fields of an arm
+SETTINGS = ("technique", "batch_size", "shard", "submission", "learning_rate")  # fields of an arm
 # A row differs from another by what one of these groups names, and by its framework.
-GROUPS = (("--techniques",), ("--batch-sizes",), ("--submissions", "--learning-rates"))
+GROUPS = (
+    ("--techniques",),
+    ("--batch-sizes",),
+    ("--submissions", "--learning-rates"),
+    ("--submissions", "--shards"),
+)
 T = TypeVar("T")
 
 
@@ -43,6 +49,7 @@ class CompareRequest:
         techniques: The techniques: FULL, or suffixes of the workload's variants.
         frameworks: 'jax', 'pytorch' or both.
         batch_sizes: The numbers of rows in a batch.
+        shards: What the devices of `run` divide among them, as `RunRequest.shard`.
         trials: The number of trials of each row, which differ only in their seed.
         max_steps: The length of every run in steps; None for the workload's step hint.
         eval_every_steps: The steps between evaluations; None for a twentieth of `max_steps`.
@@ -60,6 +67,7 @@ class CompareRequest:
     techniques: Sequence[str] | None = None
     frameworks: Sequence[str] | None = None
     batch_sizes: Sequence[int] | None = None
+    shards: Sequence[str] | None = None
     trials: int = 1
     max_steps: int | None = None
     eval_every_steps: int | None = None
@@ -79,6 +87,7 @@ class Arm:
         framework: The framework.
         technique: The technique; None where the comparison names none.
         batch_size: The number of rows in a batch; None where the comparison names none.
+        shard: What the devices divide among them; None where the comparison names nothing.
         submission: The submission's name; None where the comparison names none.
         learning_rate: The learning rate; None where the comparison names none.
     """
@@ -87,6 +96,7 @@ class Arm:
     framework: str
     technique: str | None = None
     batch_size: int | None = None
+    shard: str | None = None
     submission: str | None = None
     learning_rate: float | None = None
 
@@ -99,7 +109,7 @@ class Arm:
     @property
     def label(self) -> str:
         """The text that tells this row from the others."""
-        words = {"batch_size": "batch ", "learning_rate": "rate "}
+        words = {"batch_size": "batch ", "shard": "shard ", "learning_rate": "rate "}
         parts = [
             f"{words.get(name, '')}{setting_text(value)}" for name, value in self.setting.items()
         ]
@@ -217,6 +227,13 @@ def make(request: CompareRequest) -> ComparePlan:
     for name in frameworks or []:
         choose("framework", name, list(backends.FRAMEWORKS))
     batch_sizes = _asked("--batch-sizes", request.batch_sizes)
+    shards = _asked("--shards", request.shards)
+    for name in shards or []:
+        choose("--shards", name, list(SHARDS))
+    if shards is not None and shared.shard != RunRequest.shard:
+        raise UserError(
+            f"--shards with --shard {shared.shard}: every row has its own; leave it out"
+        )
     rates = _learning_rates(request)
     submissions = (
         None if request.submissions is None else _listed("--submissions", request.submissions)
@@ -225,6 +242,7 @@ def make(request: CompareRequest) -> ComparePlan:
         {
             "--techniques": techniques,
             "--batch-sizes": batch_sizes,
+            "--shards": shards,
             "--submissions": submissions,
             "--learning-rates": rates,
             "--frameworks": frameworks,
@@ -256,15 +274,17 @@ def make(request: CompareRequest) -> ComparePlan:
                 submission=loading.reference(outline),
                 framework=framework,
                 batch_size=size,
+                shard=shard or shared.shard,
             ),
             outline,
-            Arm("", "", technique, size, outline.name if submissions else None, rate),
+            Arm("", "", technique, size, shard, outline.name if submissions else None, rate),
             trial,
         )
-        for trial, technique, size, outline, rate, framework in itertools.product(
+        for trial, technique, size, shard, outline, rate, framework in itertools.product(
             range(1, request.trials + 1),
             _or_default(techniques),
             _or_default(batch_sizes),
+            _or_default(shards),
             outlines,
             _or_default(rates),
             _or_default(frameworks),
@@ -411,6 +431,8 @@ def _run(
     experiment = plan.trial.experiment
     if arm.batch_size is not None:
         experiment += f"-batch-{arm.batch_size}"
+    if arm.shard is not None:
+        experiment += f"-shard-{arm.shard}"
     space = None
     if arm.learning_rate is not None:
         rate = setting_text(arm.learning_rate).replace("+", "")

@@ -121,6 +121,8 @@ def legend(comparison: Comparison) -> list[str]:
         )
     if any(row.arm.batch_size is not None for row in comparison.rows):
         lines.append("all run as many steps: the larger the batch, the more rows are seen")
+    if any(row.arm.shard is not None for row in comparison.rows):
+        lines.append("shard: what the devices divide; peak: of the first process")
     if any(row.arm.learning_rate is not None for row in comparison.rows):
         lines.append(
             "learning rate: the hyperparameter learning_rate; all others are the submission's own"

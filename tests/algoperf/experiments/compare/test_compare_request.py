@@ -74,6 +74,24 @@ def test_lengths_and_sizes(asked, tmp_path):
     assert (found.max_steps, found.eval_every_steps) == (600, 30)  # the step hint; a twentieth
 
 
+def test_what_devices_divide(asked, tmp_path):
+    """With none of it as the first row; how many devices there are is an option of each run."""
+    words = ("--shards", "none,optimizer", "--frameworks", "pytorch", "--submissions", "adamw,lion")
+    found = asked(tmp_path, *words, "--run-options=--devices 2")
+    assert [run.arm.label for run in found.runs] == [
+        "shard none adamw pytorch",
+        "shard none lion pytorch",
+        "shard optimizer adamw pytorch",
+        "shard optimizer lion pytorch",
+    ]
+    assert [run.experiment for run in found.runs[::2]] == [
+        "mini-builtin-shard-none",
+        "mini-builtin-shard-optimizer",
+    ]
+    requests = [run.request for run in found.runs[::2]]
+    assert [(each.shard, each.devices) for each in requests] == [("none", 2), ("optimizer", 2)]
+
+
 MINE = """
 from reference_algorithms import adamw
 DEFAULTS = {**adamw.DEFAULTS, "betas": (0.9, 0.99)}
@@ -252,6 +270,13 @@ def test_names_of_techniques():
         ("digits", "nothing to compare: give two or more"),
         ("digits --techniques tanh --frameworks jax", "nothing to compare: give two or more"),
         ("digits --techniques full,tanh --batch-sizes 16", "--techniques with --batch-sizes"),
+        ("digits --shards none,both", "unknown --shards 'both'"),
+        ("digits --shards none,optimizer", "--shard optimizer divides it among devices"),
+        ("digits --shards none,optimizer --batch-sizes 8,16", "--batch-sizes with --shards"),
+        (
+            "digits --shards none,optimizer --run-options=--shard=parameters",
+            "--shards with --shard parameters: every row has its own; leave it out",
+        ),
         ("digits_tanh --techniques full,noisy", "--techniques: digits_tanh is a variant itself"),
         ("digits --batch-sizes 16,32 --trials 0", "'0' is not a whole number of at least 1"),
         ("digits --batch-sizes 16,32 --target nan", "--target nan is not a finite number"),
