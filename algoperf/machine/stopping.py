@@ -102,6 +102,12 @@ class Stops:
 
     def __exit__(self, *_: object) -> None:
         """Put the handlers back that were there before."""
+        try:
+            self._put_back()
+        finally:  # The handler of a signal that comes just now may raise.
+            self._put_back()
+
+    def _put_back(self) -> None:
         for number, handler in self._before.items():
             signal.signal(number, signal.SIG_IGN if self.ignores_afterwards else handler)
         self._before.clear()

@@ -36,6 +36,19 @@ def test_a_signal_while_a_command_gets_ready(monkeypatch, capsys, command, numbe
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
+def test_a_signal_while_the_handlers_are_put_back(monkeypatch):
+    """As one that another thread was given: the main one answers it when it comes to it."""
+
+    def signalled(number, handler):
+        monkeypatch.undo()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(stopping.StoppedError), stopping.leaving():
+        monkeypatch.setattr(signal, "signal", signalled)
+    handlers = {signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGXCPU)}
+    assert handlers == {signal.SIG_DFL}
+
+
 def test_a_signal_that_is_repeated_as_the_command_leaves(monkeypatch, capsys):
     def run(arguments):
         with stopping.Stops() as stops:
