@@ -9,8 +9,10 @@ import sys
 import pytest
 
 import algoperf
+import reference_algorithms
 from algoperf.submission import loading, siblings, submission_source
 from algoperf.submission.siblings import Imports
+from reference_algorithms import muon
 
 FULL = """
 def init_optimizer_state(workload, model_params, model_state, hyperparameters, rng): ...
@@ -96,7 +98,9 @@ def test_a_shared_file_above_the_folder_belongs_to_the_submission(team):
 
 def test_a_package_of_the_name_of_a_reference_algorithm(team, monkeypatch):
     """`reference_algorithms.muon` is a module of ours, where the submission has a folder."""
-    monkeypatch.delitem(sys.modules, "reference_algorithms.muon", raising=False)
+    # Both are put back afterwards: `from reference_algorithms import muon` reads the attribute.
+    monkeypatch.setattr(reference_algorithms, "muon", muon)
+    monkeypatch.delitem(sys.modules, "reference_algorithms.muon")
     folder = team / "muon" / "pytorch"
     write(folder / "helper.py", "x = 6")
     imports = "from reference_algorithms.muon.pytorch.helper import x"

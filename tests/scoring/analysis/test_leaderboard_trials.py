@@ -46,6 +46,9 @@ def test_what_is_packed_is_what_is_scored(tmp_path):
     assert dict(first.hyperparameters) == {"learning_rate": 0.25}
 
 
+LATER = {"diloco", "normuon", "psgd_kron", "scion"}  # came after it was measured
+
+
 def test_the_committed_leaderboard_is_whole():
     found = leaderboard_trials.read(COMMITTED)
     entries = campaign.entries(["digits", "ag_news"], [], ["jax", "pytorch"], "external", 3, 1)
@@ -53,6 +56,7 @@ def test_the_committed_leaderboard_is_whole():
         (entry.workload, entry.framework, entry.submission, "0", str(trial))
         for entry in entries
         for trial in (1, 2, 3)
+        if entry.submission not in LATER
     }
     assert set(found) == wanted
     targets = {"digits": 0.97, "ag_news": 0.92}
