@@ -17,7 +17,7 @@ os._exit(0)
 """
 
 
-def test_the_folder_of_a_referee_that_just_leaves_is_removed(tmp_path):
+def test_it_leaves_no_folder(tmp_path):
     environment = {**os.environ, "TMPDIR": str(tmp_path)}
     shown = subprocess.run(
         [sys.executable, "-c", REFEREE], env=environment, capture_output=True, text=True, check=True
