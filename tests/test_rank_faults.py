@@ -65,7 +65,7 @@ def torch_optimizer(params, hyperparameters, info):
 def run(folder, kind, rank, step, seconds=0.0, before=()):
     """Return the command, ended; the fault is told by the environment."""
     (folder / "faulty.py").write_text(SUBMISSION)
-    told = f"{kind},{rank},{step},{seconds}"
+    fault = f"{kind},{rank},{step},{seconds}"
     return subprocess.run(
         [
             *before,
@@ -75,7 +75,7 @@ def run(folder, kind, rank, step, seconds=0.0, before=()):
             *("--out", "runs"),
         ],
         cwd=folder,
-        env={**os.environ, "FAULT": told, MARK: str(folder), "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "FAULT": fault, MARK: str(folder), "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
         check=False,
@@ -94,20 +94,20 @@ def left(folder):
     """Return what still runs of a command, after a moment to end."""
     mark = f"{MARK}={folder}\0".encode()
 
-    def running():
-        found = []
+    def still_there():
+        running = []
         for process in psutil.process_iter():
             try:
                 environment = Path(f"/proc/{process.pid}/environ").read_bytes()
             except OSError:
                 continue
-            found += [process] if mark in environment else []
-        return found
+            running += [process] if mark in environment else []
+        return running
 
     deadline = time.monotonic() + 10
-    while (found := running()) and time.monotonic() < deadline:
+    while (processes := still_there()) and time.monotonic() < deadline:
         time.sleep(0.1)
-    return found
+    return processes
 
 
 def due(step):

@@ -265,19 +265,15 @@ class Referee:
         is_outrun = self.limits.is_outrun(point.time_s)
         if is_outrun or cadence.wants_all() or self.limits.is_exchange(self.step):
             return True
-        self.due_s = self._before_outrun(cadence.next_due_s())
+        self.due_s = min(cadence.next_due_s(), self.limits.outrun_s)
         return False
 
     def _next_due_s(self, value: float, elapsed_s: float, cost_s: float) -> float:
         """Return when the next evaluation or probe is due, after an evaluation of all rows."""
         if self.cadence is None:
-            return self._before_outrun(self.limits.next_period_s(elapsed_s))
+            return self.limits.next_period_s(elapsed_s)
         self.cadence.evaluated(Point(elapsed_s, self.step, value), cost_s)
-        return self._before_outrun(self.cadence.next_due_s())
-
-    def _before_outrun(self, due_s: float) -> float:
-        """Return when an evaluation is due: no later than when it may end the trial."""
-        return min(due_s, self.limits.outrun_s)
+        return self.cadence.next_due_s()
 
     def _measure(self, params: Any, model_state: Any) -> dict[str, float]:
         splits = ["train", "validation"]
@@ -305,7 +301,8 @@ class Referee:
         self.evaluations.append((self.step, elapsed_s, metrics))
         self._log.evaluation(times(self.ledger, self.step, self.preemptions), metrics)
         value = metrics.get(f"validation/{self.goal.metric}", math.nan)
-        self.due_s = self._next_due_s(value, elapsed_s, last_s)
+        # No later than when it may end the trial.
+        self.due_s = min(self._next_due_s(value, elapsed_s, last_s), self.limits.outrun_s)
         if self.goal.is_met(metrics):
             self.status = "reached"
         elif not all(finite) and not self.limits.keep_going:
