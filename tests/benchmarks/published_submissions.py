@@ -4,9 +4,10 @@
     python tests/benchmarks/published_submissions.py submissions_algorithms --out OUT
 
 Each folder with a `submission.py` is trained on `--workload` for `--steps` steps, with evaluations
-in between, and checked (`algoperf check`) on the workloads of `--check`. Nothing is installed. One
-process runs at a time; whatever has a line in OUT/outcomes.jsonl is not run again, so that the
-command can be stopped and repeated (`--again NAME` runs those whose path contains NAME once more).
+in between, on `--devices` devices, and checked (`algoperf check`) on the workloads of `--check`.
+Nothing is installed. One process runs at a time; whatever has a line in OUT/outcomes.jsonl is not
+run again, so that the command can be stopped and repeated (`--again NAME` runs those whose path
+contains NAME once more).
 """
 
 import argparse
@@ -49,6 +50,7 @@ def trained(folder: Path, runs: Path, arguments: argparse.Namespace) -> dict[str
             *("run", "--workload", arguments.workload, "--submission", str(folder)),
             *("--max-steps", str(arguments.steps), "--eval-every-steps", str(every)),
             *("--until", "end", "--no-checkpoint", "--json", "--out", str(runs)),
+            *(() if arguments.devices is None else ("--devices", str(arguments.devices))),
         ]
     )
     if code not in (0, 1):
@@ -60,7 +62,9 @@ def trained(folder: Path, runs: Path, arguments: argparse.Namespace) -> dict[str
 
 
 def checked(folder: Path, workloads: str) -> dict[str, Any]:
-    """What `algoperf check` says."""
+    """What `algoperf check` says; nothing where it is asked of no workload."""
+    if not workloads:
+        return {"check": "", "check_words": ""}
     code, output, line = ask(["check", str(folder), "--workloads", workloads, "--json"])
     if code not in (0, 1):
         return {"check": "refused", "check_words": line.removeprefix("algoperf: ")}
@@ -110,7 +114,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("published"), help="default: %(default)s")
     parser.add_argument("--workload", default="digits", help="default: %(default)s")
     parser.add_argument("--steps", type=int, default=60, help="default: %(default)s")
-    parser.add_argument("--check", default="digits", help="default: %(default)s")
+    parser.add_argument("--check", default="digits", help="'' for none; default: %(default)s")
+    parser.add_argument("--devices", type=int, help="how many devices train; default: one")
     parser.add_argument("--again", metavar="NAME", help="run those whose path contains it again")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
