@@ -24,7 +24,7 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
-from algoperf import backends, errors, workload
+from algoperf import errors, workload
 from algoperf.backends.ranks import PARAMETERS
 from algoperf.machine import (
     environment,
@@ -97,7 +97,8 @@ class Bench:
 
     def __init__(self, plan: TrialPlan) -> None:
         self.context = multiprocessing.get_context("forkserver")
-        modules = ("algoperf.trial.trainer", *backends.modules_of(plan.framework))
+        # The process of a referee has the server already (`fork_server.start`).
+        modules = trainer.modules(plan.framework)
         self.context.set_forkserver_preload([*modules, "algoperf.machine.fork_server"])
         # A signal to all processes of a job must not end the server.
         with stopping.held_back(), own_code.importable():

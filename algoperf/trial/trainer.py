@@ -69,6 +69,11 @@ class Given:
     meeting: str = ""
 
 
+def modules(framework: str) -> tuple[str, ...]:
+    """Return the names of the modules that a trainer needs before it has a plan."""
+    return (__name__, *backends.modules_of(framework))
+
+
 def serve(connection: Connection, given: Given) -> None:
     """Train, as the process's only work, and leave it: nothing that a submission left running, or
     to be done at the end, keeps it.
