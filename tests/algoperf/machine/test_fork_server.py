@@ -85,6 +85,7 @@ def test_it_leaves_no_folder(tmp_path, start):
         capture_output=True,
         text=True,
         check=True,
+        timeout=100,
     )
     assert shown.stdout.startswith("['pymp-")
     for _ in range(200):  # The server sees that its referee has ended, and ends as well.
@@ -103,6 +104,7 @@ def test_a_forked_server_takes_nothing_along(tmp_path):
         capture_output=True,
         text=True,
         check=True,
+        timeout=100,
     )
     pipes = ran.stdout.split()
     seen = json.loads((tmp_path / "seen.json").read_text())
