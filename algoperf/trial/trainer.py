@@ -213,11 +213,12 @@ def _train(given: Given, referee: "FarReferee", stops: stopping.Stops) -> int:
     trial.run()
     share = None if built.buckets is None else built.buckets.real_share
     failed = (trial.interrupted and not trial.is_paused) or referee.has_failed
-    checksum = None
+    checksum, communication_s = None, []
     if not failed:
         guard.inspect()
         checksum = trial.checksum()
         referee.compare(checksum)
+        communication_s = ranks.gathered(ranks.communication_s())
     referee.ask(
         "closing",
         interrupted=trial.interrupted,
@@ -225,6 +226,7 @@ def _train(given: Given, referee: "FarReferee", stops: stopping.Stops) -> int:
         real_token_share=share,
         flags=guard.flags,
         peak_device_bytes=backend.peak_device_memory_bytes(),
+        communication_s=communication_s,
     )
     return INTERRUPTED if trial.interrupted else 0
 
