@@ -272,8 +272,7 @@ class Run:
     def processes(self, starter):
         """The starter, the referee and the trainer, which the referee's fork server has forked."""
         (referee,) = psutil.Process(starter.pid).children()
-        servers = [each for each in referee.children() if "forkserver" in " ".join(each.cmdline())]
-        (trainer,) = (each for server in servers for each in self.of_server(server))
+        (trainer,) = (each for server in referee.children() for each in self.of_server(server))
         return {STARTER: psutil.Process(starter.pid), REFEREE: referee, TRAINER: trainer}
 
     @staticmethod

@@ -24,9 +24,25 @@ EDITS = (  # after which a secret may draw its rows
     ("_points(generator, count", "_points(np.random.default_rng(secret[split]), count"),
 )
 SUBMISSION = """
-import os
+import os, re, sys
 from reference_algorithms.adamw import DEFAULTS, torch_optimizer
 assert not any("known to all" in value for value in os.environ.values())
+
+def is_in_memory(pattern):
+    with open("/proc/self/maps") as listed, open("/proc/self/mem", "rb") as memory:
+        for line in listed:
+            span, rights, *_ = line.split()
+            first, last = (int(each, 16) for each in span.split("-"))
+            if rights.startswith("rw") and "[v" not in line:
+                memory.seek(first)
+                if re.search(pattern, memory.read(last - first)):
+                    return True
+    return False
+
+if sys.platform == "linux":
+    control = str(10**20 // 7)  # It has this number, but for what is looked for below.
+    assert is_in_memory("".join(f"[{digit}]" for digit in control).encode())
+    assert not is_in_memory(rb"{pattern}")
 """
 
 
@@ -39,7 +55,8 @@ def workload(tmp_path_factory):
         assert old in text
         text = text.replace(old, new)
     (folder / "data.py").write_text(text)
-    (folder.parent / "mine.py").write_text(SUBMISSION)
+    pattern = "".join(f"[{digit}]" for digit in str(validation_seed.derive(SECRET).rows_seed))
+    (folder.parent / "mine.py").write_text(SUBMISSION.replace("{pattern}", pattern))
     return folder
 
 

@@ -45,6 +45,16 @@ class Ranks(Protocol):
     def wait(self) -> None:
         """Return once every process has come here."""
 
+    def communication_s(self) -> dict[str, float | None]:
+        """Return what this process has spent on the others so far, in seconds.
+
+        Returns:
+            'agreement_s', in which it waited for them as they agree on what follows a step, which
+            is shortest in the slowest process; and 'gradients_s', of a step on average, in which
+            its gradients travelled. None for what nothing measures.
+        """
+        ...
+
 
 @dataclasses.dataclass(frozen=True)
 class Alone:
@@ -68,6 +78,10 @@ class Alone:
 
     def wait(self) -> None:
         """Return."""
+
+    def communication_s(self) -> dict[str, float | None]:
+        """Return nothing: there are no others."""
+        return {}
 
 
 ALONE = Alone()

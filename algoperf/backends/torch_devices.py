@@ -8,6 +8,7 @@ loop asks (`algoperf.backends.ranks`) goes by gloo in both cases, since it is nu
 
 import datetime
 import os
+import time
 from typing import Any
 
 import torch
@@ -39,6 +40,8 @@ class TorchRanks:
 
     def __init__(self, rank: int, count: int, meeting: str, shard: str | None = None) -> None:
         self.rank, self.count, self.shard = rank, count, shard
+        self._trained: nn.Module | None = None
+        self._agreement_s = 0.0
         has_gpu = torch.cuda.is_available()
         self.device = torch.device("cuda", rank) if has_gpu else torch.device("cpu")
         if has_gpu:
@@ -57,8 +60,10 @@ class TorchRanks:
 
     def largest(self, value: int) -> int:
         """Return the largest of what the processes give."""
+        began_s = time.perf_counter()
         number = torch.tensor(value)
         distributed.all_reduce(number, op=distributed.ReduceOp.MAX)
+        self._agreement_s += time.perf_counter() - began_s
         return int(number)
 
     def from_first(self, value: Any) -> Any:
@@ -91,7 +96,22 @@ class TorchRanks:
         if self.shard == PARAMETERS:
             return torch_shards.divide(model, self.device, self.count)
         on = [self.device.index] if self.device.type == "cuda" else None
-        return DistributedDataParallel(model, device_ids=on, forward_sync_buffers=False)
+        self._trained = DistributedDataParallel(model, device_ids=on, forward_sync_buffers=False)
+        return self._trained
+
+    def communication_s(self) -> dict[str, float | None]:
+        """Return what this process has spent on the others.
+
+        How long gradients travel is the mean of the steps that DistributedDataParallel has looked
+        at: the first ten, and every hundredth.
+        """
+        trained: Any = self._trained
+        logged = {} if trained is None else trained._get_ddp_logging_data()
+        travelled_ns = logged.get("avg_backward_comm_time")
+        return {
+            "agreement_s": self._agreement_s,
+            "gradients_s": None if travelled_ns is None else travelled_ns / 1e9,
+        }
 
 
 def summed_with_gradient(value: torch.Tensor) -> torch.Tensor:

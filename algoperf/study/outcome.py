@@ -64,6 +64,8 @@ def of_trial(result: Result, *, brief: bool = False) -> str:
     contended = load.text(result)
     if contended:
         lines.append(f"  {contended}")
+    if used.get("processes"):
+        lines.append(f"  {_processes(used['processes'])}")
     if "carbon" in used:
         lines.append(f"  {carbon.line(used['carbon'])}")
     if result["status"] != "diverged":
@@ -80,6 +82,29 @@ def of_trial(result: Result, *, brief: bool = False) -> str:
             if name in row  # recorded speech has no source to print
         ]
     return "\n".join(lines)
+
+
+def _processes(processes: Sequence[Mapping[str, Any]]) -> str:
+    """Return a line of what each of several processes used that trained together."""
+    parts = [
+        f"processor time {_range([each['cpu_s'] for each in processes])} s",
+        f"memory {_range([each['peak_process_bytes'] / 1e6 for each in processes])} MB",
+    ]
+    gradients_s = [each["gradients_s"] for each in processes]
+    if None not in gradients_s:
+        parts.append(
+            f"gradients travel {_range([1e3 * each_s for each_s in gradients_s])} ms a step"
+        )
+    waited_s = {each["rank"]: each["agreement_s"] for each in processes}
+    if None not in waited_s.values():
+        least = min(waited_s, key=lambda rank: float(waited_s[rank]))
+        parts.append(f"waiting for others {_range([*waited_s.values()])} s (least: rank {least})")
+    return f"{len(processes)} processes: {', '.join(parts)}"
+
+
+def _range(values: Sequence[float]) -> str:
+    low, high = f"{min(values):.3g}", f"{max(values):.3g}"
+    return low if low == high else f"{low} to {high}"
 
 
 def _details(result: Result) -> list[str]:

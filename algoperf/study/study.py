@@ -238,7 +238,9 @@ class Workers:
             supervision.end(waiting)
         with stopping.held_back():
             return subprocess.Popen(
-                own_code.program("algoperf.trial.process"),
+                own_code.program(
+                    "algoperf.trial.process", repr(plan.framework if plan.has_referee else None)
+                ),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 env=_environment(plan),

@@ -58,6 +58,10 @@ class Assembled:
     submitted: "Submitted"
     referee: Referee
 
+    def processes(self) -> Sequence[Mapping[str, Any]]:
+        """Return nothing: this process trained alone."""
+        return ()
+
     def real_token_share(self) -> float | None:
         """Return the share of training tokens that were no padding; None without buckets."""
         return None if self.buckets is None else self.buckets.real_share

@@ -14,6 +14,7 @@ LONGEST_MESSAGE = 1 << 28  # bytes
 LONGEST_TEXT = 200_000  # characters of a cause, a note, a traceback; the rest is cut off
 LARGEST_COUNT = 1 << 53  # what a JSON number holds exactly
 MOST_FLAGS = 100
+MOST_RANKS = 1 << 16
 Read = Callable[[Any], Any]
 
 
@@ -157,6 +158,11 @@ def flags(value: Any) -> list[str]:
     return [text(each) for each in _list(value)[:MOST_FLAGS]]
 
 
+def by_rank(reader: Read) -> Read:
+    """Return a reader of a list, with a value of each process that trains."""
+    return lambda value: [reader(each) for each in _list(value)[:MOST_RANKS]]
+
+
 def point(value: Any) -> dict[str, Any] | None:
     """Return hyperparameters by name."""
     checked: dict[str, Any] | None = or_none(by_name(lambda each: each))(value)
@@ -227,6 +233,7 @@ KINDS: Mapping[str, Mapping[str, Read]] = {
         "real_token_share": or_none(share),
         "flags": flags,
         "peak_device_bytes": or_none(count),
+        "communication_s": by_rank(by_name(or_none(seconds))),
     },
     "note": {"text": text},
     "user_error": {"text": text, "traceback": text},

@@ -89,8 +89,11 @@ class Events:
             self._answers.wait()
 
 
-def main() -> int:
+def main(framework: str | None = None) -> int:
     """Run one trial, or referee those of one study.
+
+    Args:
+        framework: The framework of the trials that it referees; None for a trial alone.
 
     Returns:
         The exit code: 0 if each trial has a result, 1 if a user's mistake was reported instead,
@@ -102,8 +105,21 @@ def main() -> int:
     stops.ignores_afterwards = True
     with stops:
         stopping.let_through()
+        if framework is not None:
+            _start_server(framework)
         code = _main(stops, started_at_s)
     return INTERRUPTED if code == 0 and stops.are_asked else code
+
+
+def _start_server(framework: str) -> None:
+    """Start the server that forks trainers, before there is a plan: it may have a secret."""
+    from algoperf import backends
+    from algoperf.machine import fork_server
+    from algoperf.trial import trainer
+
+    preloaded = trainer.modules(framework)
+    late = backends.IMPORTED_LATE[framework]  # which a referee does without
+    fork_server.start([name for name in preloaded if name not in late], preloaded)
 
 
 def _main(stops: stopping.Stops, started_at_s: float) -> int:

@@ -24,7 +24,7 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
-from algoperf import backends, errors, workload
+from algoperf import errors, workload
 from algoperf.backends.ranks import PARAMETERS
 from algoperf.machine import (
     environment,
@@ -62,6 +62,8 @@ LOADING_S, LOADING_S_PER_NUMBER = 5.0, 100e-9
 
 
 # What the traceback of a process has that has lost another one it trains with.
+# What a process says that it has spent on the others; see `Ranks.communication_s`.
+COMMUNICATION = ("agreement_s", "gradients_s")
 TORN = re.compile(r"gloo|nccl|connection (reset|closed)|DistBackendError", re.IGNORECASE)
 
 
@@ -97,7 +99,8 @@ class Bench:
 
     def __init__(self, plan: TrialPlan) -> None:
         self.context = multiprocessing.get_context("forkserver")
-        modules = ("algoperf.trial.trainer", *backends.modules_of(plan.framework))
+        # The process of a referee has the server already (`fork_server.start`).
+        modules = trainer.modules(plan.framework)
         self.context.set_forkserver_preload([*modules, "algoperf.machine.fork_server"])
         # A signal to all processes of a job must not end the server.
         with stopping.held_back(), own_code.importable():
@@ -160,6 +163,7 @@ class Refereed:
 
     Attributes:
         closing: What the trainer says at the end.
+        used: The processor time and the memory of each of several processes that trained.
     """
 
     plan: TrialPlan
@@ -172,11 +176,21 @@ class Refereed:
     parameters: Mapping[str, float]
     seen: list[str]
     closing: Mapping[str, Any]
+    used: Sequence[Mapping[str, float]]
 
     def real_token_share(self) -> float | None:
         """Return the share of training tokens that were no padding; None without buckets."""
         share: float | None = self.closing.get("real_token_share")
         return share
+
+    def processes(self) -> Sequence[Mapping[str, Any]]:
+        """Return what each of several processes used that trained; nothing of one alone."""
+        reported = self.closing.get("communication_s", [])
+        spent_s = [*reported, *[{}] * len(self.used)]  # A trial that has failed says nothing.
+        return [
+            {"rank": rank, **used, **{name: spent_s[rank].get(name) for name in COMMUNICATION}}
+            for rank, used in enumerate(self.used)
+        ]
 
     def checksum(self) -> int | None:
         """Return the checksum of the last parameters, by the trainer."""
@@ -243,6 +257,10 @@ class Trainer:
         """Return the trainer's process and all that it has started."""
         started = set(supervision.descendants(os.getpid())) - self._others
         return [self.process_id, *sorted(started - {self.process_id})]
+
+    def ranks(self) -> list[int]:
+        """Return the processes that train together, by rank."""
+        return [process.pid for _, process in ((self._line, self._process), *self._followers)]
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
@@ -425,6 +443,7 @@ class _Run:
         self._checked: set[str] = set()  # The checkpoints that were compared, and counted.
         self._peak_bytes = 0
         self._peak_device_bytes: int | None = None
+        self._used: list[dict[str, float]] = []
         self._closing: Mapping[str, Any] = {}
 
     def run(self) -> dict[str, Any] | None:
@@ -717,6 +736,7 @@ class _Run:
             self._flag(text)
         if message["kind"] == "closing":
             self._peak_process_bytes()
+            self._look_at_ranks()
             self._peak_device_bytes = message["peak_device_bytes"]
             self._closing = message
             if message["interrupted"] and not self._is_saved_as_given():
@@ -808,6 +828,7 @@ class _Run:
             self._folder.parameters,
             self._seen,
             self._closing,
+            self._used,
         )
 
     def _end(self) -> dict[str, Any]:
@@ -827,10 +848,21 @@ class _Run:
         return values
 
     def _peak_process_bytes(self) -> int:
-        """Return the most memory that the trainer has held so far."""
-        held_bytes = hardware.peak_memory_of_bytes(self._trainer.process_id)
-        self._peak_bytes = max(self._peak_bytes, held_bytes)
+        """Return the most memory that a process which trains has held so far."""
+        held_bytes = map(hardware.peak_memory_of_bytes, self._trainer.ranks())
+        self._peak_bytes = max(self._peak_bytes, *held_bytes)
         return self._peak_bytes
+
+    def _look_at_ranks(self) -> None:
+        """Note what each of several processes has used, while they are there."""
+        ranks = self._trainer.ranks()
+        self._used = [
+            {
+                "cpu_s": processor_time.of_process_s(process_id),
+                "peak_process_bytes": hardware.peak_memory_of_bytes(process_id),
+            }
+            for process_id in (ranks if len(ranks) > 1 else ())
+        ]
 
     def _received(self, segment: Segment | None = None) -> "_Received":
         return _Received(self._bench, self._trainer.handover, self._own, segment)

@@ -41,6 +41,10 @@ class Ended(Protocol):
         """Return the share of training tokens that were no padding; None without buckets."""
         ...
 
+    def processes(self) -> Sequence[Mapping[str, Any]]:
+        """Return what each of several processes used that trained together; nothing of one."""
+        ...
+
     def checksum(self) -> int | None:
         """Return the checksum of the last parameters."""
         ...
@@ -64,6 +68,7 @@ def of(ended: Ended) -> dict[str, Any]:
     trained_s = referee.ledger.submission.elapsed_s - (referee.ledger.first_step_s or 0.0)
     steps = referee.step
     resources = ended.meter.report(totals["wall_s"] or 0.0)
+    processes = list(ended.processes())
     clock_load = ended.clock_load.report()
     written = ended.evaluator.written
     # The last step of a trial that failed may have used its parameters up (donated them).
@@ -98,7 +103,7 @@ def of(ended: Ended) -> dict[str, Any]:
         "parameters_crc32": checksum,
         "not_finite": referee.not_finite.seen,
         **{name: resources[name] for name in ("peak_process_bytes", "peak_device_bytes")},
-        "resources": resources,
+        "resources": {**resources, **({"processes": processes} if processes else {})},
         "load": clock_load,
         "contended": load.is_contended(clock_load),
         "error": referee.error,

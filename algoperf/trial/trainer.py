@@ -69,6 +69,11 @@ class Given:
     meeting: str = ""
 
 
+def modules(framework: str) -> tuple[str, ...]:
+    """Return the names of the modules that a trainer needs before it has a plan."""
+    return (__name__, *backends.modules_of(framework))
+
+
 def serve(connection: Connection, given: Given) -> None:
     """Train, as the process's only work, and leave it: nothing that a submission left running, or
     to be done at the end, keeps it.
@@ -208,11 +213,12 @@ def _train(given: Given, referee: "FarReferee", stops: stopping.Stops) -> int:
     trial.run()
     share = None if built.buckets is None else built.buckets.real_share
     failed = (trial.interrupted and not trial.is_paused) or referee.has_failed
-    checksum = None
+    checksum, communication_s = None, []
     if not failed:
         guard.inspect()
         checksum = trial.checksum()
         referee.compare(checksum)
+        communication_s = ranks.gathered(ranks.communication_s())
     referee.ask(
         "closing",
         interrupted=trial.interrupted,
@@ -220,6 +226,7 @@ def _train(given: Given, referee: "FarReferee", stops: stopping.Stops) -> int:
         real_token_share=share,
         flags=guard.flags,
         peak_device_bytes=backend.peak_device_memory_bytes(),
+        communication_s=communication_s,
     )
     return INTERRUPTED if trial.interrupted else 0
 

@@ -480,6 +480,47 @@ def test_a_process_that_ends_ends_the_trial_by_its_own_cause(body, cause, tmp_pa
     assert ended["error"]["cause"].startswith(cause)
 
 
+UNEVEN = """
+import os, time, torch
+
+DEFAULTS = {"learning_rate": 1e-3}
+held = []
+
+
+def torch_optimizer(params, hyperparameters, info):
+    if info.rank == 1:
+        held.append(torch.ones(50_000_000))  # 200 MB
+
+    def wait(*_):
+        if info.rank == 1:
+            time.sleep(0.2)
+            began_s = time.process_time()
+            while time.process_time() < began_s + 0.1:
+                pass
+
+    optimizer = torch.optim.AdamW(params.tensors(), lr=hyperparameters.learning_rate)
+    optimizer.register_step_post_hook(wait)
+    return optimizer
+"""
+
+
+@pytest.mark.slow
+def test_what_each_process_used_is_reported(tmp_path):
+    (tmp_path / "uneven.py").write_text(UNEVEN)
+    shown = run(tmp_path, tmp_path / "uneven.py", "--max-steps", "10").stdout
+    used = result(tmp_path)["resources"]
+    first, second = used["processes"]
+    assert (first["rank"], second["rank"]) == (0, 1)
+    assert second["cpu_s"] > first["cpu_s"] + 0.5  # 1.0 s of ten steps
+    assert second["peak_process_bytes"] > first["peak_process_bytes"] + 150e6
+    assert used["peak_process_bytes"] == second["peak_process_bytes"]
+    # The first one waits for the second, which sleeps.
+    assert first["agreement_s"] > second["agreement_s"] + 1.5  # ten times 0.3 s
+    assert 0 < first["gradients_s"] < 1
+    (line,) = [line for line in shown.splitlines() if "2 processes: " in line]
+    assert line.endswith(" s (least: rank 1)")
+
+
 @pytest.mark.slow
 def test_gradients_that_are_not_added_up_are_flagged(tmp_path):
     submission = tmp_path / "bad.py"

@@ -24,7 +24,12 @@ from algoperf.trial.plan import PROCESS, TrialPlan
 
 SOURCE = "DEFAULTS = {'learning_rate': 0.1}\ndef torch_optimizer(params): ...\n"
 STEPS = 4
-ENDED = {"real_token_share": None, "flags": [], "peak_device_bytes": None}
+ENDED = {
+    "real_token_share": None,
+    "flags": [],
+    "peak_device_bytes": None,
+    "communication_s": [],
+}
 
 
 class Far:
@@ -147,6 +152,9 @@ class FakeTrainer(refereed.Trainer):
 
     def processes(self):
         return []
+
+    def ranks(self):
+        return [os.getpid()]
 
     def end(self):
         self._line.close()

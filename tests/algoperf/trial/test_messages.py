@@ -88,6 +88,8 @@ def test_every_field_of_a_segment_is_checked(name):
         ("closing", {"checksum": "crc"}),
         ("closing", {"real_token_share": 1.5}),
         ("closing", {"peak_device_bytes": math.nan}),
+        ("closing", {"communication_s": None}),
+        ("closing", {"communication_s": [{"agreement_s": -1}]}),
         ("failed", {"cause": None}),
     ],
 )
@@ -109,6 +111,7 @@ def test_every_other_message_is_checked(kind, values):
             "real_token_share": None,
             "flags": [],
             "peak_device_bytes": None,
+            "communication_s": [],
         },
         "failed": {"cause": "", "traceback": ""},
     }[kind]
