@@ -115,7 +115,9 @@ class _Sum(torch.autograd.Function):
         return total
 
 
-def join(rank: int, devices: int, meeting: str, shard: str | None = None) -> Ranks:
+def join(
+    rank: int, devices: int, meeting: str, shard: str | None = None, processes: int | None = None
+) -> Ranks:
     """Let this process be one of those that train together; see `algoperf.backends.join`."""
     if devices == 1:
         return ALONE

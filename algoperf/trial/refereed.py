@@ -220,7 +220,7 @@ class Trainer:
         self._line, self._process = self._start(bench, given)
         self._followers = [
             self._start(bench, dataclasses.replace(given, rank=rank))
-            for rank in range(1, plan.processes)
+            for rank in range(1, plan.world_size)
         ]
         assert self._process.pid is not None
         self.process_id = self._process.pid

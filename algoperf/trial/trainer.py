@@ -137,7 +137,9 @@ def _train(given: Given, referee: "FarReferee", stops: stopping.Stops) -> int:
     subject = assemble.look_up(plan)
     if plan.devices is not None:
         referee.ranks = backends.join(
-            plan.framework, given.rank, plan.devices, given.meeting, plan.shard
+            *(plan.framework, given.rank, plan.devices, given.meeting),
+            shard=plan.shard,
+            processes=plan.processes,
         )
     ranks = referee.ranks
     instruments = assemble.load_instruments(plan, subject, ranks=ranks)
