@@ -7,9 +7,11 @@ that they ask of one another after each step: 0.05 ms, where JAX's own ways take
 (`tests/benchmarks/jax_agreement.py`), and wait for the devices.
 """
 
+import contextlib
 import json
 import os
 import time
+from collections.abc import Iterator
 from multiprocessing.connection import Client, Connection, Listener
 from typing import Any
 
@@ -41,6 +43,8 @@ class JaxRanks:
         self, rank: int, count: int, devices: int, meeting: str, shard: str | None = None
     ) -> None:
         self.rank, self.count, self.shard = rank, count, shard
+        # An average in the optimizer's state, and what a full form lays out as it wants to.
+        self.hand_over_parts = True
         self._lines = _lines(rank, count, meeting)
         share = devices // count
         jax.config.update("jax_num_cpu_devices", share)
@@ -68,7 +72,7 @@ class JaxRanks:
     def from_first(self, value: Any) -> Any:
         """Return what rank 0 gives."""
         if self.rank:
-            return json.loads(self._lines[0].recv_bytes())
+            return self._hear()[0]
         self._tell(value)
         return value
 
@@ -76,10 +80,10 @@ class JaxRanks:
         """Return what each process gives, plain values as JSON has them, by rank."""
         if self.rank:
             self._tell(value)
-            values: list[Any] = json.loads(self._lines[0].recv_bytes())
-            return values
-        values = [value, *(json.loads(line.recv_bytes()) for line in self._lines)]
-        self._tell(values)
+            values: list[Any] = self._hear()[0]
+        else:
+            values = [value, *self._hear()]
+            self._tell(values)
         return values
 
     def wait(self) -> None:
@@ -88,8 +92,21 @@ class JaxRanks:
 
     def _tell(self, value: Any) -> None:
         content = json.dumps(value).encode()
-        for line in self._lines:
-            line.send_bytes(content)
+        with _in_words():
+            for line in self._lines:
+                line.send_bytes(content)
+
+    def _hear(self) -> list[Any]:
+        with _in_words():
+            return [json.loads(line.recv_bytes()) for line in self._lines]
+
+
+@contextlib.contextmanager
+def _in_words() -> Iterator[None]:
+    try:
+        yield
+    except (EOFError, OSError) as error:
+        raise ConnectionError("connection closed by another process of the trial") from error
 
 
 def _lines(rank: int, count: int, meeting: str) -> list[Connection]:

@@ -39,6 +39,7 @@ class TorchRanks:
 
     def __init__(self, rank: int, count: int, meeting: str, shard: str | None = None) -> None:
         self.rank, self.count, self.shard = rank, count, shard
+        self.hand_over_parts = shard == PARAMETERS
         has_gpu = torch.cuda.is_available()
         self.device = torch.device("cuda", rank) if has_gpu else torch.device("cpu")
         if has_gpu:

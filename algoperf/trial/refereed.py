@@ -279,8 +279,9 @@ class Trainer:
             except messages.InvalidMessageError as error:
                 raise died(f"the trainer's message is not valid: {error}") from error
             kind = message["kind"]
-            if self._followers and message.get("error"):
-                self._blame_follower(message["error"]["traceback"])
+            error = message if kind == "crashed" else message.get("error")
+            if self._followers and error:
+                self._blame_follower(error["traceback"])
             if kind == "note":
                 self._note(message["text"])
             elif kind == "user_error":
