@@ -558,7 +558,7 @@ def _jax_array(node: Structure, array: np.ndarray, fresh: Any) -> Any:
     else:  # `jax.numpy.array` would copy twice
         restored = jax.device_put(array, may_alias=False)
     outlined = outline(fresh)
-    if kinds.is_kind(outlined, "jax", "ShapeDtypeStruct") and outlined.shape == restored.shape:
-        if outlined.sharding:
-            return jax_sharding_utils.place(restored, outlined.sharding)
+    is_outline = kinds.is_kind(outlined, "jax", "ShapeDtypeStruct")
+    if is_outline and outlined.shape == restored.shape and outlined.sharding:
+        return jax_sharding_utils.place(restored, outlined.sharding)
     return restored

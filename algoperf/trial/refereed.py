@@ -279,9 +279,9 @@ class Trainer:
             except messages.InvalidMessageError as error:
                 raise died(f"the trainer's message is not valid: {error}") from error
             kind = message["kind"]
-            error = message if kind == "crashed" else message.get("error")
-            if self._followers and error:
-                self._blame_follower(error["traceback"])
+            failure = message if kind == "crashed" else message.get("error")
+            if self._followers and failure:
+                self._blame_follower(failure["traceback"])
             if kind == "note":
                 self._note(message["text"])
             elif kind == "user_error":
