@@ -50,6 +50,9 @@ class Ranks(Protocol):
     def wait(self) -> None:
         """Return once every process has come here."""
 
+    def leave(self) -> None:
+        """Return when this process may end, which has nothing left to do or to ask."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Alone:
@@ -73,6 +76,9 @@ class Alone:
         return [value]
 
     def wait(self) -> None:
+        """Return."""
+
+    def leave(self) -> None:
         """Return."""
 
 

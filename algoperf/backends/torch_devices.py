@@ -78,6 +78,9 @@ class TorchRanks:
         """Return once every process has come here."""
         distributed.all_reduce(torch.zeros(()))
 
+    def leave(self) -> None:
+        """Return: nobody needs this process any more."""
+
     def summed(self, value: torch.Tensor) -> torch.Tensor:
         """Return the sum of a tensor over the processes; it has no gradient."""
         total = value.detach().clone()

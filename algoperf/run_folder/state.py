@@ -381,7 +381,7 @@ class _Reader:
         shape, jax = tuple(node["shape"]), sys.modules["jax"]
         parts = {tuple(map(tuple, part["bounds"])): part for part in node["parts"]}
         outlined: Any = outline(fresh)
-        sharding = getattr(outlined, "sharding", None)
+        sharding: Any = getattr(outlined, "sharding", None)
         fits = sharding is not None and outlined.shape == shape
         asked = sharding.addressable_devices_indices_map(shape).values() if fits else ()
         fits = fits and all(_bounds(index, shape) in parts for index in asked)

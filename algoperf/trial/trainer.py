@@ -223,6 +223,7 @@ def _train(given: Given, referee: "FarReferee", stops: stopping.Stops) -> int:
         flags=guard.flags,
         peak_device_bytes=backend.peak_device_memory_bytes(),
     )
+    ranks.leave()
     return INTERRUPTED if trial.interrupted else 0
 
 
