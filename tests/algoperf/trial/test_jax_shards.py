@@ -272,11 +272,6 @@ def test_devices_train_what_one_trains(shard, devices, each_on_one_device, tmp_p
 def test_processes_train_what_one_device_trains(shard, devices, each_on_one_device, tmp_path):
     several = on_devices.train_together(tmp_path, "jax", devices, NAMES, shard=shard, processes=2)
     for name in NAMES:
-        losses = several[name]["losses"] / each_on_one_device[name]["losses"] - 1
-        print(
-            f"{name} {shard}, 2 processes of {devices} devices: losses {abs(losses).max():.1e},"
-            f" parameters {on_devices.apart(each_on_one_device[name], several[name]):.1e}"
-        )
         on_devices.assert_alike(each_on_one_device[name], several[name], 1e-5)
 
 
