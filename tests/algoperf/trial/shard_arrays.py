@@ -9,9 +9,10 @@ is JSON. 'parts': by when ('start', 'end', 'resumed', and what was 'read' and 's
 and name, the shapes of the parts that devices have of an array. 'compiled': how often the step was,
 before and after the trial was saved. 'sums': checksums of the parameters of a trial that went on,
 and of one that was saved and restored between; of what is evaluated, and of what was read from that
-when it was handed over. 'batch': the checksum of the first batch's
-inputs. 'finite': whether parameters are, before and after one is not. 'marker':
-the loop's, and what it is a copy of. 'pmap': what a submission that runs under it is refused with.
+when it was handed over. 'batch': the checksum of the first batch's inputs. 'losses': the training
+loss of each step, in the order in which they were made. 'finite': whether parameters are, before
+and after one is not. 'marker': the loop's, and what it is a copy of. 'pmap': what a submission that
+runs under it is refused with.
 """
 
 import json
@@ -165,6 +166,9 @@ def main(devices, shard, name, precision, accumulate, processes="1", rank="0", m
         "parts": where,
         "compiled": compiled,
         "sums": sums,
+        "losses": [
+            float(row["loss"]) for _, row in training.workload.metrics_logger.take(backend.fetch)
+        ],
         "batch": zlib.crc32(jax_backend.whole(training.batches[0]["inputs"]).tobytes()),
         "finite": [backend.is_finite(params), backend.is_finite(with_nan(params))],
         "pmap": refused(params),

@@ -4,6 +4,7 @@ device trains, in one process or in several.
 
 import csv
 import dataclasses
+import functools
 import importlib.util
 import json
 import re
@@ -107,7 +108,7 @@ CONV_STATISTICS = {
 CONV_NORM = str(TESTS / "workloads" / "conv_norm")
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Case:
     """What is trained, and the parts that each device has of it.
 
@@ -139,7 +140,9 @@ CASES = {
         ("4", "parameters", "digits", "fp16", "2"), QUARTERS, QUARTERS, {}, [6, 3], [6, 1]
     ),
     "two processes": Case(
-        ("2", "parameters", "digits", *USUAL), HALVES, HALVES, {}, [3, 3], [3, 4], processes=2
+        ("2", "parameters", CONV_NORM, *USUAL),
+        *(CONV_HALVES, CONV_HALVES, CONV_STATISTICS, [3, 3], [3, 4]),
+        processes=2,
     ),
 }
 
@@ -151,6 +154,11 @@ def case(request):
 
 @pytest.fixture(scope="module")
 def answered(case):
+    return answer_of(case)
+
+
+@functools.cache
+def answer_of(case):
     with tempfile.TemporaryDirectory() as short:  # A socket's path has at most 107 bytes.
         command = [HERE / "shard_arrays.py", *case.words, case.processes]
         meeting = Path(short) / "meeting"
@@ -187,6 +195,13 @@ def test_the_devices_get_the_rows_that_one_would_get_in_their_order(case, answer
         data.splits["train"], scale.batch_size, 7, dict, augmentation=data.augmentation
     )
     assert answered["batch"] == zlib.crc32(next(queue)["inputs"].tobytes())
+
+
+def test_two_processes_train_what_one_trains_with_batch_norm():
+    """The losses of the steps, three of them, and two more of each of the trials that went on."""
+    one, two = (answer_of(CASES[name])["losses"] for name in ("batch norm", "two processes"))
+    assert len(one) == 7
+    np.testing.assert_allclose(two, one, rtol=1e-5)
 
 
 def test_a_step_is_compiled_once(answered):
