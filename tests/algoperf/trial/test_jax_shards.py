@@ -100,6 +100,16 @@ CONV_HALVES = {
     "head/kernel": [4, 4],
     "head/bias": [2],
 }
+CONV_QUARTERS = {
+    "first/kernel": [3, 3, 3, 2],
+    "first_batch_norm/scale": [2],
+    "first_batch_norm/bias": [2],
+    "block_0/conv/kernel": [3, 3, 2, 8],
+    "block_0/batch_norm/scale": [2],
+    "block_0/batch_norm/bias": [2],
+    "head/kernel": [2, 4],
+    "head/bias": [1],
+}
 CONV_STATISTICS = {
     f"batch_stats/{name}/{kind}": [8]
     for name in ("first_batch_norm", "block_0/batch_norm")
@@ -140,8 +150,8 @@ CASES = {
         ("4", "parameters", "digits", "fp16", "2"), QUARTERS, QUARTERS, {}, [6, 3], [6, 1]
     ),
     "two processes": Case(
-        ("2", "parameters", CONV_NORM, *USUAL),
-        *(CONV_HALVES, CONV_HALVES, CONV_STATISTICS, [3, 3], [3, 4]),
+        ("4", "parameters", CONV_NORM, *USUAL),
+        *(CONV_QUARTERS, CONV_QUARTERS, CONV_STATISTICS, [6, 3], [6, 1]),
         processes=2,
     ),
 }
