@@ -10,10 +10,12 @@ from typing import Any
 
 
 def get_mesh() -> Any:
-    """Return the mesh of all local devices, along a single axis named 'batch'."""
+    """Return the mesh of all devices, those of all processes that train together, along a single
+    axis named 'batch'.
+    """
     import jax
 
-    devices = jax.local_devices()
+    devices = jax.devices()
     return jax.make_mesh(
         (len(devices),),
         ("batch",),
@@ -57,13 +59,24 @@ def get_largest_axis_sharding(shape: Sequence[int]) -> Any:
 
 def replicate(tree: Any) -> Any:
     """Return the tree with its arrays copied to every device."""
-    import jax
-
-    return jax.device_put(tree, get_replicate_sharding())
+    return place(tree, get_replicate_sharding())
 
 
 def shard_along_batch_dim(tree: Any) -> Any:
     """Return the tree with the first axis of its arrays split into one part for each device."""
+    return place(tree, get_batch_dim_sharding())
+
+
+def place(tree: Any, shardings: Any) -> Any:
+    """Return the tree with its arrays laid out over the devices.
+
+    Args:
+        tree: Arrays; those that a process has for itself are the same in all processes.
+        shardings: The sharding of each, or one for all.
+    """
     import jax
 
-    return jax.device_put(tree, get_batch_dim_sharding())
+    if jax.process_count() == 1:
+        return jax.device_put(tree, shardings)
+    # Of a process's own array `device_put` to several processes makes one without readable parts.
+    return jax.jit(lambda tree: tree, out_shardings=shardings)(tree)

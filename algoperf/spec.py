@@ -172,8 +172,9 @@ class TrainingInfo:
         loss_type: The training loss of the workload.
         budget_s: The budget of the trial in seconds of submission time.
         rank: The number of this process among those that train the trial together, from 0.
-        world_size: How many there are: several where PyTorch trains on several devices. Gradients
-            are those of the whole batch in each of them when an optimizer steps.
+        world_size: How many there are: several where PyTorch trains on several devices, or JAX in
+            several processes. Gradients are those of the whole batch in each of them when an
+            optimizer steps.
         shard: What the devices divide among them: 'optimizer', so that of each parameter one
             device alone has the gradient and the optimizer's state when it steps; 'parameters', so
             that each has a part of each parameter, gradient and state; None for nothing.

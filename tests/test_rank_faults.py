@@ -1,7 +1,8 @@
 """Faults of one of the processes that train a trial: it ends as docs/devices.md says,
 what was measured is kept, and no process stays.
 
-30 faults, at steps and in ranks that nobody chose: pytest -m exhaustive tests/test_rank_faults.py
+30 faults of PyTorch's ranks, and 16 of JAX's, at steps and in ranks that nobody chose:
+pytest -m exhaustive tests/test_rank_faults.py
 """
 
 import csv
@@ -20,9 +21,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 STEPS, EVERY = 60, 10
 MARK = "ALGOPERF_TEST_FAULTS"
-SUBMISSION = """
+FAULT = """
 import fcntl, os, signal, socket, struct, threading, time
-import torch
 
 DEFAULTS = {"learning_rate": 1e-3}
 KIND, RANK, STEP, SECONDS = os.environ["FAULT"].split(",")
@@ -42,6 +42,26 @@ def fault():
     if KIND == "cut":
         lo(False)
         threading.Timer(float(SECONDS), lo, [True]).start()
+"""
+SUBMISSIONS = {
+    "jax": """
+import jax, optax
+
+
+def jax_optimizer(hyperparameters):
+    return optax.adamw(hyperparameters.learning_rate)
+
+
+def data_selection(input_queue, global_step):
+    if jax.process_index() == int(RANK):
+        if KIND == "slow":
+            time.sleep(float(SECONDS))
+        elif global_step + 1 == int(STEP):
+            fault()
+    return next(input_queue)
+""",
+    "pytorch": """
+import torch
 
 
 def torch_optimizer(params, hyperparameters, info):
@@ -59,18 +79,21 @@ def torch_optimizer(params, hyperparameters, info):
 
     optimizer.step = stepped
     return optimizer
-"""
+""",
+}
+PROCESSES = {"jax": ("--processes", "2"), "pytorch": ()}
 
 
-def run(folder, kind, rank, step, seconds=0.0, before=()):
+def run(folder, kind, rank, step, seconds=0.0, before=(), framework="pytorch"):
     """Return the command, ended; the fault is told by the environment."""
-    (folder / "faulty.py").write_text(SUBMISSION)
+    (folder / "faulty.py").write_text(FAULT + SUBMISSIONS[framework])
     fault = f"{kind},{rank},{step},{seconds}"
     return subprocess.run(
         [
             *before,
             *(sys.executable, "-m", "algoperf", "run", "--workload", "digits", "--seed", "1"),
-            *("--submission", "faulty.py", "--framework", "pytorch", "--devices", "2"),
+            *("--submission", "faulty.py", "--framework", framework, "--devices", "2"),
+            *PROCESSES[framework],
             *("--max-steps", str(STEPS), "--eval-every-steps", str(EVERY), "--until", "end"),
             *("--out", "runs"),
         ],
@@ -121,8 +144,8 @@ def drawn(kind, count):
     return [(drawing.randrange(2), drawing.randint(2, STEPS - 5)) for _ in range(count)]
 
 
-def check_ends(folder, kind, rank, step):
-    run(folder, kind, rank, step)
+def check_ends(folder, kind, rank, step, framework):
+    run(folder, kind, rank, step, framework=framework)
     result, steps = outcome(folder)
     assert result["status"] == "failed"
     cause = {
@@ -136,12 +159,13 @@ def check_ends(folder, kind, rank, step):
 
 
 @pytest.mark.exhaustive
+@pytest.mark.parametrize("framework", SUBMISSIONS)
 @pytest.mark.parametrize("kind", ["raises", "dies"])
-def test_a_rank_that_raises_or_dies(tmp_path, kind):
+def test_a_rank_that_raises_or_dies(tmp_path, kind, framework):
     for number, (rank, step) in enumerate(drawn(kind, 8)):
         folder = tmp_path / str(number)
         folder.mkdir()
-        check_ends(folder, kind, rank, step)
+        check_ends(folder, kind, rank, step, framework)
 
 
 @pytest.mark.exhaustive

@@ -194,17 +194,27 @@ def modules_of(framework: str) -> tuple[str, ...]:
     return (f"algoperf.backends.{MODULES[framework]}", *IMPORTED_LATE[framework])
 
 
-def join(framework: str, rank: int, devices: int, meeting: str, shard: str | None = None) -> Ranks:
+def join(
+    framework: str,
+    rank: int,
+    devices: int,
+    meeting: str,
+    shard: str | None = None,
+    processes: int | None = None,
+) -> Ranks:
     """Import the framework and let this process train on several devices, with others or alone.
 
-    In PyTorch each device has a process of its own; in JAX one process has all of them.
+    In PyTorch each device has a process of its own; in JAX one process has all of them, or several
+    have a share each.
 
     Args:
         framework: The framework; nothing of it has been computed yet.
         rank: The number of this process, from 0.
         devices: How many devices train together.
-        meeting: A file that does not exist, by which the processes find one another.
+        meeting: A path of at most 100 bytes in an own folder, at which nothing is, by which the
+            processes find one another.
         shard: What the devices divide among them (`algoperf.backends.ranks`).
+        processes: How many processes JAX's devices are those of; None for one.
 
     Returns:
         The processes that train together.
@@ -213,13 +223,19 @@ def join(framework: str, rank: int, devices: int, meeting: str, shard: str | Non
         UserError: There are not so many devices.
     """
     module = importlib.import_module(f"algoperf.backends.{DEVICES[framework]}")
-    ranks: Ranks = module.join(rank, devices, meeting, shard)
+    ranks: Ranks = module.join(rank, devices, meeting, shard, processes)
     return ranks
 
 
-def processes(framework: str, devices: int) -> int:
-    """Return how many processes train on so many devices."""
-    return devices if framework == "pytorch" else 1
+def world_size(framework: str, devices: int, processes: int | None = None) -> int:
+    """Return how many processes train on so many devices.
+
+    Args:
+        framework: The framework.
+        devices: How many devices there are.
+        processes: How many processes JAX's are those of; None for one.
+    """
+    return devices if framework == "pytorch" else processes or 1
 
 
 def load(

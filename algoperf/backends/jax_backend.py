@@ -13,6 +13,7 @@ import jax
 import numpy as np
 from flax import linen as nn
 from flax import traverse_util
+from jax.experimental import multihost_utils
 
 from algoperf import errors, jax_sharding_utils, spec
 from algoperf.backends import generation, jax_tuning, shared
@@ -155,12 +156,12 @@ class JaxWorkload(spec.Workload):
     def from_neutral(self, values: Mapping[str, np.ndarray]) -> Any:
         """Return a nested dict of parameters from NumPy arrays by name, in JAX's layout."""
         tree = traverse_util.unflatten_dict(dict(values), sep="/")
-        return jax.device_put(tree, self._layout.of_params(tree))
+        return jax_sharding_utils.place(tree, self._layout.of_params(tree))
 
     def to_neutral(self, params: Any) -> dict[str, np.ndarray]:
         """Return NumPy arrays by name, in JAX's layout."""
         flat = traverse_util.flatten_dict(params, sep="/")
-        return {name: np.asarray(value) for name, value in flat.items()}
+        return {name: whole(value) for name, value in flat.items()}
 
     @property
     def folded_names(self) -> set[str]:
@@ -294,13 +295,18 @@ class JaxBackend:
         """Nothing to do: JAX has no global generator."""
 
     def place(self, batch: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
-        """Shard the batch over the local devices along its first axis."""
+        """Shard the batch over the devices along its first axis; of several processes each gives
+        the rows of its own devices.
+        """
         rows = len(next(iter(batch.values())))
         if rows % len(self._devices):
             raise errors.UserError(
-                f"a batch of {rows} does not divide over {len(self._devices)} devices; "
-                "choose a multiple with --batch-size"
+                f"a batch of {rows * self.ranks.count} does not divide over {jax.device_count()} "
+                "devices; choose a multiple with --batch-size"
             )
+        if self.ranks.count > 1:
+            part = functools.partial(jax.make_array_from_process_local_data, self._sharded)
+            return {name: part(value) for name, value in batch.items()}
         placed: dict[str, jax.Array] = self._placed(dict(batch))
         return placed
 
@@ -311,7 +317,9 @@ class JaxBackend:
 
         def placed(leaf: Any) -> Any:
             is_free = isinstance(leaf, jax.Array) and not leaf.committed
-            return jax.device_put(leaf, self._layout.of_state(leaf)) if is_free else leaf
+            if not is_free:
+                return leaf
+            return jax_sharding_utils.place(leaf, self._layout.of_state(leaf))
 
         try:
             return unshared(jax.tree.map(placed, state), beside)
@@ -330,7 +338,10 @@ class JaxBackend:
         count = len(leaves)  # tells the models apart that one process trains, one after another
         if count not in self._smallest:
             self._smallest[count] = min(range(count), key=lambda index: leaves[index].size)
-        return self._first_value(leaves[self._smallest[count]])
+        smallest = leaves[self._smallest[count]]
+        if not smallest.is_fully_addressable:  # Others may be at another step.
+            smallest = smallest.addressable_data(0)
+        return self._first_value(smallest)
 
     def wait(self, marker: Any) -> None:
         """Block on the marker."""
@@ -367,8 +378,8 @@ class JaxBackend:
         return generation.generate(decoder, sources_BS, settings).tokens
 
     def fetch(self, tree: Any) -> Any:
-        """Return the tree with NumPy arrays."""
-        return jax.tree.map(np.asarray, jax.device_get(tree))
+        """Return the tree with NumPy arrays; of one that processes have parts of, the own part."""
+        return jax.tree.map(np.asarray, jax.device_get(jax.tree.map(_own_part, tree)))
 
     def signature(
         self, params: Any, model_state: Any = None
@@ -379,10 +390,10 @@ class JaxBackend:
 
     def write(self, params: Any, model_state: Any, into: Mapping[str, np.ndarray]) -> None:
         """Copy the parameters and running statistics into these bytes, by name."""
-        flat = _flat(params, model_state)
-        for name, target in into.items():
-            value = np.asarray(flat[name])
-            target.view(value.dtype).reshape(value.shape)[...] = value
+        for name, array in _flat(params, model_state).items():
+            value = whole(array)  # Of processes each is asked for its parts, in the same order.
+            if name in into:
+                into[name].view(value.dtype).reshape(value.shape)[...] = value
 
     def read(
         self, params: Any, model_state: Any, values: Mapping[str, np.ndarray]
@@ -430,7 +441,30 @@ class JaxBackend:
 
 
 def _arrays(params: Any, model_state: Any) -> Iterator[np.ndarray]:
-    return (np.asarray(value) for value in jax.tree.leaves((params, statistics(model_state))))
+    return (whole(value) for value in jax.tree.leaves((params, statistics(model_state))))
+
+
+def whole(array: Any) -> np.ndarray:
+    """Return an array with what all devices have of it. Where processes have parts of it each of
+    them calls this, and gets the whole.
+    """
+    if _is_in_parts(array):
+        return np.asarray(multihost_utils.process_allgather(array, tiled=True))
+    return np.asarray(array)
+
+
+def _own_part(leaf: Any) -> Any:
+    if not _is_in_parts(leaf):
+        return leaf
+    sharding = leaf.sharding
+    return multihost_utils.global_array_to_host_local_array(leaf, sharding.mesh, sharding.spec)
+
+
+def _is_in_parts(leaf: Any) -> bool:
+    """Return whether several processes have parts of an array."""
+    return isinstance(leaf, jax.Array) and not (
+        leaf.is_fully_addressable or leaf.is_fully_replicated
+    )
 
 
 def _flat(params: Any, model_state: Any) -> dict[str, Any]:

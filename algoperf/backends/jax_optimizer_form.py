@@ -75,7 +75,7 @@ class OptimizerForm:
             state = self._transformation.init(params)
             return (state, first_loss_scale()) if self._computation.scales_loss else state
 
-        if self._layout.shard is None:
+        if self._layout.shard is None and jax.process_count() == 1:
             state = start(params)
             return jax.device_put(state, self._layout.of_state(state))
         # Compiled, no device has more of it than its part at any time.

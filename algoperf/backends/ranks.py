@@ -19,6 +19,8 @@ class Ranks(Protocol):
         count: How many processes there are.
         shard: What their devices divide among them: `OPTIMIZER`, the optimizer's state, or
             `PARAMETERS`, with their gradients and state; None for nothing.
+        hand_over_parts: Whether what is evaluated may lie in parts of all processes, so that each
+            of them takes part where it is written (`Backend.write`).
     """
 
     @property
@@ -29,6 +31,9 @@ class Ranks(Protocol):
 
     @property
     def shard(self) -> str | None: ...  # noqa: D102
+
+    @property
+    def hand_over_parts(self) -> bool: ...  # noqa: D102
 
     def largest(self, value: int) -> int:
         """Return the largest of what the processes give; each of them gives a number."""
@@ -55,6 +60,9 @@ class Ranks(Protocol):
         """
         ...
 
+    def leave(self) -> None:
+        """Return when this process may end, which has nothing left to do or to ask."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Alone:
@@ -63,6 +71,7 @@ class Alone:
     rank: int = 0
     count: int = 1
     shard: str | None = None
+    hand_over_parts: bool = False
 
     def largest(self, value: int) -> int:
         """Return the number."""
@@ -82,6 +91,9 @@ class Alone:
     def communication_s(self) -> dict[str, float | None]:
         """Return nothing: there are no others."""
         return {}
+
+    def leave(self) -> None:
+        """Return."""
 
 
 ALONE = Alone()

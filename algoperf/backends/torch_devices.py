@@ -42,6 +42,7 @@ class TorchRanks:
         self.rank, self.count, self.shard = rank, count, shard
         self._trained: nn.Module | None = None
         self._agreement_s = 0.0
+        self.hand_over_parts = shard == PARAMETERS
         has_gpu = torch.cuda.is_available()
         self.device = torch.device("cuda", rank) if has_gpu else torch.device("cpu")
         if has_gpu:
@@ -81,6 +82,9 @@ class TorchRanks:
     def wait(self) -> None:
         """Return once every process has come here."""
         distributed.all_reduce(torch.zeros(()))
+
+    def leave(self) -> None:
+        """Return: nobody needs this process any more."""
 
     def summed(self, value: torch.Tensor) -> torch.Tensor:
         """Return the sum of a tensor over the processes; it has no gradient."""
@@ -135,7 +139,9 @@ class _Sum(torch.autograd.Function):
         return total
 
 
-def join(rank: int, devices: int, meeting: str, shard: str | None = None) -> Ranks:
+def join(
+    rank: int, devices: int, meeting: str, shard: str | None = None, processes: int | None = None
+) -> Ranks:
     """Let this process be one of those that train together; see `algoperf.backends.join`."""
     if devices == 1:
         return ALONE

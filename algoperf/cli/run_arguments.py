@@ -236,6 +236,14 @@ def declare(run: argparse.ArgumentParser) -> None:
         "together",
     )
     add(
+        "--processes",
+        type=positive,
+        metavar="P",
+        help="divide JAX's devices among P processes, which train by jax.distributed, N/P each "
+        "(default: one process has all; PyTorch has one for each device); recorded, and runs of "
+        "different P are not scored together",
+    )
+    add(
         "--shard",
         choices=SHARDS,
         default="none",

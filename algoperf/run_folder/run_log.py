@@ -57,7 +57,8 @@ WHERE_CHOSEN = frozenset(
         *("pretrained", "skip_bad_rows", "drop_duplicates", "balance", "keep_going"),
         *("base_workload", "changes", "checkpoint_activations", "accumulate"),
         *("workload_folder", "workload_hash", "rouge_tokenizer", "referee"),
-        *("validation_commitment", "hardware_class", "devices", "shard", "population"),
+        *("validation_commitment", "hardware_class", "devices", "processes", "shard"),
+        "population",
     }
 )
 BY_WORKLOAD = frozenset({"base_workload", "changes"})  # Of these, what its name says as well.
@@ -80,6 +81,7 @@ POOLED = (
     "hardware",
     "hardware_class",
     "devices",
+    "processes",
     "shard",
     "environment",
     "referee",

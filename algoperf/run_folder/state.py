@@ -28,6 +28,7 @@ from typing import Any
 
 import numpy as np
 
+from algoperf import jax_sharding_utils
 from algoperf.errors import UserError
 from algoperf.run_folder import state_kinds as kinds
 
@@ -152,6 +153,8 @@ class _Writer:
             return {"kind": "generator", **self._keep(value.get_state().numpy().copy(), at)}
         if not kinds.is_kind(value, "jax", "Array"):
             return None
+        if not (value.is_fully_addressable or value.is_fully_replicated):
+            return self._jax_parts(value, at)
         jax: Any = sys.modules["jax"]
         if jax.dtypes.issubdtype(value.dtype, jax.dtypes.prng_key):
             kept = self._keep(self._owned(jax.random.key_data(value)), at)
@@ -171,6 +174,18 @@ class _Writer:
         whole = {"shape": list(value.shape), "strides": list(value.stride()), "axes": axes}
         node = self._tensor(value.detach().to_local(), at)
         return {**node, "gradient": bool(value.requires_grad), "whole": whole}
+
+    def _jax_parts(self, value: Any, at: str) -> Structure:
+        """Return the structure of the parts of an array that this process's devices have."""
+        jax: Any = sys.modules["jax"]
+        if jax.dtypes.issubdtype(value.dtype, jax.dtypes.prng_key):
+            raise UserError(f"{at} is keys that the processes have parts of, which cannot be saved")
+        parts = {_bounds(each.index, value.shape): each.data for each in value.addressable_shards}
+        items = [
+            {"bounds": bounds, **self._keep(self._owned(part), f"{at}/part {number}")}
+            for number, (bounds, part) in enumerate(sorted(parts.items(), key=lambda item: item[0]))
+        ]
+        return {"kind": "jax parts", "shape": list(value.shape), "parts": items}
 
     def _tensor(self, value: Any, at: str) -> Structure:
         torch: Any = sys.modules["torch"]
@@ -306,6 +321,8 @@ class _Reader:
             self._expect(kinds.label(fresh) == node["type"], node, fresh, at)
             kinds.set_generator_state(fresh, self.value(node["state"], ABSENT, at))
             return fresh
+        if kind == "jax parts":
+            return self._jax_parts(node, fresh, at)
         return self._array(node, fresh, at) if "array" in node else self._container(node, fresh, at)
 
     def _expect(self, fits: bool, node: Structure, fresh: Any, at: str) -> None:
@@ -358,6 +375,24 @@ class _Reader:
             stride=tuple(whole["strides"]),
         )
         return tensor.requires_grad_() if node["gradient"] else tensor
+
+    def _jax_parts(self, node: Structure, fresh: Any, at: str) -> Any:
+        """Return an array of which this process has parts, laid out as the fresh one."""
+        shape, jax = tuple(node["shape"]), sys.modules["jax"]
+        parts = {tuple(map(tuple, part["bounds"])): part for part in node["parts"]}
+        outlined: Any = outline(fresh)
+        sharding: Any = getattr(outlined, "sharding", None)
+        fits = sharding is not None and outlined.shape == shape
+        asked = sharding.addressable_devices_indices_map(shape).values() if fits else ()
+        fits = fits and all(_bounds(index, shape) in parts for index in asked)
+        self._expect(fits, node, fresh, at)
+
+        def part(index: Any) -> np.ndarray:
+            known = parts[_bounds(index, shape)]
+            array = self._arrays[known["array"]]
+            return array if array.dtype.name == known["dtype"] else array.view(known["dtype"])
+
+        return jax.make_array_from_callback(shape, sharding, part)
 
     def _tensor(self, node: Structure, array: np.ndarray, fresh: Any) -> Any:
         torch: Any = sys.modules["torch"]
@@ -507,6 +542,11 @@ def _writable(array: np.ndarray) -> np.ndarray:
     return array if array.flags.writeable else array.copy()
 
 
+def _bounds(index: tuple[slice, ...], shape: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
+    """Return where a part of an array begins and ends along each of its axes."""
+    return tuple(each.indices(size)[:2] for each, size in zip(index, shape, strict=True))
+
+
 def _jax_array(node: Structure, array: np.ndarray, fresh: Any) -> Any:
     """Return the saved array as a JAX array, on the same devices as the fresh one."""
     jax: Any = sys.modules["jax"]
@@ -518,6 +558,7 @@ def _jax_array(node: Structure, array: np.ndarray, fresh: Any) -> Any:
     else:  # `jax.numpy.array` would copy twice
         restored = jax.device_put(array, may_alias=False)
     outlined = outline(fresh)
-    if kinds.is_kind(outlined, "jax", "ShapeDtypeStruct") and outlined.shape == restored.shape:
-        return jax.device_put(restored, outlined.sharding) if outlined.sharding else restored
+    is_outline = kinds.is_kind(outlined, "jax", "ShapeDtypeStruct")
+    if is_outline and outlined.shape == restored.shape and outlined.sharding:
+        return jax_sharding_utils.place(restored, outlined.sharding)
     return restored

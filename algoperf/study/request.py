@@ -79,6 +79,8 @@ class RunRequest:
         devices: How many devices train a trial together, each on its share of every batch; None for
             one of PyTorch's, or all of JAX's. Without an accelerator a device is a process
             (PyTorch) or a thread (JAX) of the processor.
+        processes: How many processes have JAX's devices, each an equal share; None for one. In
+            PyTorch each device has a process of its own.
         shard: What the devices divide among them: 'none', 'optimizer' (its state) or 'parameters'
             (with their gradients and state).
         hardware_class: The file of `algoperf calibrate` whose budgets hold; this machine must be of
@@ -141,6 +143,7 @@ class RunRequest:
     suite: str | None = None
     threads: int | None = None
     devices: int | None = None
+    processes: int | None = None
     shard: str = "none"
     hardware_class: str | None = None
     referee: str | None = None
@@ -255,7 +258,8 @@ _CHECKS: Mapping[str, Callable[[str, Any], None]] = {
     **dict.fromkeys(("workload", "submission", "framework", "scale", "data", "name"), _text),
     "hardware_class": _text,
     **dict.fromkeys(("trials", "studies", "batch_size", "accumulate"), _whole(1)),
-    **dict.fromkeys(("max_steps", "eval_every_steps", "threads", "devices"), _whole(1)),
+    **dict.fromkeys(("max_steps", "eval_every_steps", "threads"), _whole(1)),
+    **dict.fromkeys(("devices", "processes"), _whole(1)),
     "exchange_every_steps": _whole(1),
     "exchange_share": _share,
     "seed": _whole(0),

@@ -16,7 +16,7 @@ from algoperf.machine.hardware_class import HardwareClass, Key
 from algoperf.study import carbon, outcome, population, study, wandb_run
 from algoperf.study.companions import Companion, Companions
 from algoperf.study.request import RunRequest
-from algoperf.submission import copies, loading, search_space
+from algoperf.submission import copies, loading, search_space, submission_source
 from algoperf.trial import choices
 from algoperf.trial.plan import TrialPlan
 from algoperf.workload import catalogue, outside, pretrained
@@ -261,6 +261,7 @@ def make(request: RunRequest, command: str = "", show_progress: bool = False) ->
         name=outline.name,
         threads=request.threads,
         devices=request.devices,
+        processes=_processes(request, framework),
         shard=None if request.shard == "none" else request.shard,
         workload_folder=None if definition.reference == definition.name else definition.reference,
         workload_hash=None if definition.outside is None else definition.outside.source_hash,
@@ -287,28 +288,65 @@ def make(request: RunRequest, command: str = "", show_progress: bool = False) ->
             f"--shard {trial.shard} divides it among devices: say of how many, as by --devices 2"
         )
     # In JAX a full form gets parameters that lie in parts, which its own step may leave so.
-    is_theirs = outline.is_full_form and (trial.shard == OPTIMIZER or trial.processes > 1)
+    is_divided_by_jax = trial.shard != OPTIMIZER and trial.framework == "jax"
+    is_theirs = outline.is_full_form and not is_divided_by_jax
     if trial.shard is not None and is_theirs:
         raise UserError(
             f"--shard {trial.shard} is done by the library's own step, in the optimizer form only; "
             "this submission is in the full form, whose own step divides what it wants to"
         )
     if trial.devices is not None:
-        _check_devices(trial)
+        _check_devices(trial, outline)
     if request.stop_outrun:
         _check_stop_outrun(trial)
     return RunPlan(trial, outline, chosen, tuple(notes), _companions(request), request)
 
 
-def _check_devices(trial: TrialPlan) -> None:
+def _processes(request: RunRequest, framework: str) -> int | None:
+    """Return how many processes have JAX's devices; None for one, and in PyTorch, whose devices
+    have one each.
+    """
+    asked, devices = request.processes, request.devices
+    if asked is None:
+        return None
+    if devices is None and asked > 1:
+        raise UserError(
+            f"--processes {asked} divides devices among them: say how many, as by --devices {asked}"
+        )
+    devices = devices or 1
+    if framework == "pytorch":
+        if asked != devices:
+            raise UserError(
+                f"--processes {asked}: PyTorch has a process for each device, here {devices}; "
+                "leave it out"
+            )
+        return None
+    if devices % asked:
+        raise UserError(
+            f"--processes {asked}: --devices {devices} does not divide by it, and each process has "
+            "the same number"
+        )
+    return None if asked == 1 else asked
+
+
+def _check_devices(trial: TrialPlan, outline: loading.Outline) -> None:
     if trial.devices != 1 and not trial.has_referee:
         raise UserError(
             "--devices: what several train is judged in another process: leave out --referee inline"
         )
-    if trial.processes > 1 and trial.compile:
+    if trial.world_size > 1 and trial.compile:
         raise UserError("--devices: --compile is for one device")
-    if trial.processes > 1 and trial.population is not None:
-        raise UserError("--devices: the members of a population train on one device of PyTorch's")
+    if trial.world_size > 1 and trial.population is not None:
+        raise UserError(
+            "--devices: the members of a population train on one device of PyTorch's, or in one "
+            "process of JAX"
+        )
+    contract = submission_source.contract_of(outline.path, trial.framework)
+    if trial.processes is not None and contract.device_axis:
+        raise UserError(
+            "--processes: this submission runs under jax.pmap, which has the devices of one "
+            "process; leave it out"
+        )
 
 
 def _check_stop_outrun(trial: TrialPlan) -> None:

@@ -362,7 +362,7 @@ def open_folder(
     drawn = {"batch_size"} if plan.batch_size is None and "batch_size" in (point or {}) else set()
     run_log.check_same_configuration(folder, {key: flags[key] for key in flags.keys() - drawn})
     log = run_log.TrialLog(folder, subject.definition.measured, workload.SPLITS)
-    checkpoints = Checkpoints(folder, count=plan.processes)
+    checkpoints = Checkpoints(folder, count=plan.world_size)
     saved = None
     if plan.checkpoints:
         saved = preservation.find(checkpoints, log, with_arrays=with_arrays)
@@ -383,7 +383,7 @@ def open_folder(
         checkpoints=plan.checkpoints,
         free_device_bytes=instruments.backend.free_device_memory_bytes(),
         has_referee=plan.has_referee,
-        processes=plan.processes,
+        processes=plan.world_size,
         shard=plan.shard,
     )
     if warning is not None:

@@ -73,6 +73,7 @@ class TrialPlan:
     threads: int | None = None  # how many cores the trial may use; None for all
     devices: int | None = None  # how many train it; None for one of PyTorch's, or all of JAX's
     shard: str | None = None  # what they divide among them (`backends.ranks`); None for nothing
+    processes: int | None = None  # how many have JAX's devices, a share each; None for one
     # The hardware class whose budgets hold, by 'name' and 'id', and of this workload what it has:
     # 'budget_factor' and the times of the reference algorithm (`HardwareClass.recorded`).
     hardware_class: Mapping[str, str] | None = None
@@ -100,9 +101,11 @@ class TrialPlan:
         return float(self.class_times.get("budget_factor", 1.0))
 
     @property
-    def processes(self) -> int:
+    def world_size(self) -> int:
         """How many processes train the trial together."""
-        return 1 if self.devices is None else backends.processes(self.framework, self.devices)
+        if self.devices is None:
+            return 1
+        return backends.world_size(self.framework, self.devices, self.processes)
 
     @property
     def workload_reference(self) -> str:

@@ -234,7 +234,7 @@ class Trainer:
         self._line, self._process = self._start(bench, given)
         self._followers = [
             self._start(bench, dataclasses.replace(given, rank=rank))
-            for rank in range(1, plan.processes)
+            for rank in range(1, plan.world_size)
         ]
         assert self._process.pid is not None
         self.process_id = self._process.pid
@@ -297,8 +297,9 @@ class Trainer:
             except messages.InvalidMessageError as error:
                 raise died(f"the trainer's message is not valid: {error}") from error
             kind = message["kind"]
-            if self._followers and message.get("error"):
-                self._blame_follower(message["error"]["traceback"])
+            failure = message if kind == "crashed" else message.get("error")
+            if self._followers and failure:
+                self._blame_follower(failure["traceback"])
             if kind == "note":
                 self._note(message["text"])
             elif kind == "user_error":

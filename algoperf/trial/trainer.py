@@ -25,7 +25,7 @@ import numpy as np
 
 from algoperf import backends, workload
 from algoperf.backends import Backend
-from algoperf.backends.ranks import ALONE, PARAMETERS, Ranks
+from algoperf.backends.ranks import ALONE, Ranks
 from algoperf.errors import UserError
 from algoperf.machine import own_code, processor_time, stopping, supervision, terminal
 from algoperf.machine.supervision import INTERRUPTED, ORPHANED
@@ -142,7 +142,9 @@ def _train(given: Given, referee: "FarReferee", stops: stopping.Stops) -> int:
     subject = assemble.look_up(plan)
     if plan.devices is not None:
         referee.ranks = backends.join(
-            plan.framework, given.rank, plan.devices, given.meeting, plan.shard
+            *(plan.framework, given.rank, plan.devices, given.meeting),
+            shard=plan.shard,
+            processes=plan.processes,
         )
     ranks = referee.ranks
     instruments = assemble.load_instruments(plan, subject, ranks=ranks)
@@ -228,6 +230,7 @@ def _train(given: Given, referee: "FarReferee", stops: stopping.Stops) -> int:
         peak_device_bytes=backend.peak_device_memory_bytes(),
         communication_s=communication_s,
     )
+    ranks.leave()
     return INTERRUPTED if trial.interrupted else 0
 
 
@@ -374,7 +377,7 @@ class FarReferee:
 
     def _any(self, value: bool) -> bool:
         """Return whether it is so in any of the processes, where each hands over a part."""
-        return bool(self.ranks.largest(value)) if self.ranks.shard == PARAMETERS else value
+        return bool(self.ranks.largest(value)) if self.ranks.hand_over_parts else value
 
     def between(self, segment: Segment, handed: Handed) -> Decision:
         """Say what a stretch of training was; return what the referee has decided."""
@@ -431,7 +434,7 @@ class Follower(FarReferee):
 
     def take(self, handed: Handed) -> None:
         """Wait for the others: rank 0 hands the parameters over, with the parts of all."""
-        if self.ranks.shard == PARAMETERS:
+        if self.ranks.hand_over_parts:
             self._parameters = {}
             super().take(handed)
         else:

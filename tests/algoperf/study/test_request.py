@@ -53,6 +53,7 @@ OTHER = {  # a value of each field that is not its default
     "threads": 2,
     "hardware_class": "hardware_class.json",
     "devices": 2,
+    "processes": 2,
     "stop_outrun": True,
     "shard": "optimizer",
     "referee": "inline",

@@ -1,7 +1,7 @@
 """Trains a few steps on several devices of JAX, and says where its arrays lie: run by
 test_jax_shards.py.
 
-    python shard_arrays.py DEVICES SHARD WORKLOAD [PRECISION ACCUMULATE]
+    python shard_arrays.py DEVICES SHARD WORKLOAD PRECISION ACCUMULATE [PROCESSES RANK MEETING]
 
 The optimizer's state has what states have: moments, a count, an average that starts as the very
 arrays that train and is what is evaluated, and matrices that have no parameter's shape. The answer
@@ -9,20 +9,23 @@ is JSON. 'parts': by when ('start', 'end', 'resumed', and what was 'read' and 's
 and name, the shapes of the parts that devices have of an array. 'compiled': how often the step was,
 before and after the trial was saved. 'sums': checksums of the parameters of a trial that went on,
 and of one that was saved and restored between; of what is evaluated, and of what was read from that
-when it was handed over. 'finite': whether parameters are, before and after one is not. 'marker':
-the loop's, and what it is a copy of. 'pmap': what a submission that runs under it is refused with.
+when it was handed over. 'batch': the checksum of the first batch's inputs. 'losses': the training
+loss of each step, in the order in which they were made. 'finite': whether parameters are, before
+and after one is not. 'marker': the loop's, and what it is a copy of. 'pmap': what a submission that
+runs under it is refused with.
 """
 
 import json
 import sys
+import zlib
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
-from algoperf import backends
-from algoperf.backends import shared
+from algoperf import backends, jax_sharding_utils
+from algoperf.backends import jax_backend, shared
 from algoperf.backends.computation import Computation
 from algoperf.data import batches
 from algoperf.data.loading import load_data
@@ -64,7 +67,9 @@ class Training:
         self.workload.metrics_logger = ScalarBuffer()
         rows = data.splits["train"]
         queue = batches.TrainingQueue(
-            rows, scale.batch_size, 7, backend.place, augmentation=data.augmentation
+            *(rows, scale.batch_size, 7, backend.place),
+            augmentation=data.augmentation,
+            shard=(backend.ranks.rank, backend.ranks.count),
         )
         self.batches = [next(queue) for _ in range(STEPS + MORE)]
         functions = shared.OptimizerFunctions(
@@ -116,9 +121,9 @@ def handed_over(backend, params, model_state, like):
 def with_nan(params):
     """The last value of the first parameter is none."""
     leaves, structure = jax.tree.flatten(params)
-    broken = np.array(leaves[0])
+    broken = np.array(jax_backend.whole(leaves[0]))
     broken.reshape(-1)[-1] = np.nan
-    leaves[0] = jax.device_put(broken, leaves[0].sharding)
+    leaves[0] = jax_sharding_utils.place(broken, leaves[0].sharding)
     return jax.tree.unflatten(structure, leaves)
 
 
@@ -130,8 +135,8 @@ def refused(params):
     return None
 
 
-def main(devices, shard, name, precision="float32", accumulate="1"):
-    ranks = backends.join("jax", 0, int(devices), "", shard)
+def main(devices, shard, name, precision, accumulate, processes="1", rank="0", meeting=""):
+    ranks = backends.join("jax", int(rank), int(devices), meeting, shard, int(processes))
     computation = Computation(precision, int(accumulate))
     backend = backends.load("jax", computation=computation, ranks=ranks)
     training = Training(backend, name)
@@ -161,11 +166,18 @@ def main(devices, shard, name, precision="float32", accumulate="1"):
         "parts": where,
         "compiled": compiled,
         "sums": sums,
+        "losses": [
+            float(row["loss"]) for _, row in training.workload.metrics_logger.take(backend.fetch)
+        ],
+        "batch": zlib.crc32(jax_backend.whole(training.batches[0]["inputs"]).tobytes()),
         "finite": [backend.is_finite(params), backend.is_finite(with_nan(params))],
         "pmap": refused(params),
-        "marker": [backend.marker(params).item(), np.asarray(smallest).reshape(-1)[0].item()],
+        "marker": [backend.marker(params).item(), jax_backend.whole(smallest).flat[0].item()],
     }
-    sys.stdout.write(json.dumps(answer))
+    if ranks.rank == 0:
+        sys.stdout.write("\n" + json.dumps(answer))
+    sys.stdout.flush()
+    ranks.leave()
 
 
 if __name__ == "__main__":

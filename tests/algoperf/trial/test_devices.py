@@ -32,24 +32,32 @@ STEPS = 20
 
 
 def train_together(
-    tmp_path, framework, devices, names, submissions=("nesterov",), steps=STEPS, shard="none"
+    tmp_path,
+    framework,
+    devices,
+    names,
+    submissions=("nesterov",),
+    steps=STEPS,
+    shard="none",
+    processes=1,
 ):
     """Return the arrays of each submission and workload as so many devices have trained it; of
-    one submission by the workload alone.
+    one submission by the workload alone. JAX's devices are those of so many processes.
     """
-    out = tmp_path / f"{framework}_{devices}_{shard}"
+    out = tmp_path / f"{framework}_{devices}_{processes}_{shard}"
     out.mkdir(parents=True)
-    joined = ",".join(submissions)
-    words = [str(devices), shard, str(out / "meeting"), str(out), str(steps), joined, *names]
-    children = [
-        subprocess.Popen(
-            [sys.executable, str(CHILD), framework, str(rank), *words],
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(backends.processes(framework, devices))
-    ]
-    errors = [child.communicate()[1] for child in children]
+    with tempfile.TemporaryDirectory() as short:  # A socket's path has at most 107 bytes.
+        words = [str(devices), str(processes), shard, str(Path(short) / "meeting"), str(out)]
+        words += [str(steps), ",".join(submissions), *names]
+        children = [
+            subprocess.Popen(
+                [sys.executable, str(CHILD), framework, str(rank), *words],
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            for rank in range(backends.world_size(framework, devices, processes))
+        ]
+        errors = [child.communicate()[1] for child in children]
     assert [child.returncode for child in children] == [0] * len(children), errors
     arrays = {file.stem: dict(np.load(file)) for file in out.glob("*.npz")}
     assert len(arrays) == len(submissions) * len(names)

@@ -1,6 +1,7 @@
 """Trains a few steps as one of several processes, and saves what it got: run by test_devices.py.
 
-    python train_together.py FRAMEWORK RANK DEVICES SHARD MEETING OUT STEPS SUBMISSIONS WORKLOAD...
+    python train_together.py FRAMEWORK RANK DEVICES PROCESSES SHARD MEETING OUT STEPS SUBMISSIONS \
+        WORKLOAD...
 
 SHARD is what the devices divide, or 'none'. SUBMISSIONS are joined by commas; a WORKLOAD may be
 followed by settings of the trial's plan, as lm+accumulate=2. OUT gets, for each of them and each
@@ -87,9 +88,9 @@ def train(plan, ranks, steps):
     return {"losses": np.array(losses), **trained, **evaluated}
 
 
-def main(framework, rank, devices, shard, meeting, out, steps, submissions, *names):
+def main(framework, rank, devices, processes, shard, meeting, out, steps, submissions, *names):
     shard = None if shard == "none" else shard
-    ranks = backends.join(framework, int(rank), int(devices), meeting, shard)
+    ranks = backends.join(framework, int(rank), int(devices), meeting, shard, int(processes))
     adapt.RECORD_EVERY_STEPS = 1
     for submission, name in itertools.product(submissions.split(","), names):
         path, _ = loading.locate(submission)
