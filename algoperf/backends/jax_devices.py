@@ -7,9 +7,16 @@ from algoperf.errors import UserError
 
 
 def join(rank: int, devices: int, meeting: str, shard: str | None = None) -> Ranks:
-    """Let this process train on so many devices; see `algoperf.backends.join`.
+    """Let this process train on so many devices; see `algoperf.backends.join`."""
+    have(devices)
+    return Alone(shard=shard)
 
-    On a processor so many devices are made of its cores.
+
+def have(devices: int) -> None:
+    """Let this process have so many devices. On a processor they are made of its cores.
+
+    Raises:
+        UserError: There are others, or JAX has computed before.
     """
     try:
         jax.config.update("jax_num_cpu_devices", devices)
@@ -20,4 +27,3 @@ def join(rank: int, devices: int, meeting: str, shard: str | None = None) -> Ran
             f"--devices {devices}: JAX trains on all devices of the machine, here "
             f"{jax.local_device_count()}; hide some from it, as by CUDA_VISIBLE_DEVICES"
         )
-    return Alone(shard=shard)

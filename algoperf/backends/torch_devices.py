@@ -40,11 +40,7 @@ class TorchRanks:
     def __init__(self, rank: int, count: int, meeting: str, shard: str | None = None) -> None:
         self.rank, self.count, self.shard = rank, count, shard
         has_gpu = torch.cuda.is_available()
-        self.device = torch.device("cuda", rank) if has_gpu else torch.device("cpu")
-        if has_gpu:
-            torch.cuda.set_device(self.device)
-        else:  # The cores are shared.
-            torch.set_num_threads(max(1, torch.get_num_threads() // count))
+        self.device = take(rank, count)
         names = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count}
         os.environ.update({name: str(number) for name, number in names.items()})
         distributed.init_process_group(
@@ -92,6 +88,17 @@ class TorchRanks:
             return torch_shards.divide(model, self.device, self.count)
         on = [self.device.index] if self.device.type == "cuda" else None
         return DistributedDataParallel(model, device_ids=on, forward_sync_buffers=False)
+
+
+def take(rank: int, count: int) -> torch.device:
+    """Let this process compute on one of so many devices, and return it: a GPU, or the processor
+    with its share of the cores.
+    """
+    if torch.cuda.is_available():
+        torch.cuda.set_device(rank)
+        return torch.device("cuda", rank)
+    torch.set_num_threads(max(1, torch.get_num_threads() // count))
+    return torch.device("cpu")
 
 
 def summed_with_gradient(value: torch.Tensor) -> torch.Tensor:

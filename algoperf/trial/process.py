@@ -160,19 +160,23 @@ def _referee(
 
     events.answered = ANSWERED if plan.followed else frozenset()
     bench = None
-    while True:
-        # Before there is a trainer there is nothing to save; then it is asked, and says what is.
-        stops.ask = stopping.leave_at_once
-        ledger = Ledger(started_at_s=started_at_s)
-        if bench is None:
-            with ledger.set_up.running():
-                bench = refereed.Bench(plan)
-        code = _judge(bench, plan, ledger, events, stops)
-        if code is not None:
-            return code
-        stops.ask = stopping.leave_at_once
-        plan = TrialPlan.from_json(plans.get())
-        started_at_s = time.perf_counter()
+    try:
+        while True:
+            # Before there is a trainer nothing is to be saved; then it is asked, and says what is.
+            stops.ask = stopping.leave_at_once
+            ledger = Ledger(started_at_s=started_at_s)
+            if bench is None:
+                with ledger.set_up.running():
+                    bench = refereed.Bench(plan)
+            code = _judge(bench, plan, ledger, events, stops)
+            if code is not None:
+                return code
+            stops.ask = stopping.leave_at_once
+            plan = TrialPlan.from_json(plans.get())
+            started_at_s = time.perf_counter()
+    finally:
+        if bench is not None:
+            bench.close()
 
 
 def _judge(
