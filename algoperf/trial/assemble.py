@@ -381,6 +381,7 @@ def open_folder(
         has_referee=plan.has_referee,
         processes=plan.processes,
         shard=plan.shard,
+        evaluators=plan.evaluators,
     )
     if warning is not None:
         say(report, warning)

@@ -142,9 +142,9 @@ class Bench:
             *(self.bound.data, self.subject.scale),
         )
         helpers: outputs.Helpers | None = None
-        if plan.processes > 1:
+        if plan.framework == "pytorch" and plan.evaluators:
             self._processes = helpers = evaluators.Processes(
-                self.context, plan, plan.processes - 1, self.signature
+                self.context, plan, plan.evaluators, self.signature
             )
         elif others:
             count = 1 + len(others)
