@@ -24,8 +24,8 @@ CHECKPOINT_COPIES = 3
 DIVIDED_COPIES = {None: 0, "optimizer": 2, "parameters": TRAINING_COPIES}
 ESTIMATE = (
     "bytes = 4 x parameters x (parameter, gradient, two optimizer moments; and while a checkpoint "
-    "is written, a copy of all but the gradient; of frozen ones the parameter alone); without "
-    "activations"
+    "is written, a copy of all but the gradient; of frozen ones the parameter alone; a copy of all "
+    "for each further device that evaluates); without activations"
 )
 # Versions 2 and 1 of Linux's control groups name these files differently.
 NAMES = (("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes"))

@@ -11,6 +11,7 @@ import dataclasses
 import signal
 import traceback
 from collections.abc import Iterator, Sequence
+from concurrent import futures
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext
 from typing import Any
@@ -68,9 +69,9 @@ class Threads:
         self.count = len(shares)
 
     def warm_up(self, params: Any, model_state: Any) -> None:
-        """Compile what evaluation needs, on one device after another."""
-        for share in self._shares:
-            share.warm_up(params, model_state)
+        """Compile what evaluation needs, on all of them at a time."""
+        with futures.ThreadPoolExecutor(self.count) as pool:
+            list(pool.map(lambda share: share.warm_up(params, model_state), self._shares))
 
     def ask(self, question: Question, params: Any, model_state: Any) -> Sequence[Iterator[Any]]:
         """Return what each device makes of its batches, computed from now on."""
