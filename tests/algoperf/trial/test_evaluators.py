@@ -229,6 +229,39 @@ def test_its_memory_is_closed_and_signals_do_not_end_it(ready, one):
     assert all(int(ignored, 16) >> number - 1 & 1 for number in stopping.SIGNALS)
 
 
+def test_memory_is_closed_before_anything_is_heard(monkeypatch):
+    """Nothing that is secret is known before that, and what is printed is no event."""
+    steps = []
+
+    class Line:
+        def send(self, words):
+            steps.append(("send", words))
+
+        def recv(self):
+            steps.append("recv")
+            raise EOFError
+
+    for owner, name in (
+        (evaluators.supervision, "refuse_to_be_read"),
+        (evaluators.child, "die_with_referee"),
+        (evaluators.child, "redirect_output"),
+        (evaluators.child, "leave"),
+        (evaluators.signal, "signal"),
+    ):
+        monkeypatch.setattr(owner, name, lambda *_, name=name: steps.append(name))
+    evaluators.serve(Line(), evaluators.Given(1, 2, None))
+    assert steps[0] == "refuse_to_be_read"
+    assert steps.count("signal") == len(stopping.SIGNALS)
+    done = [each for each in steps[1:] if each != "signal"]
+    assert done == [
+        "die_with_referee",
+        "redirect_output",
+        ("send", (outputs.END, None)),
+        "recv",
+        "leave",
+    ]
+
+
 CHILD = """
 import os, signal, sys
 from algoperf.trial import refereed
