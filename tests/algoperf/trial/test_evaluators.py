@@ -183,28 +183,37 @@ def judged(bench, plan, report=lambda *_, **__: None):
     return refereed.run(bench, plan, ledger, report, stopping.Stops())
 
 
-def test_a_trial_goes_on_after_the_death_of_an_evaluator(bench, plan, one):
-    """What was measured before is kept, and the rows are those of one device."""
+def test_a_trial_goes_on_after_the_death_of_an_evaluator(bench, folder):
+    """What was measured before is kept, and each row is that of one device at that step."""
+    moves = folder / "moves.py"
+    moves.write_text(STILL.replace('"learning_rate": 0.0', '"learning_rate": 0.1'))
+    plan, seen = plan_of(folder, submission=str(moves)), []
+    arguments = (bench.bound.workload, bench.subject.definition, bench.bound.data)
+    alone = Evaluator(bench.instruments.backend, *arguments, bench.subject.scale)
 
-    def kill_after_two(event, metrics=None, **values):
-        if event == "evaluation" and len(seen) < 2:
+    def look(event, metrics=None, **values):
+        if event == "evaluation":
+            model = bench.bound.workload._container  # as it was handed over
+            expected = alone("validation", model, None)
+            assert {name: metrics[f"validation/{name}"] for name in expected} == expected
             seen.append(metrics)
             if len(seen) == 2:
                 evaluator_of(bench).kill()
 
-    seen = []
     with pytest.raises(refereed.TrainerDiedError) as error:
-        judged(bench, plan, kill_after_two)
+        judged(bench, plan, look)
     death = error.value.error
     assert death["cause"].startswith("the evaluator of device 1 was ended by SIGKILL")
     assert death["outside"] is True
-    (folder,) = Path(plan.out).glob("*/*/study_0/*/trial_1")
-    assert [row["global_step"] for row in run_log.evaluations(folder)] == [1, 2]
-    ended = judged(bench, plan)
+    (trial,) = folder.glob("runs/*/moves/study_0/*/trial_1")
+    assert [row["global_step"] for row in run_log.evaluations(trial)] == [1, 2]
+    ended = judged(bench, plan, look)
     assert (ended["status"], ended["steps"], ended["flags"]) == ("complete", 4, [])
-    rows = run_log.evaluations(folder)
+    rows = run_log.evaluations(trial)
     assert [row["global_step"] for row in rows] == [1, 2, 4]
-    assert_rows(rows, one, 0.0)
+    losses = [row["validation/loss"] for row in rows]
+    assert losses == [metrics["validation/loss"] for metrics in seen]
+    assert len(set(losses)) == 3
 
 
 def assert_rows(rows, one, tolerance):
