@@ -231,7 +231,10 @@ def evaluate_on(framework: str, rank: int, devices: int) -> None:
         UserError: There are not so many devices.
     """
     module = importlib.import_module(f"algoperf.backends.{DEVICES[framework]}")
-    module.have(devices) if framework == "jax" else module.take(rank, devices)
+    if framework == "jax":
+        module.have(devices)
+    else:
+        module.take(rank, devices)
 
 
 def processes(framework: str, devices: int) -> int:

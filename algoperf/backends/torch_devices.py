@@ -93,8 +93,15 @@ class TorchRanks:
 def take(rank: int, count: int) -> torch.device:
     """Let this process compute on one of so many devices, and return it: a GPU, or the processor
     with its share of the cores.
+
+    Raises:
+        UserError: There are not so many GPUs.
     """
     if torch.cuda.is_available():
+        if count > torch.cuda.device_count():
+            raise UserError(
+                f"--devices {count}: PyTorch has {torch.cuda.device_count()} of them here"
+            )
         torch.cuda.set_device(rank)
         return torch.device("cuda", rank)
     torch.set_num_threads(max(1, torch.get_num_threads() // count))
@@ -126,10 +133,6 @@ def join(rank: int, devices: int, meeting: str, shard: str | None = None) -> Ran
     """Let this process be one of those that train together; see `algoperf.backends.join`."""
     if devices == 1:
         return ALONE
-    if torch.cuda.is_available() and devices > torch.cuda.device_count():
-        raise UserError(
-            f"--devices {devices}: PyTorch has {torch.cuda.device_count()} of them here"
-        )
     return TorchRanks(rank, devices, meeting, shard)
 
 

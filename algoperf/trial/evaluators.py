@@ -54,7 +54,7 @@ class EvaluationError(Exception):
 
     def __init__(self, cause: str, details: str) -> None:
         super().__init__(cause)
-        self.cause, self.details = cause, details
+        self.error: dict[str, Any] = {"cause": cause, "traceback": details, "outside": False}
 
 
 class Threads:

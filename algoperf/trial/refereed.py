@@ -489,7 +489,7 @@ class _Run:
         except TrainerDiedError as error:
             error.cpu_s = self._cpu_s()
             raise
-        except evaluators.EvaluatorDiedError as error:
+        except (evaluators.EvaluatorDiedError, evaluators.EvaluationError) as error:
             death = TrainerDiedError(error.error)
             death.cpu_s = self._cpu_s()
             raise death from error
@@ -694,7 +694,7 @@ class _Run:
             except (errors.UserError, writing.UnwritableError, evaluators.EvaluatorDiedError):
                 raise
             except evaluators.EvaluationError as error:
-                self._referee.fail(error.cause, error.details)
+                self._referee.fail(error.error["cause"], error.error["traceback"])
                 decision = self._referee.decision()
             except Exception as error:  # an evaluation's own
                 self._referee.fail(cause_of(error), traceback.format_exc())

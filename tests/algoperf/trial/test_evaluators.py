@@ -170,7 +170,7 @@ def test_an_error_of_a_process_has_its_cause_and_traceback(ready, one):
     (answers,) = bench._processes.ask(outputs.Question("nothing"), *own)
     with pytest.raises(evaluators.EvaluationError, match="KeyError: 'nothing'") as error:
         next(answers)
-    assert "in answer" in error.value.details
+    assert "in answer" in error.value.error["traceback"]
     assert_as_one(bench, own, one)
 
 
