@@ -157,8 +157,8 @@ class Bench:
         return Evaluator(backend, *arguments, helpers)
 
     def start_evaluators(self) -> None:
-        """Start the processes that evaluate beside this one, if there are any: before a trainer,
-        of whom they are none.
+        """Start the processes that evaluate beside this one, where they do not run. What is started
+        later is a trainer's.
         """
         if self._processes is not None:
             self._processes.start()
