@@ -2,7 +2,7 @@
 
 import importlib
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from algoperf import errors, spec
@@ -165,6 +165,12 @@ class Backend(Protocol):
         """Return an optimizer-form submission as the functions of the full form."""
         ...
 
+    def on_each_device(self) -> "Sequence[Backend]":
+        """Return a backend for each device of this process that evaluates on it alone: it takes the
+        parameters as they lie on all of them.
+        """
+        ...
+
     def threads(self) -> int:
         """Return with how many threads the framework computes one operation on the processor."""
         ...
@@ -225,6 +231,20 @@ def join(
     module = importlib.import_module(f"algoperf.backends.{DEVICES[framework]}")
     ranks: Ranks = module.join(rank, devices, meeting, shard, processes)
     return ranks
+
+
+def evaluate_on(framework: str, rank: int, devices: int) -> None:
+    """Import the framework and let this process evaluate on one of so many devices; in JAX on all
+    of them, before it has computed anything.
+
+    Raises:
+        UserError: There are not so many devices.
+    """
+    module = importlib.import_module(f"algoperf.backends.{DEVICES[framework]}")
+    if framework == "jax":
+        module.have(devices)
+    else:
+        module.take(rank, devices)
 
 
 def world_size(framework: str, devices: int, processes: int | None = None) -> int:

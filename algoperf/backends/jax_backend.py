@@ -415,6 +415,12 @@ class JaxBackend:
         """Return the submission as the functions of the full form."""
         return OptimizerForm(functions, settings, self._computation, self._layout)
 
+    def on_each_device(self) -> "list[JaxBackend]":
+        """Return itself where there is one device, else a backend for each of them."""
+        if len(self._devices) == 1:
+            return [self]
+        return [_OnDevice(self, device) for device in self._devices]
+
     def threads(self) -> int:
         """Return the size of XLA's pool for one operation, which JAX itself does not tell."""
         return environment.xla_threads(os.environ, hardware.thread_count())
@@ -438,6 +444,52 @@ class JaxBackend:
             if "bytes_limit" in count
         ]
         return min(left) if left else None
+
+
+class _OnDevice(JaxBackend):
+    """One of several devices, which evaluates beside the others.
+
+    Args:
+        whole: The backend of all devices of this process.
+        device: The device.
+    """
+
+    def __init__(self, whole: JaxBackend, device: jax.Device) -> None:
+        vars(self).update(vars(whole))  # What it compiles is compiled for each device.
+        self._device = device
+
+    def place(self, batch: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
+        """Put the whole batch on the device."""
+        placed: dict[str, jax.Array] = jax.device_put(dict(batch), self._device)
+        return placed
+
+    def predict(self, workload: spec.Workload, params: Any, model_state: Any, batch: Any) -> Any:
+        """Return (per-example loss, predictions)."""
+        return super().predict(workload, self._here(params), self._here(model_state), batch)
+
+    def generate(
+        self,
+        workload: JaxWorkload,
+        params: Any,
+        model_state: Any,
+        sources_BS: np.ndarray,
+        settings: generation.GenerationSettings,
+    ) -> list[list[int]]:
+        """Return the tokens that the model writes for each row."""
+        own, own_state = self._here(params), self._here(model_state)
+        return super().generate(workload, own, own_state, sources_BS, settings)
+
+    def _here(self, tree: Any) -> Any:
+        """Return the arrays as they lie on this device, without copying what is whole on each."""
+
+        def on_device(leaf: Any) -> Any:
+            if isinstance(leaf, jax.Array) and leaf.is_fully_replicated:
+                for shard in leaf.addressable_shards:
+                    if shard.device == self._device:
+                        return shard.data
+            return jax.device_put(leaf, self._device)
+
+        return jax.tree.map(on_device, tree)
 
 
 def _arrays(params: Any, model_state: Any) -> Iterator[np.ndarray]:

@@ -64,20 +64,30 @@ class JaxRanks(Meeting):
 def join(
     rank: int, devices: int, meeting: str, shard: str | None = None, processes: int | None = None
 ) -> Ranks:
-    """Let this process train on so many devices; see `algoperf.backends.join`.
-
-    On a processor so many devices are made of its cores.
-    """
+    """Let this process train on so many devices; see `algoperf.backends.join`."""
     if processes is not None and processes > 1:
         ranks: Ranks = JaxRanks(rank, processes, devices, meeting, shard)
-    else:
-        ranks = Alone(shard=shard)
-        try:
-            jax.config.update("jax_num_cpu_devices", devices)
-        except RuntimeError as error:
-            raise UserError(
-                f"--devices {devices}: JAX has computed in this process before"
-            ) from error
+        _count(devices)
+        return ranks
+    have(devices)
+    return Alone(shard=shard)
+
+
+def have(devices: int) -> None:
+    """Let this process have so many devices. On a processor they are made of its cores.
+
+    Raises:
+        UserError: There are others, or JAX has computed before.
+    """
+    try:
+        jax.config.update("jax_num_cpu_devices", devices)
+    except RuntimeError as error:
+        raise UserError(f"--devices {devices}: JAX has computed in this process before") from error
+    _count(devices)
+
+
+def _count(devices: int) -> None:
+    """Raise UserError where JAX has not so many devices, in all processes together."""
     try:
         count = jax.device_count()
     except RuntimeError as error:  # Of several processes one asks for a GPU that is not there.
@@ -87,4 +97,3 @@ def join(
             f"--devices {devices}: JAX trains on all devices of the machine, here {count}; hide "
             "some from it, as by CUDA_VISIBLE_DEVICES"
         )
-    return ranks

@@ -422,6 +422,10 @@ class TorchBackend:
         """Return the submission as the functions of the full form."""
         return OptimizerForm(functions, settings, self._computation, self.ranks)
 
+    def on_each_device(self) -> "list[TorchBackend]":
+        """Return itself: each device has a process of its own."""
+        return [self]
+
     def threads(self) -> int:
         """Return the number of threads that PyTorch computes one operation with."""
         return torch.get_num_threads()

@@ -44,11 +44,7 @@ class TorchRanks:
         self._agreement_s = 0.0
         self.hand_over_parts = shard == PARAMETERS
         has_gpu = torch.cuda.is_available()
-        self.device = torch.device("cuda", rank) if has_gpu else torch.device("cpu")
-        if has_gpu:
-            torch.cuda.set_device(self.device)
-        else:  # The cores are shared.
-            torch.set_num_threads(max(1, torch.get_num_threads() // count))
+        self.device = take(rank, count)
         names = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count}
         os.environ.update({name: str(number) for name, number in names.items()})
         distributed.init_process_group(
@@ -118,6 +114,24 @@ class TorchRanks:
         }
 
 
+def take(rank: int, count: int) -> torch.device:
+    """Let this process compute on one of so many devices, and return it: a GPU, or the processor
+    with its share of the cores.
+
+    Raises:
+        UserError: There are not so many GPUs.
+    """
+    if torch.cuda.is_available():
+        if count > torch.cuda.device_count():
+            raise UserError(
+                f"--devices {count}: PyTorch has {torch.cuda.device_count()} of them here"
+            )
+        torch.cuda.set_device(rank)
+        return torch.device("cuda", rank)
+    torch.set_num_threads(max(1, torch.get_num_threads() // count))
+    return torch.device("cpu")
+
+
 def summed_with_gradient(value: torch.Tensor) -> torch.Tensor:
     """Return the sum of a tensor over the processes, through which gradients flow."""
     return _Sum.apply(value)  # type: ignore[no-any-return, no-untyped-call]
@@ -145,10 +159,6 @@ def join(
     """Let this process be one of those that train together; see `algoperf.backends.join`."""
     if devices == 1:
         return ALONE
-    if torch.cuda.is_available() and devices > torch.cuda.device_count():
-        raise UserError(
-            f"--devices {devices}: PyTorch has {torch.cuda.device_count()} of them here"
-        )
     return TorchRanks(rank, devices, meeting, shard)
 
 

@@ -230,10 +230,10 @@ def declare(run: argparse.ArgumentParser) -> None:
         "--devices",
         type=positive,
         metavar="N",
-        help="train each trial on N devices, each on its share of every batch (default: one of "
-        "PyTorch's, or all of JAX's); without an accelerator a device is a process of the "
-        "processor, in JAX some of its threads; recorded, and runs of different N are not scored "
-        "together",
+        help="train each trial on N devices, each on its share of every batch, and evaluate it on "
+        "them, with the metrics of one (default: one of PyTorch's, or all of JAX's); without an "
+        "accelerator a device is a process of the processor, in JAX some of its threads; recorded, "
+        "and runs of different N are not scored together",
     )
     add(
         "--processes",

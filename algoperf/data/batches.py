@@ -8,6 +8,7 @@ Rows that are slow to take are taken ahead by threads (`algoperf.data.prefetch`)
 
 import dataclasses
 import functools
+import itertools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -440,6 +441,7 @@ def once(
     batch_size: int,
     buckets: Buckets | None = None,
     shard: tuple[int, int] = ALONE,
+    turn: tuple[int, int] = ALONE,
 ) -> Iterator[Batch]:
     """Yield every row exactly once: in order, or with `buckets` bucket by bucket, each batch cut to
     its bucket.
@@ -452,33 +454,40 @@ def once(
         batch_size: Rows of a batch, all ranks together.
         buckets: The rows by length, where batches are cut to their rows.
         shard: (rank, number of ranks): each rank gets its part of every batch, as in training.
+        turn: (k, N): batches k, k + N, k + 2 N, ... alone, from 0, for whoever takes turns with
+            others.
 
-    Rows that are packed come in order, as many in a batch as have room; `IS_ROW` says which.
+    Rows that are packed come in order, as many in a batch as have room; `IS_ROW` says which. Where
+    a batch begins depends on those before it, so whoever takes turns packs the others' as well.
     """
     rows = as_rows(rows)
     packing = packing_of(rows) if shard == ALONE else None
     if packing is not None:
-        yield from _once_packed(len(rows), batch_size, packing)
+        yield from _in_turn(_once_packed(len(rows), batch_size, packing), turn)
         return
     own, ranks = _shard(batch_size, shard), shard[1]
     taken: Iterator[Batch]
     # Of a rank without a real row, the first row of the batch alone, to fill its part with.
     parts = (
         indices[own] if own.start < len(indices) else indices[:1]
-        for indices in _evaluation_batches(len(rows), batch_size, buckets)
+        for indices in _in_turn(_evaluation_batches(len(rows), batch_size, buckets), turn)
     )
     if rows.is_slow:
         batch_bytes = prefetch.row_bytes(rows.fields) * batch_size // ranks
         taken = prefetch.in_order(rows.take, parts, batch_bytes)
     else:
         taken = map(rows.take, parts)
-    drawn = _evaluation_batches(len(rows), batch_size, buckets)
+    drawn = _in_turn(_evaluation_batches(len(rows), batch_size, buckets), turn)
     for indices, batch in zip(drawn, taken, strict=True):
         real = len(indices[own])
         batch.setdefault("weights", np.ones(len(batch["targets"]), np.float32))
         padded = {key: _fill(array, own.stop - own.start) for key, array in batch.items()}
         padded["weights"][real:] = 0
         yield padded if buckets is None else buckets.cut(padded, indices, ranks=ranks)
+
+
+def _in_turn(batches: Iterator[Any], turn: tuple[int, int]) -> Iterator[Any]:
+    return itertools.islice(batches, turn[0], None, turn[1])
 
 
 def _once_packed(count: int, batch_size: int, packing: Packing) -> Iterator[Batch]:

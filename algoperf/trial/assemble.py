@@ -385,6 +385,7 @@ def open_folder(
         has_referee=plan.has_referee,
         processes=plan.world_size,
         shard=plan.shard,
+        evaluators=plan.evaluators,
     )
     if warning is not None:
         say(report, warning)

@@ -1,7 +1,5 @@
 """One pass over one split: metric values, with every row counted once, a batch at a time."""
 
-import functools
-import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
@@ -10,18 +8,11 @@ import numpy as np
 
 from algoperf import losses, spec
 from algoperf.backends import Backend
-from algoperf.backends.generation import GenerationSettings
 from algoperf.data import batches
-from algoperf.data.rows import first, some
-from algoperf.data.tokenizers import PAD_ID
-from algoperf.trial import evaluate_text
-from algoperf.workload import SPLITS, Arrays, Data, Rows, Scale, WorkloadDefinition
+from algoperf.trial import evaluate_text, outputs
+from algoperf.workload import Arrays, Data, Rows, Scale, WorkloadDefinition
 from algoperf.workload.metric import Accumulator, Batch, MeanLoss, TextAccumulator, decoding
 from algoperf.workload.rows import IS_ROW
-
-PROBED = 1 / 8  # How many rows a probe looks at, of those that an evaluation does.
-# A batch without its 'inputs', its losses and its predictions.
-Output = tuple[Mapping[str, np.ndarray], np.ndarray, np.ndarray]
 
 
 def evaluate(
@@ -43,37 +34,13 @@ def evaluate(
     """
     rows = batches.row_count(arrays)
     padded = batches.once(arrays, min(batch_size, rows))
-    outputs = _predictions(backend, workload, padded, params, model_state)
+    computed = outputs.predictions(backend, workload, padded, params, model_state)
     starts = definition.accumulators if starts is None else starts
-    return accumulate(outputs, rows, starts, definition.loss_type, watcher)
-
-
-def _predictions(
-    backend: Backend,
-    workload: spec.Workload,
-    padded: Iterable[Mapping[str, np.ndarray]],
-    params: Any,
-    model_state: Any,
-) -> Iterator[Output]:
-    """Yield each batch with its losses and predictions.
-
-    While the device works on a batch, the one after it is gathered and placed, and the one before
-    it is counted by the caller.
-    """
-    running: tuple[Mapping[str, np.ndarray], Any] | None = None
-    for batch in padded:
-        placed = backend.place(batch)
-        done = None if running is None else (running[0], *backend.fetch(running[1]))
-        counted = {key: array for key, array in batch.items() if key != "inputs"}
-        running = counted, backend.predict(workload, params, model_state, placed)
-        if done is not None:
-            yield done
-    if running is not None:
-        yield running[0], *backend.fetch(running[1])
+    return accumulate(computed, rows, starts, definition.loss_type, watcher)
 
 
 def accumulate(
-    outputs: Iterable[Output],
+    computed: Iterable[outputs.Output],
     rows: int,
     starts: Mapping[str, Callable[[int], Accumulator]],
     loss_type: losses.LossType,
@@ -82,7 +49,7 @@ def accumulate(
     """Count the outputs of a split, batch by batch.
 
     Args:
-        outputs: For each batch, in the order of the rows, (its 'targets', 'weights' and what else
+        computed: For each batch, in the order of the rows, (its 'targets', 'weights' and what else
             it has but 'inputs', losses, predictions); beyond the split's rows the last one is
             padding.
         rows: How many rows the split has.
@@ -96,7 +63,7 @@ def accumulate(
     mean_loss = MeanLoss(rows)
     metrics = {name: start(rows) for name, start in starts.items()}
     missing = rows
-    for padded, losses_of_rows, predictions in outputs:
+    for padded, losses_of_rows, predictions in computed:
         is_row_B = padded.get(IS_ROW)  # of a packed batch, which may end with padding anywhere
         real = missing if is_row_B is None else int(is_row_B.sum())
         values = losses_of_rows[:real]
@@ -122,23 +89,18 @@ def accumulate(
     return {"loss": mean_loss.finish(), **finished, "num_examples": float(rows)}
 
 
-def mean_token_loss(
-    backend: Backend,
-    workload: spec.Workload,
-    arrays: Rows | Arrays,
-    batch_size: int,
-    buckets: batches.Buckets | None,
-    params: Any,
-    model_state: Any,
-) -> dict[str, float]:
-    """Return 'loss', the mean over the tokens that count, and 'num_examples'."""
+def mean_token_loss(computed: Iterable[outputs.Output], rows: int) -> dict[str, float]:
+    """Return 'loss', the mean over the tokens that count, and 'num_examples'.
+
+    Args:
+        computed: As for `accumulate`, with a loss of each token.
+        rows: How many rows the split has.
+    """
     total = count = 0.0
-    for batch in batches.once(arrays, batch_size, buckets):
-        placed = backend.place(batch)
-        losses_BT, _ = backend.fetch(backend.predict(workload, params, model_state, placed))
+    for batch, losses_BT, _ in computed:
         total += float((losses_BT.astype(np.float64) * batch["weights"]).sum())
         count += float(batch["weights"].sum(dtype=np.float64))
-    return {"loss": total / count, "num_examples": float(batches.row_count(arrays))}
+    return {"loss": total / count, "num_examples": float(rows)}
 
 
 class Evaluator:
@@ -147,6 +109,9 @@ class Evaluator:
     Where the workload generates text, the loss is the mean over tokens, and ROUGE is measured on
     validation and test: on a fixed subset of rows, greedily unless the scale says otherwise, or
     with `whole` on all rows by beam search. `written` is what was generated last.
+
+    With `helpers` the first device shares the batches with others; what all of them compute is
+    counted here, in the order of the rows.
     """
 
     def __init__(
@@ -156,21 +121,15 @@ class Evaluator:
         definition: WorkloadDefinition,
         data: Data,
         scale: Scale,
+        helpers: outputs.Helpers | None = None,
     ) -> None:
-        self._backend = backend
-        self._workload = workload
         self._definition = definition
-        self._scale = scale
         self._text = data.text
         self._decode = data.decode
         self._starts = decoding(definition.accumulators, data.decode)
-        self._splits = dict(data.splits)
-        self._splits["train"] = first(data.splits["train"], scale.eval_train_rows)
-        self._buckets: dict[str, batches.Buckets | None] = {
-            split: batches.make_buckets(arrays, scale.buckets, PAD_ID)
-            for split, arrays in self._splits.items()
-        }
-        self._batch_size = scale.eval_batch_size
+        self._helpers = helpers
+        turn = batches.ALONE if helpers is None else (0, 1 + helpers.count)
+        self._own = outputs.Outputs(backend, workload, definition, data, scale, turn)
         self.inference_s_per_example: float | None = None  # of the last pass over validation
         self.written: evaluate_text.Written | evaluate_text.Transcripts | None = None
 
@@ -180,58 +139,30 @@ class Evaluator:
 
     def warm_up(self, params: Any, model_state: Any) -> None:
         """Compile what evaluation needs, so that no evaluation is timed with its compilation."""
-        seen = set()
-        for split in SPLITS:
-            size, buckets = self._size(split), self._buckets[split]
-            for batch in batches.once(self._splits[split], size, buckets):
-                shapes = tuple(array.shape for array in batch.values())
-                if shapes not in seen:
-                    seen.add(shapes)
-                    placed = self._backend.place(batch)
-                    self._backend.fetch(
-                        self._backend.predict(self._workload, params, model_state, placed)
-                    )
-                if buckets is None:
-                    break  # every batch has the same shapes
-            if self._definition.generates_text and split == "validation":
-                self._write(split, params, model_state, whole=False)
-                self.written = None
-
-    def _size(self, split: str) -> int:
-        return min(self._batch_size, batches.row_count(self._splits[split]))
+        if self._helpers is not None:
+            self._helpers.warm_up(params, model_state)
+        self._own.warm_up(params, model_state)
 
     def __call__(
         self, split: str, params: Any, model_state: Any, *, whole: bool = False
     ) -> dict[str, float]:
         """Return the metrics of a split (see `evaluate`)."""
         started_at_s = time.perf_counter()
+        question = outputs.Question(split)
+        computed = self._computed(question, params, model_state)
+        rows = self._own.count(question)
         if self._definition.generates_text:
-            values = mean_token_loss(
-                self._backend,
-                self._workload,
-                self._splits[split],
-                self._size(split),
-                self._buckets[split],
-                params,
-                model_state,
-            )
+            values = mean_token_loss(computed, rows)
             if split != "train":
-                values |= self._write(split, params, model_state, whole=whole)
+                question = outputs.Question(split, writes=True, is_whole=whole)
+                self.written = self._write(question, self._starts, params, model_state)
+                values |= self.written.metrics
         else:
             transcripts = None
             if self._decode is not None and split != "train":
                 transcripts = evaluate_text.Transcripts(split, self._decode)
-            values = evaluate(
-                self._backend,
-                self._workload,
-                self._definition,
-                self._splits[split],
-                self._size(split),
-                params,
-                model_state,
-                self._starts,
-                transcripts,
-            )
+            loss_type = self._definition.loss_type
+            values = accumulate(computed, rows, self._starts, loss_type, transcripts)
             self.written = transcripts
         if split == "validation":
             elapsed_s = time.perf_counter() - started_at_s
@@ -241,77 +172,36 @@ class Evaluator:
     def probe(self, params: Any, model_state: Any) -> float:
         """Return the target metric of a few of the validation rows, always the same ones.
 
-        They are `PROBED` of those whose losses an evaluation looks at and of those for which it
-        generates text; in whole batches of evaluation, so that nothing is compiled for them.
+        They are `outputs.PROBED` of those whose losses an evaluation looks at and of those for
+        which it generates text; in whole batches of evaluation, so that nothing is compiled for
+        them.
         """
-        metric, size = self._definition.target_metric, self._size("validation")
-        if self._definition.generates_text:
+        metric = self._definition.target_metric
+        writes = self._definition.generates_text
+        question = outputs.Question("validation", writes=writes, is_probe=True)
+        if writes:
             start = {metric: self._starts[metric]}
-            written = self._generate("validation", self._few_indices, start, params, model_state)
-            return written.metrics[metric]
-        values = evaluate(
-            self._backend,
-            self._workload,
-            self._definition,
-            self._few,
-            size,
-            params,
-            model_state,
-            self._starts,
-        )
-        return values[metric]
+            return self._write(question, start, params, model_state).metrics[metric]
+        computed = self._computed(question, params, model_state)
+        loss_type = self._definition.loss_type
+        return accumulate(computed, self._own.count(question), self._starts, loss_type)[metric]
 
-    @functools.cached_property
-    def _few(self) -> Rows:
-        return some(self._splits["validation"], self._few_indices)
+    def _computed(self, question: outputs.Question, params: Any, model_state: Any) -> Iterator[Any]:
+        """Yield what the devices answer, batch by batch."""
+        own = self._own.answer
+        if self._helpers is None:
+            return own(question, params, model_state)
+        others = self._helpers.ask(question, params, model_state)
+        return outputs.in_turn([own(question, params, model_state), *others])
 
-    @functools.cached_property
-    def _few_indices(self) -> np.ndarray:
-        count, size = batches.row_count(self._splits["validation"]), self._size("validation")
-        generation = self._scale.generation
-        judged = count if generation is None else min(count, generation.eval_rows)
-        looked_at = count if generation is None else count + judged
-        whole_batches = math.ceil(looked_at * PROBED / size)
-        return evaluate_text.subset(count, min(judged, whole_batches * size))
-
-    def _write(self, split: str, params: Any, model_state: Any, *, whole: bool) -> dict[str, float]:
-        generation = self._scale.generation
-        assert generation is not None
-        count = batches.row_count(self._splits[split])
-        rows = evaluate_text.subset(count, count if whole else generation.eval_rows)
-        written = self._generate(split, rows, self._starts, params, model_state, whole=whole)
-        self.written = written
-        return written.metrics
-
-    def _generate(
+    def _write(
         self,
-        split: str,
-        rows: np.ndarray,
+        question: outputs.Question,
         metrics: Mapping[str, Callable[[int], TextAccumulator]],
         params: Any,
         model_state: Any,
-        *,
-        whole: bool = False,
     ) -> evaluate_text.Written:
-        generation = self._scale.generation
-        assert generation is not None
         assert self._text is not None
-        return evaluate_text.write(
-            self._backend,
-            self._workload,
-            params,
-            model_state,
-            split=split,
-            rows=rows,
-            arrays=self._splits[split],
-            buckets=self._buckets[split],
-            batch_size=self._size(split),
-            text=self._text,
-            metrics=metrics,
-            settings=GenerationSettings(
-                generation.max_new_tokens,
-                generation.beams if whole else generation.training_beams,
-                generation.length_penalty,
-                length_offset=generation.length_offset,
-            ),
-        )
+        generated = self._computed(question, params, model_state)
+        rows = self._own.rows(question)
+        return evaluate_text.judge(generated, question.split, rows, self._text, metrics)

@@ -1,8 +1,9 @@
 """What a model writes: generation over the rows of a split, judged by the metrics of texts."""
 
+import itertools
 import tempfile
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -142,17 +143,68 @@ def write(
     settings: GenerationSettings,
 ) -> Written:
     """Generate for these rows of a split, in batches of rows of one bucket, and judge it."""
+    generated = tokens(
+        backend,
+        workload,
+        params,
+        model_state,
+        rows=rows,
+        arrays=arrays,
+        buckets=buckets,
+        batch_size=batch_size,
+        settings=settings,
+    )
+    return judge(generated, split, rows, text, metrics)
+
+
+def judge(
+    generated: Iterable[tuple[np.ndarray, Sequence[Sequence[int]]]],
+    split: str,
+    rows: np.ndarray,
+    text: Text,
+    metrics: Mapping[str, Callable[[int], TextAccumulator]],
+) -> Written:
+    """Judge what was generated, as it comes.
+
+    Args:
+        generated: The positions of a batch's rows in `rows`, and their tokens, as `tokens` has
+            them.
+        split: The split,
+        rows: and which of its rows.
+        text: The split's sources and references.
+        metrics: What starts each metric, by name.
+    """
     started = {name: start(len(rows)) for name, start in metrics.items()}
     written = Written(split, rows, text, started)
-    for positions in _batches(rows, buckets, batch_size):
+    for positions, tokens_of_rows in generated:
+        written.add(positions, tokens_of_rows)
+    return written
+
+
+def tokens(
+    backend: Backend,
+    workload: spec.Workload,
+    params: Any,
+    model_state: Any,
+    *,
+    rows: np.ndarray,
+    arrays: Rows | Arrays,
+    buckets: batches.Buckets | None,
+    batch_size: int,
+    settings: GenerationSettings,
+    turn: tuple[int, int] = batches.ALONE,
+) -> Iterator[tuple[np.ndarray, list[list[int]]]]:
+    """Generate for these rows of a split; yield for each batch the positions of its rows in `rows`,
+    (B,), and the tokens of each. `turn` is that of `batches.once`.
+    """
+    for positions in itertools.islice(_batches(rows, buckets, batch_size), turn[0], None, turn[1]):
         chosen = rows[positions]
         batch = as_rows(arrays).take(chosen)
         sources_BS = batch["inputs"] if buckets is None else buckets.cut(batch, chosen)["inputs"]
         missing = batch_size - len(chosen)
         filled_BS = np.concatenate([sources_BS, np.repeat(sources_BS[:1], missing, axis=0)])
-        tokens = backend.generate(workload, params, model_state, filled_BS, settings)
-        written.add(positions, tokens[: len(chosen)])
-    return written
+        generated = backend.generate(workload, params, model_state, filled_BS, settings)
+        yield positions, generated[: len(chosen)]
 
 
 def _batches(

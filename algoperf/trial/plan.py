@@ -108,6 +108,11 @@ class TrialPlan:
         return backends.world_size(self.framework, self.devices, self.processes)
 
     @property
+    def evaluators(self) -> int:
+        """How many devices evaluate beside the referee's first, as far as the plan says it."""
+        return 0 if self.devices is None else self.devices - 1
+
+    @property
     def workload_reference(self) -> str:
         """What `catalogue.find` finds the workload by."""
         return self.workload_folder or self.workload

@@ -112,12 +112,12 @@ def main(framework: str | None = None) -> int:
 
 
 def _start_server(framework: str) -> None:
-    """Start the server that forks trainers, before there is a plan: it may have a secret."""
+    """Start the server that forks trainers before there is a plan, which may have a secret."""
     from algoperf import backends
     from algoperf.machine import fork_server
-    from algoperf.trial import trainer
+    from algoperf.trial import child
 
-    preloaded = trainer.modules(framework)
+    preloaded = child.modules(framework)
     late = backends.IMPORTED_LATE[framework]  # which a referee does without
     fork_server.start([name for name in preloaded if name not in late], preloaded)
 
@@ -176,19 +176,23 @@ def _referee(
 
     events.answered = ANSWERED if plan.followed else frozenset()
     bench = None
-    while True:
-        # Before there is a trainer there is nothing to save; then it is asked, and says what is.
-        stops.ask = stopping.leave_at_once
-        ledger = Ledger(started_at_s=started_at_s)
-        if bench is None:
-            with ledger.set_up.running():
-                bench = refereed.Bench(plan)
-        code = _judge(bench, plan, ledger, events, stops)
-        if code is not None:
-            return code
-        stops.ask = stopping.leave_at_once
-        plan = TrialPlan.from_json(plans.get())
-        started_at_s = time.perf_counter()
+    try:
+        while True:
+            # Before there is a trainer nothing is to be saved; then it is asked, and says what is.
+            stops.ask = stopping.leave_at_once
+            ledger = Ledger(started_at_s=started_at_s)
+            if bench is None:
+                with ledger.set_up.running():
+                    bench = refereed.Bench(plan)
+            code = _judge(bench, plan, ledger, events, stops)
+            if code is not None:
+                return code
+            stops.ask = stopping.leave_at_once
+            plan = TrialPlan.from_json(plans.get())
+            started_at_s = time.perf_counter()
+    finally:
+        if bench is not None:
+            bench.close()
 
 
 def _judge(

@@ -24,7 +24,7 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
-from algoperf import errors, workload
+from algoperf import backends, errors, workload
 from algoperf.backends.ranks import PARAMETERS
 from algoperf.machine import (
     environment,
@@ -40,7 +40,17 @@ from algoperf.machine import (
 from algoperf.run_folder import run_log, writing
 from algoperf.submission import submission_source
 from algoperf.submission.blame import cause_of
-from algoperf.trial import assemble, handover, messages, result, seeds, trainer
+from algoperf.trial import (
+    assemble,
+    child,
+    evaluators,
+    handover,
+    messages,
+    outputs,
+    result,
+    seeds,
+    trainer,
+)
 from algoperf.trial.clock import Ledger
 from algoperf.trial.evaluate import Evaluator
 from algoperf.trial.judgement import Signature, difference
@@ -100,13 +110,15 @@ class Bench:
     def __init__(self, plan: TrialPlan) -> None:
         self.context = multiprocessing.get_context("forkserver")
         # The process of a referee has the server already (`fork_server.start`).
-        modules = trainer.modules(plan.framework)
+        modules = child.modules(plan.framework)
         self.context.set_forkserver_preload([*modules, "algoperf.machine.fork_server"])
         # A signal to all processes of a job must not end the server.
         with stopping.held_back(), own_code.importable():
             forkserver.ensure_running()
         if plan.framework == "jax":  # The trainer has the accelerator's memory, by its own setting.
             os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+            if plan.devices is not None:
+                backends.evaluate_on(plan.framework, 0, plan.devices)
         self.subject = assemble.look_up(plan)
         self.instruments = assemble.load_instruments(plan, self.subject, trains=False)
         data = assemble.load_data(plan, self.subject.definition, self.subject.scale)
@@ -117,20 +129,60 @@ class Bench:
             splits = {**data.splits, "train": self.shared_rows.rows()}
             data = data.with_splits(splits)
         self.bound = assemble.bind(plan, self.subject, self.instruments.backend, data)
-        self.evaluator = Evaluator(
-            self.instruments.backend,
-            self.bound.workload,
-            self.subject.definition,
-            self.bound.data,
-            self.subject.scale,
-        )
         self._plan = plan
         self.trials = 0
         self.signature: Signature = {}
         self._is_warm = False
+        self._initialised(0)
+        self._processes: evaluators.Processes | None = None
+        self.evaluator = self._evaluator(plan)
+
+    def _evaluator(self, plan: TrialPlan) -> Evaluator:
+        """Return what evaluates, on all devices of the trials."""
+        backend, *others = self.instruments.backend.on_each_device()
+        arguments = (
+            *(self.bound.workload, self.subject.definition),
+            *(self.bound.data, self.subject.scale),
+        )
+        helpers: outputs.Helpers | None = None
+        if plan.framework == "pytorch" and plan.evaluators:
+            self._processes = helpers = evaluators.Processes(
+                self.context, plan, plan.evaluators, self.signature
+            )
+        elif others:
+            count = 1 + len(others)
+            helpers = evaluators.Threads(
+                [
+                    outputs.Outputs(other, *arguments, (rank, count))
+                    for rank, other in enumerate(others, start=1)
+                ]
+            )
+        return Evaluator(backend, *arguments, helpers)
+
+    def start_evaluators(self) -> None:
+        """Start the processes that evaluate beside this one, where they do not run. What is started
+        later is a trainer's.
+        """
+        if self._processes is not None:
+            self._processes.start()
+
+    def spread(self, shared: handover.Handover) -> None:
+        """Let all that evaluate have the parameters that a trainer has handed over."""
+        if self._processes is not None:
+            self._processes.give(shared)
+
+    def close(self) -> None:
+        """End the processes that evaluate beside this one."""
+        if self._processes is not None:
+            self._processes.close()
 
     def initialise(self, seed: int) -> tuple[Any, Any]:
         """Return (parameters, model state) as a trial of that seed starts with them."""
+        if self._processes is not None:
+            self._processes.begin(seed)
+        return self._initialised(seed)
+
+    def _initialised(self, seed: int) -> tuple[Any, Any]:
         backend = self.instruments.backend
         state = backend.random_state(seeds.pair(seed, seeds.INIT))
         params, model_state = self.bound.workload.init_model_fn(state)
@@ -155,6 +207,8 @@ class Bench:
         if not self._is_warm:
             self.evaluator.warm_up(params, model_state)
             self._is_warm = True
+        if self._processes is not None:
+            self._processes.wait()
 
 
 @dataclasses.dataclass
@@ -455,6 +509,10 @@ class _Run:
         except TrainerDiedError as error:
             error.cpu_s = self._cpu_s()
             raise
+        except (evaluators.EvaluatorDiedError, evaluators.EvaluationError) as error:
+            death = TrainerDiedError(error.error)
+            death.cpu_s = self._cpu_s()
+            raise death from error
         finally:
             self._bench.restore_rows()  # for the trial after it; this one's processes have ended
 
@@ -467,8 +525,7 @@ class _Run:
                 plan = self._plan
                 # Before anything is compiled for this trial.
                 self._cache = environment.compilation_cache(plan.framework, os.environ)
-                if not self._bench.signature:
-                    self._bench.initialise(0)
+                self._bench.start_evaluators()
                 source = Path(plan.submission)
                 self._source_hash = submission_source.source_hash(source)
                 self._trainer = Trainer(self._bench, plan, self._say)
@@ -654,8 +711,11 @@ class _Run:
             before = self._trainer.handover.checksum() if segment.evaluates else 0
             try:
                 decision = self._referee.between(segment, self._received(segment))
-            except (errors.UserError, writing.UnwritableError):
+            except (errors.UserError, writing.UnwritableError, evaluators.EvaluatorDiedError):
                 raise
+            except evaluators.EvaluationError as error:
+                self._referee.fail(error.error["cause"], error.error["traceback"])
+                decision = self._referee.decision()
             except Exception as error:  # an evaluation's own
                 self._referee.fail(cause_of(error), traceback.format_exc())
                 decision = self._referee.decision()
@@ -887,9 +947,13 @@ class _Received:
         segment: Segment | None = None,
     ) -> None:
         self._bench, self._shared, self._own = bench, shared, own
+        self._is_spread = False
         self._has_finite = segment is None or segment.has_finite_params
 
     def evaluated(self) -> tuple[Any, Any]:
+        if not self._is_spread:
+            self._bench.spread(self._shared)
+            self._is_spread = True
         return self._here
 
     def trained(self) -> tuple[Any, Any]:

@@ -6,18 +6,13 @@ stretch what the parameters are. What the two say to one another is JSON, a line
 of the trainer and each answer of the referee; parameters and rows are in shared memory.
 """
 
-import contextlib
 import dataclasses
 import functools
 import json
-import multiprocessing
 import os
-import sys
-import threading
 import traceback
 from collections.abc import Callable, Mapping
-from multiprocessing import forkserver
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +22,12 @@ from algoperf import backends, workload
 from algoperf.backends import Backend
 from algoperf.backends.ranks import ALONE, Ranks
 from algoperf.errors import UserError
-from algoperf.machine import own_code, processor_time, stopping, supervision, terminal
-from algoperf.machine.supervision import INTERRUPTED, ORPHANED
+from algoperf.machine import own_code, stopping
+from algoperf.machine.supervision import INTERRUPTED
 from algoperf.run_folder import state_kinds
 from algoperf.run_folder.checkpoint import Checkpoints
 from algoperf.submission import blame, loading, older
-from algoperf.trial import adapt, assemble, preservation, transplant
+from algoperf.trial import adapt, assemble, child, preservation, transplant
 from algoperf.trial.clock import Ledger
 from algoperf.trial.goal import Limits
 from algoperf.trial.handover import Handover, SharedRows
@@ -69,20 +64,11 @@ class Given:
     meeting: str = ""
 
 
-def modules(framework: str) -> tuple[str, ...]:
-    """Return the names of the modules that a trainer needs before it has a plan."""
-    return (__name__, *backends.modules_of(framework))
-
-
 def serve(connection: Connection, given: Given) -> None:
     """Train, as the process's only work, and leave it: nothing that a submission left running, or
     to be done at the end, keeps it.
     """
-    code = _serve(connection, given)
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError, ValueError, AttributeError):
-            stream.flush()
-    os._exit(code)
+    child.leave(_serve(connection, given))
 
 
 def _serve(connection: Connection, given: Given) -> int:
@@ -90,11 +76,9 @@ def _serve(connection: Connection, given: Given) -> int:
     stops = stopping.Stops(stopping.leave_at_once)
     stops.ignores_afterwards = True
     with stops:
-        supervision.die_with_starter()
-        _die_with_referee()
+        child.die_with_referee()
         stopping.let_through()
-        os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what a submission prints is no event
-        terminal.outlive(output=terminal.UNREAD, errors=terminal.UNREAD)
+        child.redirect_output()
         referee = FarReferee(connection) if given.rank == 0 else Follower(connection)
         try:
             return _train(given, referee, stops)
@@ -107,33 +91,6 @@ def _serve(connection: Connection, given: Given) -> int:
             plan = TrialPlan.from_json(given.plan)
             referee.tell("crashed", **blame.crash(error, plan.submission))
             return FAILED
-
-
-def _die_with_referee() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    assert parent.pid is not None
-    with contextlib.suppress(OSError):  # It has ended already.
-        os.setpgid(0, os.getpgid(parent.pid))  # The server that forked this one has its own group.
-    _forget_server()
-
-    def wait_for_end() -> None:
-        wait([parent.sentinel])
-        os._exit(ORPHANED)
-
-    thread = threading.Thread(target=wait_for_end, daemon=True, name="referee watch")
-    processor_time.own_threads.add(thread)
-    thread.start()
-
-
-def _forget_server() -> None:
-    """Close this process's share in the server that forked it: that ends with its referee, and not
-    with the last of the processes that a submission has started.
-    """
-    server: Any = forkserver
-    if server._forkserver._forkserver_alive_fd is not None:
-        os.close(server._forkserver._forkserver_alive_fd)
-        server._forkserver._forkserver_alive_fd = None
 
 
 def _train(given: Given, referee: "FarReferee", stops: stopping.Stops) -> int:

@@ -112,6 +112,19 @@ def test_the_need_is_counted(monkeypatch):
     assert (found["needed_bytes"], warning) == (16 * 10**9, None)
 
 
+def test_a_device_that_evaluates_has_a_copy(monkeypatch):
+    """Of two further devices: in the host's memory one each, with what is frozen; of accelerators
+    one on each, and in the host's memory the one that theirs are copied from.
+    """
+    monkeypatch.setattr(memory, "available_bytes", lambda: 10**12)
+    settings = {"checkpoints": False, "frozen": 10**8, "has_referee": True, "evaluators": 2}
+    found, _ = memory.check(10**9, free_device_bytes=None, **settings)
+    assert found["needed_bytes"] == 29_200_000_000  # and 4 to hand over
+    found, _ = memory.check(10**9, free_device_bytes=10**12, **settings)
+    assert found["needed_bytes"] == 8_000_000_000
+    assert found["needed_device_bytes"] == 20_800_000_000  # 16 to train, .4 frozen, 4.4 to evaluate
+
+
 def test_the_need_of_a_device(monkeypatch):
     monkeypatch.setattr(memory, "available_bytes", lambda: 12 * 10**9)
     found, warning = memory.check(10**9, checkpoints=True, free_device_bytes=15 * 10**9)

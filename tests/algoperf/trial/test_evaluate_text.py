@@ -11,7 +11,7 @@ import pytest
 from algoperf.backends.generation import GenerationSettings
 from algoperf.data import batches
 from algoperf.data.tokenizers import PAD_ID
-from algoperf.trial import evaluate, evaluate_text
+from algoperf.trial import evaluate, evaluate_text, outputs
 from algoperf.workload import Generation, Text, metric
 from algoperf.workload.rows import as_rows
 from workloads.metrics import rouge
@@ -86,6 +86,34 @@ def test_batches_are_cut_to_their_bucket_and_the_order_is_kept():
     written, text, shapes = write([0, 1, 2, 3, 4], [3, 5, 2, 4, 1], buckets)
     assert column(written.rows(), "prediction") == list(text.sources["validation"])
     assert shapes == [(2, 3), (2, 3), (2, 5)]
+
+
+@pytest.mark.parametrize("devices", [2, 3, 9])
+def test_devices_write_a_batch_each_in_turn(devices):
+    """Of four batches, in three buckets; nine devices are more than there are batches."""
+    lengths, rows = [3, 5, 2, 4, 1, 8, 6, 2], np.array([0, 1, 2, 4, 5, 6, 7])
+    buckets = ((3, 3), (5, 5), (8, 8))
+    whole, text, shapes = write(rows, lengths, buckets)
+    arrays, _ = made(lengths)
+    backends = [Copier() for _ in range(devices)]
+    streams = [
+        evaluate_text.tokens(
+            *(backend, None, None, None),
+            rows=rows,
+            arrays=arrays,
+            buckets=batches.make_buckets(arrays, buckets, PAD_ID),
+            batch_size=2,
+            settings=GenerationSettings(8, beams=4),
+            turn=(number, devices),
+        )
+        for number, backend in enumerate(backends)
+    ]
+    metrics = metric.shared(of_texts=True)
+    written = evaluate_text.judge(outputs.in_turn(streams), "validation", rows, text, metrics)
+    assert list(written.rows()) == list(whole.rows())
+    assert written.metrics == whole.metrics
+    assert len(shapes) == 4
+    assert [each.shapes for each in backends] == [shapes[k::devices] for k in range(devices)]
 
 
 def test_the_mean_is_of_the_rows_in_their_order_whatever_the_batches():

@@ -74,6 +74,7 @@ class Pair:
             signature=SIGNATURE,
             instruments=SimpleNamespace(backend=backend),
             have_rows_changed=lambda: False,
+            spread=lambda shared: None,
         )
         plan = SimpleNamespace(checkpoints=False, shard=None)
         self.judged = judged = refereed._Run(
