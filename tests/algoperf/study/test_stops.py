@@ -76,7 +76,7 @@ def run(tmp_path, monkeypatch):
     def start(how, observe=lambda plan, event: None, companions=None):
         numbers = [int(number) for number in stopping.SIGNALS]
         program = [sys.executable, "-S", "-c", TRIAL.format(how=how, signals=numbers)]
-        monkeypatch.setattr(study.own_code, "program", lambda _: program)
+        monkeypatch.setattr(study.own_code, "program", lambda *_: program)
         plan = TrialPlan(*["x"] * 6, str(tmp_path), "x", study=0, trial=1, seed=0)
         outline, chosen = SimpleNamespace(name="x"), [(0, 1), (0, 2)]
         return study.run(plan, outline, chosen, observe, companions=companions)
