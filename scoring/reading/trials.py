@@ -115,6 +115,7 @@ class TrialRun:
         changes: For a held-out variant, the new value of each axis it changes; {} where this is not
             recorded.
         class_times: What is recorded of the trial's hardware class; None where it has none.
+        unpacked: Where the trial's files are if `path` is in a file of `algoperf pack`, else None.
     """
 
     submission: str
@@ -144,6 +145,12 @@ class TrialRun:
     class_times: ClassTimes | None = None
     clock_s: float = math.nan
     last_step: float = math.nan
+    unpacked: Path | None = None
+
+    @property
+    def folder(self) -> Path:
+        """The folder that has the trial's files."""
+        return self.unpacked or self.path
 
     @property
     def submission_folder(self) -> Path:
