@@ -18,7 +18,7 @@ import os
 import platform
 import re
 import tarfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -185,11 +185,11 @@ def _trials_of(
     if not folders:
         raise UserError(f"no runs in {source}: no folder <submission>/study_<k>/... below it")
     for folder in folders:
-        files = _ended(folder)
-        if isinstance(files, str):
-            left_out[files] += 1
+        ended = _ended(folder)
+        if isinstance(ended, str):
+            left_out[ended] += 1
         else:
-            yield "/".join(folder.parts[-_PARTS:]), folder, files
+            yield "/".join(folder.parts[-_PARTS:]), folder, ended
 
 
 def _trial_folders(root: Path) -> Iterator[Path]:

@@ -1,5 +1,7 @@
 """Files of `algoperf pack` as folders, so that what reads folders reads them too."""
 
+import atexit
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -8,7 +10,7 @@ from algoperf.run_folder import archive
 
 # By the file's path, time and size. Each folder is removed as the process ends: curves and facts of
 # machines are read long after the trials.
-_FOLDERS: dict[tuple[Path, int, int], "tempfile.TemporaryDirectory[str]"] = {}
+_FOLDERS: dict[tuple[Path, int, int], Path] = {}
 
 
 def folder_of(file: Path) -> Path:
@@ -21,11 +23,12 @@ def folder_of(file: Path) -> Path:
     key = (file.resolve(), facts.st_mtime_ns, facts.st_size)
     if key not in _FOLDERS:
         try:
-            folder = tempfile.TemporaryDirectory(prefix="algoperf-runs-")
+            folder = Path(tempfile.mkdtemp(prefix="algoperf-runs-")).resolve()
         except OSError as error:
             raise UserError(
                 f"{file} cannot be unpacked in {tempfile.gettempdir()} ({error.strerror})"
             ) from error
-        archive.unpack(file, Path(folder.name))
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        archive.unpack(file, folder)
         _FOLDERS[key] = folder
-    return Path(_FOLDERS[key].name).resolve()
+    return _FOLDERS[key]
