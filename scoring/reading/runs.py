@@ -22,7 +22,7 @@ from algoperf.machine.hardware_class import Spread
 from algoperf.run_folder import run_log
 from algoperf.workload.crossing import Point
 from scoring.reading import unpacked
-from scoring.reading.evaluations import STEP_COLUMN, TIME_COLUMN, read_evaluations
+from scoring.reading.evaluations import STEP_COLUMN, TIME_COLUMN, Rows, read_evaluations
 from scoring.reading.trials import (
     INTERRUPTED,
     RUNNING,
@@ -289,6 +289,7 @@ def _read_trial(path: Path, findings: list[Finding]) -> dict[str, Any]:
         "first_step_s": _of_ledger(result.get("ledger"), "first_step_s"),
         "clock_s": _of_ledger(result.get("ledger"), "submission_s"),
         "last_step": _of_ledger(result, "steps"),
+        "wall_s": _wall_s(result, rows),
         "contended": contended if isinstance(contended, bool) else None,
         "class_times": _class_times(flags.get("class_times"), path, findings),
     }
@@ -325,6 +326,13 @@ def _of_ledger(ledger: Any, name: str) -> float:
     """Return a number of a result or of its ledger; NaN if it has none."""
     value: Any = ledger.get(name) if isinstance(ledger, dict) else None
     return float(value) if is_number(value) else math.nan
+
+
+def _wall_s(result: Mapping[str, Any], rows: Rows) -> float:
+    wall_s = _of_ledger(result.get("ledger"), "wall_s")
+    known = rows.get("total_duration", np.empty(0))
+    known = known[np.isfinite(known) & (known >= 0)]
+    return float(known[-1]) if math.isnan(wall_s) and len(known) else wall_s
 
 
 def _busy_share(resources: Any) -> float:
