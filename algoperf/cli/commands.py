@@ -262,6 +262,7 @@ def score_command(arguments: argparse.Namespace) -> int:
         suite=arguments.suite,
         held_out=not arguments.no_held_out,
         exclude=tuple(arguments.exclude),
+        framework=arguments.framework,
         restate=arguments.restate,
         reference=arguments.reference,
         interval=arguments.interval,

@@ -198,6 +198,12 @@ def _add_score(commands: Any, function: Command) -> None:
         help="leave a submission out (NAME or EXPERIMENT/NAME; may be repeated)",
     )
     add(
+        "--framework",
+        choices=("jax", "pytorch"),
+        help="score the runs in this framework alone, relative to the fastest of them (default: "
+        "both together)",
+    )
+    add(
         "--restate",
         metavar="FILE",
         help="also show an estimate of what the times would be in another hardware class, a file "

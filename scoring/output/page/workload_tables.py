@@ -151,8 +151,8 @@ def cost_table(analysis: Analysis) -> Table | None:
         {
             "name": name,
             "cells": [
+                *_sums(one),
                 *({"text": hours(cells[name, label].core_hours)} for label in labels),
-                *_ends(one),
             ],
         }
         for name, one in by_name.items()
@@ -162,7 +162,7 @@ def cost_table(analysis: Analysis) -> Table | None:
         for label in labels
     ]
     rows.append(
-        {"name": "all", "cells": [*({"text": hours(each)} for each in sums), *_ends(every)]}
+        {"name": "all", "cells": [*_sums(every), *({"text": hours(each)} for each in sums)]}
     )
     note = (
         "Hours from the beginning of a trial to its end, with set-up and evaluations, times the "
@@ -172,10 +172,10 @@ def cost_table(analysis: Analysis) -> Table | None:
     )
     if every.unknown:
         note += f" {texts.plural(every.unknown, 'trial')} without a recorded time not counted."
-    head = [*labels, "all submissions", "trials", "outrun", "full grid, at most"]
+    head = ["all submissions", "full grid, at most", "trials", "outrun", *labels]
     return make_table("Core-hours", note, "workload", head, rows)
 
 
-def _ends(one: costs.Cost) -> list[dict[str, Any]]:
-    texts_of = (hours(one.core_hours), one.trials, one.outrun, hours(one.full_core_hours))
+def _sums(one: costs.Cost) -> list[dict[str, Any]]:
+    texts_of = (hours(one.core_hours), hours(one.full_core_hours), one.trials, one.outrun)
     return [{"text": str(text)} for text in texts_of]
