@@ -372,8 +372,8 @@ def _tau(agreement: Agreement) -> str:
     if math.isnan(agreement.tau):
         return "-"
     ends = (agreement.low, agreement.high)
-    told = "" if math.isnan(ends[0]) else f" ({ends[0]:.2f} to {ends[1]:.2f})"
-    return f"{agreement.tau:.2f}{told}"
+    range_shown = "" if math.isnan(ends[0]) else f" ({ends[0]:.2f} to {ends[1]:.2f})"
+    return f"{agreement.tau:.2f}{range_shown}"
 
 
 def agreement_told(summary: Summary) -> Iterable[str]:
