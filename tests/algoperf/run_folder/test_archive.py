@@ -107,7 +107,10 @@ def test_what_has_not_ended_is_left_out_and_counted(runs, tmp_path, capsys):
     write_trial(runs, 3).joinpath("result.json").unlink()
     write_trial(runs, 4).joinpath("result.json").unlink()
     write_trial(runs, 5).joinpath("result.json").write_text('{"status": "rea')
-    with supervision.locked(write_trial(runs, 6)):  # it has a result, and may be run anew
+    begun = write_trial(runs, 7)
+    (begun / "result.json").unlink()
+    # One that has a result is run anew, or about to end.
+    with supervision.locked(write_trial(runs, 6)), supervision.locked(begun):
         code = commands.main(["pack", str(runs), str(tmp_path / "board.tar.xz")])
     assert code == 0
     size = (tmp_path / "board.tar.xz").stat().st_size
@@ -115,7 +118,7 @@ def test_what_has_not_ended_is_left_out_and_counted(runs, tmp_path, capsys):
         f"{tmp_path / 'board.tar.xz'}: 2 trials, 2 of them new, 0 replaced; {size:,} bytes",
         "left out: 2 trials interrupted or without a result",
         "left out: 1 trial with a result that is damaged",
-        "left out: 1 trial running",
+        "left out: 2 trials running",
     ]
     assert set(archive.read(tmp_path / "board.tar.xz")) == {NAME, f"{NAME[:-1]}2"}
 
