@@ -159,7 +159,10 @@ def workload_agreement(
     names = [board.benchmark.base_workloads[column] for column in columns]
     hours = [_core_hours(board, costs, column) for column in columns]
     singles = np.eye(len(columns), dtype=np.bool_)
-    with_suite, with_others = _agreements(credits_SB, drawn_RSB, singles)
+    suite_B, others_B = _taus(credits_SB, singles)
+    drawn_suite_RB, drawn_others_RB = _drawn_taus(drawn_RSB, singles)
+    with_suite = _agreements(suite_B, drawn_suite_RB)
+    with_others = _agreements(others_B, drawn_others_RB)
     orders = [
         _order(board, name, suite, others, cost)
         for name, suite, others, cost in zip(names, with_suite, with_others, hours, strict=True)
@@ -236,19 +239,9 @@ def _drawn_taus(drawn_RSB: Floats, masks_TB: NDArray[np.bool_]) -> tuple[Floats,
     return np.concatenate([each for each, _ in parts]), np.concatenate([each for _, each in parts])
 
 
-def _agreements(
-    credits_SB: Floats, drawn_RSB: Floats, masks_TB: NDArray[np.bool_]
-) -> tuple[list[Agreement], list[Agreement]]:
-    """Return the agreement of subsets with the suite, and with all others, with their ranges."""
-    return tuple(  # type: ignore[return-value]
-        [
-            Agreement(float(tau), *_range(drawn_RT[:, index]))
-            for index, tau in enumerate(tau_T.tolist())
-        ]
-        for tau_T, drawn_RT in zip(
-            _taus(credits_SB, masks_TB), _drawn_taus(drawn_RSB, masks_TB), strict=True
-        )
-    )
+def _agreements(tau_T: Floats, drawn_RT: Floats) -> list[Agreement]:
+    """Return the agreement of each subset, with its range."""
+    return [Agreement(tau, *_range(drawn_RT[:, index])) for index, tau in enumerate(tau_T.tolist())]
 
 
 def _range(drawn_R: Floats) -> tuple[float, float]:
@@ -304,7 +297,9 @@ def _subsets(
         key=lambda index: (-_or_least(float(suite_T[index])), _or_most(costs[index])),
     )
     drawn_suite_RT, drawn_others_RT = _drawn_taus(drawn_RSB, masks_TB)
-    best_R = np.nanmax(np.where(np.isnan(drawn_suite_RT), -2, drawn_suite_RT), axis=1, initial=-2)
+    with_suite = _agreements(suite_T, drawn_suite_RT)
+    with_others = _agreements(others_T, drawn_others_RT)
+    best_R = np.where(np.isnan(drawn_suite_RT), -2, drawn_suite_RT).max(axis=1, initial=-2)
     subsets = []
     for index in order:
         members = sorted(every[index], key=lambda member: (_or_most(hours[member]), member))
@@ -312,8 +307,8 @@ def _subsets(
         subsets.append(
             Subset(
                 tuple(names[member] for member in members),
-                Agreement(float(suite_T[index]), *_range(drawn_suite_RT[:, index])),
-                Agreement(float(others_T[index]), *_range(drawn_others_RT[:, index])),
+                with_suite[index],
+                with_others[index],
                 costs[index],
                 float(stays_R.mean()) if len(stays_R) else math.nan,
             )
