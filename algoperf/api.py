@@ -479,10 +479,10 @@ def score(*paths: str | Path, **options: Any) -> ScoreResult:
     """Score the runs below some folders, as `algoperf score` does.
 
     Args:
-        *paths: Folders that hold runs, at any depth.
+        *paths: Folders that hold runs, at any depth, or files of `algoperf pack`.
         **options: The fields of `scoring.report.Options`, which are the options of the command:
-            rules, targets, tuning_ruleset, suite, held_out, exclude, restate, reference, interval,
-            resamples, count_unfinished.
+            rules, targets, tuning_ruleset, suite, held_out, exclude, framework, restate, reference,
+            interval, resamples, count_unfinished.
 
     Raises:
         UserError: A path holds no runs, or an option names nothing.

@@ -43,6 +43,7 @@ class Options:
         suite: A file with the held-out variants that count.
         held_out: Whether held-out variants count.
         exclude: Submissions to leave out, each as a name or as experiment/name.
+        framework: The framework whose runs are scored; None scores those of both together.
         restate: The file of a hardware class in which times are also shown, as an estimate.
         reference: The submission that speed-ups are relative to; None chooses one.
         interval: The method of the intervals, 'pooled' or 'percentile'.
@@ -68,6 +69,7 @@ class Options:
     suite: str | None = None
     held_out: bool = True
     exclude: tuple[str, ...] = ()
+    framework: str | None = None
     restate: str | None = None
     reference: str | None = None
     interval: str = METHODS[0]
@@ -216,7 +218,7 @@ def make_boards(
     if not runs:
         given = ", ".join(str(path) for path in paths)
         raise errors.UserError(f"no trials in {given}; expected {LAYOUT} at any depth below it")
-    runs = exclude(runs, options.exclude)
+    runs = of_framework(exclude(runs, options.exclude), options.framework)
     if options.count_unfinished:
         runs = [dataclasses.replace(run, unfinished=None) for run in runs]
     if options.open_trials:
@@ -270,6 +272,18 @@ def exclude(runs: Sequence[TrialRun], names: Sequence[str]) -> list[TrialRun]:
     if not kept:
         raise errors.UserError("every submission is excluded: nothing is left to score")
     return kept
+
+
+def of_framework(runs: Sequence[TrialRun], framework: str | None) -> list[TrialRun]:
+    """Return the runs in a framework; all where it is None.
+
+    Raises:
+        UserError: No run is in that framework.
+    """
+    if framework is None:
+        return list(runs)
+    errors.choose("framework", framework, sorted({run.framework for run in runs}))
+    return [run for run in runs if run.framework == framework]
 
 
 def without_contended(runs: Sequence[TrialRun]) -> tuple[list[TrialRun], list[Finding]]:

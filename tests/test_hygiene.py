@@ -11,7 +11,7 @@ FRAMEWORKS = {"jax": {"jax", "jaxlib", "flax", "optax"}, "pytorch": {"torch"}}
 NEVER_IN_A_MINI_RUN = {"transformers", "datasets", "pandas", "wandb", "codecarbon"}
 COMMANDS = (
     *("run", "score", "workloads", "submissions", "campaign", "data", "check", "variants"),
-    *("compare", "status", "commitment", "decide", "calibrate"),
+    *("compare", "status", "commitment", "decide", "calibrate", "pack", "unpack"),
 )
 WATCHED = """
 import atexit, json, pathlib, sys

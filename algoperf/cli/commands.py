@@ -34,6 +34,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             "run": run_command,
             "status": status_command,
             "score": score_command,
+            "pack": pack_command,
+            "unpack": unpack_command,
             "campaign": campaign_command,
             "data": data_command,
             "workloads": workloads_command,
@@ -260,6 +262,7 @@ def score_command(arguments: argparse.Namespace) -> int:
         suite=arguments.suite,
         held_out=not arguments.no_held_out,
         exclude=tuple(arguments.exclude),
+        framework=arguments.framework,
         restate=arguments.restate,
         reference=arguments.reference,
         interval=arguments.interval,
@@ -274,6 +277,38 @@ def score_command(arguments: argparse.Namespace) -> int:
         command=shlex.join(["algoperf", *sys.argv[1:]]),
     )
     return report.score_command(arguments.paths, Console(), options)
+
+
+def pack_command(arguments: argparse.Namespace) -> int:
+    """Write the trials of run folders to one compressed file."""
+    from algoperf.run_folder import archive
+
+    packed = archive.pack(arguments.sources, arguments.file, replace=arguments.replace)
+    print(
+        f"{arguments.file}: {_trials(packed.trials)}, {packed.added} of them new, "
+        f"{packed.replaced} replaced; {packed.bytes:,} bytes"
+    )
+    for why, count in packed.left_out.items():
+        print(f"left out: {_trials(count)} {archive.WHY_LEFT_OUT[why]}")
+    if packed.machines > 1:
+        print(
+            f"they record {packed.machines} kinds of machine, versions and settings, which "
+            "`algoperf score` never pools"
+        )
+    return DONE
+
+
+def unpack_command(arguments: argparse.Namespace) -> int:
+    """Write the run folders of a packed file."""
+    from algoperf.run_folder import archive
+
+    added = archive.unpack(arguments.file, arguments.folder)
+    print(f"{arguments.folder}: {_trials(added)} written; what was there already is as it was")
+    return DONE
+
+
+def _trials(count: int) -> str:
+    return "1 trial" if count == 1 else f"{count} trials"
 
 
 def data_command(arguments: argparse.Namespace) -> int:

@@ -52,6 +52,8 @@ def parser(functions: Mapping[str, Command]) -> argparse.ArgumentParser:
     _add_run(commands, functions["run"])
     _add_status(commands, functions["status"])
     _add_score(commands, functions["score"])
+    _add_pack(commands, functions["pack"])
+    _add_unpack(commands, functions["unpack"])
     listing = _add(commands, "workloads", functions["workloads"], "list the workloads, or show one")
     listing.add_argument(
         "name", nargs="?", help="show this workload's scales, targets and baselines"
@@ -151,7 +153,12 @@ def _add_score(commands: Any, function: Command) -> None:
         "explains the numbers",
     )
     add = score.add_argument
-    add("paths", nargs="+", metavar="PATH", help="folders that hold runs, at any depth")
+    add(
+        "paths",
+        nargs="+",
+        metavar="PATH",
+        help="folders that hold runs, at any depth, or files of `algoperf pack`",
+    )
     add(
         "--rules",
         choices=("interpolated", "by-the-rules", "as-published"),
@@ -189,6 +196,12 @@ def _add_score(commands: Any, function: Command) -> None:
         default=[],
         metavar="NAME",
         help="leave a submission out (NAME or EXPERIMENT/NAME; may be repeated)",
+    )
+    add(
+        "--framework",
+        choices=("jax", "pytorch"),
+        help="score the runs in this framework alone, relative to the fastest of them (default: "
+        "both together)",
     )
     add(
         "--restate",
@@ -255,6 +268,53 @@ def _add_score(commands: Any, function: Command) -> None:
     add("--out", type=Path, metavar="DIR", help="write CSV files, plots and report.html there")
     add("--json", action="store_true", help="print JSON instead of tables")
     add("--strict", action="store_true", help="exit with 1 where logs are damaged or incomplete")
+
+
+def _add_pack(commands: Any, function: Command) -> None:
+    pack = _add(
+        commands,
+        "pack",
+        function,
+        "all trials below some folders that have ended in one compressed file, which `algoperf "
+        "score` reads as it is and `algoperf unpack` makes folders of",
+    )
+    add = pack.add_argument
+    add(
+        "sources",
+        nargs="+",
+        type=Path,
+        metavar="RUNS",
+        help="folders that hold runs, at any depth, or such files",
+    )
+    add(
+        "file",
+        type=Path,
+        metavar="FILE",
+        help="the file, usually NAME.tar.xz; trials that it has already stay in it",
+    )
+    add(
+        "--replace",
+        action="store_true",
+        help="where FILE has another result of a trial, take that of RUNS (default: an error)",
+    )
+
+
+def _add_unpack(commands: Any, function: Command) -> None:
+    unpack = _add(
+        commands,
+        "unpack",
+        function,
+        "the run folders of a file of `algoperf pack`, with which `algoperf campaign --out DIR` "
+        "goes on",
+    )
+    add = unpack.add_argument
+    add("file", type=Path, metavar="FILE", help="the file")
+    add(
+        "folder",
+        type=Path,
+        metavar="DIR",
+        help="where they are written; what is there of the same trials stays as it is",
+    )
 
 
 def _add_data(commands: Any, function: Command) -> None:

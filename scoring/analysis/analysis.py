@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from scoring.analysis import sensitivity
 from scoring.analysis.bounds import ScoreBounds
+from scoring.analysis.costs import Cost, by_workload, costs
 from scoring.analysis.fragility import Fragility, fragility
 from scoring.analysis.leaderboard import Leaderboard
 from scoring.analysis.pooled_model import fit
@@ -20,6 +21,7 @@ from scoring.analysis.sensitivity import TargetSweep
 from scoring.analysis.speedup import Speedups, choose_reference, speedups
 from scoring.analysis.statistics import OVER, Bootstrap, bootstrap, percentiles, pooled_medians
 from scoring.analysis.step_times import StepTimes, step_times
+from scoring.analysis.workload_agreement import WorkloadAgreement, workload_agreement
 from scoring.rules import profiles
 from scoring.rules import rules as scoring_rules
 
@@ -40,6 +42,8 @@ class Summary:
         speedups: Speed-ups over the reference submission.
         robustness: Slow-downs on held-out variants.
         steps: What times are made of: steps, the framework's step and the algorithm's own factor.
+        costs: What each entry took on each workload.
+        agreement: Which workloads tell the order; None where there are too few to say.
         bounds: What scores and places can still become; None where that is not asked for.
         restated: Estimates of the times in another hardware class; None likewise, and where there
             is nothing to estimate by.
@@ -50,6 +54,8 @@ class Summary:
     speedups: Speedups
     robustness: Robustness
     steps: StepTimes
+    costs: tuple[Cost, ...]
+    agreement: WorkloadAgreement | None
     bounds: ScoreBounds | None = dataclasses.field(default=None, kw_only=True)
     restated: Restated | None = dataclasses.field(default=None, kw_only=True)
 
@@ -119,12 +125,15 @@ def summarise(
     )
     chosen = choose_reference(board.labels, reference)
     of_reference = speedups(board, chosen, seed=seed)
+    spent = costs(board)
     return Summary(
         board,
         studies,
         of_reference,
         robustness(board),
         step_times(board),
+        spent,
+        workload_agreement(board, by_workload(spent), studies, seed=seed),
         bounds=bounds,
         restated=restated,
     )
@@ -151,6 +160,8 @@ def analyse(summary: Summary, *, resamples: int, seed: int = 0) -> Analysis:
         summary.speedups,
         summary.robustness,
         summary.steps,
+        summary.costs,
+        summary.agreement,
         {OVER[0]: summary.studies, **others},
         profile_bands(board, estimable=not summary.studies.not_estimable, seed=seed),
         sensitivity.leave_one_workload_out(board),

@@ -16,12 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scoring.analysis.analysis import Analysis, Summary
+from scoring.analysis.costs import Cost
 from scoring.analysis.fragility import Fragility
 from scoring.analysis.leaderboard import Cell, Leaderboard, Row
 from scoring.analysis.restated import Restated, RestatedTime
 from scoring.analysis.robustness import AxisResult, VariantResult
 from scoring.analysis.statistics import Bootstrap
 from scoring.analysis.step_times import StepTime
+from scoring.analysis.workload_agreement import Agreement, Subset, WorkloadAgreement, WorkloadOrder
 from scoring.reading.trials import Finding, changes_told
 from scoring.rules import profiles
 from scoring.rules.time_to_target import StudyResult
@@ -49,6 +51,15 @@ RESTATED = (
     "submission workload framework time_s ratio ratio_low ratio_high estimated_time_s"
     " estimated_time_low_s estimated_time_high_s budget_s estimated_budget_s class class_id"
     " measured_in pool"
+)
+COSTS = "submission workload trials outrun unknown core_hours full_core_hours pool"
+WORKLOAD_AGREEMENT = (
+    "workload tau_others tau_others_low tau_others_high tau_suite tau_suite_low tau_suite_high"
+    " reached submissions fastest_s slowest_s spread separates_little core_hours pool"
+)
+WORKLOAD_SUBSETS = (
+    "workloads tau_suite tau_suite_low tau_suite_high tau_others tau_others_low tau_others_high"
+    " core_hours stays_best is_best is_cheap pool"
 )
 ROBUSTNESS_AXES = "submission axis variants bases_reached reached slowdown steps_slowdown pool"
 
@@ -112,7 +123,58 @@ def _pool_json(analysis: Analysis) -> dict[str, Any]:
             for gap in analysis.steps.gaps
         ],
         "fragility": _fragility_json(analysis.fragility),
+        "costs": [_cost_values(each) for each in analysis.costs],
+        "workload_agreement": _agreement_json(analysis.agreement),
         **({} if analysis.restated is None else {"restated": _restated_json(analysis.restated)}),
+    }
+
+
+def _agreement_json(agreement: WorkloadAgreement | None) -> dict[str, Any] | None:
+    if agreement is None:
+        return None
+    return {
+        "workloads": [_order_values(each) for each in agreement.orders],
+        "subsets": [_subset_values(each, agreement) for each in agreement.subsets],
+    }
+
+
+def _cost_values(one: Cost) -> dict[str, Any]:
+    """Return the columns of costs.csv without the pool."""
+    values = {"submission" if name == "label" else name: value for name, value in vars(one).items()}
+    return {name: finite(value) for name, value in values.items()}
+
+
+def _tau_values(name: str, one: Agreement) -> dict[str, Any]:
+    values = {name: one.tau, f"{name}_low": one.low, f"{name}_high": one.high}
+    return {key: finite(value) for key, value in values.items()}
+
+
+def _order_values(one: WorkloadOrder) -> dict[str, Any]:
+    """Return the columns of workload_agreement.csv without the pool."""
+    return {
+        "workload": one.workload,
+        **_tau_values("tau_others", one.with_others),
+        **_tau_values("tau_suite", one.with_suite),
+        "reached": one.reached,
+        "submissions": one.submissions,
+        "fastest_s": finite(one.fastest_s),
+        "slowest_s": finite(one.slowest_s),
+        "spread": finite(one.spread),
+        "separates_little": one.separates,
+        "core_hours": finite(one.core_hours),
+    }
+
+
+def _subset_values(one: Subset, agreement: WorkloadAgreement) -> dict[str, Any]:
+    """Return the columns of workload_subsets.csv without the pool."""
+    return {
+        "workloads": " ".join(one.workloads),
+        **_tau_values("tau_suite", one.with_suite),
+        **_tau_values("tau_others", one.with_others),
+        "core_hours": finite(one.core_hours),
+        "stays_best": finite(one.stays_best),
+        "is_best": one is agreement.best,
+        "is_cheap": one is agreement.cheap,
     }
 
 
@@ -340,6 +402,9 @@ def write_files(analyses: Sequence[Analysis], findings: Sequence[Finding], out: 
         "robustness": ROBUSTNESS,
         "robustness_axes": ROBUSTNESS_AXES,
         "step_times": STEP_TIMES,
+        "costs": COSTS,
+        "workload_agreement": WORKLOAD_AGREEMENT,
+        "workload_subsets": WORKLOAD_SUBSETS,
     }
     if any(analysis.restated is not None for analysis in analyses):
         headers["restated"] = RESTATED
@@ -361,7 +426,8 @@ def _rows(analysis: Analysis) -> dict[str, list[Sequence[Any]]]:
     board, name = analysis.board, analysis.board.pool.name
     taus = profiles.profile_taus(board.ratios).tolist()
     shares_ST = profiles.performance_profile(board.ratios, np.array(taus)).tolist()
-    robustness = analysis.robustness
+    robustness, agreement = analysis.robustness, analysis.agreement
+    orders, subsets = (agreement.orders, agreement.subsets) if agreement else ((), ())
     return {
         "scores": [
             list(score_values(analysis, index).values()) for index in range(len(board.rows))
@@ -375,6 +441,11 @@ def _rows(analysis: Analysis) -> dict[str, list[Sequence[Any]]]:
         "robustness": [[*_variant_values(each).values(), name] for each in robustness.variants],
         "robustness_axes": [[*_axis_values(each).values(), name] for each in robustness.axes],
         "step_times": [[*_step_values(each).values(), name] for each in analysis.steps.cells],
+        "costs": [[*_cost_values(each).values(), name] for each in analysis.costs],
+        "workload_agreement": [[*_order_values(each).values(), name] for each in orders],
+        "workload_subsets": [
+            [*_subset_values(each, agreement).values(), name] for each in subsets if agreement
+        ],
         **(
             {}
             if analysis.restated is None

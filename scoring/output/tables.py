@@ -1,15 +1,24 @@
 """Leaderboards as tables for the screen."""
 
+import dataclasses
 import itertools
 import math
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from scoring.analysis import costs
 from scoring.analysis.analysis import Summary
 from scoring.analysis.bounds import ScoreBounds
 from scoring.analysis.leaderboard import Cell, Leaderboard
 from scoring.analysis.restated import Restated, RestatedTime
 from scoring.analysis.robustness import ALL_AXES, Robustness
+from scoring.analysis.workload_agreement import (
+    NEAR,
+    SUBSET,
+    Agreement,
+    Subset,
+    WorkloadAgreement,
+)
 from scoring.benchmarks.pools import Entry
 from scoring.reading.trials import Finding
 
@@ -28,7 +37,7 @@ INTERPOLATED = "~"  # A time or a number of steps with this mark is of no evalua
 WITHOUT_FIRST_STEP = "w/o 1st step"
 BOUNDS, PLACES = "can end in", "places"
 LONG_FIRST_STEP = 0.1  # Of the time to the target.
-LEFT = ("submission", "workload", "credit", "axis", "variant", "outcome")
+LEFT = ("submission", "workload", "credit", "axis", "variant", "outcome", "target")
 
 
 def to_table(summary: Summary, width: int) -> "Group":
@@ -54,6 +63,7 @@ def to_table(summary: Summary, width: int) -> "Group":
         else:
             shown.append(table)
     shown += [Text(line, style="dim") for line in _robustness_notes(summary)]
+    shown += [Text(line, style="dim") for line in agreement_told(summary)]
     return Group(*shown)
 
 
@@ -65,6 +75,8 @@ def _details(summary: Summary) -> Iterable[tuple["Table", str]]:
     if summary.robustness.variants:
         yield _by_axis(summary.robustness), "Robustness by axis"
         yield _by_variant(summary.robustness), "Robustness by variant"
+    if summary.agreement is not None:
+        yield _agreement(summary.agreement), "Which workloads tell the order"
     if summary.restated is not None:
         yield _restated(summary.restated), "Estimates of times in another hardware class"
 
@@ -335,6 +347,84 @@ def _by_variant(robustness: Robustness) -> "Table":
             )
         table.add_section()
     return table
+
+
+def _agreement(agreement: WorkloadAgreement) -> "Table":
+    from rich.text import Text
+
+    table = _table("Which workloads tell the order (Kendall's tau-b)")
+    _columns(table, "workload", "others", "suite", "reached", "spread", "core-h", "target")
+    for one in agreement.orders:
+        table.add_row(
+            Text(one.workload),
+            _tau(one.with_others),
+            _tau(dataclasses.replace(one.with_suite, low=math.nan)),
+            f"{one.reached}/{one.submissions}",
+            times(one.spread),
+            hours(one.core_hours),
+            one.separates,
+        )
+    return table
+
+
+def _tau(agreement: Agreement) -> str:
+    """Return an agreement with its range as text; '-' where one side ties all submissions."""
+    if math.isnan(agreement.tau):
+        return "-"
+    ends = (agreement.low, agreement.high)
+    range_shown = "" if math.isnan(ends[0]) else f" ({ends[0]:.2f} to {ends[1]:.2f})"
+    return f"{agreement.tau:.2f}{range_shown}"
+
+
+def agreement_told(summary: Summary) -> Iterable[str]:
+    """Yield what workloads tell of the order, what a newcomer runs first, and what all cost."""
+    agreement = summary.agreement
+    if agreement is not None:
+        yield (
+            "Others: how the order by this workload's credits agrees with the score of all other "
+            "workloads (1 the same order, 0 none, -1 the opposite); suite: with the whole score, "
+            "of which it is a part; in brackets, 95 % of fresh competitions. Of these submissions "
+            "at these targets, no others. Spread: slowest over fastest median of those that reach "
+            "the target."
+        )
+        best, cheap = agreement.best, agreement.cheap
+        if best is not None and cheap is not None:
+            yield f"The {SUBSET} workloads that give the order best: {_subset(best, agreement)}."
+            yield (
+                f"What to run first, the cheapest {SUBSET} whose tau is at most {NEAR:g} lower: "
+                f"{_subset(cheap, agreement)}; cheapest first."
+            )
+    yield from cost_told(summary)
+
+
+def _subset(subset: Subset, agreement: WorkloadAgreement) -> str:
+    share = subset.core_hours / agreement.core_hours if agreement.core_hours else math.nan
+    cost = "" if math.isnan(share) else f", {share:.0%} of the cost"
+    return (
+        f"{', '.join(subset.workloads)} (tau {_tau(subset.with_suite)} with the suite, "
+        f"{_tau(subset.with_others)} with the others{cost})"
+    )
+
+
+def cost_told(summary: Summary) -> Iterable[str]:
+    """Yield what all trials cost, if that is recorded."""
+    every = costs.total(summary.costs)
+    if math.isnan(every.core_hours):
+        return
+    text = f"Cost: {hours(every.core_hours)} core-hours in {every.trials} trials"
+    if every.outrun:
+        text += (
+            f", of which {every.outrun} were outrun; without --stop-outrun at most "
+            f"{hours(every.full_core_hours)}"
+        )
+    if every.unknown:
+        text += f"; {every.unknown} of them do not say how long they took, and are not in it"
+    yield f"{text}."
+
+
+def hours(core_hours: float) -> str:
+    """Return core-hours as text, with three digits; '-' where they are not known."""
+    return "-" if math.isnan(core_hours) else f"{core_hours:,.3g}"
 
 
 def _restated(restated: Restated) -> "Table":

@@ -5,6 +5,7 @@ is trusted: whatever is missing or damaged becomes a Finding, and whatever can s
 used.
 """
 
+import dataclasses
 import json
 import math
 import re
@@ -20,7 +21,8 @@ from algoperf.machine import supervision
 from algoperf.machine.hardware_class import Spread
 from algoperf.run_folder import run_log
 from algoperf.workload.crossing import Point
-from scoring.reading.evaluations import STEP_COLUMN, TIME_COLUMN, read_evaluations
+from scoring.reading import unpacked
+from scoring.reading.evaluations import STEP_COLUMN, TIME_COLUMN, Rows, read_evaluations
 from scoring.reading.trials import (
     INTERRUPTED,
     RUNNING,
@@ -49,18 +51,24 @@ def read_runs(*paths: str | Path) -> tuple[list[TrialRun], list[Finding]]:
     """Read every trial in the folders `paths` and below them.
 
     Args:
-        *paths: Folders to search. A submission folder that is reached twice is read once.
+        *paths: Folders to search, or files of `algoperf pack`. A submission folder that is reached
+            twice is read once. Paths of trials in a file, and in findings about them, begin with
+            the file's.
 
     Returns:
         The trials, and the findings about everything that was missing, damaged or left out.
 
     Raises:
-        UserError: A path is not a folder.
+        UserError: A path is neither.
     """
     runs: list[TrialRun] = []
     findings: list[Finding] = []
     seen: set[Path] = set()
     for path in paths:
+        if Path(path).is_file():
+            of_file, more = _read_file(Path(path))
+            runs, findings = runs + of_file, findings + more
+            continue
         submissions = find_submissions(path)
         for submission in submissions:
             if submission.resolve() not in seen:
@@ -68,6 +76,19 @@ def read_runs(*paths: str | Path) -> tuple[list[TrialRun], list[Finding]]:
                 runs.extend(_read_submission(submission, findings))
         findings += _strays(Path(path), submissions)
     return runs, _without_logs(findings)
+
+
+def _read_file(file: Path) -> tuple[list[TrialRun], list[Finding]]:
+    """Return the trials of a file of `algoperf pack`, and the findings, as if it were a folder."""
+    folder = unpacked.folder_of(file)
+    runs, findings = read_runs(folder)
+
+    def shown(path: Path) -> Path:
+        return file / path.relative_to(folder) if path.is_relative_to(folder) else path
+
+    return [dataclasses.replace(run, path=shown(run.path), unpacked=run.path) for run in runs], [
+        dataclasses.replace(each, path=shown(each.path)) for each in findings
+    ]
 
 
 def _without_logs(findings: Sequence[Finding]) -> list[Finding]:
@@ -130,10 +151,14 @@ def check_metrics(runs: Iterable[TrialRun]) -> list[Finding]:
 def find_submissions(path: str | Path) -> list[Path]:
     """Return the folders at or below `path` that directly hold study_<k> folders, sorted.
 
+    Those of a file of `algoperf pack` are where it is unpacked.
+
     Raises:
-        UserError: `path` is not a folder.
+        UserError: `path` is neither.
     """
     root = Path(path)
+    if root.is_file():
+        root = unpacked.folder_of(root)
     if not root.is_dir():
         problem = "is not a folder" if root.exists() else "does not exist"
         raise errors.UserError(
@@ -264,6 +289,7 @@ def _read_trial(path: Path, findings: list[Finding]) -> dict[str, Any]:
         "first_step_s": _of_ledger(result.get("ledger"), "first_step_s"),
         "clock_s": _of_ledger(result.get("ledger"), "submission_s"),
         "last_step": _of_ledger(result, "steps"),
+        "wall_s": _wall_s(result, rows),
         "contended": contended if isinstance(contended, bool) else None,
         "class_times": _class_times(flags.get("class_times"), path, findings),
     }
@@ -300,6 +326,13 @@ def _of_ledger(ledger: Any, name: str) -> float:
     """Return a number of a result or of its ledger; NaN if it has none."""
     value: Any = ledger.get(name) if isinstance(ledger, dict) else None
     return float(value) if is_number(value) else math.nan
+
+
+def _wall_s(result: Mapping[str, Any], rows: Rows) -> float:
+    wall_s = _of_ledger(result.get("ledger"), "wall_s")
+    known = rows.get("total_duration", np.empty(0))
+    known = known[np.isfinite(known) & (known >= 0)]
+    return float(known[-1]) if math.isnan(wall_s) and len(known) else wall_s
 
 
 def _busy_share(resources: Any) -> float:

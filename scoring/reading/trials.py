@@ -108,6 +108,8 @@ class TrialRun:
             compilation; NaN where that is not recorded.
         clock_s: The submission's time at its end, in seconds; NaN where that is not recorded.
         last_step: The step at its end; NaN likewise.
+        wall_s: The seconds from its beginning to its end, with set-up and evaluations; where they
+            are not recorded those at its last evaluation; NaN where these are not, either.
         data_fingerprint: A digest of the data the trial was trained on, where it is recorded.
         hyperparameters: The contents of hparams.json.
         flags: What the run saw the submission do that it should not do. A flag is not a verdict
@@ -115,6 +117,7 @@ class TrialRun:
         changes: For a held-out variant, the new value of each axis it changes; {} where this is not
             recorded.
         class_times: What is recorded of the trial's hardware class; None where it has none.
+        unpacked: Where the trial's files are if `path` is in a file of `algoperf pack`, else None.
     """
 
     submission: str
@@ -144,6 +147,13 @@ class TrialRun:
     class_times: ClassTimes | None = None
     clock_s: float = math.nan
     last_step: float = math.nan
+    wall_s: float = math.nan
+    unpacked: Path | None = None
+
+    @property
+    def folder(self) -> Path:
+        """The folder that has the trial's files."""
+        return self.unpacked or self.path
 
     @property
     def submission_folder(self) -> Path:

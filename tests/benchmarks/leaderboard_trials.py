@@ -1,16 +1,14 @@
-"""A leaderboard's trials in one small file, and the run folders that `algoperf score` reads.
+"""The first leaderboard's trials, whose folders were lost, as folders that `algoperf score` reads.
 
-    algoperf campaign --tuning-ruleset external --workload digits,ag_news --out DIR ...
-    python tests/benchmarks/leaderboard_trials.py pack DIR docs/leaderboard/trials.csv
     python tests/benchmarks/leaderboard_trials.py unpack docs/leaderboard/trials.csv FOLDER
     algoperf score FOLDER --out SCORES
     python tests/benchmarks/leaderboard_trials.py table docs/leaderboard/trials.csv ag_news
 
 The file has a line a trial: how it ended, the submission's time and the step of its last
-evaluation, the best value of the target metric, and its point. `pack` adds the trials below DIR to
-those that the file has and replaces those of the same name. That is all that a score needs: a trial
-ends at the first evaluation that meets the target, and one that never does counts as infinite. So
-each folder that `unpack` writes has one evaluation, the last; curves have to be measured again.
+evaluation, the best value of the target metric, and its point. That is all that a score needs: a
+trial ends at the first evaluation that meets the target, and one that never does counts as
+infinite. So each folder that `unpack` writes has one evaluation, the last. Boards since are files
+of `algoperf pack`, which has the whole of each trial.
 """
 
 import argparse
@@ -35,38 +33,6 @@ def read(path: Path) -> Trials:
         return {}
     with path.open(newline="", encoding="utf-8") as file:
         return {tuple(row[key] for key in NAME): row for row in csv.DictReader(file)}
-
-
-def of_folder(folder: Path) -> dict[str, Any] | None:
-    """The line of one trial folder; None where it has no result yet."""
-    result = run_log.read_result(folder)
-    if result is None:
-        return None
-    rows = run_log.evaluations(folder)
-    metric = f"validation/{result['target']['metric']}"
-    best = max if result["target"]["higher_is_better"] else min
-    return {
-        **{key: str(result[key]) for key in NAME},
-        "status": result["status"],
-        "last_time_s": round(rows[-1]["accumulated_submission_time"], 3),
-        "last_step": int(rows[-1]["global_step"]),
-        "best": round(best(row[metric] for row in rows), 6),
-        "hyperparameters": json.dumps(run_log.read_json(folder / "hparams.json")),
-    }
-
-
-def pack(runs: Path, path: Path) -> None:
-    """Add the trials below a folder to the file."""
-    trials = read(path)
-    for folder in sorted(file.parent for file in runs.rglob("result.json")):
-        line = of_folder(folder)
-        if line is not None:
-            trials[tuple(line[key] for key in NAME)] = line
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(trials[name] for name in sorted(trials))
 
 
 def unpack(path: Path, runs: Path) -> None:
@@ -145,13 +111,11 @@ def _cell(lines: list[dict[str, Any]]) -> str:
 def main() -> None:
     """Do what is asked."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("action", choices=["pack", "unpack", "table"])
-    parser.add_argument("source", type=Path, help="a folder of runs to pack, else the file")
-    parser.add_argument("to", help="the file to pack into, a new folder, or a workload's name")
+    parser.add_argument("action", choices=["unpack", "table"])
+    parser.add_argument("source", type=Path, help="the file")
+    parser.add_argument("to", help="a new folder, or a workload's name")
     given = parser.parse_args()
     match given.action:
-        case "pack":
-            pack(given.source, Path(given.to))
         case "unpack" if Path(given.to).exists():
             parser.error(f"{given.to}: is there already; give a new folder")
         case "unpack":

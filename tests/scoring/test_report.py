@@ -245,7 +245,8 @@ def test_every_pool_has_its_files(tmp_path, competition, reach):
     assert names == sorted(
         [
             *("findings.json", "profile.csv", "report.html", "scores.csv", "time_to_target.csv"),
-            *("robustness.csv", "robustness_axes.csv", "step_times.csv"),
+            *("robustness.csv", "robustness_axes.csv", "step_times.csv", "costs.csv"),
+            *("workload_agreement.csv", "workload_subsets.csv"),
             *(
                 f"{plot}_{pool}.{kind}"
                 for plot in plots

@@ -159,10 +159,10 @@ def curve_groups(board: Leaderboard) -> list[dict[str, Any]]:
 def _scalars(board: Leaderboard) -> dict[Path, Rows]:
     """Return the training scalars of every trial that logged any, by its folder."""
     rows = {
-        run.path: read_evaluations(run.path / SCALARS)[0]
+        run.path: read_evaluations(run.folder / SCALARS)[0]
         for row in board.rows
         for run in row.entry.runs
-        if (run.path / SCALARS).is_file()
+        if (run.folder / SCALARS).is_file()
     }
     return {path: columns for path, columns in rows.items() if STEP_COLUMN in columns}
 

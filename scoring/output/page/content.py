@@ -6,7 +6,7 @@ from typing import Any
 
 from scoring.analysis.analysis import Analysis
 from scoring.analysis.leaderboard import Cell, Leaderboard, Row
-from scoring.output.page import charts, composition, texts, uncertainty
+from scoring.output.page import charts, composition, texts, uncertainty, workload_tables
 from scoring.output.page.machines import machines
 from scoring.output.page.trials import trials
 from scoring.output.page.weaknesses import weaknesses
@@ -53,6 +53,9 @@ def pool(analysis: Analysis, number: int) -> dict[str, Any]:
         "speedups": uncertainty.speedup_table(analysis),
         "workloads": [_workload(board, name) for name in board.layout.workloads],
         "uncertainty": uncertainty.tables(analysis),
+        "agreement": workload_tables.agreement_tables(analysis),
+        "first": workload_tables.first_told(analysis),
+        "costs": workload_tables.cost_table(analysis),
         "composition": composition.tables(analysis),
         "fragility": composition.fragility_told(analysis),
         "sensitivity": uncertainty.sensitivity_tables(analysis),

@@ -64,7 +64,7 @@ def _of_trial(run: TrialRun) -> dict[str, str]:
     """Return the facts that the newest files of one trial record about its machine."""
     known: dict[str, Any] = {}
     for pattern in _FILES:
-        known |= _newest(run.path, pattern)
+        known |= _newest(run.folder, pattern)
     facts = _of_algoperf(known) | _of_own(known.get("hardware"), known.get("versions"))
     return {name: foreign(facts[name]) for name in FACTS if facts.get(name)}
 

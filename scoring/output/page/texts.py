@@ -51,6 +51,16 @@ def factor(value: float) -> str:
     return NONE if not math.isfinite(value) else f"{value:.2f}{TIMES}"
 
 
+def tau(value: float) -> str:
+    """Return an agreement of two orders to two decimals; a dash for NaN."""
+    return NONE if math.isnan(value) else f"{value:.2f}".replace("-", "\N{MINUS SIGN}")
+
+
+def range_of(low: float, high: float) -> str:
+    """Return the two ends of a range of agreements as text; a dash for NaN."""
+    return NONE if math.isnan(low) else f"{tau(low)} to {tau(high)}"
+
+
 def slowdown(value: float) -> str:
     """Return a slow-down as text; it is infinite where the variant's target was missed."""
     return "\N{INFINITY}" if value == math.inf else factor(value)

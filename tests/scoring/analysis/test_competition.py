@@ -1,15 +1,15 @@
-"""docs/variants/competition.tar.gz: the runs are whole, and score what docs/competition.md says."""
+"""docs/variants/competition.tar.xz: the runs are whole, and score what docs/competition.md says."""
 
 import itertools
 import json
 import math
 import statistics
-import tarfile
 from pathlib import Path
 
 import pytest
 
 from algoperf.cli import commands
+from algoperf.run_folder import archive
 from scoring.reading.runs import read_runs
 
 DOCS = Path(__file__).parents[3] / "docs"
@@ -26,8 +26,7 @@ def suite():
 @pytest.fixture(scope="module")
 def unpacked(tmp_path_factory):
     folder = tmp_path_factory.mktemp("competition")
-    with tarfile.open(DOCS / "variants" / "competition.tar.gz") as archive:
-        archive.extractall(folder, filter="data")
+    archive.unpack(DOCS / "variants" / "competition.tar.xz", folder)
     return folder
 
 

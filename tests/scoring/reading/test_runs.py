@@ -72,7 +72,7 @@ def test_a_path_that_is_no_folder(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(errors.UserError, match="nowhere does not exist; give a folder of runs"):
         read_runs(tmp_path / "nowhere")
-    with pytest.raises(errors.UserError, match="is not a folder"):
+    with pytest.raises(errors.UserError, match="file: no file that `algoperf pack` wrote"):
         read_runs(tmp_path / "file")
 
 
