@@ -66,6 +66,10 @@ class OptimizerForm:
         )
         return state
 
+    def indices_of_others(self, optimizer: Any) -> frozenset[int]:
+        """Return nothing: this process has the state of all parameters."""
+        return frozenset()
+
     def _first_state(self, params: Any) -> Any:
         """Return what the transformation starts from, where a step will leave it: else the first
         step would be compiled once more for its own output.

@@ -114,6 +114,14 @@ class OptimizerForm:
             state["scaler"] = torch.amp.GradScaler(self._trained[0].device.type)
         return state
 
+    def indices_of_others(self, optimizer: Any) -> frozenset[int]:
+        """Return the places, in an optimizer's `state_dict`, of the states that other processes
+        have.
+        """
+        if self._owned is None:
+            return frozenset()
+        return self._owned.indices_of_others(optimizer)
+
     def _divide(
         self, parameters: spec.Parameters, hyperparameters: Any, optimizers: Sequence[Any]
     ) -> None:

@@ -244,6 +244,13 @@ def declare(run: argparse.ArgumentParser) -> None:
         "and never scored together with another (docs/devices.md)",
     )
     add(
+        "--change-devices",
+        action="store_true",
+        help="let an interrupted trial that was begun on another number of devices go on with "
+        "--devices N, from its last checkpoint; recorded with the step, and never scored together "
+        "with trials of one number or of other steps (docs/devices.md)",
+    )
+    add(
         "--hardware-class",
         metavar="FILE",
         help="take the budgets of a hardware class, a file of `algoperf calibrate`, of which this "

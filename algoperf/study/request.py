@@ -81,6 +81,8 @@ class RunRequest:
             (PyTorch) or a thread (JAX) of the processor.
         shard: What the devices divide among them: 'none', 'optimizer' (its state) or 'parameters'
             (with their gradients and state).
+        change_devices: Let an interrupted trial that was begun on another number of devices go on
+            with `devices`; it is recorded, and never pooled with trials of one number.
         hardware_class: The file of `algoperf calibrate` whose budgets hold; this machine must be of
             that class, and runs of one class are pooled.
         referee: 'process' to judge each trial in another process than the submission's, or 'inline'
@@ -142,6 +144,7 @@ class RunRequest:
     threads: int | None = None
     devices: int | None = None
     shard: str = "none"
+    change_devices: bool = False
     hardware_class: str | None = None
     referee: str | None = None
     overwrite: bool = False

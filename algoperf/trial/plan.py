@@ -73,6 +73,7 @@ class TrialPlan:
     threads: int | None = None  # how many cores the trial may use; None for all
     devices: int | None = None  # how many train it; None for one of PyTorch's, or all of JAX's
     shard: str | None = None  # what they divide among them (`backends.ranks`); None for nothing
+    change_devices: bool = False  # whether a trial may go on that was begun on another number
     # The hardware class whose budgets hold, by 'name' and 'id', and of this workload what it has:
     # 'budget_factor' and the times of the reference algorithm (`HardwareClass.recorded`).
     hardware_class: Mapping[str, str] | None = None

@@ -12,7 +12,7 @@ from algoperf.backends.ranks import Ranks
 from algoperf.machine.load import Load
 from algoperf.machine.resources import Meter
 from algoperf.run_folder import state, state_kinds
-from algoperf.run_folder.checkpoint import Arrays, Checkpoints
+from algoperf.run_folder.checkpoint import PROCESSES, Arrays, Checkpoints
 from algoperf.trial.clock import Ledger
 from algoperf.trial.loop import State, Trial
 
@@ -78,6 +78,28 @@ def find(checkpoints: Checkpoints, log: Records, *, with_arrays: bool = True) ->
         if document.get("format") == FORMAT and log.holds(document["files"]):
             return Saved(arrays, document)
     return None
+
+
+def find_parts(folder: Path, log: Records, processes: int) -> list[Saved] | None:
+    """Return the parts of a trial's newest usable checkpoint, of all processes that wrote it.
+
+    Args:
+        folder: The trial's run folder.
+        log: Its log, which knows the checkpoint by the sizes of its files.
+        processes: How many processes wrote it.
+
+    Returns:
+        The parts by rank; None where one is missing.
+    """
+    parts: list[Saved] = []
+    for rank in range(processes):
+        checkpoints = Checkpoints(folder, rank, processes)
+        step = parts[0].document["position"]["step"] if parts else None
+        for arrays, document in checkpoints.read(step=step, with_others=False):
+            if document.get("format") == FORMAT and log.holds(document["files"]):
+                parts.append(Saved(arrays, document))
+                break
+    return parts if len(parts) == processes else None
 
 
 def copy(theirs: Checkpoints, own: Checkpoints, step: int, point: Mapping[str, Any]) -> bool:
@@ -220,6 +242,7 @@ class Preservation:
                 "compiled_s": self._compiled_s,
                 "resources": self._meter.totals(),
                 "load": self._load.totals(),
+                **self._beside(),
             }
             self.saved_bytes = self._checkpoints.write(trial.state.step, arrays, document)
         except errors.UserError as error:
@@ -230,6 +253,10 @@ class Preservation:
                 self._say(f"a checkpoint could not be written ({error.strerror}); the run goes on")
             self._complained = True
         self._saved_at_s = self._now()
+
+    def _beside(self) -> dict[str, Any]:
+        """Return what else the document of a checkpoint holds."""
+        return {}
 
     def go_on(self, trial: Trial, saved: Saved) -> None:
         """Put a fresh trial and its run folder in the state of a checkpoint.
@@ -279,6 +306,9 @@ class Together(Preservation):
         self._ranks.wait()
         if self._ranks.rank == 0:
             super().save(trial)
+
+    def _beside(self) -> dict[str, Any]:
+        return {PROCESSES: self._ranks.count}
 
     def must_stop(self) -> bool:
         """Return whether any of the processes was asked to stop."""

@@ -462,7 +462,11 @@ class _Run:
                 self._begin()
                 stack.enter_context(self._gauges)
                 stack.enter_context(
-                    assemble.discarding(self._folder.log, self._folder.preemptions or None)
+                    assemble.discarding(
+                        self._folder.log,
+                        self._folder.preemptions or None,
+                        has_changed=self._folder.parts is not None,
+                    )
                 )
                 is_running = self._initialise()
             self._train(is_running)
@@ -492,6 +496,7 @@ class _Run:
         self._trainer.answer(
             folder=str(self._folder.log.folder),
             saved=None if saved is None else saved.document["files"],
+            parts=self._folder.parts,
             limits=dataclasses.asdict(self._referee.limits),
             preemptions=self._folder.preemptions,
         )

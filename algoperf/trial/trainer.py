@@ -32,7 +32,7 @@ from algoperf.machine.supervision import INTERRUPTED, ORPHANED
 from algoperf.run_folder import state_kinds
 from algoperf.run_folder.checkpoint import Checkpoints
 from algoperf.submission import blame, loading, older
-from algoperf.trial import adapt, assemble, preservation, transplant
+from algoperf.trial import adapt, assemble, preservation, regroup, transplant
 from algoperf.trial.clock import Ledger
 from algoperf.trial.goal import Limits
 from algoperf.trial.handover import Handover, SharedRows
@@ -198,11 +198,11 @@ def _train(given: Given, referee: "FarReferee", stops: stopping.Stops) -> int:
     referee.keeper = keeper
     if answer["saved"] is not None and trial.status is None:
         assert checkpoints is not None
-        saved = preservation.find(checkpoints, records)
-        if saved is None:
-            raise UserError(f"{records.folder}: its checkpoint was removed meanwhile")
+        saved = _found(checkpoints, records, answer["parts"], plan, built, ranks)
         initialise = assemble.initialising(plan, loaded, bound, backend, view, trial)
         keeper.go_on(trial, transplant.fitted(saved, submitted.point, initialise))
+        if answer["parts"] is not None and ranks.rank >= answer["parts"]:
+            trial.seed_anew()
         count(trial.state.step)
     stops.ask = lambda: None  # From here on there is something to save.
     trial.run()
@@ -222,6 +222,41 @@ def _train(given: Given, referee: "FarReferee", stops: stopping.Stops) -> int:
         peak_device_bytes=backend.peak_device_memory_bytes(),
     )
     return INTERRUPTED if trial.interrupted else 0
+
+
+def _found(
+    checkpoints: Checkpoints,
+    records: "Records",
+    parts: int | None,
+    plan: TrialPlan,
+    built: assemble.Made,
+    ranks: Ranks,
+) -> preservation.Saved:
+    """Return the checkpoint that this process goes on from.
+
+    Args:
+        checkpoints: Those of this process.
+        records: What knows which one it is.
+        parts: How many processes have saved it, if they were on another number of devices; else
+            None.
+        plan: The trial's plan.
+        built: The trial, newly initialised.
+        ranks: The processes that train together.
+    """
+    if parts is None:
+        saved = preservation.find(checkpoints, records)
+        if saved is None:
+            raise UserError(f"{records.folder}: its checkpoint was removed meanwhile")
+        return saved
+
+    def make() -> preservation.Saved:
+        found = preservation.find_parts(records.folder, records, parts)
+        if found is None:
+            raise UserError(f"{records.folder}: its checkpoint was removed meanwhile")
+        fresh = built.trial.state.trees()
+        return regroup.part_of(found, ranks, plan.shard, fresh, built.functions.indices_of_others)
+
+    return regroup.together(ranks, make)
 
 
 def _data(plan: TrialPlan, subject: assemble.Subject, given: Given) -> workload.Data:

@@ -55,6 +55,7 @@ OTHER = {  # a value of each field that is not its default
     "devices": 2,
     "stop_outrun": True,
     "shard": "optimizer",
+    "change_devices": True,
     "referee": "inline",
     "overwrite": True,
     "rerun_contended": True,
@@ -95,7 +96,8 @@ def test_all_words_together(parser):
     assert words[:flags] == [
         *("--skip-bad-rows", "--drop-duplicates", "--balance", "--compile"),
         *("--checkpoint-activations", "--no-checkpoint", "--keep-going", "--retry-failed"),
-        *("--carbon", "--wandb", "--overwrite", "--stop-outrun", "--rerun-contended"),
+        *("--carbon", "--wandb", "--change-devices", "--overwrite", "--stop-outrun"),
+        "--rerun-contended",
     ]
 
 
