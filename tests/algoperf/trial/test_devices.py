@@ -39,8 +39,17 @@ def train_together(
     """
     out = tmp_path / f"{framework}_{devices}_{shard}"
     out.mkdir(parents=True)
+    arrays = trained_in(out, framework, devices, names, submissions, steps, shard)
+    return {key.removeprefix("nesterov-"): value for key, value in arrays.items()}
+
+
+def trained_in(out, framework, devices, names, submissions, steps, shard="none"):
+    """Return the arrays of each submission and workload, trained in a folder that may have what the
+    trial goes on from.
+    """
     joined = ",".join(submissions)
-    words = [str(devices), shard, str(out / "meeting"), str(out), str(steps), joined, *names]
+    meeting = str(out / f"meeting_{steps}")
+    words = [str(devices), shard, meeting, str(out), str(steps), joined, *names]
     children = [
         subprocess.Popen(
             [sys.executable, str(CHILD), framework, str(rank), *words],
@@ -53,7 +62,7 @@ def train_together(
     assert [child.returncode for child in children] == [0] * len(children), errors
     arrays = {file.stem: dict(np.load(file)) for file in out.glob("*.npz")}
     assert len(arrays) == len(submissions) * len(names)
-    return {key.removeprefix("nesterov-"): value for key, value in arrays.items()}
+    return arrays
 
 
 @functools.cache
