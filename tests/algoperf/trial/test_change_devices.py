@@ -1,6 +1,7 @@
 """Trials that go on with another number of devices: they train what one device trains."""
 
 import importlib.util
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +43,13 @@ def trained(tmp_path, framework, stretches, names, submissions=("nesterov",)):
     return {key: {"losses": np.array(losses[key]), **each} for key, each in arrays.items()}, rows
 
 
+def tell(framework, key, stretches, one, several):
+    """Print how far losses and parameters are apart, for whoever runs the test by hand."""
+    losses = np.max(np.abs(several["losses"] / one["losses"] - 1))
+    apart = on_devices.apart(one, several)
+    sys.stdout.write(f"{framework} {key} {stretches}: {losses:.1e}, {apart:.1e}\n")
+
+
 def assert_as_on_one_device(tmp_path, framework, stretches, workloads, modes):
     one, rows_of_one = trained(tmp_path / "one", framework, [(1, STEPS)], workloads)
     several, rows = trained(
@@ -53,10 +61,7 @@ def assert_as_on_one_device(tmp_path, framework, stretches, workloads, modes):
         assert rows[key] == rows_of_one[name]
         assert len(set(rows[key])) > STEPS / 2
         on_devices.assert_alike(one[name], arrays, 1e-5)
-        losses = np.max(np.abs(arrays["losses"] / one[name]["losses"] - 1))
-        print(
-            f"{framework} {key} {stretches}: {losses:.1e} {on_devices.apart(one[name], arrays):.1e}"
-        )
+        tell(framework, key, stretches, one[name], arrays)
 
 
 CHAIN = [(1, 6), (2, 13), (1, STEPS)]
@@ -110,4 +115,4 @@ def test_states_of_other_forms_go_on(framework, tmp_path):
             # The eigenvectors that SOAP turns gradients by make more of rounding.
             most = 1e-3 if algorithm == "soap" else 1e-4
             assert on_devices.apart(other, arrays) <= most, key
-            print(f"{framework} {key} {stretches}: {on_devices.apart(other, arrays):.1e}")
+            tell(framework, key, stretches, other, arrays)

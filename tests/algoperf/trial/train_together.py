@@ -4,14 +4,14 @@
 
 SHARD is what the devices divide, or 'none'. STEPS is how many, or FIRST:LAST for those of a trial
 that is saved after the last one in OUT, and goes on after the first one with what any number of
-devices has saved there. SUBMISSIONS are joined by commas; a WORKLOAD may be
-followed by settings of the trial's plan, as lm+accumulate=2 or lm+shard="optimizer". OUT gets, for each of them and each
+devices has saved there. SUBMISSIONS are joined by commas; a WORKLOAD may be followed by settings of
+the trial's plan, as lm+accumulate=2 or lm+shard="optimizer". OUT gets, for each of them and each
 workload, a file SUBMISSION-WORKLOAD.npz of the last parameters and running statistics by name, in
 JAX's layout, of what would be evaluated after 'evaluated/', where that is something else, and of
 'losses', the training loss of each step; written by rank 0. Where the submission cannot train so,
-it has 'refused', why, and nothing else. Of a trial that goes on it has
-'losses' and 'rows', a checksum of each step's batch, of these steps alone. The learning rate is 0.03 of the submission's, at which no
-workload makes rounding much larger within the steps.
+it has 'refused', why, and nothing else. Of a trial that is saved it has 'rows' as well, a checksum
+of each step's batch. The learning rate is 0.03 of the submission's, at which no workload makes
+rounding much larger within the steps.
 """
 
 import dataclasses
