@@ -1,11 +1,19 @@
 """Trials that go on with another number of devices: they train what one device trains."""
 
+import csv
+import dataclasses
 import importlib.util
+import json
+import os
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+
+from algoperf.errors import UserError
+from algoperf.study import run_plan, status
+from algoperf.study.request import RunRequest
 
 HERE = Path(__file__).parent
 
@@ -116,3 +124,111 @@ def test_states_of_other_forms_go_on(framework, tmp_path):
             most = 1e-3 if algorithm == "soap" else 1e-4
             assert on_devices.apart(other, arrays) <= most, key
             tell(framework, key, stretches, other, arrays)
+
+
+# Whole runs.
+
+STOPS = """
+import os
+import signal
+
+import torch
+
+DEFAULTS = {"learning_rate": 1e-3, "dropout_rate": 0.0}
+
+
+def torch_optimizer(params, hyperparameters, info):
+    return torch.optim.AdamW(params.tensors(), lr=hyperparameters.learning_rate)
+
+
+def data_selection(input_queue, global_step):
+    if os.environ.get("STOPS_AT") == str(global_step):
+        signal.raise_signal(signal.SIGTERM)
+    return next(input_queue)
+"""
+
+
+def losses_of(folder):
+    rows = csv.DictReader((folder / "eval_measurements.csv").read_text().splitlines())
+    return [(row["global_step"], float(row["validation/loss"])) for row in rows]
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_with_another_number_if_it_is_let(tmp_path):
+    submission = tmp_path / "stops.py"
+    submission.write_text(STOPS)
+
+    def run(*words, stops_at=""):
+        environment = {**os.environ, "STOPS_AT": stops_at}
+        words = ("--max-steps", "12", *words)
+        return on_devices.run(tmp_path, submission, *words, environment=environment)
+
+    words = ("--shard", "optimizer")
+    stopped = run(*words, stops_at="6")
+    assert stopped.returncode == 75, stopped.stderr
+    (folder,) = (tmp_path / "runs").glob("*/*/study_0/*/trial_1")
+    files = sorted(path.name for path in folder.iterdir())
+    refused = run("--devices", "4")
+    assert refused.returncode == 2
+    assert "--change-devices" not in refused.stderr  # It differs in --shard as well.
+    refused = run(*words, "--devices", "4")
+    assert refused.returncode == 2
+    assert "(devices: 2, now 4)" in refused.stderr
+    assert "by --devices N --change-devices" in refused.stderr
+    # No part of 64 rows is a third of them: nothing is left of the attempt.
+    refused = run(*words, "--devices", "3", "--change-devices")
+    assert refused.returncode == 2
+    assert "does not divide over 3 devices" in refused.stderr
+    assert sorted(path.name for path in folder.iterdir()) == files
+    one = ("--devices", "1", "--change-devices")
+    went_on = run(*words, *one)
+    assert went_on.returncode == 0, went_on.stderr
+    assert "goes on with 1 device (before: 2 devices)" in went_on.stderr
+    history = [{"from_step": 0, "devices": 2}, {"from_step": 7, "devices": 1}]
+    flags = json.loads((folder / "flags_1.json").read_text())
+    result = json.loads((folder / "result.json").read_text())
+    assert (flags["devices"], flags["shard"]) == (1, "optimizer")
+    assert flags["devices_by_step"] == flags["pool"]["devices_by_step"] == history
+    assert result["devices_by_step"] == history
+    assert result["flags"] == []
+    assert not list(folder.glob("checkpoints*"))
+    (trial,) = status.read(tmp_path / "runs")
+    assert trial.note == "on 2 devices, from step 7 on 1"
+    skipped = run(*words)
+    assert skipped.returncode == 0, skipped.stderr
+    several = losses_of(folder)
+    assert [step for step, _ in several] == ["1", "5", "10", "12"]
+    folder.parents[3].rename(tmp_path / "before")
+    whole = run("--devices", "1")
+    assert whole.returncode == 0, whole.stderr
+    for (step, loss), (other_step, other) in zip(several, losses_of(folder), strict=True):
+        assert step == other_step
+        np.testing.assert_allclose(loss, other, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"devices": None}, "--change-devices: say on how many devices a trial goes on"),
+        ({"referee": "inline"}, "--devices: what several train is judged in another process"),
+        ({"compile": True, "devices": 1}, "--devices: --compile is for one device"),
+        (
+            {"framework": "jax", "tuning_ruleset": "population"},
+            "--change-devices: the members of a population copy each other",
+        ),
+    ],
+)
+def test_what_does_not_go_with_a_change(changes, message, tmp_path):
+    given = {"framework": "pytorch", "devices": 2, "change_devices": True, **changes}
+    with pytest.raises(UserError, match=message):
+        run_plan.make(RunRequest("digits", "nadamw", out=tmp_path, **given))
+
+
+def test_what_is_divided_may_be_on_one_device_where_it_may_change(tmp_path):
+    request = RunRequest(
+        "digits", "nadamw", framework="pytorch", out=tmp_path, shard="parameters", devices=1
+    )
+    with pytest.raises(UserError, match="--shard parameters divides it among devices"):
+        run_plan.make(request)
+    plan = run_plan.make(dataclasses.replace(request, change_devices=True)).trial
+    assert (plan.devices, plan.shard, plan.processes) == (1, "parameters", 1)
