@@ -203,6 +203,25 @@ def check_same_configuration(
             )
 
 
+def check_same_as_begun(
+    folder: Path, flags: Mapping[str, Any], *, may_change_devices: bool
+) -> None:
+    """Check as `check_same_configuration` does; where a trial may go on with another number of
+    devices, it counts with the number that it began with.
+
+    Args:
+        folder: The run folder of the trial.
+        flags: Its configuration, or a part of it.
+        may_change_devices: Whether it may.
+
+    Raises:
+        UserError: A setting or the source differs.
+    """
+    before = read_flags(folder)
+    compared = device_history.comparable(flags, before, may_change_devices)
+    check_same_configuration(folder, compared)
+
+
 def _or_change_devices(changed: Collection[str]) -> str:
     """Return what can be done where trials differ in their number of devices alone."""
     if set(changed) != {"devices"}:

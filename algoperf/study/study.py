@@ -181,9 +181,7 @@ def _run(
         for study, trial in chosen:
             plan = dataclasses.replace(base, study=study, trial=trial)
             folder = trial_folder(plan, outline)
-            before = run_log.read_flags(folder)
-            compared = device_history.comparable(settings, before, plan.change_devices)
-            run_log.check_same_configuration(folder, compared)
+            run_log.check_same_as_begun(folder, settings, may_change_devices=plan.change_devices)
             done = lasting_result(folder, retry_failed)
             if done is None:
                 with supervision.locked(folder):

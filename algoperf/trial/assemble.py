@@ -363,9 +363,7 @@ def open_folder(
     drawn = {"batch_size"} if plan.batch_size is None and "batch_size" in (point or {}) else set()
     compared = {key: flags[key] for key in flags.keys() - drawn}
     before = run_log.read_flags(folder)
-    run_log.check_same_configuration(
-        folder, device_history.comparable(compared, before, plan.change_devices)
-    )
+    run_log.check_same_as_begun(folder, compared, may_change_devices=plan.change_devices)
     log = run_log.TrialLog(folder, subject.definition.measured, workload.SPLITS)
     checkpoints = Checkpoints(folder, count=_processes_before(plan, before))
     saved = None

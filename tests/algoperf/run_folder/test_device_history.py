@@ -73,9 +73,8 @@ def written(folder, number, flags):
 
 
 def check(folder, flags, may_change=False):
-    before = run_log.read_flags(folder)
-    compared = device_history.comparable({"submission": "s", **flags}, before, may_change)
-    run_log.check_same_configuration(folder, compared)
+    before, flags = run_log.read_flags(folder), {"submission": "s", **flags}
+    run_log.check_same_as_begun(folder, flags, may_change_devices=may_change)
     device_history.check_unchanged(folder, before, may_change)
 
 
