@@ -360,3 +360,10 @@ def _declare_computation(add: Callable[..., Any]) -> None:
         help="compute each block anew in the backward pass instead of keeping what is inside: the "
         "same update with less memory",
     )
+    add(
+        "--offload",
+        action="store_true",
+        help="keep the optimizer's state in the host's memory between steps, and on the device "
+        "within them; optimizer form, in PyTorch with an accelerator; recorded, and never scored "
+        "together with runs without it (docs/devices.md)",
+    )

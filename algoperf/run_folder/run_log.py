@@ -58,6 +58,7 @@ WHERE_CHOSEN = frozenset(
         *("base_workload", "changes", "checkpoint_activations", "accumulate"),
         *("workload_folder", "workload_hash", "rouge_tokenizer", "referee"),
         *("validation_commitment", "hardware_class", "devices", "shard", "population"),
+        "offload",
     }
 )
 BY_WORKLOAD = frozenset({"base_workload", "changes"})  # Of these, what its name says as well.
@@ -82,6 +83,7 @@ POOLED = (
     "devices",
     "devices_by_step",
     "shard",
+    "offload",
     "environment",
     "referee",
     "framework_threads",

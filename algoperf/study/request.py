@@ -61,6 +61,7 @@ class RunRequest:
             workload's.
         accumulate: In how many parts each batch is computed.
         checkpoint_activations: Recompute each block in the backward pass.
+        offload: Keep the optimizer's state in the host's memory between steps.
         max_steps: End after so many steps, whatever the time; such a run is not scoreable.
         eval_every_steps: Evaluate by steps instead of by seconds of submission time.
         checkpoint_every_s: Save the trial whenever so many seconds of wall time have passed.
@@ -128,6 +129,7 @@ class RunRequest:
     precision: str | None = None
     accumulate: int = 1
     checkpoint_activations: bool = False
+    offload: bool = False
     max_steps: int | None = None
     eval_every_steps: int | None = None
     checkpoint_every_s: float = 300.0

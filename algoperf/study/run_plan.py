@@ -242,6 +242,7 @@ def make(request: RunRequest, command: str = "", show_progress: bool = False) ->
         precision=precision,
         accumulate=request.accumulate,
         checkpoint_activations=request.checkpoint_activations,
+        offload=request.offload,
         suite=None if request.suite is None else str(Path(request.suite).resolve()),
         base_workload=definition.base,
         changes=dict(definition.changes),

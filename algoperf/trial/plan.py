@@ -42,6 +42,7 @@ class TrialPlan:
     precision: str = "float32"
     accumulate: int = 1
     checkpoint_activations: bool = False
+    offload: bool = False
     pretrained: str | None = None
     save_model: str | None = None  # the folder that the trained model goes into
     suite: str | None = None  # the file that has the workload, where that is a drawn variant
@@ -118,7 +119,9 @@ class TrialPlan:
     @property
     def computation(self) -> Computation:
         """How the trial computes."""
-        return Computation(self.precision, self.accumulate, self.checkpoint_activations)
+        return Computation(
+            self.precision, self.accumulate, self.checkpoint_activations, self.offload
+        )
 
     def settings(self) -> dict[str, Any]:
         """What all trials of one folder must share, as far as the plan says it; part of the run's

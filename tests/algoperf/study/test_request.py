@@ -37,6 +37,7 @@ OTHER = {  # a value of each field that is not its default
     "precision": "bf16",
     "accumulate": 2,
     "checkpoint_activations": True,
+    "offload": True,
     "max_steps": 40,
     "eval_every_steps": 20,
     "checkpoint_every_s": 12.5,
@@ -95,7 +96,8 @@ def test_all_words_together(parser):
     flags = words.index("--workload")
     assert words[:flags] == [
         *("--skip-bad-rows", "--drop-duplicates", "--balance", "--compile"),
-        *("--checkpoint-activations", "--no-checkpoint", "--keep-going", "--retry-failed"),
+        *("--checkpoint-activations", "--offload", "--no-checkpoint", "--keep-going"),
+        "--retry-failed",
         *("--carbon", "--wandb", "--change-devices", "--overwrite", "--stop-outrun"),
         "--rerun-contended",
     ]
