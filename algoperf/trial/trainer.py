@@ -198,7 +198,7 @@ def _train(given: Given, referee: "FarReferee", stops: stopping.Stops) -> int:
     referee.keeper = keeper
     if answer["saved"] is not None and trial.status is None:
         assert checkpoints is not None
-        saved = _found(checkpoints, records, answer["parts"], plan, built, ranks)
+        saved = _own_part(checkpoints, records, answer["parts"], plan, built, ranks)
         initialise = assemble.initialising(plan, loaded, bound, backend, view, trial)
         keeper.go_on(trial, transplant.fitted(saved, submitted.point, initialise))
         if answer["parts"] is not None and ranks.rank >= answer["parts"]:
@@ -224,7 +224,7 @@ def _train(given: Given, referee: "FarReferee", stops: stopping.Stops) -> int:
     return INTERRUPTED if trial.interrupted else 0
 
 
-def _found(
+def _own_part(
     checkpoints: Checkpoints,
     records: "Records",
     parts: int | None,
@@ -250,11 +250,13 @@ def _found(
         return saved
 
     def make() -> preservation.Saved:
-        found = preservation.find_parts(records.folder, records, parts)
-        if found is None:
+        all_parts = preservation.find_parts(records.folder, records, parts)
+        if all_parts is None:
             raise UserError(f"{records.folder}: its checkpoint was removed meanwhile")
         fresh = built.trial.state.trees()
-        return regroup.part_of(found, ranks, plan.shard, fresh, built.functions.indices_of_others)
+        return regroup.part_of(
+            all_parts, ranks, plan.shard, fresh, built.functions.indices_of_others
+        )
 
     return regroup.together(ranks, make)
 
