@@ -196,7 +196,7 @@ class Checkpoints:
         others = range(1, self.processes(document)) if self._rank == 0 else ()
         return all(
             any(
-                _moment(theirs) == _moment(document)
+                moment(theirs) == moment(document)
                 for _, theirs in Checkpoints(self._run_folder, rank).read(
                     with_arrays=False, step=step
                 )
@@ -249,7 +249,7 @@ def _folder_of(folder: Path, rank: int) -> Path:
     return folder / (FOLDER if rank == 0 else f"{FOLDER}_rank_{rank}")
 
 
-def _moment(document: Mapping[str, Any]) -> str:
+def moment(document: Mapping[str, Any]) -> str:
     """Return what the parts of a checkpoint share, and no two checkpoints: the measured times. What
     each process counts itself, of its rows, is left out.
     """

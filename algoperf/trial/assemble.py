@@ -764,17 +764,28 @@ def load_data(
 
 
 @contextlib.contextmanager
-def discarding(log: run_log.TrialLog, saved: Any, *, has_changed: bool = False) -> Iterator[None]:
+def discarding(log: run_log.TrialLog, saved: Any) -> Iterator[None]:
     """Leave no trial behind where a user's mistake shows late, nothing but the message; unless it
-    was measured in part before. Then a change of devices that came to nothing is not left either.
+    was measured in part before.
     """
     try:
         yield
     except errors.UserError:
         if saved is None:
             log.discard()
-        elif has_changed:
-            log.take_back()
+        raise
+
+
+@contextlib.contextmanager
+def taking_back(folder: Folder) -> Iterator[None]:
+    """Leave no change of devices behind that comes to nothing: a trial that cannot go on with
+    another number can with the one that it had.
+    """
+    try:
+        yield
+    except errors.UserError:
+        if folder.parts is not None:
+            folder.log.take_back()
         raise
 
 

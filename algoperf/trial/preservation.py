@@ -12,7 +12,7 @@ from algoperf.backends.ranks import Ranks
 from algoperf.machine.load import Load
 from algoperf.machine.resources import Meter
 from algoperf.run_folder import state, state_kinds
-from algoperf.run_folder.checkpoint import PROCESSES, Arrays, Checkpoints
+from algoperf.run_folder.checkpoint import PROCESSES, Arrays, Checkpoints, moment
 from algoperf.trial.clock import Ledger
 from algoperf.trial.loop import State, Trial
 
@@ -63,7 +63,9 @@ class Totals(Protocol):
         """Go on from there."""
 
 
-def find(checkpoints: Checkpoints, log: Records, *, with_arrays: bool = True) -> Saved | None:
+def find(
+    checkpoints: Checkpoints, log: Records, *, with_arrays: bool = True, step: int | None = None
+) -> Saved | None:
     """Return the newest usable checkpoint of a trial, or None.
 
     It is usable if it is undamaged, of the current format, and all rows that were written before it
@@ -73,20 +75,24 @@ def find(checkpoints: Checkpoints, log: Records, *, with_arrays: bool = True) ->
         checkpoints: The trial's checkpoints.
         log: Its log.
         with_arrays: Whether its arrays are read as well.
+        step: The step after which it was saved; None for any.
     """
-    for arrays, document in checkpoints.read(with_arrays=with_arrays):
+    for arrays, document in checkpoints.read(with_arrays=with_arrays, step=step):
         if document.get("format") == FORMAT and log.holds(document["files"]):
             return Saved(arrays, document)
     return None
 
 
-def find_parts(folder: Path, log: Records, processes: int) -> list[Saved] | None:
+def find_parts(
+    folder: Path, log: Records, processes: int, step: int | None = None
+) -> list[Saved] | None:
     """Return the parts of a trial's newest usable checkpoint, of all processes that wrote it.
 
     Args:
         folder: The trial's run folder.
         log: Its log, which knows the checkpoint by the sizes of its files.
         processes: How many processes wrote it.
+        step: The step after which it was saved; None for any.
 
     Returns:
         The parts by rank; None where one is missing.
@@ -94,9 +100,9 @@ def find_parts(folder: Path, log: Records, processes: int) -> list[Saved] | None
     parts: list[Saved] = []
     for rank in range(processes):
         checkpoints = Checkpoints(folder, rank, processes)
-        step = parts[0].document["position"]["step"] if parts else None
         for arrays, document in checkpoints.read(step=step, with_others=False):
-            if document.get("format") == FORMAT and log.holds(document["files"]):
+            is_meant = document.get("format") == FORMAT and log.holds(document["files"])
+            if is_meant and (not parts or moment(document) == moment(parts[0].document)):
                 parts.append(Saved(arrays, document))
                 break
     return parts if len(parts) == processes else None

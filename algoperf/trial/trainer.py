@@ -198,7 +198,7 @@ def _train(given: Given, referee: "FarReferee", stops: stopping.Stops) -> int:
     referee.keeper = keeper
     if answer["saved"] is not None and trial.status is None:
         assert checkpoints is not None
-        saved = _own_part(checkpoints, records, answer["parts"], plan, built, ranks)
+        saved = _own_part(checkpoints, records, answer, plan, built, ranks)
         initialise = assemble.initialising(plan, loaded, bound, backend, view, trial)
         keeper.go_on(trial, transplant.fitted(saved, submitted.point, initialise))
         if answer["parts"] is not None and ranks.rank >= answer["parts"]:
@@ -227,7 +227,7 @@ def _train(given: Given, referee: "FarReferee", stops: stopping.Stops) -> int:
 def _own_part(
     checkpoints: Checkpoints,
     records: "Records",
-    parts: int | None,
+    answer: Mapping[str, Any],
     plan: TrialPlan,
     built: assemble.Made,
     ranks: Ranks,
@@ -237,20 +237,22 @@ def _own_part(
     Args:
         checkpoints: Those of this process.
         records: What knows which one it is.
-        parts: How many processes have saved it, if they were on another number of devices; else
-            None.
+        answer: The referee's, which says after which 'step' it was saved, and by how many processes
+            ('parts') if they were on another number of devices; else None.
         plan: The trial's plan.
         built: The trial, newly initialised.
         ranks: The processes that train together.
     """
+    parts = answer["parts"]
     if parts is None:
-        saved = preservation.find(checkpoints, records)
+        # Where nothing was measured between two checkpoints their files have the same sizes.
+        saved = preservation.find(checkpoints, records, step=answer["step"])
         if saved is None:
             raise UserError(f"{records.folder}: its checkpoint was removed meanwhile")
         return saved
 
     def make() -> preservation.Saved:
-        all_parts = preservation.find_parts(records.folder, records, parts)
+        all_parts = preservation.find_parts(records.folder, records, parts, answer["step"])
         if all_parts is None:
             raise UserError(f"{records.folder}: its checkpoint was removed meanwhile")
         fresh = built.trial.state.trees()

@@ -309,4 +309,19 @@ def test_the_parts_of_the_checkpoint_that_is_meant_are_found(tmp_path):
     parts = preservation.find_parts(tmp_path, Log(), 3)
     assert [int(part.arrays["rank"]) for part in parts] == [0, 1, 2]
     assert {part.document["position"]["step"] for part in parts} == {10}
+    assert preservation.find_parts(tmp_path, Log(), 3, step=20) is None
     assert preservation.find_parts(tmp_path, Log(), 4) is None
+
+
+def test_of_two_checkpoints_with_the_same_files_one_is_meant(tmp_path):
+    """As where no row was written between them, and the second was never finished."""
+    for step in (10, 12):
+        document = {
+            "format": preservation.FORMAT,
+            "files": {"rows.csv": 5},
+            "position": {"step": step},
+        }
+        Checkpoints(tmp_path, 1, 2).write(step, {}, document)
+    for step, expected in ((10, 10), (12, 12), (None, 12)):
+        saved = preservation.find(Checkpoints(tmp_path, 1, 2), Log(), step=step)
+        assert saved.document["position"]["step"] == expected
