@@ -206,8 +206,8 @@ class Checkpoints:
 
     def processes(self, document: Mapping[str, Any]) -> int:
         """Return how many processes have a part of the checkpoint that has this document."""
-        count: int = document.get(PROCESSES, self._count)
-        return count
+        count = document.get(PROCESSES)
+        return count if isinstance(count, int) and count > 0 else self._count
 
     def newest_document(self) -> dict[str, Any] | None:
         """Return the document of the newest file alone, without a look at whether it is damaged."""
@@ -253,8 +253,10 @@ def moment(document: Mapping[str, Any]) -> str:
     """Return what the parts of a checkpoint share, and no two checkpoints: the measured times. What
     each process counts itself, of its rows, is left out.
     """
-    position = document.get("position") or {}
-    return json.dumps({name: value for name, value in position.items() if name != "queue"})
+    position = document.get("position")
+    if isinstance(position, Mapping):
+        position = {name: value for name, value in position.items() if name != "queue"}
+    return json.dumps(position)
 
 
 def _step(path: Path) -> int:

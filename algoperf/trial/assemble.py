@@ -436,7 +436,11 @@ def _on_other_devices(
     when, and whether it has another number now.
     """
     assert plan.devices is not None
-    step = saved.document["position"]["step"]
+    step = saved.step
+    if step is None:
+        raise errors.UserError(
+            "its checkpoint is not one that the library wrote; give --no-checkpoint to start over"
+        )
     history = device_history.after(before, step, plan.devices)
     is_changed = len(history) > 1 and history[-1]["from_step"] == step
     if is_changed:

@@ -34,6 +34,13 @@ class Saved:
     arrays: Arrays
     document: dict[str, Any]
 
+    @property
+    def step(self) -> int | None:
+        """The step after which it was saved; None where the library has not written it."""
+        position = self.document.get("position")
+        step = position.get("step") if isinstance(position, Mapping) else None
+        return step if isinstance(step, int) else None
+
 
 class Records(Protocol):
     """What `Preservation` asks of a trial's log."""

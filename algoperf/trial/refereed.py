@@ -493,7 +493,7 @@ class _Run:
         self._trainer.answer(
             folder=str(self._folder.log.folder),
             saved=None if saved is None else saved.document["files"],
-            step=None if saved is None else saved.document["position"]["step"],
+            step=None if saved is None else saved.step,
             parts=self._folder.parts,
             limits=dataclasses.asdict(self._referee.limits),
             preemptions=self._folder.preemptions,
