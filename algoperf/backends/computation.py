@@ -21,12 +21,14 @@ class Computation:
     optimizer gets them, its state, logits and losses are float32 always. `accumulate` is into how
     many micro-batches the optimizer form's step cuts a batch, which needs less memory for the same
     update. With `checkpoint_activations` the backward pass computes each block anew from its input
-    instead of keeping what is inside (Chen et al. 2016, arXiv:1604.06174).
+    instead of keeping what is inside (Chen et al. 2016, arXiv:1604.06174). With `offload` the
+    optimizer form's state is in the host's memory between steps, and on the device within them.
     """
 
     precision: str = "float32"
     accumulate: int = 1
     checkpoint_activations: bool = False
+    offload: bool = False
 
     @property
     def scales_loss(self) -> bool:
@@ -49,6 +51,11 @@ class Computation:
                 "--accumulate cuts the batch in the library's own step, in the optimizer form "
                 "only; this submission is in the full form, whose update_params gets the whole "
                 "batch"
+            )
+        if self.offload:
+            raise UserError(
+                "--offload moves the state before and after the library's own step, in the "
+                "optimizer form only; this submission is in the full form, whose state is its own"
             )
 
     def check_batch_size(self, batch_size: int) -> None:

@@ -251,7 +251,7 @@ class JaxBackend:
         self._devices = jax.local_devices()
         # Collectives of many queued steps have stalled on several devices of a processor.
         self.steps_together = 4 if jax.device_count() == 1 else 1
-        self._layout = Layout(ranks.shard)
+        self._layout = Layout(ranks.shard, computation.offload)
         self._sharded = jax_sharding_utils.get_batch_dim_sharding()
         self._first_value: Callable[[Any], Any] = jax.jit(lambda leaf: leaf.reshape(-1)[:1])
         self._smallest: dict[int, int] = {}

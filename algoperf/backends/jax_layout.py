@@ -14,6 +14,8 @@ import numpy as np
 from algoperf import jax_sharding_utils
 from algoperf.backends.ranks import OPTIMIZER, PARAMETERS
 
+HOST = "pinned_host"  # JAX's name of the host's memory that a device reads by itself.
+
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
@@ -21,16 +23,26 @@ class Layout:
 
     A divided array is split along its largest axis that divides by the number of devices; one that
     has no such axis, as a scalar, is whole on each device.
+
+    With `offload` the optimizer's state lies in the host's memory between steps, divided alike.
     """
 
     shard: str | None = None
+    offload: bool = False
 
     def of_params(self, tree: Any) -> Any:
         """Return the sharding of each parameter of a tree, or one for all."""
         return _shardings(tree, divided=self.shard == PARAMETERS)
 
     def of_state(self, tree: Any) -> Any:
-        """Return the sharding of each array of an optimizer state, or one for all."""
+        """Return the sharding of each array of an optimizer state between steps, or one for all."""
+        shardings = self.of_state_in_step(tree)
+        if not self.offload:
+            return shardings
+        return jax.tree.map(lambda each: each.with_memory_kind(HOST), shardings)
+
+    def of_state_in_step(self, tree: Any) -> Any:
+        """Return the sharding of each array of an optimizer state within a step, or one for all."""
         return _shardings(tree, divided=self.shard in (OPTIMIZER, PARAMETERS))
 
 

@@ -55,7 +55,7 @@ class OptimizerForm:
         self._transformation = optax.with_extra_args_support(transformation)
         state = unshared(self._first_state(model_params), model_params, model_state)
         placed: Any = None
-        if self._layout.shard is not None:
+        if self._layout.shard is not None or self._layout.offload:
             # Else XLA chooses, and the next step would be compiled once more for its choice.
             trees = model_params, model_state, state
             placed = *jax.tree.map(lambda leaf: leaf.sharding, trees), None
@@ -66,6 +66,10 @@ class OptimizerForm:
         )
         return state
 
+    def indices_of_others(self, optimizer: Any) -> frozenset[int]:
+        """Return nothing: this process has the state of all parameters."""
+        return frozenset()
+
     def _first_state(self, params: Any) -> Any:
         """Return what the transformation starts from, where a step will leave it: else the first
         step would be compiled once more for its own output.
@@ -75,7 +79,8 @@ class OptimizerForm:
             state = self._transformation.init(params)
             return (state, first_loss_scale()) if self._computation.scales_loss else state
 
-        if self._layout.shard is None and jax.process_count() == 1:
+        alone = jax.process_count() == 1
+        if self._layout.shard is None and alone and not self._layout.offload:
             state = start(params)
             return jax.device_put(state, self._layout.of_state(state))
         # Compiled, no device has more of it than its part at any time.
@@ -148,6 +153,7 @@ class OptimizerForm:
         batch: Any,
         rng: Any,
     ) -> tuple[Any, Any, Any, dict[str, Any]]:
+        optimizer_state = self._on_device(optimizer_state)
         scale: LossScale | None = None
         if self._computation.scales_loss:
             optimizer_state, scale = optimizer_state
@@ -204,8 +210,15 @@ class OptimizerForm:
         self._functions.record(workload, scalars, global_step)
         return optimizer_state, params, model_state
 
+    def _on_device(self, optimizer_state: Any) -> Any:
+        """Return the state where a step computes with it."""
+        if not self._layout.offload:
+            return optimizer_state
+        return jax.device_put(optimizer_state, self._layout.of_state_in_step(optimizer_state))
+
     def eval_params(self, params: Any, optimizer_state: Any) -> Any:
         """The parameters to evaluate."""
+        optimizer_state = self._on_device(optimizer_state)
         if self._computation.scales_loss:
             optimizer_state, _ = optimizer_state
         return self._functions.eval_params(params, optimizer_state)

@@ -20,6 +20,7 @@ from algoperf.backends.torch_decoding import TorchDecoder
 from algoperf.backends.torch_devices import TorchRanks, bare
 from algoperf.backends.torch_losses import OPS
 from algoperf.backends.torch_optimizer_form import OptimizerForm
+from algoperf.errors import UserError
 from algoperf.workload import Data, Scale, WorkloadDefinition, parameters, trainable
 
 LEAVES = {
@@ -280,6 +281,11 @@ class TorchBackend:
             self._device = ranks.device
         self._compile_model = compile_model
         self._cuda = self._device.type == "cuda"
+        if computation.offload and not self._cuda:
+            raise UserError(
+                "--offload: PyTorch has no accelerator here, and a processor's memory is the "
+                "host's already; leave it out"
+            )
 
     def workload(
         self,

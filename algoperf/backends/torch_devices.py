@@ -156,8 +156,12 @@ class _Sum(torch.autograd.Function):
 def join(
     rank: int, devices: int, meeting: str, shard: str | None = None, processes: int | None = None
 ) -> Ranks:
-    """Let this process be one of those that train together; see `algoperf.backends.join`."""
-    if devices == 1:
+    """Let this process be one of those that train together; see `algoperf.backends.join`.
+
+    Parameters that are divided are so on one device as well, in one part: what an optimizer makes
+    of them lies as it will on several, with which the trial may go on.
+    """
+    if devices == 1 and shard != PARAMETERS:
         return ALONE
     return TorchRanks(rank, devices, meeting, shard)
 

@@ -12,6 +12,7 @@ from algoperf import errors, spec
 from algoperf.backends import (
     shared,
     torch_batch_norm,
+    torch_offload,
     torch_optimizers,
     torch_shard_check,
     torch_shards,
@@ -77,6 +78,8 @@ class OptimizerForm:
         self._computation = computation
         self._ranks = ranks
         self.notes: list[str] = []
+        # Where the state is in the host's memory between steps.
+        self._host_states: torch_offload.HostStates | None = None
         # Where the processes divide the optimizer's state, whose it is.
         self._owned: torch_shards.Owned | None = None
 
@@ -104,6 +107,11 @@ class OptimizerForm:
         self._trained = [value for value in model_params.parameters() if value.requires_grad]
         if self._ranks.shard is not None:
             self._divide(parameters, hyperparameters, optimizers)
+        if self._computation.offload:
+            self._host_states = torch_offload.HostStates(
+                optimizers, self._trained, self._trained[0].device
+            )
+            self._host_states.put_away()
         if self._computation.scales_loss:
             for each in optimizers:
                 if not hasattr(each, "param_groups"):
@@ -113,6 +121,20 @@ class OptimizerForm:
                     )
             state["scaler"] = torch.amp.GradScaler(self._trained[0].device.type)
         return state
+
+    def indices_of_others(self, optimizer: Any) -> frozenset[int]:
+        """Return the places, in an optimizer's `state_dict`, of the states that other processes
+        have.
+        """
+        if self._owned is None:
+            return frozenset()
+        return self._owned.indices_of_others(optimizer)
+
+    def _states_on_device(self) -> contextlib.AbstractContextManager[None]:
+        """Have the optimizers' state on the device while in the block."""
+        return (
+            contextlib.nullcontext() if self._host_states is None else self._host_states.on_device()
+        )
 
     def _divide(
         self, parameters: spec.Parameters, hyperparameters: Any, optimizers: Sequence[Any]
@@ -229,7 +251,8 @@ class OptimizerForm:
         rate = torch_optimizers.learning_rate(optimizers)
         if self._owned is not None:
             self._owned.hide()
-        is_updated = self._step(optimizer, scaler, gradients)
+        with self._states_on_device():
+            is_updated = self._step(optimizer, scaler, gradients)
         if self._owned is not None:
             self._owned.spread()
         loss, norm = None, None
@@ -271,7 +294,8 @@ class OptimizerForm:
         It gets the running statistics of the one that trains: in JAX these are no parameters, so
         that evaluation uses the current ones.
         """
-        module: nn.Module = self._functions.eval_params(params, optimizer_state["optimizer"])
+        with self._states_on_device():
+            module: nn.Module = self._functions.eval_params(params, optimizer_state["optimizer"])
         if isinstance(module, nn.Module):  # what it is else, is said where it is evaluated
             torch_batch_norm.follow(params, module)
             if self._owned is not None:

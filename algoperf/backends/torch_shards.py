@@ -228,6 +228,14 @@ class Owned:
                 for key in [each for each in states if id(each) in others]:
                     del states[key]
 
+    def indices_of_others(self, optimizer: Any) -> frozenset[int]:
+        """Return the places, in an optimizer's `state_dict`, of the parameters that other processes
+        own.
+        """
+        others = {id(value) for value in self._others}
+        parameters = (value for group in optimizer.param_groups for value in group["params"])
+        return frozenset(index for index, value in enumerate(parameters) if id(value) in others)
+
     def spread(self, parameters: Tensors | None = None) -> None:
         """Give every process the values that the owners have.
 

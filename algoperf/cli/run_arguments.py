@@ -252,6 +252,13 @@ def declare(run: argparse.ArgumentParser) -> None:
         "and never scored together with another (docs/devices.md)",
     )
     add(
+        "--change-devices",
+        action="store_true",
+        help="let an interrupted trial that was begun on another number of devices go on with "
+        "--devices N, from its last checkpoint; recorded with the step, and never scored together "
+        "with trials of one number or of other steps (docs/devices.md)",
+    )
+    add(
         "--hardware-class",
         metavar="FILE",
         help="take the budgets of a hardware class, a file of `algoperf calibrate`, of which this "
@@ -360,4 +367,11 @@ def _declare_computation(add: Callable[..., Any]) -> None:
         action="store_true",
         help="compute each block anew in the backward pass instead of keeping what is inside: the "
         "same update with less memory",
+    )
+    add(
+        "--offload",
+        action="store_true",
+        help="keep the optimizer's state in the host's memory between steps, and on the device "
+        "within them; optimizer form, in PyTorch with an accelerator; recorded, and never scored "
+        "together with runs without it (docs/devices.md)",
     )

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from algoperf.errors import UserError
-from algoperf.run_folder import crash_points, writing
+from algoperf.run_folder import crash_points, device_history, writing
 from algoperf.run_folder.event_file import EventFile
 
 EVALUATIONS = "eval_measurements.csv"
@@ -58,7 +58,7 @@ WHERE_CHOSEN = frozenset(
         *("base_workload", "changes", "checkpoint_activations", "accumulate"),
         *("workload_folder", "workload_hash", "rouge_tokenizer", "referee"),
         *("validation_commitment", "hardware_class", "devices", "processes", "shard"),
-        "population",
+        *("population", "offload"),
     }
 )
 BY_WORKLOAD = frozenset({"base_workload", "changes"})  # Of these, what its name says as well.
@@ -82,7 +82,9 @@ POOLED = (
     "hardware_class",
     "devices",
     "processes",
+    "devices_by_step",
     "shard",
+    "offload",
     "environment",
     "referee",
     "framework_threads",
@@ -151,8 +153,12 @@ def is_contended(folder: Path) -> bool:
 
 def read_flags(folder: Path) -> dict[str, Any] | None:
     """Return the configuration of a trial as it was last written, or None if there is none."""
-    paths = sorted(folder.glob("flags_*.json"))
-    return read_json(paths[-1]) if paths else None
+    paths = [path for path in folder.glob("flags_*.json") if _number(path).isdecimal()]
+    return read_json(max(paths, key=lambda path: int(_number(path)))) if paths else None
+
+
+def _number(path: Path) -> str:
+    return path.stem.rpartition("_")[2]
 
 
 def check_same_configuration(
@@ -161,7 +167,8 @@ def check_same_configuration(
     """Check that a trial has the same configuration as the trials that are already there.
 
     All trials in a submission's folder must have the same submission source. Those of the same
-    workload and framework must have the whole configuration in common, except `PER_TRIAL`.
+    workload and framework must have the whole configuration in common, except `PER_TRIAL`. A trial
+    that has gone on on another number of devices counts as it began (`device_history`).
 
     Args:
         folder: The run folder of the new trial.
@@ -178,7 +185,7 @@ def check_same_configuration(
     for path in sorted(submission_folder.glob("study_*/*/trial_*/flags_*.json")):
         if path.parent in replaced:
             continue
-        earlier = read_json(path) or {}
+        earlier = device_history.as_begun(read_json(path) or {})
         compared = (set(earlier) & set(now)) | (WHERE_CHOSEN - BY_WORKLOAD)
         changed = [key for key in sorted(compared - PER_TRIAL) if earlier.get(key) != now.get(key)]
         if any(key.startswith("submission_") for key in changed):
@@ -195,8 +202,34 @@ def check_same_configuration(
             )
             raise UserError(
                 f"{folder.parent}: holds another configuration ({shown}); use "
-                "another --experiment or --out"
+                f"another --experiment or --out{_or_change_devices(changed)}"
             )
+
+
+def check_same_as_begun(
+    folder: Path, flags: Mapping[str, Any], *, may_change_devices: bool
+) -> None:
+    """Check as `check_same_configuration` does; where a trial may go on with another number of
+    devices, it counts with the number that it began with.
+
+    Args:
+        folder: The run folder of the trial.
+        flags: Its configuration, or a part of it.
+        may_change_devices: Whether it may.
+
+    Raises:
+        UserError: A setting or the source differs.
+    """
+    before = read_flags(folder)
+    compared = device_history.comparable(flags, before, may_change_devices)
+    check_same_configuration(folder, compared)
+
+
+def _or_change_devices(changed: Collection[str]) -> str:
+    """Return what can be done where trials differ in their number of devices alone."""
+    if set(changed) != {"devices"}:
+        return ""
+    return f", or go on with an interrupted trial by --devices N {device_history.OPTION}"
 
 
 def begun_without(folder: Path, setting: str) -> bool:
@@ -289,6 +322,7 @@ class TrialLog:
             f"{split}/{name}" for split in splits for name in (*metric_names, "num_examples")
         ]
         self._events = EventFile(folder)
+        self._begun: dict[str, Mapping[str, Any]] = {}
 
     @_writes
     def begin(
@@ -305,10 +339,17 @@ class TrialLog:
             The number n: how many times the trial had begun before.
         """
         number = len(list(self.folder.glob("flags_*.json")))
-        write_json(self.folder / f"flags_{number}.json", flags)
-        write_json(self.folder / f"meta_data_{number}.json", meta)
+        self._begun = {f"flags_{number}.json": flags, f"meta_data_{number}.json": meta}
+        for name, content in self._begun.items():
+            write_json(self.folder / name, content)
         write_json(self.folder / HYPERPARAMETERS, dict(point or {}))
         return number
+
+    @_writes
+    def take_back(self) -> None:
+        """Remove the configuration that `begin` has written, of a process that did not train."""
+        for name in self._begun:
+            (self.folder / name).unlink(missing_ok=True)
 
     @_writes
     def copy_source(self, files: Mapping[str, Path]) -> None:

@@ -61,6 +61,7 @@ class RunRequest:
             workload's.
         accumulate: In how many parts each batch is computed.
         checkpoint_activations: Recompute each block in the backward pass.
+        offload: Keep the optimizer's state in the host's memory between steps.
         max_steps: End after so many steps, whatever the time; such a run is not scoreable.
         eval_every_steps: Evaluate by steps instead of by seconds of submission time.
         checkpoint_every_s: Save the trial whenever so many seconds of wall time have passed.
@@ -83,6 +84,8 @@ class RunRequest:
             PyTorch each device has a process of its own.
         shard: What the devices divide among them: 'none', 'optimizer' (its state) or 'parameters'
             (with their gradients and state).
+        change_devices: Let an interrupted trial that was begun on another number of devices go on
+            with `devices`; it is recorded, and never pooled with trials of one number.
         hardware_class: The file of `algoperf calibrate` whose budgets hold; this machine must be of
             that class, and runs of one class are pooled.
         referee: 'process' to judge each trial in another process than the submission's, or 'inline'
@@ -128,6 +131,7 @@ class RunRequest:
     precision: str | None = None
     accumulate: int = 1
     checkpoint_activations: bool = False
+    offload: bool = False
     max_steps: int | None = None
     eval_every_steps: int | None = None
     checkpoint_every_s: float = 300.0
@@ -145,6 +149,7 @@ class RunRequest:
     devices: int | None = None
     processes: int | None = None
     shard: str = "none"
+    change_devices: bool = False
     hardware_class: str | None = None
     referee: str | None = None
     overwrite: bool = False

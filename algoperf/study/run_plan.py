@@ -13,6 +13,7 @@ from algoperf.data.formats import sources
 from algoperf.errors import UserError
 from algoperf.machine import class_file, hardware, hardware_class, launchers
 from algoperf.machine.hardware_class import HardwareClass, Key
+from algoperf.run_folder import device_history
 from algoperf.study import carbon, outcome, population, study, wandb_run
 from algoperf.study.companions import Companion, Companions
 from algoperf.study.request import RunRequest
@@ -241,6 +242,7 @@ def make(request: RunRequest, command: str = "", show_progress: bool = False) ->
         precision=precision,
         accumulate=request.accumulate,
         checkpoint_activations=request.checkpoint_activations,
+        offload=request.offload,
         suite=None if request.suite is None else str(Path(request.suite).resolve()),
         base_workload=definition.base,
         changes=dict(definition.changes),
@@ -263,6 +265,7 @@ def make(request: RunRequest, command: str = "", show_progress: bool = False) ->
         devices=request.devices,
         processes=_processes(request, framework),
         shard=None if request.shard == "none" else request.shard,
+        change_devices=request.change_devices,
         workload_folder=None if definition.reference == definition.name else definition.reference,
         workload_hash=None if definition.outside is None else definition.outside.source_hash,
     )
@@ -283,7 +286,11 @@ def make(request: RunRequest, command: str = "", show_progress: bool = False) ->
         trial = dataclasses.replace(trial, population=_population(request, chosen, scale.step_hint))
     trial = dataclasses.replace(trial, referee=request.referee or study.usual_referee(trial))
     trial.computation.check_form(is_full_form=outline.is_full_form)
-    if trial.shard is not None and trial.devices in (None, 1):
+    if trial.change_devices and trial.devices is None:
+        raise UserError(
+            f"{device_history.OPTION}: say on how many devices a trial goes on, as by --devices 2"
+        )
+    if trial.shard is not None and trial.devices in (None, 1) and not trial.change_devices:
         raise UserError(
             f"--shard {trial.shard} divides it among devices: say of how many, as by --devices 2"
         )
@@ -330,12 +337,22 @@ def _processes(request: RunRequest, framework: str) -> int | None:
 
 
 def _check_devices(trial: TrialPlan, outline: loading.Outline) -> None:
-    if trial.devices != 1 and not trial.has_referee:
+    if (trial.devices != 1 or trial.change_devices) and not trial.has_referee:
         raise UserError(
             "--devices: what several train is judged in another process: leave out --referee inline"
         )
-    if trial.world_size > 1 and trial.compile:
+    if (trial.world_size > 1 or trial.change_devices) and trial.compile:
         raise UserError("--devices: --compile is for one device")
+    if trial.change_devices and trial.population is not None:
+        raise UserError(
+            f"{device_history.OPTION}: the members of a population copy each other, and so train "
+            "on one number of devices"
+        )
+    if trial.change_devices and trial.processes is not None:
+        raise UserError(
+            f"{device_history.OPTION}: parts of several processes of JAX are not divided anew; "
+            "leave out --processes"
+        )
     if trial.world_size > 1 and trial.population is not None:
         raise UserError(
             "--devices: the members of a population train on one device of PyTorch's, or in one "

@@ -14,7 +14,7 @@ from typing import Any
 
 from algoperf.errors import UserError
 from algoperf.machine import supervision
-from algoperf.run_folder import checkpoint, run_log
+from algoperf.run_folder import checkpoint, device_history, run_log
 from algoperf.study.executors import orders
 from algoperf.trial.plan import OUTRUN, STOPPED
 
@@ -44,7 +44,8 @@ class Trial:
         wall_s: The wall time that it took, for a trial that has ended.
         left_s: An estimate of the wall time that is left, None where nothing can be estimated. A
             trial that reaches its target needs less.
-        note: What is damaged, what failed, or how an interrupted trial goes on.
+        note: What is damaged, what failed, or how an interrupted trial goes on; and on how many
+            devices it was, where their number has changed.
         command: The command line that began it last; empty where a script did.
     """
 
@@ -178,6 +179,9 @@ def _described(trial: Trial) -> Trial:
     choose = max if target.get("higher_is_better", True) else min
     last = rows[-1] if rows else {}
     settings = run_log.read_flags(folder) or flags
+    devices = ""
+    if device_history.FIELD in settings:
+        devices = f"on {device_history.text(device_history.of(settings))}"
     max_steps = settings.get("max_steps")
     trial = dataclasses.replace(
         trial,
@@ -190,15 +194,17 @@ def _described(trial: Trial) -> Trial:
         target=target.get("validation"),
     )
     if result is not None:
-        return _ended(trial, result)
+        return _ended(trial, result, devices)
     if is_locked:
-        return dataclasses.replace(trial, state=RUNNING, left_s=_left_s(trial, _ratio(rows)))
+        left_s = _left_s(trial, _ratio(rows))
+        return dataclasses.replace(trial, state=RUNNING, left_s=left_s, note=devices)
     if settings.get("population") and supervision.is_locked(folder.parent):
         note = f"its turn comes after step {trial.step}"
         left_s = _left_s(trial, _ratio(rows))
         return dataclasses.replace(trial, state=WAITING, left_s=left_s, note=note)
     saved = list((folder / checkpoint.FOLDER).glob("step_*.safetensors"))
     note = "goes on from its checkpoint" if saved else "no checkpoint: starts over"
+    note += f", so far {devices}" if devices else ""
     left_s = _left_s(trial, _ratio(rows))
     command = str((_meta(folder) or {}).get("command", ""))
     return dataclasses.replace(trial, state=INTERRUPTED, note=note, left_s=left_s, command=command)
@@ -211,7 +217,7 @@ def _meta(folder: Path) -> dict[str, Any] | None:
     return None if newest is None else run_log.read_json(newest)
 
 
-def _ended(trial: Trial, result: Mapping[str, Any]) -> Trial:
+def _ended(trial: Trial, result: Mapping[str, Any], devices: str) -> Trial:
     if result["status"] not in ENDED:
         return dataclasses.replace(trial, note=f"unknown status {result['status']!r}")
     ledger = result["ledger"]
@@ -223,7 +229,7 @@ def _ended(trial: Trial, result: Mapping[str, Any]) -> Trial:
         clock_s=ledger.get("submission_s"),
         time_to_target_s=result["time_to_target_s"],
         wall_s=ledger.get("wall_s"),
-        note=cause if result["status"] == "failed" else "",
+        note=cause if result["status"] == "failed" else devices,
     )
 
 

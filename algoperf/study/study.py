@@ -24,7 +24,7 @@ from algoperf.machine import (
     stopping,
     supervision,
 )
-from algoperf.run_folder import crash_points, run_log, writing
+from algoperf.run_folder import crash_points, device_history, run_log, writing
 from algoperf.study.companions import Companions
 from algoperf.submission import loading, search_space, submission_source
 from algoperf.trial import choices
@@ -181,13 +181,15 @@ def _run(
         for study, trial in chosen:
             plan = dataclasses.replace(base, study=study, trial=trial)
             folder = trial_folder(plan, outline)
-            run_log.check_same_configuration(folder, settings)
+            run_log.check_same_as_begun(folder, settings, may_change_devices=plan.change_devices)
             done = lasting_result(folder, retry_failed)
             if done is None:
                 with supervision.locked(folder):
                     # Another process may have ended it.
                     done = lasting_result(folder, retry_failed)
                     if done is None:
+                        before = run_log.read_flags(folder)
+                        device_history.check_unchanged(folder, before, plan.change_devices)
                         if stop_outrun:
                             plan = dataclasses.replace(plan, outrun_s=best_time_s(folder))
                         _set_outrun_aside(plan, folder, observe)

@@ -91,7 +91,8 @@ def tasks(plan: RunPlan) -> list[TrialTask]:
         for number, trial in plan.chosen
     ]
     for task in listed:
-        run_log.check_same_configuration(task.folders(plan.request.out)[0], settings)
+        folder = task.folders(plan.request.out)[0]
+        run_log.check_same_as_begun(folder, settings, may_change_devices=plan.trial.change_devices)
     return listed
 
 

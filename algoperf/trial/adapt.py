@@ -113,6 +113,7 @@ def submission_functions(
         eval_params=None if own_eval_params is None else form.eval_params,
         selects_data="data_selection" in given,
         is_own=is_own,
+        indices_of_others=form.indices_of_others,
         notes=lambda: form.notes,
     )
 

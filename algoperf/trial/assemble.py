@@ -19,7 +19,7 @@ from algoperf.data.loading import load_data as load_rows
 from algoperf.data.tokenizers import PAD_ID
 from algoperf.machine import environment, load, memory, resources
 from algoperf.machine.nvml import EnergyCounter
-from algoperf.run_folder import run_log, writing
+from algoperf.run_folder import device_history, run_log, writing
 from algoperf.run_folder.checkpoint import Checkpoints
 from algoperf.submission import loading, older
 from algoperf.submission.blame import cause_of
@@ -155,6 +155,8 @@ class Folder:
         saved: The newest checkpoint that fits, None where the trial starts.
         preemptions: How many processes worked on the trial before, 0 where it starts.
         parameters: How many numbers train, and how many there are.
+        parts: How many processes have saved the checkpoint, where it was on another number of
+            devices than it goes on on; else None.
     """
 
     log: run_log.TrialLog
@@ -163,6 +165,7 @@ class Folder:
     saved: preservation.Saved | None
     preemptions: int
     parameters: Mapping[str, float]
+    parts: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -172,11 +175,13 @@ class Made:
     Attributes:
         view: What the submission sees of the workload.
         buckets: The training rows by length, where batches are cut to their rows.
+        functions: The submission's functions, in the full form.
     """
 
     trial: Trial
     view: older.View
     buckets: batches.Buckets | None
+    functions: Functions
 
 
 def assemble(
@@ -360,14 +365,22 @@ def open_folder(
     flags, point = configuration.flags, submitted.point
     folder = _run_folder(plan, outline)
     drawn = {"batch_size"} if plan.batch_size is None and "batch_size" in (point or {}) else set()
-    run_log.check_same_configuration(folder, {key: flags[key] for key in flags.keys() - drawn})
+    compared = {key: flags[key] for key in flags.keys() - drawn}
+    before = run_log.read_flags(folder)
+    run_log.check_same_as_begun(folder, compared, may_change_devices=plan.change_devices)
     log = run_log.TrialLog(folder, subject.definition.measured, workload.SPLITS)
-    checkpoints = Checkpoints(folder, count=plan.world_size)
+    checkpoints = Checkpoints(folder, count=_processes_before(plan, before))
     saved = None
     if plan.checkpoints:
         saved = preservation.find(checkpoints, log, with_arrays=with_arrays)
     for name in checkpoints.damaged:
         say(report, f"checkpoint {name} is damaged and not used")
+    parts = None
+    if before is not None and saved is None:  # It starts over, on as many devices as are asked for.
+        run_log.check_same_configuration(folder, compared, [folder])
+    elif before is not None and saved is not None and plan.change_devices:
+        flags, is_changed = _on_other_devices(plan, flags, before, saved, report)
+        parts = checkpoints.processes(saved.document) if is_changed else None
     cache = instruments.cache
     if saved is not None:  # Its own first process may have filled the cache.
         cache = (run_log.read_flags(folder) or {}).get("compilation_cache")
@@ -405,7 +418,44 @@ def open_folder(
         saved,
         preemptions=0 if saved is None else begun_before,
         parameters=_counts(trained, frozen),
+        parts=parts,
     )
+
+
+def _processes_before(plan: TrialPlan, before: Mapping[str, Any] | None) -> int:
+    """Return how many processes have saved a trial whose checkpoints do not say so themselves."""
+    if before is None or not plan.change_devices:
+        return plan.world_size
+    begun_with: int = device_history.of(before)[0]["devices"] or 1
+    return backends.world_size(plan.framework, begun_with)
+
+
+def _on_other_devices(
+    plan: TrialPlan,
+    flags: Mapping[str, Any],
+    before: Mapping[str, Any],
+    saved: preservation.Saved,
+    report: Report,
+) -> tuple[dict[str, Any], bool]:
+    """Return the flags of a trial that may go on on another number of devices, with how many it had
+    when, and whether it has another number now.
+    """
+    assert plan.devices is not None
+    step = saved.step
+    if step is None:
+        raise errors.UserError(
+            "its checkpoint is not one that the library wrote; give --no-checkpoint to start over"
+        )
+    history = device_history.after(before, step, plan.devices)
+    is_changed = len(history) > 1 and history[-1]["from_step"] == step
+    if is_changed:
+        now = device_history.counted(plan.devices)
+        say(
+            report,
+            f"goes on with {now} (before: {device_history.text(history[:-1])}): this is recorded, "
+            "and the trial is pooled with none but those of the same numbers at the same steps",
+        )
+    return run_log.with_hashes(device_history.recorded(flags, history)), is_changed
 
 
 def build(
@@ -564,7 +614,7 @@ def make_trial(
         guard.watch(_selection(train, queue, backend, trial, keys).findings)
     if bound.workload.frozen_count:
         guard.watch(functools.partial(_changed_frozen, bound.workload, view, trial))
-    return Made(trial, view, buckets)
+    return Made(trial, view, buckets, functions)
 
 
 def initialising(
@@ -732,6 +782,19 @@ def discarding(log: run_log.TrialLog, saved: Any) -> Iterator[None]:
     except errors.UserError:
         if saved is None:
             log.discard()
+        raise
+
+
+@contextlib.contextmanager
+def taking_back(folder: Folder) -> Iterator[None]:
+    """Leave no change of devices behind that comes to nothing: a trial that cannot go on with
+    another number can with the one that it had.
+    """
+    try:
+        yield
+    except errors.UserError:
+        if folder.parts is not None:
+            folder.log.take_back()
         raise
 
 

@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Protocol
@@ -53,7 +53,8 @@ class Functions:
     names.
 
     `eval_params(params=, optimizer_state=)` returns other parameters to evaluate than those that
-    train.
+    train. `indices_of_others(optimizer)` are the places in an optimizer's saved state of what other
+    processes have of it.
     """
 
     init_optimizer_state: Function
@@ -65,6 +66,7 @@ class Functions:
     logs_scalars: bool = True
     selects_data: bool = False  # by a function of its own
     is_own: Callable[[Path], bool] = lambda file: False  # whether a file is the submission's
+    indices_of_others: Callable[[Any], Collection[int]] = lambda optimizer: ()
     notes: Callable[[], Sequence[str]] = lambda: ()  # what its initialisation has a user know
 
 
@@ -485,6 +487,12 @@ class Trial:
         self._eval_results[:] = [(step, metrics) for step, _, metrics in evaluations]
         self._last_evaluation_s = evaluations[-1][1] if evaluations else 0.0
         self._due_s = position["due_s"]
+
+    def seed_anew(self) -> None:
+        """Seed the framework's generator for the step that the trial goes on from: where a process
+        has joined it there, so that it draws what no process has drawn before.
+        """
+        self._backend.seed(seeds.pair(self._seed, seeds.UPDATE, self.state.step))
 
     def fail(self, cause: str, details: str = "") -> None:
         """End the trial as failed."""

@@ -42,6 +42,7 @@ class TrialPlan:
     precision: str = "float32"
     accumulate: int = 1
     checkpoint_activations: bool = False
+    offload: bool = False
     pretrained: str | None = None
     save_model: str | None = None  # the folder that the trained model goes into
     suite: str | None = None  # the file that has the workload, where that is a drawn variant
@@ -74,6 +75,7 @@ class TrialPlan:
     devices: int | None = None  # how many train it; None for one of PyTorch's, or all of JAX's
     shard: str | None = None  # what they divide among them (`backends.ranks`); None for nothing
     processes: int | None = None  # how many have JAX's devices, a share each; None for one
+    change_devices: bool = False  # whether a trial may go on that was begun on another number
     # The hardware class whose budgets hold, by 'name' and 'id', and of this workload what it has:
     # 'budget_factor' and the times of the reference algorithm (`HardwareClass.recorded`).
     hardware_class: Mapping[str, str] | None = None
@@ -125,7 +127,9 @@ class TrialPlan:
     @property
     def computation(self) -> Computation:
         """How the trial computes."""
-        return Computation(self.precision, self.accumulate, self.checkpoint_activations)
+        return Computation(
+            self.precision, self.accumulate, self.checkpoint_activations, self.offload
+        )
 
     def settings(self) -> dict[str, Any]:
         """What all trials of one folder must share, as far as the plan says it; part of the run's

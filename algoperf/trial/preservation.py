@@ -12,7 +12,7 @@ from algoperf.backends.ranks import Ranks
 from algoperf.machine.load import Load
 from algoperf.machine.resources import Meter
 from algoperf.run_folder import state, state_kinds
-from algoperf.run_folder.checkpoint import Arrays, Checkpoints
+from algoperf.run_folder.checkpoint import PROCESSES, Arrays, Checkpoints, moment
 from algoperf.trial.clock import Ledger
 from algoperf.trial.loop import State, Trial
 
@@ -33,6 +33,13 @@ class Saved:
 
     arrays: Arrays
     document: dict[str, Any]
+
+    @property
+    def step(self) -> int | None:
+        """The step after which it was saved; None where the library has not written it."""
+        position = self.document.get("position")
+        step = position.get("step") if isinstance(position, Mapping) else None
+        return step if isinstance(step, int) else None
 
 
 class Records(Protocol):
@@ -63,7 +70,9 @@ class Totals(Protocol):
         """Go on from there."""
 
 
-def find(checkpoints: Checkpoints, log: Records, *, with_arrays: bool = True) -> Saved | None:
+def find(
+    checkpoints: Checkpoints, log: Records, *, with_arrays: bool = True, step: int | None = None
+) -> Saved | None:
     """Return the newest usable checkpoint of a trial, or None.
 
     It is usable if it is undamaged, of the current format, and all rows that were written before it
@@ -73,11 +82,37 @@ def find(checkpoints: Checkpoints, log: Records, *, with_arrays: bool = True) ->
         checkpoints: The trial's checkpoints.
         log: Its log.
         with_arrays: Whether its arrays are read as well.
+        step: The step after which it was saved; None for any.
     """
-    for arrays, document in checkpoints.read(with_arrays=with_arrays):
+    for arrays, document in checkpoints.read(with_arrays=with_arrays, step=step):
         if document.get("format") == FORMAT and log.holds(document["files"]):
             return Saved(arrays, document)
     return None
+
+
+def find_parts(
+    folder: Path, log: Records, processes: int, step: int | None = None
+) -> list[Saved] | None:
+    """Return the parts of a trial's newest usable checkpoint, of all processes that wrote it.
+
+    Args:
+        folder: The trial's run folder.
+        log: Its log, which knows the checkpoint by the sizes of its files.
+        processes: How many processes wrote it.
+        step: The step after which it was saved; None for any.
+
+    Returns:
+        The parts by rank; None where one is missing.
+    """
+    parts: list[Saved] = []
+    for rank in range(processes):
+        checkpoints = Checkpoints(folder, rank, processes)
+        for arrays, document in checkpoints.read(step=step, with_others=False):
+            is_meant = document.get("format") == FORMAT and log.holds(document["files"])
+            if is_meant and (not parts or moment(document) == moment(parts[0].document)):
+                parts.append(Saved(arrays, document))
+                break
+    return parts if len(parts) == processes else None
 
 
 def copy(theirs: Checkpoints, own: Checkpoints, step: int, point: Mapping[str, Any]) -> bool:
@@ -220,6 +255,7 @@ class Preservation:
                 "compiled_s": self._compiled_s,
                 "resources": self._meter.totals(),
                 "load": self._load.totals(),
+                **self._beside(),
             }
             self.saved_bytes = self._checkpoints.write(trial.state.step, arrays, document)
         except errors.UserError as error:
@@ -230,6 +266,10 @@ class Preservation:
                 self._say(f"a checkpoint could not be written ({error.strerror}); the run goes on")
             self._complained = True
         self._saved_at_s = self._now()
+
+    def _beside(self) -> dict[str, Any]:
+        """Return what else the document of a checkpoint holds."""
+        return {}
 
     def go_on(self, trial: Trial, saved: Saved) -> None:
         """Put a fresh trial and its run folder in the state of a checkpoint.
@@ -279,6 +319,9 @@ class Together(Preservation):
         self._ranks.wait()
         if self._ranks.rank == 0:
             super().save(trial)
+
+    def _beside(self) -> dict[str, Any]:
+        return {PROCESSES: self._ranks.count}
 
     def must_stop(self) -> bool:
         """Return whether any of the processes was asked to stop."""

@@ -541,7 +541,8 @@ class _Run:
                 stack.enter_context(
                     assemble.discarding(self._folder.log, self._folder.preemptions or None)
                 )
-                is_running = self._initialise()
+                with assemble.taking_back(self._folder):
+                    is_running = self._initialise()
             self._train(is_running)
             if self._is_paused():
                 self._judge_the_whole()
@@ -569,6 +570,8 @@ class _Run:
         self._trainer.answer(
             folder=str(self._folder.log.folder),
             saved=None if saved is None else saved.document["files"],
+            step=None if saved is None else saved.step,
+            parts=self._folder.parts,
             limits=dataclasses.asdict(self._referee.limits),
             preemptions=self._folder.preemptions,
         )

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 from algoperf.machine import load
 from algoperf.machine.load import Load
 from algoperf.machine.resources import Meter
+from algoperf.run_folder import device_history
 from algoperf.trial import seeds
 from algoperf.trial.evaluate import Evaluator
 from algoperf.trial.plan import OUTRUN, PAUSED, TrialPlan
@@ -79,7 +80,11 @@ def of(ended: Ended) -> dict[str, Any]:
             for key in ("workload", "framework", "submission", "study", "trial", "target")
         },
         **{key: flags[key] for key in ("budget_s", "step_hint", "batch_size", "config_hash")},
-        **{key: flags[key] for key in ("validation_commitment", "hardware_class") if key in flags},
+        **{
+            key: flags[key]
+            for key in ("validation_commitment", "hardware_class", device_history.FIELD)
+            if key in flags
+        },
         "seed": seeds.trial_seed(ended.plan.seed, ended.plan.study, ended.plan.trial),
         "status": referee.status,
         "scoreable": ended.plan.max_steps is None and flags["target"]["validation"] is not None,

@@ -27,7 +27,7 @@ from algoperf.machine.supervision import INTERRUPTED
 from algoperf.run_folder import state_kinds
 from algoperf.run_folder.checkpoint import Checkpoints
 from algoperf.submission import blame, loading, older
-from algoperf.trial import adapt, assemble, child, preservation, transplant
+from algoperf.trial import adapt, assemble, child, preservation, regroup, transplant
 from algoperf.trial.clock import Ledger
 from algoperf.trial.goal import Limits
 from algoperf.trial.handover import Handover, SharedRows
@@ -162,11 +162,11 @@ def _train(given: Given, referee: "FarReferee", stops: stopping.Stops) -> int:
     referee.keeper = keeper
     if answer["saved"] is not None and trial.status is None:
         assert checkpoints is not None
-        saved = preservation.find(checkpoints, records)
-        if saved is None:
-            raise UserError(f"{records.folder}: its checkpoint was removed meanwhile")
+        saved = _own_part(checkpoints, records, answer, plan, built, ranks)
         initialise = assemble.initialising(plan, loaded, bound, backend, view, trial)
         keeper.go_on(trial, transplant.fitted(saved, submitted.point, initialise))
+        if answer["parts"] is not None and ranks.rank >= answer["parts"]:
+            trial.seed_anew()
         count(trial.state.step)
     stops.ask = lambda: None  # From here on there is something to save.
     trial.run()
@@ -189,6 +189,45 @@ def _train(given: Given, referee: "FarReferee", stops: stopping.Stops) -> int:
     )
     ranks.leave()
     return INTERRUPTED if trial.interrupted else 0
+
+
+def _own_part(
+    checkpoints: Checkpoints,
+    records: "Records",
+    answer: Mapping[str, Any],
+    plan: TrialPlan,
+    built: assemble.Made,
+    ranks: Ranks,
+) -> preservation.Saved:
+    """Return the checkpoint that this process goes on from.
+
+    Args:
+        checkpoints: Those of this process.
+        records: What knows which one it is.
+        answer: The referee's, which says after which 'step' it was saved, and by how many processes
+            ('parts') if they were on another number of devices; else None.
+        plan: The trial's plan.
+        built: The trial, newly initialised.
+        ranks: The processes that train together.
+    """
+    parts = answer["parts"]
+    if parts is None:
+        # Where nothing was measured between two checkpoints their files have the same sizes.
+        saved = preservation.find(checkpoints, records, step=answer["step"])
+        if saved is None:
+            raise UserError(f"{records.folder}: its checkpoint was removed meanwhile")
+        return saved
+
+    def make() -> preservation.Saved:
+        all_parts = preservation.find_parts(records.folder, records, parts, answer["step"])
+        if all_parts is None:
+            raise UserError(f"{records.folder}: its checkpoint was removed meanwhile")
+        fresh = built.trial.state.trees()
+        return regroup.part_of(
+            all_parts, ranks, plan.shard, fresh, built.functions.indices_of_others
+        )
+
+    return regroup.together(ranks, make)
 
 
 def _data(plan: TrialPlan, subject: assemble.Subject, given: Given) -> workload.Data:

@@ -469,4 +469,7 @@ def _check_folders(
         if local.CAN_PIN:
             machine["hardware"]["threads"] = threads
     for run, settings in runs:
-        run_log.check_same_configuration(run.folder, {**settings, **machine})
+        may_change = run.request.change_devices
+        run_log.check_same_as_begun(
+            run.folder, {**settings, **machine}, may_change_devices=may_change
+        )

@@ -37,6 +37,7 @@ OTHER = {  # a value of each field that is not its default
     "precision": "bf16",
     "accumulate": 2,
     "checkpoint_activations": True,
+    "offload": True,
     "max_steps": 40,
     "eval_every_steps": 20,
     "checkpoint_every_s": 12.5,
@@ -56,6 +57,7 @@ OTHER = {  # a value of each field that is not its default
     "processes": 2,
     "stop_outrun": True,
     "shard": "optimizer",
+    "change_devices": True,
     "referee": "inline",
     "overwrite": True,
     "rerun_contended": True,
@@ -95,8 +97,10 @@ def test_all_words_together(parser):
     flags = words.index("--workload")
     assert words[:flags] == [
         *("--skip-bad-rows", "--drop-duplicates", "--balance", "--compile"),
-        *("--checkpoint-activations", "--no-checkpoint", "--keep-going", "--retry-failed"),
-        *("--carbon", "--wandb", "--overwrite", "--stop-outrun", "--rerun-contended"),
+        *("--checkpoint-activations", "--offload", "--no-checkpoint", "--keep-going"),
+        "--retry-failed",
+        *("--carbon", "--wandb", "--change-devices", "--overwrite", "--stop-outrun"),
+        "--rerun-contended",
     ]
 
 

@@ -46,6 +46,14 @@ def train_together(
     """
     out = tmp_path / f"{framework}_{devices}_{processes}_{shard}"
     out.mkdir(parents=True)
+    arrays = trained_in(out, framework, devices, names, submissions, steps, shard, processes)
+    return {key.removeprefix("nesterov-"): value for key, value in arrays.items()}
+
+
+def trained_in(out, framework, devices, names, submissions, steps, shard="none", processes=1):
+    """Return the arrays of each submission and workload, trained in a folder that may have what the
+    trial goes on from.
+    """
     with tempfile.TemporaryDirectory() as short:  # A socket's path has at most 107 bytes.
         words = [str(devices), str(processes), shard, str(Path(short) / "meeting"), str(out)]
         words += [str(steps), ",".join(submissions), *names]
@@ -61,7 +69,7 @@ def train_together(
     assert [child.returncode for child in children] == [0] * len(children), errors
     arrays = {file.stem: dict(np.load(file)) for file in out.glob("*.npz")}
     assert len(arrays) == len(submissions) * len(names)
-    return {key.removeprefix("nesterov-"): value for key, value in arrays.items()}
+    return arrays
 
 
 @functools.cache
