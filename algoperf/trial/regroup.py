@@ -137,8 +137,14 @@ class _Regrouping:
             for key, _ in first["items"]:
                 name = key["value"]
                 inside = {rank: each[name] for rank, each in entries.items() if name in each}
-                take = self._owned if name == "state" else self._node
-                items.append([key, take(inside, fresh, f"{at}/{name}")])
+                if name == "state":
+                    node = self._owned(inside, fresh, f"{at}/{name}")
+                elif name == "param_groups":
+                    states = {rank: set(_entries(each["state"])) for rank, each in entries.items()}
+                    node = self._groups(inside, states, f"{at}/{name}")
+                else:
+                    node = self._node(inside, state.ABSENT, f"{at}/{name}")
+                items.append([key, node])
             return {**first, "items": items}
         if state_kinds.is_kind(fresh, "torch.nn", "Module"):
             return self._node(nodes, fresh.state_dict(), at)
@@ -161,6 +167,25 @@ class _Regrouping:
             if index not in others
         ]
         return {**next(iter(nodes.values())), "items": items}
+
+    def _groups(self, nodes: Nodes, states: Mapping[int, Collection[Any]], at: str) -> Node:
+        """Return the node of an optimizer's groups of parameters, each as those processes have it
+        that have states of its parameters: elsewhere nothing counts its steps.
+
+        Args:
+            nodes: Those of the others.
+            states: Of which parameters each of them has a state, by their indices.
+            at: Where in the tree it is, for messages.
+        """
+        self._check_same(nodes, at, lambda node: len(node["items"]))
+        first = next(iter(nodes.values()))
+        groups = []
+        for number, group in enumerate(first["items"]):
+            indices = {each["value"] for each in _entries(group).get("params", {}).get("items", [])}
+            inside = {rank: node["items"][number] for rank, node in nodes.items()}
+            owners = {rank: each for rank, each in inside.items() if indices & set(states[rank])}
+            groups.append(self._node(owners or inside, state.ABSENT, f"{at}/{number}"))
+        return {**first, "items": groups}
 
     def _items(self, nodes: Nodes, fresh: Any, at: str) -> list[Any]:
         first = next(iter(nodes.values()))

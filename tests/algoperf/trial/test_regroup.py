@@ -168,6 +168,39 @@ def test_each_owner_takes_the_states_that_it_owns(before, after):
             torch.testing.assert_close(value, moments(one)[index], rtol=0, atol=0)
 
 
+class Counting(torch.optim.SGD):
+    """Counts the steps of a group, in the group, where it has gradients."""
+
+    def step(self, closure=None):
+        for group in self.param_groups:
+            if any(value.grad is not None for value in group["params"]):
+                group["count"] = group.get("count", 0) + 1
+        super().step()
+
+
+def counting(parameters):
+    weight, *others = parameters
+    return Counting([{"params": [weight]}, {"params": others}], lr=0.1, momentum=0.9)
+
+
+def test_what_is_of_a_group_is_as_its_owners_have_it():
+    """The second of three owners has none of the first group, and the first none of the other."""
+    trees = [{"optimizer_state": stepped(counting, rank, 3)[1]} for rank in range(3)]
+    counts = [
+        [group.get("count", 0) for group in tree["optimizer_state"].param_groups] for tree in trees
+    ]
+    assert counts == [[2, 0], [0, 2], [0, 2]]
+    for tree, owned in zip(trees, counts, strict=True):  # As where they count from the beginning.
+        for group, count in zip(tree["optimizer_state"].param_groups, owned, strict=True):
+            group["count"] = count
+    now = regrouped(trees, 0, 1, "optimizer", {"optimizer_state": counting(model().parameters())})
+    assert [group["count"] for group in now["optimizer_state"].param_groups] == [2, 2]
+    trees[2]["optimizer_state"].param_groups[1]["count"] = 3
+    fresh = {"optimizer_state": counting(model().parameters())}
+    with pytest.raises(UserError, match="param_groups/1/count is not the same"):
+        regrouped(trees, 0, 1, "optimizer", fresh)
+
+
 def test_states_of_nobody_knows_whose_parameters_are_refused():
     tree = {"optimizer_state": stepped(adam, 0, 1)[1]}
 
