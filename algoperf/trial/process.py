@@ -26,7 +26,7 @@ from algoperf.run_folder import writing
 from algoperf.trial.clock import Ledger
 
 if TYPE_CHECKING:
-    from algoperf.trial import refereed
+    from algoperf.trial.bench import Bench
     from algoperf.trial.plan import TrialPlan
     from algoperf.trial.referee import Referee
 
@@ -171,7 +171,7 @@ def _referee(
     """
     supervision.adopt_orphans()
     supervision.refuse_to_be_read()
-    from algoperf.trial import refereed
+    from algoperf.trial.bench import Bench
     from algoperf.trial.plan import ANSWERED, TrialPlan
 
     events.answered = ANSWERED if plan.followed else frozenset()
@@ -183,7 +183,7 @@ def _referee(
             ledger = Ledger(started_at_s=started_at_s)
             if bench is None:
                 with ledger.set_up.running():
-                    bench = refereed.Bench(plan)
+                    bench = Bench(plan)
             code = _judge(bench, plan, ledger, events, stops)
             if code is not None:
                 return code
@@ -196,7 +196,7 @@ def _referee(
 
 
 def _judge(
-    bench: "refereed.Bench",
+    bench: "Bench",
     plan: "TrialPlan",
     ledger: Ledger,
     events: Events,
@@ -204,6 +204,7 @@ def _judge(
 ) -> int | None:
     """Referee one trial. Return the exit code where no other is to follow it, else None."""
     from algoperf.trial import refereed
+    from algoperf.trial.far_trainer import TrainerDiedError
     from algoperf.trial.plan import PAUSED
 
     watched = Watched(ledger)
@@ -211,7 +212,7 @@ def _judge(
     stop = _report_every(0.5, lambda: report("progress")) if plan.show_progress else None
     try:
         ended = refereed.run(bench, plan, ledger, report, stops, watched.attend)
-    except refereed.TrainerDiedError as error:
+    except TrainerDiedError as error:
         if error.has_stopped or stops.are_asked:
             return INTERRUPTED
         events.send("died", error=error.error, cpu_s=error.cpu_s)

@@ -12,48 +12,39 @@ import dataclasses
 import functools
 import json
 import math
-import multiprocessing
-import multiprocessing.util
 import os
-import re
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from multiprocessing import forkserver
-from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
-from algoperf import backends, errors, workload
+from algoperf import errors
 from algoperf.backends.ranks import PARAMETERS
 from algoperf.machine import (
     environment,
     hardware,
     load,
-    memory,
-    own_code,
     processor_time,
     resources,
     stopping,
-    supervision,
 )
 from algoperf.run_folder import run_log, writing
 from algoperf.submission import submission_source
 from algoperf.submission.blame import cause_of
 from algoperf.trial import (
     assemble,
-    child,
     evaluators,
     handover,
     messages,
-    outputs,
     result,
     seeds,
-    trainer,
 )
+from algoperf.trial.bench import Bench
 from algoperf.trial.clock import Ledger
 from algoperf.trial.evaluate import Evaluator
-from algoperf.trial.judgement import Signature, difference
+from algoperf.trial.far_trainer import Trainer, TrainerDiedError, died
+from algoperf.trial.judgement import difference
 from algoperf.trial.plan import TrialPlan
 from algoperf.trial.referee import Decision, Referee, Segment
 
@@ -65,150 +56,11 @@ OFF_CLOCK_S, OFF_CLOCK_SHARE, DISK_BYTES_PER_S = 2.0, 0.05, 20e6
 # And for each of the model's numbers, where processes put their parts together once at the end.
 GATHERING_S_PER_NUMBER = 16e-9
 STRETCH_S = 0.05  # And after each of the stretches that a user has asked for by their steps.
-GRACE_S = 5.0  # For a trainer to leave once it has closed.
 # What importing a submission and making its trial may take, before there is a clock: seconds, and
 # seconds for each of the model's numbers.
 LOADING_S, LOADING_S_PER_NUMBER = 5.0, 100e-9
-
-
-# What the traceback of a process has that has lost another one it trains with.
 # What a process says that it has spent on the others; see `Ranks.communication_s`.
 COMMUNICATION = ("agreement_s", "gradients_s")
-TORN = re.compile(r"gloo|nccl|connection (reset|closed)|DistBackendError", re.IGNORECASE)
-
-
-class TrainerDiedError(Exception):
-    """The trainer's process has ended, or ends, without a word of the trial's end.
-
-    Args:
-        error: The 'cause', in words, 'outside', and what else the result says of it.
-        has_stopped: Whether it was asked to stop before there was anything to save.
-
-    Attributes:
-        cpu_s: The processor time of the trial so far, in seconds.
-    """
-
-    def __init__(self, error: dict[str, Any], *, has_stopped: bool = False) -> None:
-        super().__init__(error["cause"])
-        self.error = error
-        self.has_stopped = has_stopped
-        self.cpu_s = 0.0
-
-
-def died(cause: str) -> TrainerDiedError:
-    """Return the error of a trainer whose trial has failed by what it did."""
-    return TrainerDiedError({"cause": cause, "outside": False})
-
-
-class Bench:
-    """What the trials of one study share: the rows, a model to evaluate with, what it compiled.
-
-    Args:
-        plan: The plan of the first of these trials; the others differ in study and trial alone.
-    """
-
-    def __init__(self, plan: TrialPlan) -> None:
-        self.context = multiprocessing.get_context("forkserver")
-        # The process of a referee has the server already (`fork_server.start`).
-        modules = child.modules(plan.framework)
-        self.context.set_forkserver_preload([*modules, "algoperf.machine.fork_server"])
-        # A signal to all processes of a job must not end the server.
-        with stopping.held_back(), own_code.importable():
-            forkserver.ensure_running()
-        if plan.framework == "jax":  # The trainer has the accelerator's memory, by its own setting.
-            os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-            if plan.devices is not None:
-                backends.evaluate_on(plan.framework, 0, plan.devices)
-        self.subject = assemble.look_up(plan)
-        self.instruments = assemble.load_instruments(plan, self.subject, trains=False)
-        data = assemble.load_data(plan, self.subject.definition, self.subject.scale)
-        self.shared_rows: handover.SharedRows | None = None
-        train = data.splits["train"]
-        if isinstance(train, workload.ArrayRows):
-            self.shared_rows = handover.SharedRows(self.context, train)
-            splits = {**data.splits, "train": self.shared_rows.rows()}
-            data = data.with_splits(splits)
-        self.bound = assemble.bind(plan, self.subject, self.instruments.backend, data)
-        self._plan = plan
-        self.trials = 0
-        self.signature: Signature = {}
-        self._is_warm = False
-        self._initialised(0)
-        self._processes: evaluators.Processes | None = None
-        self.evaluator = self._evaluator(plan)
-
-    def _evaluator(self, plan: TrialPlan) -> Evaluator:
-        """Return what evaluates, on all devices of the trials."""
-        backend, *others = self.instruments.backend.on_each_device()
-        arguments = (
-            *(self.bound.workload, self.subject.definition),
-            *(self.bound.data, self.subject.scale),
-        )
-        helpers: outputs.Helpers | None = None
-        if plan.framework == "pytorch" and plan.evaluators:
-            self._processes = helpers = evaluators.Processes(
-                self.context, plan, plan.evaluators, self.signature
-            )
-        elif others:
-            count = 1 + len(others)
-            helpers = evaluators.Threads(
-                [
-                    outputs.Outputs(other, *arguments, (rank, count))
-                    for rank, other in enumerate(others, start=1)
-                ]
-            )
-        return Evaluator(backend, *arguments, helpers)
-
-    def start_evaluators(self) -> None:
-        """Start the processes that evaluate beside this one, where they do not run. What is started
-        later is a trainer's.
-        """
-        if self._processes is not None:
-            self._processes.start()
-
-    def spread(self, shared: handover.Handover) -> None:
-        """Let all that evaluate have the parameters that a trainer has handed over."""
-        if self._processes is not None:
-            self._processes.give(shared)
-
-    def close(self) -> None:
-        """End the processes that evaluate beside this one."""
-        if self._processes is not None:
-            self._processes.close()
-
-    def initialise(self, seed: int) -> tuple[Any, Any]:
-        """Return (parameters, model state) as a trial of that seed starts with them."""
-        if self._processes is not None:
-            self._processes.begin(seed)
-        return self._initialised(seed)
-
-    def _initialised(self, seed: int) -> tuple[Any, Any]:
-        backend = self.instruments.backend
-        state = backend.random_state(seeds.pair(seed, seeds.INIT))
-        params, model_state = self.bound.workload.init_model_fn(state)
-        self.signature = backend.signature(params, model_state)
-        return params, model_state
-
-    def have_rows_changed(self) -> bool:
-        """Return whether the training rows are others than were loaded."""
-        return self.shared_rows is not None and self.shared_rows.have_changed()
-
-    def restore_rows(self) -> None:
-        """Load the training rows again, where somebody has changed them."""
-        if self.shared_rows is not None and self.shared_rows.have_changed():
-            data = assemble.load_data(self._plan, self.subject.definition, self.subject.scale)
-            train = data.splits["train"]
-            assert isinstance(train, workload.ArrayRows)
-            self.shared_rows.restore(train)
-
-    def warm_up(self, params: Any, model_state: Any) -> None:
-        """Compile what evaluations need, once."""
-        self.evaluator.restart()
-        if not self._is_warm:
-            self.evaluator.warm_up(params, model_state)
-            self._is_warm = True
-        if self._processes is not None:
-            self._processes.wait()
 
 
 @dataclasses.dataclass
@@ -254,197 +106,6 @@ class Refereed:
     def raised_flags(self) -> Sequence[str]:
         """Return what the submission should not have done and was seen to do."""
         return self.seen
-
-
-class Trainer:
-    """The trainer's process, and the line to it; with the others of a trial on several devices.
-
-    Rank 0 speaks for all. The others say nothing but what ends them, and when one of them has
-    ended, so has the trial.
-
-    Args:
-        bench: What the trials of the study share.
-        plan: The trial's plan.
-        note: Called with what the trainer has a user told.
-    """
-
-    def __init__(self, bench: Bench, plan: TrialPlan, note: Callable[[str], None]) -> None:
-        data = bench.bound.data
-        facts = {name: getattr(data, name) for name in trainer.FACTS}
-        self.handover = handover.Handover(bench.context, bench.signature)
-        without_secret = dataclasses.replace(plan, validation_seed=None)
-        given = trainer.Given(
-            without_secret.to_json(),
-            bench.shared_rows,
-            facts,
-            self.handover,
-            os.environ.get("PYTHONPATH"),
-            # The server that forks them removes the folder.
-            meeting=str(Path(multiprocessing.util.get_temp_dir()) / f"meeting_{bench.trials}"),
-        )
-        self._note = note
-        self._killed_before = memory.oom_kills()
-        self._others = set(supervision.descendants(os.getpid()))  # the fork server, and its kind
-        self._line, self._process = self._start(bench, given)
-        self._followers = [
-            self._start(bench, dataclasses.replace(given, rank=rank))
-            for rank in range(1, plan.world_size)
-        ]
-        assert self._process.pid is not None
-        self.process_id = self._process.pid
-        self.pause = supervision.Pause(self.processes, first=self.process_id)
-        self.has_closed = False
-
-    @staticmethod
-    def _start(bench: Bench, given: trainer.Given) -> tuple[Any, Any]:
-        """Start one process, and return the line to it and the process."""
-        line, far_end = bench.context.Pipe()
-        process = bench.context.Process(
-            target=trainer.serve, args=(far_end, given), name=f"trainer {given.rank}"
-        )
-        with stopping.held_back():
-            process.start()
-        far_end.close()
-        return line, process
-
-    def processes(self) -> list[int]:
-        """Return the trainer's process and all that it has started."""
-        started = set(supervision.descendants(os.getpid())) - self._others
-        return [self.process_id, *sorted(started - {self.process_id})]
-
-    def ranks(self) -> list[int]:
-        """Return the processes that train together, by rank."""
-        return [process.pid for _, process in ((self._line, self._process), *self._followers)]
-
-    @contextlib.contextmanager
-    def paused(self) -> Iterator[None]:
-        """Keep the trainer and all that it has started from working while in the block."""
-        self.pause.begin()
-        try:
-            yield
-        finally:
-            self.pause.end()
-
-    def ask_to_stop(self) -> None:
-        """Ask the trainer to be saved and to leave."""
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(self.process_id, stopping.SIGNALS[0])
-
-    def answer(self, **values: Any) -> None:
-        """Answer the trainer's last question."""
-        with contextlib.suppress(OSError):  # It has ended, which is seen at the next look.
-            self._line.send_bytes(json.dumps(values).encode())
-
-    def hear(self, *expected: str) -> dict[str, Any]:
-        """Wait for what the trainer says next, and return it.
-
-        Args:
-            expected: The kinds of what it may say now.
-
-        Raises:
-            TrainerDiedError: It has ended instead, or says something else.
-            UserError: It says that a user made a mistake.
-        """
-        while True:
-            try:
-                message = self._next(*expected)
-            except messages.InvalidMessageError as error:
-                raise died(f"the trainer's message is not valid: {error}") from error
-            kind = message["kind"]
-            failure = message if kind == "crashed" else message.get("error")
-            if self._followers and failure:
-                self._blame_follower(failure["traceback"])
-            if kind == "note":
-                self._note(message["text"])
-            elif kind == "user_error":
-                raise _mistake(message)
-            elif kind == "crashed":
-                raise _crash(message)
-            else:
-                return message
-
-    def _next(self, *expected: str) -> dict[str, Any]:
-        ends = [process.sentinel for _, process in self._followers]
-        ready = wait([self._line, self._process.sentinel, *ends])
-        if self._line not in ready and self._process.sentinel not in ready:
-            # If the submission failed on all devices, rank 0 says more of it.
-            ready = wait([self._line, self._process.sentinel], GRACE_S / 5)
-            if not ready:
-                self._blame_follower()
-        if self._line in ready:
-            try:
-                line = self._line.recv_bytes(messages.LONGEST_MESSAGE)
-            except (EOFError, OSError):
-                pass  # It has ended, closed the line, or sent more than anybody has to say.
-            else:
-                values = messages.parse(line)
-                kind = values.get("kind")
-                if kind not in (*expected, "note", "user_error", "crashed"):
-                    shown = messages.text(str(kind))[:40]
-                    raise died(f"the trainer said {shown!r}, expected {' or '.join(expected)}")
-                return messages.read(values)
-        self._process.join(GRACE_S)
-        raise self._death(self._process, "the trainer closed its line to the referee")
-
-    def _death(self, process: Any, still_there: str, of_rank: str = "") -> TrainerDiedError:
-        """Return the error of a process that has ended, or closed its line."""
-        code = process.exitcode
-        if code is None:
-            return died(still_there)
-        now = memory.oom_kills()
-        was_killed = None
-        if now is not None and self._killed_before is not None:
-            was_killed = now > self._killed_before
-        has_stopped = stopping.has_stopped(code, was_asked=False) and code > 0
-        death = supervision.cause_of_death(code, was_killed)
-        death["cause"] = f"{of_rank}{death['cause']}"
-        return TrainerDiedError(death, has_stopped=has_stopped)
-
-    def _blame_follower(self, traceback: str | None = None) -> None:
-        """Raise what ended another process than rank 0, if that is why rank 0 has failed.
-
-        Args:
-            traceback: Of the error that rank 0 has raised; None where it says nothing.
-        """
-        if traceback is not None and not TORN.search(traceback):
-            return
-        for rank, (line, process) in enumerate(self._followers, start=1):
-            process.join(0 if traceback is None else GRACE_S / 5)
-            if process.is_alive():
-                continue
-            if line.poll():
-                with contextlib.suppress(EOFError, OSError):
-                    message = messages.read(
-                        messages.parse(line.recv_bytes(messages.LONGEST_MESSAGE))
-                    )
-                    if message["kind"] == "user_error":
-                        raise _mistake(message)
-                    if not TORN.search(message["traceback"]):
-                        raise _crash(message, f"rank {rank}: ")
-                    continue  # It has lost the others, as rank 0 has.
-            raise self._death(process, "", f"rank {rank}: ")
-
-    def end(self) -> None:
-        """End the trainer and all that it started."""
-        if self.has_closed:
-            self._process.join(GRACE_S)
-        supervision.kill(self.processes())
-        self.pause.end()
-        for line, process in ((self._line, self._process), *self._followers):
-            process.join()
-            line.close()
-            process.close()
-
-
-def _crash(message: Mapping[str, Any], of_rank: str = "") -> TrainerDiedError:
-    error = {"cause": f"{of_rank}{message['cause']}", "traceback": message["traceback"]}
-    return TrainerDiedError({**error, "outside": False})
-
-
-def _mistake(message: Mapping[str, Any]) -> errors.UserError:
-    mistake = errors.UserError(message["text"])
-    mistake.add_note(message["traceback"])
-    return mistake
 
 
 def run(

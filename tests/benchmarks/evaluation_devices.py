@@ -36,7 +36,8 @@ def main() -> int:
     arguments = parser.parse_args()
     import torch
 
-    from algoperf.trial import handover, refereed
+    from algoperf.trial import handover
+    from algoperf.trial.bench import Bench
     from algoperf.trial.evaluate import Evaluator
     from algoperf.trial.plan import PROCESS, TrialPlan
 
@@ -56,7 +57,7 @@ def main() -> int:
         referee=PROCESS,
         devices=arguments.devices,
     )
-    bench = refereed.Bench(plan)
+    bench = Bench(plan)
     share = torch.get_num_threads()
     bound, subject = bench.bound, bench.subject
     one = Evaluator(

@@ -11,6 +11,7 @@ import pytest
 import reference_algorithms
 from algoperf.machine import stopping
 from algoperf.trial import refereed
+from algoperf.trial.bench import Bench
 from algoperf.trial.clock import Ledger
 from algoperf.trial.plan import PROCESS, TrialPlan
 
@@ -46,7 +47,7 @@ def benches(tmp_path_factory):
     def run(name, framework):
         plan = plan_of(name, framework, folder)
         if framework not in benches:
-            benches[framework] = refereed.Bench(plan)
+            benches[framework] = Bench(plan)
         ledger = Ledger(started_at_s=time.perf_counter())
         return refereed.run(
             benches[framework], plan, ledger, lambda *_, **__: None, stopping.Stops()

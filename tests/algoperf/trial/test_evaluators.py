@@ -23,8 +23,10 @@ from algoperf.data.loading import load_data
 from algoperf.machine import stopping
 from algoperf.run_folder import run_log
 from algoperf.trial import assemble, evaluators, handover, outputs, refereed, seeds
+from algoperf.trial.bench import Bench
 from algoperf.trial.clock import Ledger
 from algoperf.trial.evaluate import Evaluator
+from algoperf.trial.far_trainer import TrainerDiedError
 from algoperf.trial.plan import PROCESS, TrialPlan
 from algoperf.workload import catalogue
 
@@ -114,7 +116,7 @@ def one(plan):
 @pytest.fixture(scope="module")
 def bench(plan):
     """A referee's bench in this process, with an evaluator in another one."""
-    bench = refereed.Bench(plan)
+    bench = Bench(plan)
     yield bench
     bench.close()
 
@@ -200,7 +202,7 @@ def test_a_trial_goes_on_after_the_death_of_an_evaluator(bench, folder):
             if len(seen) == 2:
                 evaluator_of(bench).kill()
 
-    with pytest.raises(refereed.TrainerDiedError) as error:
+    with pytest.raises(TrainerDiedError) as error:
         judged(bench, plan, look)
     death = error.value.error
     assert death["cause"].startswith("the evaluator of device 1 was ended by SIGKILL")
@@ -273,10 +275,10 @@ def test_memory_is_closed_before_anything_is_heard(monkeypatch):
 
 CHILD = """
 import os, signal, sys
-from algoperf.trial import refereed
+from algoperf.trial.bench import Bench
 from algoperf.trial.plan import TrialPlan
 
-bench = refereed.Bench(TrialPlan.from_json(sys.argv[1]))
+bench = Bench(TrialPlan.from_json(sys.argv[1]))
 bench.start_evaluators()
 bench.initialise(1)
 bench._processes.wait()

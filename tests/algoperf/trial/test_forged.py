@@ -18,7 +18,8 @@ import pytest
 from algoperf.machine import supervision
 from algoperf.run_folder import run_log
 from algoperf.run_folder.checkpoint import Checkpoints
-from algoperf.trial import handover, messages, refereed, seeds
+from algoperf.trial import bench as referees_bench
+from algoperf.trial import far_trainer, handover, messages, refereed, seeds
 from algoperf.trial.clock import Ledger
 from algoperf.trial.plan import PROCESS, TrialPlan
 
@@ -120,7 +121,7 @@ class Far:
         self.close()
 
 
-class FakeTrainer(refereed.Trainer):
+class FakeTrainer(far_trainer.Trainer):
     """A `Trainer` whose process is a thread of this one."""
 
     def __init__(self, bench, plan, note):
@@ -168,8 +169,8 @@ def shared(tmp_path_factory):
     folder = tmp_path_factory.mktemp("forged")
     (folder / "cheat.py").write_text(SOURCE)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(refereed.forkserver, "ensure_running", lambda: None)
-        yield folder, refereed.Bench(plan_of(folder))
+        patch.setattr(referees_bench.forkserver, "ensure_running", lambda: None)
+        yield folder, referees_bench.Bench(plan_of(folder))
 
 
 def plan_of(folder, **changes):
@@ -198,7 +199,7 @@ def referee(shared, monkeypatch):
     """Returns a function that has a referee judge a trainer's script, each in a folder anew."""
     folder, bench = shared
     monkeypatch.setattr(refereed, "Trainer", FakeTrainer)
-    monkeypatch.setattr(refereed, "GRACE_S", 0.01)
+    monkeypatch.setattr(far_trainer, "GRACE_S", 0.01)
     # What else runs on this machine is no part of these tests, and neither is how two threads of
     # one process take turns.
     monkeypatch.setattr(refereed, "CLOCK_S", 0.5)
@@ -225,7 +226,7 @@ def referee(shared, monkeypatch):
 
 def death(referee, script, **changes):
     """The cause of a trial that has failed by what its trainer did."""
-    with pytest.raises(refereed.TrainerDiedError) as error:
+    with pytest.raises(far_trainer.TrainerDiedError) as error:
         referee(script, **changes)
     assert error.value.error["outside"] is False
     return error.value.error["cause"]
