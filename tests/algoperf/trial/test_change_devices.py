@@ -82,7 +82,7 @@ def test_from_one_device_to_two_and_back_is_what_one_trains(framework, tmp_path)
     assert_as_on_one_device(tmp_path, framework, CHAIN, ["digits"], MODES)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_batch_norm_goes_on_with_another_number(tmp_path):
     """In one mode here; in all of them below."""
     assert_as_on_one_device(

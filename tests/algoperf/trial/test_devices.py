@@ -129,9 +129,19 @@ DIVIDED_KINDS = ("xsum", "ogbg", "finewebedu_lm")
 ALL_KINDS = {"jax": KINDS, "pytorch": (*KINDS, "finewebedu_lm")}
 
 
+by_hand = pytest.mark.exhaustive  # CI has one of each kind.
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("devices", [2, 4])
-@pytest.mark.parametrize("framework", ["jax", "pytorch"])
+@pytest.mark.parametrize(
+    ("framework", "devices"),
+    [
+        ("pytorch", 2),
+        pytest.param("pytorch", 4, marks=by_hand),
+        pytest.param("jax", 2, marks=by_hand),
+        pytest.param("jax", 4, marks=by_hand),
+    ],
+)
 def test_devices_train_what_one_trains(framework, devices, tmp_path):
     one = of_one_device(framework, ALL_KINDS[framework])
     several = train_together(tmp_path, framework, devices, KINDS)
@@ -139,7 +149,7 @@ def test_devices_train_what_one_trains(framework, devices, tmp_path):
         assert_alike(one[name], several[name], 1e-5)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_what_is_divided_trains_the_same_of_every_kind(tmp_path):
     """What writes texts and graphs beside the kinds above, and a model with a parameter without
     axes, which is not divided.
@@ -155,7 +165,7 @@ ALGORITHMS = tuple(name for name in reference_algorithms.names() if name != "nes
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("framework", ["jax", "pytorch"])
+@pytest.mark.parametrize("framework", [pytest.param("jax", marks=by_hand), "pytorch"])
 def test_every_reference_algorithm_trains_the_same_on_two_devices(framework, tmp_path):
     one = of_one_device(framework, ("digits",), ALGORITHMS)
     two = train_together(tmp_path, framework, 2, ("digits",), ALGORITHMS)
@@ -167,7 +177,7 @@ def test_every_reference_algorithm_trains_the_same_on_two_devices(framework, tmp
         assert apart(arrays, two[key]) <= (1e-3 if key == "soap-digits" else 1e-4), key
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_what_is_divided_goes_with_micro_batches_and_techniques(tmp_path):
     """Gradients are added up over parts; activations are computed anew from parameters that are put
     together again; what is frozen is not divided.

@@ -282,8 +282,8 @@ def each_on_one_device(tmp_path_factory):
     return on_devices.train_together(tmp_path_factory.mktemp("each"), "jax", 1, NAMES)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("devices", [2, pytest.param(4, marks=pytest.mark.exhaustive)])
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("devices", [2, 4])
 @pytest.mark.parametrize("shard", SHARDED)
 def test_devices_train_what_one_trains(shard, devices, each_on_one_device, tmp_path):
     several = on_devices.train_together(tmp_path, "jax", devices, NAMES, shard=shard)
@@ -309,7 +309,7 @@ def algorithms_on_one_device(tmp_path_factory):
     return on_devices.train_together(folder, "jax", 1, ("digits",), ALGORITHMS)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("shard", SHARDED)
 def test_every_reference_algorithm_trains_the_same(shard, algorithms_on_one_device, tmp_path):
     """Those that need whole matrices too. SAM is in the full form, whose state stays its own."""
