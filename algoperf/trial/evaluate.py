@@ -10,33 +10,9 @@ from algoperf import losses, spec
 from algoperf.backends import Backend
 from algoperf.data import batches
 from algoperf.trial import evaluate_text, outputs
-from algoperf.workload import Arrays, Data, Rows, Scale, WorkloadDefinition
+from algoperf.workload import Data, Scale, WorkloadDefinition
 from algoperf.workload.metric import Accumulator, Batch, MeanLoss, TextAccumulator, decoding
 from algoperf.workload.rows import IS_ROW
-
-
-def evaluate(
-    backend: Backend,
-    workload: spec.Workload,
-    definition: WorkloadDefinition,
-    arrays: Rows | Arrays,
-    batch_size: int,
-    params: Any,
-    model_state: Any,
-    starts: Mapping[str, Callable[[int], Accumulator]] | None = None,
-    watcher: evaluate_text.Transcripts | None = None,
-) -> dict[str, float]:
-    """Return 'loss' (the mean over rows, or tokens), the workload's metrics, and 'num_examples'.
-
-    Losses and predictions are fetched row by row and summed in float64, so the result depends on
-    neither the batch size nor the padding of the last batch. No more than two batches are held.
-    `starts` starts the metrics; None: those of the definition. A `watcher` is shown every batch.
-    """
-    rows = batches.row_count(arrays)
-    padded = batches.once(arrays, min(batch_size, rows))
-    computed = outputs.predictions(backend, workload, padded, params, model_state)
-    starts = definition.accumulators if starts is None else starts
-    return accumulate(computed, rows, starts, definition.loss_type, watcher)
 
 
 def accumulate(
@@ -146,7 +122,7 @@ class Evaluator:
     def __call__(
         self, split: str, params: Any, model_state: Any, *, whole: bool = False
     ) -> dict[str, float]:
-        """Return the metrics of a split (see `evaluate`)."""
+        """Return the metrics of a split (see `accumulate`)."""
         started_at_s = time.perf_counter()
         question = outputs.Question(split)
         computed = self._computed(question, params, model_state)

@@ -127,36 +127,6 @@ def subset(rows: int, most: int) -> np.ndarray:
     return np.sort(np.random.default_rng(SUBSET_SEED).permutation(rows)[:most])
 
 
-def write(
-    backend: Backend,
-    workload: spec.Workload,
-    params: Any,
-    model_state: Any,
-    *,
-    split: str,
-    rows: np.ndarray,
-    arrays: Rows | Arrays,
-    buckets: batches.Buckets | None,
-    batch_size: int,
-    text: Text,
-    metrics: Mapping[str, Callable[[int], TextAccumulator]],
-    settings: GenerationSettings,
-) -> Written:
-    """Generate for these rows of a split, in batches of rows of one bucket, and judge it."""
-    generated = tokens(
-        backend,
-        workload,
-        params,
-        model_state,
-        rows=rows,
-        arrays=arrays,
-        buckets=buckets,
-        batch_size=batch_size,
-        settings=settings,
-    )
-    return judge(generated, split, rows, text, metrics)
-
-
 def judge(
     generated: Iterable[tuple[np.ndarray, Sequence[Sequence[int]]]],
     split: str,

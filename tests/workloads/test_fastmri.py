@@ -8,6 +8,7 @@ import math
 import jax
 import numpy as np
 import pytest
+from evaluation import evaluate
 from flax import linen as nn
 from torch.nn import functional
 
@@ -16,7 +17,6 @@ from algoperf.data.batches import TrainingQueue
 from algoperf.data.rows import first
 from algoperf.errors import UserError
 from algoperf.experiments.check import parity
-from algoperf.trial.evaluate import evaluate
 from algoperf.workload import SPLITS, ArrayRows, Data, catalogue
 from workloads.fastmri import data, generator
 from workloads.metrics.ssim import ssim

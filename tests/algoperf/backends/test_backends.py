@@ -9,13 +9,13 @@ import numpy as np
 import optax
 import pytest
 import torch
+from evaluation import evaluate
 
 from algoperf import backends, errors
 from algoperf.backends.shared import OptimizerFunctions, StepSettings
 from algoperf.data.batches import TrainingQueue
 from algoperf.data.loading import load_data
 from algoperf.trial.clock import Ledger
-from algoperf.trial.evaluate import evaluate
 from algoperf.trial.goal import Goal, Limits
 from algoperf.trial.loop import Functions, Trial
 from algoperf.trial.scalars import ScalarBuffer

@@ -1,12 +1,10 @@
 """`--offload`: the optimizer's state in the host's memory between steps."""
 
-import importlib.util
-from pathlib import Path
-
 import jax
 import numpy as np
 import optax
 import pytest
+import several_devices
 import torch
 from torch import nn
 
@@ -228,12 +226,10 @@ def test_it_is_part_of_the_configuration_and_of_the_optimizer_form(tmp_path):
 
 @pytest.mark.slow
 def test_jax_moves_the_parts_of_each_device(tmp_path):
-    path = Path(__file__).parents[1] / "trial" / "test_devices.py"
-    spec = importlib.util.spec_from_file_location("test_devices", path)
-    on_devices = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(on_devices)
-    one = on_devices.train_together(tmp_path, "jax", 1, ("digits",))["digits"]
-    names = [f'digits+offload=true+shard="{shard}"' for shard in ("none", *on_devices.SHARDS)]
-    several = on_devices.train_together(tmp_path, "jax", 2, names)
+    one = several_devices.train_together(tmp_path, "jax", 1, ("digits",))["digits"]
+    names = [
+        f'digits+offload=true+shard="{shard}"' for shard in ("none", "optimizer", "parameters")
+    ]
+    several = several_devices.train_together(tmp_path, "jax", 2, names)
     for name in names:
-        on_devices.assert_alike(one, several[name], 1e-5)
+        several_devices.assert_alike(one, several[name], 1e-5)

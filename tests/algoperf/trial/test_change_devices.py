@@ -2,31 +2,19 @@
 
 import csv
 import dataclasses
-import importlib.util
 import json
 import os
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
+import several_devices
 
 from algoperf.errors import UserError
 from algoperf.study import run_plan, status
 from algoperf.study.request import RunRequest
 
-HERE = Path(__file__).parent
-
-
-def _module(name):
-    spec = importlib.util.spec_from_file_location(name, HERE / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-on_devices = _module("test_devices")
-STEPS = on_devices.STEPS
+STEPS = several_devices.STEPS
 MODES = ("none", "optimizer", "parameters")
 
 
@@ -42,7 +30,7 @@ def trained(tmp_path, framework, stretches, names, submissions=("nesterov",), re
     first, losses, rows = 0, {}, {}
     for devices, last in stretches:
         steps = f"{first}:{last}"
-        arrays = on_devices.trained_in(tmp_path, framework, devices, names, submissions, steps)
+        arrays = several_devices.trained_in(tmp_path, framework, devices, names, submissions, steps)
         assert {key for key, each in arrays.items() if "refused" in each} <= set(refused)
         arrays = {key: each for key, each in arrays.items() if key not in refused}
         for key, each in arrays.items():
@@ -55,7 +43,7 @@ def trained(tmp_path, framework, stretches, names, submissions=("nesterov",), re
 def tell(framework, key, stretches, one, several):
     """Print how far losses and parameters are apart, for whoever runs the test by hand."""
     losses = np.max(np.abs(several["losses"] / one["losses"] - 1))
-    apart = on_devices.apart(one, several)
+    apart = several_devices.apart(one, several)
     sys.stdout.write(f"{framework} {key} {stretches}: {losses:.1e}, {apart:.1e}\n")
 
 
@@ -69,7 +57,7 @@ def assert_as_on_one_device(tmp_path, framework, stretches, workloads, modes):
         assert len(arrays["losses"]) == STEPS
         assert rows[key] == rows_of_one[name]
         assert len(set(rows[key])) > STEPS / 2
-        on_devices.assert_alike(one[name], arrays, 1e-5)
+        several_devices.assert_alike(one[name], arrays, 1e-5)
         tell(framework, key, stretches, one[name], arrays)
 
 
@@ -126,7 +114,7 @@ def test_states_of_other_forms_go_on(framework, tmp_path):
         np.testing.assert_allclose(arrays["losses"], other["losses"], rtol=1e-4, err_msg=key)
         # The eigenvectors that SOAP turns gradients by make more of rounding.
         most = 1e-3 if key.startswith("soap") else 1e-4
-        assert on_devices.apart(other, arrays) <= most, key
+        assert several_devices.apart(other, arrays) <= most, key
 
 
 # Whole runs.
@@ -164,7 +152,7 @@ def test_a_run_goes_on_with_another_number_if_it_is_let(tmp_path):
     def run(*words, stops_at=""):
         environment = {**os.environ, "STOPS_AT": stops_at}
         words = ("--max-steps", "12", *words)
-        return on_devices.run(tmp_path, submission, *words, environment=environment)
+        return several_devices.run(tmp_path, submission, *words, environment=environment)
 
     words = ("--shard", "optimizer")
     stopped = run(*words, stops_at="6")

@@ -85,7 +85,7 @@ def replaced_metric(workload, params, step):
 
 def reference_to_the_metrics(workload, params, step):
     from algoperf.trial import evaluate
-    evaluate.evaluate = lambda *_, **__: {{"loss": 0.0, "accuracy": 1.0}}
+    evaluate.accumulate = lambda *_, **__: {{"loss": 0.0, "accuracy": 1.0}}
     return zero(params)
 
 def patched_clock(workload, params, step):
@@ -222,7 +222,7 @@ CHEATS = {
     "another module": ("complete", "*"),
     "code of a metric": ("complete", None),
     "replaced metric": ("complete", "workloads.metrics.accuracy.Accuracy.finish was replaced"),
-    "reference to the metrics": ("complete", "algoperf.trial.evaluate.evaluate was replaced"),
+    "reference to the metrics": ("complete", "algoperf.trial.evaluate.accumulate was replaced"),
     "patched clock": ("complete", "time.sleep was replaced"),
     "total of the stopwatch": ("complete", "the trainer's own clock differs by "),
     "easier batches": ("complete", provenance.OTHER_ROWS),

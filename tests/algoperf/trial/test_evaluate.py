@@ -9,10 +9,11 @@ import sys
 
 import numpy as np
 import pytest
+from evaluation import evaluate
 
 from algoperf import backends
 from algoperf.data.loading import load_data
-from algoperf.trial.evaluate import Evaluator, evaluate
+from algoperf.trial.evaluate import Evaluator
 from algoperf.trial.evaluate_text import subset
 from algoperf.workload import catalogue
 from algoperf.workload.metric import WeightedMean
@@ -232,9 +233,9 @@ def test_the_device_works_while_the_next_batch_is_placed_and_the_last_one_counte
 ON_DEMAND = """
 import sys
 import numpy as np
-from algoperf.data import batches
 from algoperf.machine import hardware
-from algoperf.trial.evaluate import evaluate
+from algoperf.trial import outputs
+from algoperf.trial.evaluate import accumulate
 from algoperf.workload import catalogue
 
 ROWS, TOKENS = int(sys.argv[1]), 64
@@ -247,15 +248,16 @@ class Backend:
     def fetch(self, tree):
         return tree
 
-def once(split, batch_size, buckets=None):
-    for start in range(0, split, batch_size):
-        rows_B = np.arange(start, min(start + batch_size, split))
+def rows():
+    for start in range(0, ROWS, 500):
+        rows_B = np.arange(start, start + 500)
         losses_BT = np.repeat(rows_B[:, None] % 7, TOKENS, axis=1).astype(np.float32)
         targets_BT, weights_BT = np.zeros(losses_BT.shape, int), np.ones(losses_BT.shape)
         yield {"inputs": losses_BT, "targets": targets_BT, "weights": weights_BT}
 
-batches.once, batches.row_count = once, int
-values = evaluate(Backend(), None, catalogue.find("digits"), ROWS, 500, None, None)
+digits = catalogue.find("digits")
+computed = outputs.predictions(Backend(), None, rows(), None, None)
+values = accumulate(computed, ROWS, digits.accumulators, digits.loss_type)
 assert values["loss"] == np.mean(np.arange(ROWS) % 7), values
 print(hardware.peak_process_memory_bytes())
 """

@@ -50,21 +50,27 @@ def made(lengths):
 def write(rows, lengths, buckets=()):
     arrays, text = made(lengths)
     backend = Copier()
-    written = evaluate_text.write(
-        backend,
-        None,
-        None,
-        None,
-        split="validation",
+    written = judged([generated(backend, rows, arrays, buckets)], rows, text)
+    return written, text, backend.shapes
+
+
+def generated(backend, rows, arrays, buckets, turn=batches.ALONE):
+    """What a device writes in its turns, in batches of two rows."""
+    return evaluate_text.tokens(
+        *(backend, None, None, None),
         rows=np.array(rows),
         arrays=arrays,
         buckets=batches.make_buckets(arrays, buckets, PAD_ID),
         batch_size=2,
-        text=text,
-        metrics=metric.shared(of_texts=True),
         settings=GenerationSettings(8, beams=4),
+        turn=turn,
     )
-    return written, text, backend.shapes
+
+
+def judged(streams, rows, text):
+    metrics = metric.shared(of_texts=True)
+    in_turn = outputs.in_turn(streams)
+    return evaluate_text.judge(in_turn, "validation", np.array(rows), text, metrics)
 
 
 def column(rows, key):
@@ -97,19 +103,10 @@ def test_devices_write_a_batch_each_in_turn(devices):
     arrays, _ = made(lengths)
     backends = [Copier() for _ in range(devices)]
     streams = [
-        evaluate_text.tokens(
-            *(backend, None, None, None),
-            rows=rows,
-            arrays=arrays,
-            buckets=batches.make_buckets(arrays, buckets, PAD_ID),
-            batch_size=2,
-            settings=GenerationSettings(8, beams=4),
-            turn=(number, devices),
-        )
+        generated(backend, rows, arrays, buckets, (number, devices))
         for number, backend in enumerate(backends)
     ]
-    metrics = metric.shared(of_texts=True)
-    written = evaluate_text.judge(outputs.in_turn(streams), "validation", rows, text, metrics)
+    written = judged(streams, rows, text)
     assert list(written.rows()) == list(whole.rows())
     assert written.metrics == whole.metrics
     assert len(shapes) == 4
@@ -169,11 +166,14 @@ class Backend:
 def decode(tokens):
     return [" ".join(map(str, row)) for row in tokens]
 
-written = evaluate_text.write(
-    Backend(), None, None, None, split="test", rows=np.arange(ROWS), arrays=Rows(),
-    buckets=None, batch_size=100, text=Text(decode, {"test": Texts()}, {"test": Texts()}),
-    metrics={"rouge1": metric.shared(of_texts=True)["rouge1"]}, settings=GenerationSettings(24),
+rows = np.arange(ROWS)
+generated = evaluate_text.tokens(
+    Backend(), None, None, None, rows=rows, arrays=Rows(),
+    buckets=None, batch_size=100, settings=GenerationSettings(24),
 )
+text = Text(decode, {"test": Texts()}, {"test": Texts()})
+metrics = {"rouge1": metric.shared(of_texts=True)["rouge1"]}
+written = evaluate_text.judge(generated, "test", rows, text, metrics)
 assert sum(1 for row in written.rows()) == ROWS
 assert 0.5 < written.metrics["rouge1"] < 1
 print(hardware.peak_process_memory_bytes())

@@ -5,7 +5,6 @@ device trains, in one process or in several.
 import csv
 import dataclasses
 import functools
-import importlib.util
 import json
 import re
 import subprocess
@@ -17,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import several_devices
 
 import reference_algorithms
 from algoperf.backends.meeting import Meeting
@@ -31,16 +31,6 @@ from algoperf.workload import catalogue
 HERE, TESTS = Path(__file__).parent, Path(__file__).parents[2]
 PMAP = str(TESTS / "published" / "v05_jax" / "submission.py")
 SHARDED = ("optimizer", "parameters")
-
-
-def _module(name):
-    spec = importlib.util.spec_from_file_location(name, HERE / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-on_devices = _module("test_devices")
 
 
 def answer(script, *words):
@@ -254,24 +244,24 @@ def test_parameters_are_not_divided_under_pmap(case, answered):
 @pytest.fixture(scope="module")
 def of_one_device(tmp_path_factory):
     folder = tmp_path_factory.mktemp("one")
-    return on_devices.train_together(folder, "jax", 1, ("digits",))["digits"]
+    return several_devices.train_together(folder, "jax", 1, ("digits",))["digits"]
 
 
 @pytest.mark.parametrize("shard", SHARDED)
 def test_two_devices_train_what_one_trains(shard, of_one_device, tmp_path):
-    two = on_devices.train_together(tmp_path, "jax", 2, ("digits",), shard=shard)["digits"]
-    assert len(two["losses"]) == on_devices.STEPS
-    on_devices.assert_alike(of_one_device, two, 1e-5)
+    two = several_devices.train_together(tmp_path, "jax", 2, ("digits",), shard=shard)["digits"]
+    assert len(two["losses"]) == several_devices.STEPS
+    several_devices.assert_alike(of_one_device, two, 1e-5)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("shard", ["none", *SHARDED])
 def test_two_processes_train_what_one_device_trains(shard, of_one_device, tmp_path):
-    two = on_devices.train_together(tmp_path, "jax", 2, ("digits",), shard=shard, processes=2)[
+    two = several_devices.train_together(tmp_path, "jax", 2, ("digits",), shard=shard, processes=2)[
         "digits"
     ]
-    assert len(two["losses"]) == on_devices.STEPS
-    on_devices.assert_alike(of_one_device, two, 1e-5)
+    assert len(two["losses"]) == several_devices.STEPS
+    several_devices.assert_alike(of_one_device, two, 1e-5)
 
 
 NAMES = ("digits", "imagenet_resnet", "xsum", "ogbg")  # Dense, batch norm, text, graphs.
@@ -279,25 +269,27 @@ NAMES = ("digits", "imagenet_resnet", "xsum", "ogbg")  # Dense, batch norm, text
 
 @pytest.fixture(scope="module")
 def each_on_one_device(tmp_path_factory):
-    return on_devices.train_together(tmp_path_factory.mktemp("each"), "jax", 1, NAMES)
+    return several_devices.train_together(tmp_path_factory.mktemp("each"), "jax", 1, NAMES)
 
 
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("devices", [2, 4])
 @pytest.mark.parametrize("shard", SHARDED)
 def test_devices_train_what_one_trains(shard, devices, each_on_one_device, tmp_path):
-    several = on_devices.train_together(tmp_path, "jax", devices, NAMES, shard=shard)
+    several = several_devices.train_together(tmp_path, "jax", devices, NAMES, shard=shard)
     for name in NAMES:
-        on_devices.assert_alike(each_on_one_device[name], several[name], 1e-5)
+        several_devices.assert_alike(each_on_one_device[name], several[name], 1e-5)
 
 
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("devices", [2, 4])
 @pytest.mark.parametrize("shard", ["none", *SHARDED])
 def test_processes_train_what_one_device_trains(shard, devices, each_on_one_device, tmp_path):
-    several = on_devices.train_together(tmp_path, "jax", devices, NAMES, shard=shard, processes=2)
+    several = several_devices.train_together(
+        tmp_path, "jax", devices, NAMES, shard=shard, processes=2
+    )
     for name in NAMES:
-        on_devices.assert_alike(each_on_one_device[name], several[name], 1e-5)
+        several_devices.assert_alike(each_on_one_device[name], several[name], 1e-5)
 
 
 ALGORITHMS = [name for name in reference_algorithms.names() if name != "nesterov"]
@@ -306,7 +298,7 @@ ALGORITHMS = [name for name in reference_algorithms.names() if name != "nesterov
 @pytest.fixture(scope="module")
 def algorithms_on_one_device(tmp_path_factory):
     folder = tmp_path_factory.mktemp("algorithms")
-    return on_devices.train_together(folder, "jax", 1, ("digits",), ALGORITHMS)
+    return several_devices.train_together(folder, "jax", 1, ("digits",), ALGORITHMS)
 
 
 @pytest.mark.exhaustive
@@ -314,12 +306,12 @@ def algorithms_on_one_device(tmp_path_factory):
 def test_every_reference_algorithm_trains_the_same(shard, algorithms_on_one_device, tmp_path):
     """Those that need whole matrices too. SAM is in the full form, whose state stays its own."""
     names = [name for name in ALGORITHMS if (name, shard) != ("sam", "optimizer")]
-    two = on_devices.train_together(tmp_path, "jax", 2, ("digits",), names, shard=shard)
+    two = several_devices.train_together(tmp_path, "jax", 2, ("digits",), names, shard=shard)
     for key, arrays in two.items():
         one = algorithms_on_one_device[key]
         np.testing.assert_allclose(arrays["losses"], one["losses"], rtol=1e-4, err_msg=key)
         # The eigenvectors that SOAP turns gradients by make more of rounding.
-        assert on_devices.apart(one, arrays) <= (1e-3 if key == "soap-digits" else 1e-4), key
+        assert several_devices.apart(one, arrays) <= (1e-3 if key == "soap-digits" else 1e-4), key
 
 
 def test_of_a_large_model_each_device_holds_half():

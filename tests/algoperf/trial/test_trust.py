@@ -138,7 +138,7 @@ REPLACED = (
     "workloads.metrics.perplexity.perplexity",
     "algoperf.workload.metric.StreamedSum.finish",
     "algoperf.trial.clock.Stopwatch.elapsed_s",
-    "algoperf.trial.evaluate.evaluate",
+    "algoperf.trial.evaluate.accumulate",
     "algoperf.data.batches.TrainingQueue.__next__",
 )
 

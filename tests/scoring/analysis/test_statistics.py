@@ -1,9 +1,8 @@
 """Intervals: against exact enumeration, the published ones, and cases worked out by hand."""
 
-import importlib.util
 import itertools
-from pathlib import Path
 
+import interval_coverage
 import numpy as np
 import pytest
 
@@ -295,25 +294,15 @@ def test_expectations_of_a_statistic_that_is_not_always_defined():
     assert np.isnan(expected).all()
 
 
-@pytest.fixture(scope="module")
-def coverage():
-    """The script that measures the coverage."""
-    path = Path(__file__).parents[2] / "benchmarks" / "interval_coverage.py"
-    spec = importlib.util.spec_from_file_location("interval_coverage", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_small_boards_are_covered_or_refused(coverage, tmp_path):
+def test_small_boards_are_covered_or_refused(tmp_path):
     # Before, 3 x 3 without a miss was covered in 92 % and called one of two equals first in 11 %.
     words = ["--boards", "150", "--competitions", "300", "--resamples", "1000"]
-    options = coverage.parse([*words, "--out", str(tmp_path / "kept.jsonl")])
+    options = interval_coverage.parse([*words, "--out", str(tmp_path / "kept.jsonl")])
     kept = {}
     for size in ("1x2", "1x3", "2x2"):
-        assert coverage.row(size, 0.3, options, kept)[3] == "100.0 %"
+        assert interval_coverage.row(size, 0.3, options, kept)[3] == "100.0 %"
     for miss in (0.0, 0.3):
-        differ, same = coverage.measure("3x3", miss, options, kept)
+        differ, same = interval_coverage.measure("3x3", miss, options, kept)
         assert differ["known"] >= 145
         for sums in (differ, same):  # 300 pairs: two standard errors are 3 %
             assert 0.91 <= sums["held"] / sums["pairs"] <= 0.995
@@ -321,7 +310,7 @@ def test_small_boards_are_covered_or_refused(coverage, tmp_path):
         assert 0.92 <= differ["speedup_held"] / differ["speedups"] <= 1
     # Finished blocks are kept: nothing is made again.
     assert len((tmp_path / "kept.jsonl").read_text().splitlines()) == 20
-    assert coverage.measure("3x3", 0.0, options, dict(kept)) == coverage.measure(
+    assert interval_coverage.measure("3x3", 0.0, options, dict(kept)) == interval_coverage.measure(
         "3x3", 0.0, options, kept
     )
 

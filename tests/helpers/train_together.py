@@ -1,4 +1,4 @@
-"""Trains a few steps as one of several processes, and saves what it got: run by test_devices.py.
+"""Trains a few steps as one of several processes, and saves what it got: run by several_devices.py.
 
     python train_together.py FRAMEWORK RANK DEVICES PROCESSES SHARD MEETING OUT STEPS SUBMISSIONS \
         WORKLOAD...
