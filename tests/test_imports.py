@@ -109,8 +109,9 @@ def test_every_import_is_declared():
     testing = runtime | required("options.extras_require", "test")
     own = set((ROOT / "tests").rglob("*.py")) - set((ROOT / "tests" / "published").rglob("*.py"))
     known |= dict.fromkeys(own, testing)
-    benchmarks = {path.stem for path in (ROOT / "tests" / "benchmarks").glob("*.py")}
-    ours = {*PACKAGES, "tests", *benchmarks, *sys.stdlib_module_names}
+    folders = (ROOT / "tests" / name for name in ("benchmarks", "helpers"))
+    imported = {path.stem for folder in folders for path in folder.glob("*.py")}
+    ours = {*PACKAGES, "tests", *imported, *sys.stdlib_module_names}
     for path, declared in known.items():
         for name in roots(imports_of(path)) - ours:
             assert DISTRIBUTIONS.get(name, name) in declared, f"{relative(path)} imports {name}"
