@@ -140,6 +140,11 @@ def peak_process_memory_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
+def process_memory_bytes() -> int:
+    """Return the resident memory of this process, in bytes."""
+    return int(psutil.Process().memory_info().rss)
+
+
 def peak_memory_of_bytes(process_id: int) -> int:
     """Return the largest resident memory that another process has had so far, in bytes; where the
     system does not tell, what it has now; 0 if it has ended.

@@ -357,10 +357,12 @@ def open_folder(
     report: Report,
     *,
     with_arrays: bool = True,
+    evaluators: int = 0,
 ) -> Folder:
     """Open the run folder, look for a checkpoint, and write what the trial is.
 
     It is written before the submission trains: however that ends, the folder says what it was.
+    `evaluators` is how many devices evaluate beside the first one.
     """
     flags, point = configuration.flags, submitted.point
     folder = _run_folder(plan, outline)
@@ -398,7 +400,7 @@ def open_folder(
         has_referee=plan.has_referee,
         processes=plan.world_size,
         shard=plan.shard,
-        evaluators=plan.evaluators,
+        evaluators=evaluators,
     )
     if warning is not None:
         say(report, warning)

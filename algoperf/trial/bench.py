@@ -10,7 +10,7 @@ from multiprocessing import forkserver
 from typing import Any
 
 from algoperf import backends, workload
-from algoperf.machine import own_code, stopping
+from algoperf.machine import hardware, memory, own_code, stopping
 from algoperf.trial import assemble, child, evaluators, handover, outputs, seeds
 from algoperf.trial.evaluate import Evaluator
 from algoperf.trial.judgement import Signature
@@ -52,6 +52,7 @@ class Bench:
         self._is_warm = False
         self._initialised(0)
         self._processes: evaluators.Processes | None = None
+        self.evaluators = 0  # Devices that evaluate beside the first one.
         self.evaluator = self._evaluator(plan)
 
     def _evaluator(self, plan: TrialPlan) -> Evaluator:
@@ -74,6 +75,7 @@ class Bench:
                     for rank, other in enumerate(others, start=1)
                 ]
             )
+        self.evaluators = 0 if helpers is None else helpers.count
         return Evaluator(backend, *arguments, helpers)
 
     def start_evaluators(self) -> None:
@@ -118,11 +120,47 @@ class Bench:
             assert isinstance(train, workload.ArrayRows)
             self.shared_rows.restore(train)
 
-    def warm_up(self, params: Any, model_state: Any) -> None:
-        """Compile what evaluations need, once."""
+    def warm_up(self, params: Any, model_state: Any) -> str | None:
+        """Compile what evaluations need, once.
+
+        Returns:
+            A note, where the memory does not suffice for other devices to evaluate beside the first
+            one, which works alone from then on; else None.
+        """
         self.evaluator.restart()
-        if not self._is_warm:
+        is_first = not self._is_warm
+        if is_first:
             self.evaluator.warm_up(params, model_state)
             self._is_warm = True
         if self._processes is not None:
             self._processes.wait()
+        if not (is_first and self.evaluators) or self._has_room():
+            return None
+        self.close()
+        self._processes, self.evaluators = None, 0
+        self.evaluator.work_alone()
+        return (
+            "the memory does not suffice for evaluations on several devices at a time: the first "
+            "one makes them all"
+        )
+
+    def _has_room(self) -> bool:
+        """Return whether all devices may evaluate at a time, beside what trains.
+
+        What an evaluation takes for a while is known from the first one's: how much more this
+        process has held than it does now. On an accelerator each device has its own memory.
+        """
+        free_device_bytes = self.instruments.backend.free_device_memory_bytes()
+        if free_device_bytes is not None:
+            return True
+        balance, _ = memory.check(
+            memory.count(self.bound.workload.param_shapes),
+            frozen=self.bound.workload.frozen_count,
+            checkpoints=self._plan.checkpoints,
+            free_device_bytes=free_device_bytes,
+            processes=self._plan.world_size,
+            shard=self._plan.shard,
+        )
+        passing = hardware.peak_process_memory_bytes() - hardware.process_memory_bytes()
+        needed = balance["needed_bytes"] + (1 + self.evaluators) * passing
+        return bool(needed <= balance["available_bytes"])

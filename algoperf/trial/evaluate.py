@@ -119,6 +119,11 @@ class Evaluator:
             self._helpers.warm_up(params, model_state)
         self._own.warm_up(params, model_state)
 
+    def work_alone(self) -> None:
+        """Compute every batch on the first device from now on."""
+        self._helpers = None
+        self._own.take_all()
+
     def __call__(
         self, split: str, params: Any, model_state: Any, *, whole: bool = False
     ) -> dict[str, float]:

@@ -326,12 +326,16 @@ class _Work:
             yield from self._answer(*words)
 
     def _begin(self, seed: int) -> None:
-        """Initialise the model as a trial of that seed does: what is frozen is not handed over."""
+        """Initialise the model as a trial of that seed does: what is frozen is not handed over.
+
+        Everything else is, so that no initial value is kept: large models fill the memory.
+        """
         is_first = self._own is None
         state = self._backend.random_state(seeds.pair(seed, seeds.INIT))
-        self._own = self._workload.init_model_fn(state)
+        own = self._workload.init_model_fn(state)
         if is_first:
-            self._outputs.warm_up(*self._own)
+            self._outputs.warm_up(*own)
+        self._own = self._backend.read(*own, self._handover.parameters())
 
     def _answer(self, question: Question, version: int) -> Iterator[Any]:
         assert self._own is not None

@@ -114,6 +114,10 @@ class Outputs:
         )
         return predictions(self._backend, self._workload, padded, params, model_state)
 
+    def take_all(self) -> None:
+        """Compute every batch from now on, whatever the device's turn was."""
+        self._turn = batches.ALONE
+
     def count(self, question: Question) -> int:
         """Return how many rows a question is for."""
         if question.writes or question.is_probe:

@@ -196,7 +196,9 @@ class _Run:
                     self._trainer.ask_to_stop()
                 seed = seeds.trial_seed(plan.seed, plan.study, plan.trial)
                 self._own = self._bench.initialise(seed)
-                self._bench.warm_up(*self._own)
+                note = self._bench.warm_up(*self._own)
+                if note is not None:
+                    self._say(note)
                 self._begin()
                 stack.enter_context(self._gauges)
                 stack.enter_context(
@@ -265,7 +267,7 @@ class _Run:
         )
         self._folder = assemble.open_folder(
             plan, bench.subject, outline, submitted, bench.bound, configuration, instruments,
-            self._report, with_arrays=False,
+            self._report, with_arrays=False, evaluators=bench.evaluators,
         )  # fmt: skip
         self._submitted, self._meter = submitted, instruments.meter
         self._gauges = load.GaugesOfAnother(self._trainer.process_id)

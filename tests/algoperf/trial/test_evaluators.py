@@ -20,7 +20,7 @@ import pytest
 
 from algoperf.data import batches
 from algoperf.data.loading import load_data
-from algoperf.machine import stopping
+from algoperf.machine import hardware, memory, stopping
 from algoperf.run_folder import run_log
 from algoperf.trial import assemble, evaluators, handover, outputs, refereed, seeds
 from algoperf.trial.bench import Bench
@@ -158,6 +158,40 @@ def test_two_processes_evaluate_as_one(ready, one, monkeypatch):
     bench.evaluator("validation", *own)
     assert len(counted) == 2  # of three
     assert_as_one(bench, own, one)
+
+
+def test_a_process_keeps_no_parameters_but_those_that_are_shared(bench, plan):
+    shared = handover.Handover(bench.context, bench.signature)
+    block = shared.counters.ctypes.data, sum(each.nbytes for each in shared.parameters().values())
+    work = evaluators._Work(plan, evaluators.Given(1, DEVICES, shared))
+    assert list(work.do("begin", 1)) == []
+    model, _ = work._own
+    assert sum(each.nbytes for each in model.parameters()) == block[1]
+    for each in model.parameters():
+        assert block[0] < each.data_ptr() < block[0] + 2 * block[1]
+
+
+def test_where_memory_is_short_the_first_device_evaluates_alone(plan, one, monkeypatch):
+    """The model's numbers are trained in two processes, each with four copies and three of a
+    checkpoint, and an evaluation takes 1,000 bytes on each of two devices.
+    """
+    evaluator, start = one
+    count = sum(each.numel() for each in start[0].parameters())
+    needed = 2 * 7 * 4 * count + 2 * 1000
+    monkeypatch.setattr(hardware, "peak_process_memory_bytes", lambda: 51_000)
+    monkeypatch.setattr(hardware, "process_memory_bytes", lambda: 50_000)
+    seed = seeds.trial_seed(plan.seed, 0, 1)
+    with contextlib.closing(Bench(plan)) as bench:
+        for available, is_short in ((needed, False), (needed - 1, True)):
+            monkeypatch.setattr(memory, "available_bytes", lambda available=available: available)
+            bench.start_evaluators()
+            own = bench.initialise(seed)
+            bench._is_warm = False
+            assert (bench.warm_up(*own) is not None) == is_short
+            assert bench.evaluators == (0 if is_short else 1)
+        assert bench._processes is None
+        for split in SPLITS:
+            assert bench.evaluator(split, *own) == evaluator(split, *start)
 
 
 def test_an_evaluation_that_was_left_does_no_harm(ready, one):
