@@ -25,7 +25,8 @@ DIVIDED_COPIES = {None: 0, "optimizer": 2, "parameters": TRAINING_COPIES}
 ESTIMATE = (
     "bytes = 4 x parameters x (parameter, gradient, two optimizer moments; and while a checkpoint "
     "is written, a copy of all but the gradient; of frozen ones the parameter alone; a copy of all "
-    "for each further device that evaluates); without activations"
+    "for each further device that evaluates, or one for those of PyTorch's that are processors); "
+    "without activations"
 )
 # Versions 2 and 1 of Linux's control groups name these files differently.
 NAMES = (("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes"))
@@ -52,6 +53,7 @@ def check(
     processes: int = 1,
     shard: str | None = None,
     evaluators: int = 0,
+    evaluators_share: bool = False,
 ) -> tuple[dict[str, Any], str | None]:
     """Compare the memory that training needs at least with the memory that is available.
 
@@ -67,6 +69,7 @@ def check(
             with their gradients and moments.
         evaluators: How many devices evaluate beside the referee's first, each with a copy of all
             parameters; those in the host's memory count there.
+        evaluators_share: Whether those in the host's memory have one copy of what trains together.
 
     Returns:
         The figures for `meta_data_<n>.json`, and a warning, or None where the memory may suffice.
@@ -82,10 +85,10 @@ def check(
     of_host = processes * (of_host + (of_training if on_host else 0))
     of_host += FLOAT_BYTES * parameters if has_referee else 0
     if evaluators:
-        copy = FLOAT_BYTES * (parameters + frozen)
-        # What the devices copy theirs from is in the host's memory.
-        of_host += evaluators * copy if on_host else FLOAT_BYTES * parameters
-        of_training += 0 if on_host else copy
+        copies = 1 if evaluators_share or not on_host else evaluators
+        # What accelerators copy theirs from is in the host's memory.
+        of_host += FLOAT_BYTES * (copies * parameters + (evaluators * frozen if on_host else 0))
+        of_training += 0 if on_host else FLOAT_BYTES * (parameters + frozen)
     needs = {
         "memory": (of_host, available_bytes()),
         "the device's memory": (0 if on_host else of_training, free_device_bytes),

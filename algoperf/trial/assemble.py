@@ -401,6 +401,7 @@ def open_folder(
         processes=plan.world_size,
         shard=plan.shard,
         evaluators=evaluators,
+        evaluators_share=plan.framework == "pytorch",
     )
     if warning is not None:
         say(report, warning)

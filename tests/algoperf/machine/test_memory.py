@@ -120,6 +120,8 @@ def test_a_device_that_evaluates_has_a_copy(monkeypatch):
     settings = {"checkpoints": False, "frozen": 10**8, "has_referee": True, "evaluators": 2}
     found, _ = memory.check(10**9, free_device_bytes=None, **settings)
     assert found["needed_bytes"] == 29_200_000_000  # and 4 to hand over
+    found, _ = memory.check(10**9, free_device_bytes=None, evaluators_share=True, **settings)
+    assert found["needed_bytes"] == 25_200_000_000  # 4 less: they have one together
     found, _ = memory.check(10**9, free_device_bytes=10**12, **settings)
     assert found["needed_bytes"] == 8_000_000_000
     assert found["needed_device_bytes"] == 20_800_000_000  # 16 to train, .4 frozen, 4.4 to evaluate
