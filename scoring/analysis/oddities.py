@@ -157,10 +157,12 @@ def _ties(runs: Iterable[TrialRun]) -> list[str]:
     """Return a message about studies in which trials tie for the earliest evaluation.
 
     The trials first meet the target at the same evaluation, but at different times. The scoring
-    code of the AlgoPerf benchmark takes the first of them in the order of its folders.
+    code of the AlgoPerf benchmark takes the first of them in the order of its folders. Trials of
+    this library, which record how they ended, are ranked by time.
     """
     tied = []
-    for of_study in grouped(runs, lambda run: run.study):
+    logs = [run for run in runs if run.status is None]
+    for of_study in grouped(logs, lambda run: run.study):
         hits = [time_to_target(run.rows, run.target) for run in of_study if run.target is not None]
         reached = [hit for hit in hits if hit.evaluation is not None]
         first = min((hit.evaluation for hit in reached if hit.evaluation is not None), default=None)
