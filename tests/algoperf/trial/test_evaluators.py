@@ -190,6 +190,7 @@ def test_where_memory_is_short_the_first_device_evaluates_alone(plan, one, monke
             assert (bench.warm_up(*own) is not None) == is_short
             assert bench.evaluators == (0 if is_short else 1)
         assert bench._processes is None
+        monkeypatch.setattr(evaluators.Processes, "ask", lambda *_: pytest.fail("it is asked"))
         for split in SPLITS:
             assert bench.evaluator(split, *own) == evaluator(split, *start)
 
