@@ -140,9 +140,9 @@ def peak_process_memory_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-def process_memory_bytes() -> int:
-    """Return the resident memory of this process, in bytes."""
-    return int(psutil.Process().memory_info().rss)
+def process_memory_bytes(process_id: int | None = None) -> int:
+    """Return the resident memory of a process, in bytes; None is this one."""
+    return int(psutil.Process(process_id).memory_info().rss)
 
 
 def peak_memory_of_bytes(process_id: int) -> int:
@@ -153,7 +153,7 @@ def peak_memory_of_bytes(process_id: int) -> int:
     if peak_bytes is not None:
         return peak_bytes
     with contextlib.suppress(psutil.Error):
-        return int(psutil.Process(process_id).memory_info().rss)
+        return process_memory_bytes(process_id)
     return 0
 
 

@@ -392,16 +392,8 @@ def open_folder(
     if aside is not None:
         say(report, f"an earlier run of this trial was interrupted; what it left is in {aside}")
     trained, frozen = memory.count(bound.workload.param_shapes), bound.workload.frozen_count
-    room, warning = memory.check(
-        trained,
-        frozen=frozen,
-        checkpoints=plan.checkpoints,
-        free_device_bytes=instruments.backend.free_device_memory_bytes(),
-        has_referee=plan.has_referee,
-        processes=plan.world_size,
-        shard=plan.shard,
-        evaluators=evaluators,
-        evaluators_share=plan.framework == "pytorch",
+    room, warning = check_memory(
+        plan, bound, instruments.backend, has_referee=plan.has_referee, evaluators=evaluators
     )
     if warning is not None:
         say(report, warning)
@@ -422,6 +414,28 @@ def open_folder(
         preemptions=0 if saved is None else begun_before,
         parameters=_counts(trained, frozen),
         parts=parts,
+    )
+
+
+def check_memory(
+    plan: TrialPlan,
+    bound: Bound,
+    backend: backends.Backend,
+    *,
+    has_referee: bool = False,
+    evaluators: int = 0,
+) -> tuple[dict[str, Any], str | None]:
+    """Return what `memory.check` does of the processes that train, and of those that evaluate."""
+    return memory.check(
+        memory.count(bound.workload.param_shapes),
+        frozen=bound.workload.frozen_count,
+        checkpoints=plan.checkpoints,
+        free_device_bytes=backend.free_device_memory_bytes(),
+        has_referee=has_referee,
+        processes=plan.world_size,
+        shard=plan.shard,
+        evaluators=evaluators,
+        evaluators_share=plan.framework == "pytorch",
     )
 
 

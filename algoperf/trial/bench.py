@@ -10,7 +10,7 @@ from multiprocessing import forkserver
 from typing import Any
 
 from algoperf import backends, workload
-from algoperf.machine import hardware, memory, own_code, stopping
+from algoperf.machine import hardware, own_code, stopping
 from algoperf.trial import assemble, child, evaluators, handover, outputs, seeds
 from algoperf.trial.evaluate import Evaluator
 from algoperf.trial.judgement import Signature
@@ -52,7 +52,6 @@ class Bench:
         self._is_warm = False
         self._initialised(0)
         self._processes: evaluators.Processes | None = None
-        self.evaluators = 0  # Devices that evaluate beside the first one.
         self.evaluator = self._evaluator(plan)
 
     def _evaluator(self, plan: TrialPlan) -> Evaluator:
@@ -75,8 +74,12 @@ class Bench:
                     for rank, other in enumerate(others, start=1)
                 ]
             )
-        self.evaluators = 0 if helpers is None else helpers.count
         return Evaluator(backend, *arguments, helpers)
+
+    @property
+    def evaluators(self) -> int:
+        """How many devices evaluate beside the first one."""
+        return self.evaluator.helper_count
 
     def start_evaluators(self) -> None:
         """Start the processes that evaluate beside this one, where they do not run. What is started
@@ -137,7 +140,7 @@ class Bench:
         if not (is_first and self.evaluators) or self._has_room():
             return None
         self.close()
-        self._processes, self.evaluators = None, 0
+        self._processes = None
         self.evaluator.work_alone()
         return (
             "the memory does not suffice for evaluations on several devices at a time: the first "
@@ -150,17 +153,10 @@ class Bench:
         What an evaluation takes for a while is known from the first one's: how much more this
         process has held than it does now. On an accelerator each device has its own memory.
         """
-        free_device_bytes = self.instruments.backend.free_device_memory_bytes()
-        if free_device_bytes is not None:
+        backend = self.instruments.backend
+        if backend.free_device_memory_bytes() is not None:
             return True
-        balance, _ = memory.check(
-            memory.count(self.bound.workload.param_shapes),
-            frozen=self.bound.workload.frozen_count,
-            checkpoints=self._plan.checkpoints,
-            free_device_bytes=free_device_bytes,
-            processes=self._plan.world_size,
-            shard=self._plan.shard,
-        )
+        balance, _ = assemble.check_memory(self._plan, self.bound, backend)
         passing = hardware.peak_process_memory_bytes() - hardware.process_memory_bytes()
         needed = balance["needed_bytes"] + (1 + self.evaluators) * passing
         return bool(needed <= balance["available_bytes"])

@@ -119,6 +119,11 @@ class Evaluator:
             self._helpers.warm_up(params, model_state)
         self._own.warm_up(params, model_state)
 
+    @property
+    def helper_count(self) -> int:
+        """How many devices evaluate beside the first one."""
+        return 0 if self._helpers is None else self._helpers.count
+
     def work_alone(self) -> None:
         """Compute every batch on the first device from now on."""
         self._helpers = None
