@@ -11,7 +11,7 @@ from algoperf.machine import class_file
 from scoring.analysis.analysis import Analysis, Summary, analyse, summarise
 from scoring.analysis.bounds import ScoreBounds, bounds_of
 from scoring.analysis.leaderboard import Leaderboard, build_leaderboards
-from scoring.analysis.oddities import find_oddities
+from scoring.analysis.oddities import find_oddities, find_unfounded
 from scoring.analysis.restated import restate
 from scoring.analysis.statistics import METHODS, RESAMPLES
 from scoring.benchmarks.benchmark import RULESETS, find_benchmark, ruleset_of
@@ -237,6 +237,7 @@ def make_boards(
     findings += notes
     for board, of_board in scored:
         findings += of_board + find_oddities(row.entry for row in board.rows)
+        findings += find_unfounded(board)
     boards = [board for board, _ in scored]
     return boards, findings
 

@@ -118,6 +118,8 @@ def campaign_command(arguments: argparse.Namespace) -> int:
         )
     if arguments.tuning_ruleset is not None:
         return _leaderboard(arguments)
+    if arguments.stop_late:
+        raise UserError("--stop-late goes with --tuning-ruleset: other runs are not scored")
     if arguments.hardware_class is not None:
         raise UserError(
             "--hardware-class goes with --tuning-ruleset: runs for a target are counted in steps"
@@ -186,6 +188,7 @@ def _leaderboard(arguments: argparse.Namespace) -> int:
         alone=True,  # Another process may run the studies before it.
         hardware_class=arguments.hardware_class,
         stop_outrun=arguments.stop_outrun,
+        stop_late=arguments.stop_late,
     )
     failed = _run_missing(todo, arguments, secret)
     command = ["algoperf", "score", str(arguments.out), *campaign.suite_words(arguments.suite)]

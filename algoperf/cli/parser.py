@@ -483,6 +483,13 @@ def _add_campaign(commands: Any, function: Command) -> None:
         "the best time to target of its study's others; scores are the same",
     )
     add(
+        "--stop-late",
+        action="store_true",
+        help="with --tuning-ruleset, run the studies of one submission after those of another, in "
+        "the order of --submissions, and end each trial that has not reached the target in four "
+        "times what one of them took in each of its studies; scores are the same",
+    )
+    add(
         "--hardware-class",
         metavar="FILE",
         help="with --tuning-ruleset, take the budgets of a hardware class, as `algoperf run` does; "

@@ -207,6 +207,12 @@ def declare(run: argparse.ArgumentParser) -> None:
         "target of the others; its score is the same, at a part of the cost",
     )
     add(
+        "--stop-late",
+        action="store_true",
+        help="end each trial that has not reached the target in four times what another submission "
+        "of the same experiment took in each of the studies: the workload gives it no credit",
+    )
+    add(
         "--rerun-contended",
         action="store_true",
         help="run anew the trials that lost over 5 %% of their clock to other processes or to a "

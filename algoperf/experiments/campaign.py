@@ -22,8 +22,9 @@ from algoperf.machine import class_file
 from algoperf.machine.hardware_class import HardwareClass
 from algoperf.run_folder import run_log
 from algoperf.study import run_plan
+from algoperf.study.outrun import is_still_early
 from algoperf.study.request import RunRequest
-from algoperf.study.study import has_been_outrun, lasting_result
+from algoperf.study.study import lasting_result
 from algoperf.submission import loading
 from algoperf.submission.loading import Outline
 from algoperf.trial import default_point
@@ -162,6 +163,8 @@ class Entry:
         hardware_class: The file of the class whose budgets hold, or None.
         known: That class, or None.
         stop_outrun: Whether trials end once another of their study has a better time.
+        late_of: How many studies each submission has, where trials end once another submission is
+            far ahead in all of its own; None where they do not.
     """
 
     workload: str
@@ -181,6 +184,7 @@ class Entry:
     hardware_class: str | None = None
     known: HardwareClass | None = None
     stop_outrun: bool = False
+    late_of: int | None = None
 
     @property
     def experiment(self) -> str:
@@ -196,8 +200,8 @@ class Entry:
             framework=self.framework,
             tuning_ruleset=self.ruleset,
             trials=self.trials,
-            studies=self.study + 1,
-            study_range=f"{self.study}:{self.study}" if self.alone else None,
+            studies=self.late_of or self.study + 1,
+            study_range=f"{self.study}:{self.study}" if self.alone or self.late_of else None,
             seed=self.seed,
             experiment=self.experiment,
             out=out,
@@ -206,6 +210,7 @@ class Entry:
             validation_seed=self.validation_seed,
             hardware_class=self.hardware_class,
             stop_outrun=self.stop_outrun,
+            stop_late=self.late_of is not None,
         )
         return ["run", *request.words()]
 
@@ -249,7 +254,7 @@ class Entry:
     def _is_result(self, folder: Path, result: dict[str, Any] | None) -> bool:
         if result is None or result["target"]["validation"] != self.target:
             return False
-        if not has_been_outrun(folder, result):
+        if not is_still_early(folder, result):
             return False
         secret = self.validation_seed
         commitment = None if secret is None else secret.commitment
@@ -345,10 +350,13 @@ def entries(
     alone: bool = False,
     hardware_class: str | None = None,
     stop_outrun: bool = False,
+    stop_late: bool = False,
 ) -> list[Entry]:
     """Return the entries of a leaderboard, study by study and workload by workload.
 
-    In this order whole columns of the leaderboard are complete if the campaign ends early.
+    In this order whole columns of the leaderboard are complete if the campaign ends early. Where
+    trials may be late beside another submission, all studies of that one come first, workload by
+    workload.
 
     Args:
         workloads: The names of the workloads, or the paths of their folders.
@@ -365,6 +373,7 @@ def entries(
         alone: Whether each study is run without those before it.
         hardware_class: The file of the class whose budgets hold, or None.
         stop_outrun: Whether trials end once another of their study has a better time.
+        stop_late: Whether trials end once another submission is far ahead in all of its studies.
     """
     known = None if hardware_class is None else class_file.read(hardware_class)
     workloads, frameworks = list(dict.fromkeys(workloads)), list(dict.fromkeys(frameworks))
@@ -373,6 +382,14 @@ def entries(
     outlines = _outlines(submissions, frameworks)
     external = ruleset == "external"
     definitions = [catalogue.find(name, suite) for name in workloads]
+    of_each = [
+        (definition, framework, outline)
+        for definition, framework, outline in itertools.product(definitions, frameworks, outlines)
+        if framework in outline.frameworks and (submissions or outline.has_search_space == external)
+    ]
+    places = [(study, *each) for study in range(studies) for each in of_each]
+    if stop_late:
+        places = [(study, *each) for each in of_each for study in range(studies)]
     return [
         Entry(
             definition.name,
@@ -391,12 +408,9 @@ def entries(
             hardware_class=hardware_class,
             known=known,
             stop_outrun=stop_outrun,
+            late_of=studies if stop_late else None,
         )
-        for study, definition, framework in itertools.product(
-            range(studies), definitions, frameworks
-        )
-        for outline in outlines
-        if framework in outline.frameworks and (submissions or outline.has_search_space == external)
+        for study, definition, framework, outline in places
     ]
 
 

@@ -16,7 +16,7 @@ FILE = "campaign.json"
 SETTINGS = (
     *("workload", "suite", "tuning_ruleset", "trials", "submissions", "frameworks", "seeds"),
     *("learning_rate_factors", "steps", "until", "eval_every_steps", "targets"),
-    *("rerun_contended", "hardware_class", "stop_outrun"),
+    *("rerun_contended", "hardware_class", "stop_outrun", "stop_late"),
 )
 _PATHS = ("workload", "suite", "submissions", "hardware_class")
 _FOLDER = "{folder}"  # stands for the campaign's folder at the beginning of a path

@@ -195,6 +195,14 @@ def in_words(result: Result) -> str:
                 f"outrun after {clock_s:.2f} s, {steps} steps: another trial of its study reached "
                 f"{aim} in {result['outrun_s']:.2f} s{_best_text(result)}"
             )
+        case "late":
+            rival, count = result["late"], result["late"]["studies"]
+            studies = "its study" if count == 1 else f"each of its {count} studies"
+            return (
+                f"late after {clock_s:.2f} s, {steps} steps: {rival['submission']} reached {aim} "
+                f"within {rival['slowest_s']:.2f} s in {studies}, and after "
+                f"{rival['after_s']:.2f} s there is no credit{_best_text(result)}"
+            )
         case "diverged":
             seen = result.get("not_finite", {})
             what = ", ".join(

@@ -95,6 +95,8 @@ class RunRequest:
             the trial's folder.
         stop_outrun: End a trial that misses the target after the best time of its study's other
             trials; the study's score is the same.
+        stop_late: End a trial that misses the target in four times what another submission of the
+            experiment took in each of the `studies`; the scores of both are the same.
         rerun_contended: Run anew, as `overwrite` does, the trials whose clock counted others' work.
         name: The submission's name in run folders and tables; None for its file's.
         save_best: A new Python file: a copy of the submission with the best trial's point as its
@@ -154,6 +156,7 @@ class RunRequest:
     referee: str | None = None
     overwrite: bool = False
     stop_outrun: bool = False
+    stop_late: bool = False
     rerun_contended: bool = False
     name: str | None = None
     save_best: Path | None = None

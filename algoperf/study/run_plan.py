@@ -16,6 +16,7 @@ from algoperf.machine.hardware_class import HardwareClass, Key
 from algoperf.run_folder import device_history
 from algoperf.study import carbon, outcome, population, study, wandb_run
 from algoperf.study.companions import Companion, Companions
+from algoperf.study.outrun import Ends
 from algoperf.study.request import RunRequest
 from algoperf.submission import copies, loading, search_space, submission_source
 from algoperf.trial import choices
@@ -51,7 +52,9 @@ class RunPlan:
             self.companions,
             self.request.overwrite,
             self.request.rerun_contended,
-            self.request.stop_outrun,
+            Ends(
+                self.request.stop_outrun, self.request.studies if self.request.stop_late else None
+            ),
         )
 
     def populations(self) -> list[str]:
@@ -304,8 +307,17 @@ def make(request: RunRequest, command: str = "", show_progress: bool = False) ->
         )
     if trial.devices is not None:
         _check_devices(trial, outline)
-    if request.stop_outrun:
-        _check_stop_outrun(trial)
+    for option, is_asked in (
+        ("--stop-outrun", request.stop_outrun),
+        ("--stop-late", request.stop_late),
+    ):
+        if is_asked:
+            _check_ends_early(trial, option)
+    if request.stop_late and (trial.suite is not None or trial.base_workload is not None):
+        raise UserError(
+            "--stop-late with held-out variants: a submission that is slow on one may lose the "
+            "credit by which others are late"
+        )
     return RunPlan(trial, outline, chosen, tuple(notes), _companions(request), request)
 
 
@@ -366,16 +378,16 @@ def _check_devices(trial: TrialPlan, outline: loading.Outline) -> None:
         )
 
 
-def _check_stop_outrun(trial: TrialPlan) -> None:
+def _check_ends_early(trial: TrialPlan, option: str) -> None:
     """Check that trials end by time and at a target; UserError if not."""
     if trial.population is not None:
         raise UserError(
-            "--stop-outrun with --tuning-ruleset population: its members end when one of them "
+            f"{option} with --tuning-ruleset population: its members end when one of them "
             "reaches the target"
         )
     if trial.until == "end" or trial.max_steps is not None:
-        option = "--until end" if trial.until == "end" else "--max-steps"
-        raise UserError(f"--stop-outrun with {option}: it is for trials to a target, by time")
+        other = "--until end" if trial.until == "end" else "--max-steps"
+        raise UserError(f"{option} with {other}: it is for trials to a target, by time")
 
 
 def scale_of(trial: TrialPlan) -> workload.Scale:

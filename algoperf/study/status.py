@@ -16,10 +16,10 @@ from algoperf.errors import UserError
 from algoperf.machine import supervision
 from algoperf.run_folder import checkpoint, device_history, run_log
 from algoperf.study.executors import orders
-from algoperf.trial.plan import OUTRUN, STOPPED
+from algoperf.trial.plan import LATE, OUTRUN, STOPPED
 
 RUNNING, INTERRUPTED, WAITING, DAMAGED = "running", "interrupted", "waiting", "damaged"
-ENDED = ("reached", "budget", "complete", "diverged", "failed", STOPPED, OUTRUN)
+ENDED = ("reached", "budget", "complete", "diverged", "failed", STOPPED, OUTRUN, LATE)
 STATES = (*ENDED, RUNNING, INTERRUPTED, WAITING, DAMAGED)
 GROUP = ("experiment", "submission", "workload", "framework")
 _TRIAL = re.compile(r"trial_(\d+)")

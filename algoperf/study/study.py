@@ -8,7 +8,7 @@ import json
 import os
 import re
 import subprocess
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +25,12 @@ from algoperf.machine import (
     supervision,
 )
 from algoperf.run_folder import crash_points, device_history, run_log, writing
+from algoperf.study import outrun
 from algoperf.study.companions import Companions
+from algoperf.study.outrun import Ends
 from algoperf.submission import loading, search_space, submission_source
 from algoperf.trial import choices
-from algoperf.trial.plan import ANSWERED, INLINE, OUTRUN, PROCESS, TrialPlan
+from algoperf.trial.plan import ANSWERED, INLINE, LATE, OUTRUN, PROCESS, TrialPlan
 from algoperf.workload import catalogue
 
 EXTERNAL_TRIALS = POPULATION_TRIALS = 5
@@ -143,13 +145,13 @@ def run(
     companions: Companions | None = None,
     overwrite: bool = False,
     rerun_contended: bool = False,
-    stop_outrun: bool = False,
+    ends: Ends = outrun.AT_BUDGET,
 ) -> list[dict[str, Any]]:
     """Run the trials that have no result yet, and those that an outside cause ended, with
     `retry_failed` all that failed, with `overwrite` all of them, with `rerun_contended` those whose
     clock counted others' work; return every trial's result. What is run anew is kept in its folder,
-    in `replaced_<n>`. With `stop_outrun` a trial ends as OUTRUN once it has missed the target after
-    the best time of its study's other trials, so that it cannot be what the study is scored by.
+    in `replaced_<n>`. `ends` says which trials end before their budget, since no score can come of
+    them any more.
 
     `observe(plan, event)` is told what happens, `event["event"]` being one of skip, note, start,
     progress, evaluation, result. `companions` go along with each trial. Raises UserError for a
@@ -161,7 +163,7 @@ def run(
         settings = known_settings(base, outline)
         if overwrite or rerun_contended:
             set_aside(base, outline, chosen, settings, observe, only_contended=not overwrite)
-        return _run(base, outline, chosen, observe, retry_failed, companions, settings, stop_outrun)
+        return _run(base, outline, chosen, observe, retry_failed, companions, settings, ends)
 
 
 def _run(
@@ -172,7 +174,7 @@ def _run(
     retry_failed: bool,
     companions: Companions | None,
     settings: dict[str, Any],
-    stop_outrun: bool,
+    ends: Ends,
 ) -> list[dict[str, Any]]:
     companions = companions or Companions()
     base = dataclasses.replace(base, followed=bool(companions))
@@ -190,9 +192,8 @@ def _run(
                     if done is None:
                         before = run_log.read_flags(folder)
                         device_history.check_unchanged(folder, before, plan.change_devices)
-                        if stop_outrun:
-                            plan = dataclasses.replace(plan, outrun_s=best_time_s(folder))
-                        _set_outrun_aside(plan, folder, observe)
+                        plan = ends.planned(plan, folder, settings)
+                        _set_ended_early_aside(plan, folder, observe)
                         with writing.into(folder):
                             (folder / run_log.RESULT).unlink(missing_ok=True)
                         results.append(
@@ -293,7 +294,7 @@ def set_aside(
 def lasting_result(folder: Path, retry_failed: bool = False) -> dict[str, Any] | None:
     """The result of a trial that is not to be run (again); None where it starts or goes on."""
     result = run_log.read_result(folder)
-    if result is None or not has_been_outrun(folder, result):
+    if result is None or not outrun.is_still_early(folder, result):
         return None
     if result["status"] != "failed":
         return result
@@ -301,32 +302,14 @@ def lasting_result(folder: Path, retry_failed: bool = False) -> dict[str, Any] |
     return None if retry_failed or is_outside else result
 
 
-def best_time_s(folder: Path) -> float | None:
-    """Return the best time to target of the other trials of a trial's study, in seconds; None where
-    none has met it.
-    """
-    others = (other for other in folder.parent.glob("trial_*") if other != folder)
-    times_s = [(run_log.read_result(other) or {}).get("time_to_target_s") for other in others]
-    return min((time_s for time_s in times_s if time_s is not None), default=None)
-
-
-def _set_outrun_aside(plan: TrialPlan, folder: Path, observe: Observe) -> None:
-    """Move aside what a trial measured that has been outrun by nobody, as it turns out."""
-    if (run_log.read_result(folder) or {}).get("status") == OUTRUN:
+def _set_ended_early_aside(plan: TrialPlan, folder: Path, observe: Observe) -> None:
+    """Move aside what a trial measured that was outrun, or late, by nobody, as it turns out."""
+    status = (run_log.read_result(folder) or {}).get("status")
+    if status in (OUTRUN, LATE):
+        before = "no other trial of its study" if status == OUTRUN else "no other submission"
         aside = run_log.set_aside(folder, "replaced")
-        text = f"is run anew, as no other trial of its study is before it now; see {aside}"
+        text = f"is run anew, as {before} is before it now; see {aside}"
         observe(plan, {"event": "note", "text": text})
-
-
-def has_been_outrun(folder: Path, result: Mapping[str, Any]) -> bool:
-    """Return whether a trial's study still has the better time that a result says it ended by.
-
-    It may not, once the trial of that time was run anew. Of other results this is True.
-    """
-    if result.get("status") != OUTRUN:
-        return True
-    best_s = best_time_s(folder)
-    return best_s is not None and best_s <= result["ledger"]["submission_s"]
 
 
 def known_settings(plan: TrialPlan, outline: loading.Outline) -> dict[str, Any]:

@@ -205,6 +205,7 @@ def limits(plan: TrialPlan, scale: workload.Scale, *, begun_by_period: bool = Fa
         None if plan.population is None else plan.population["every_steps"],
         plan.pause_at_step,
         math.inf if plan.outrun_s is None else plan.outrun_s,
+        math.inf if plan.late_s is None else plan.late_s,
     )
 
 

@@ -89,6 +89,8 @@ class Limits:
             for a later process; None for a trial that trains to its end.
         outrun_s: The submission time after which an evaluation that misses the target ends the
             trial: another one of its study has met it by then. Infinite where none has.
+        late_s: The submission time after which such an evaluation ends the trial as late: others
+            have met the target so much sooner that the workload gives it no credit.
     """
 
     budget_s: float
@@ -100,6 +102,7 @@ class Limits:
     exchange_every_steps: int | None = None
     pause_at_step: int | None = None
     outrun_s: float = math.inf
+    late_s: float = math.inf
 
     def is_exchange(self, step: int) -> bool:
         """Return whether a population compares its members after a step."""
@@ -112,6 +115,15 @@ class Limits:
     def is_outrun(self, clock_s: float) -> bool:
         """Return whether a trial can no longer be the first of its study to meet the target."""
         return clock_s >= self.outrun_s
+
+    def is_late(self, clock_s: float) -> bool:
+        """Return whether a trial can no longer get credit for the target."""
+        return clock_s >= self.late_s
+
+    @property
+    def gives_up_s(self) -> float:
+        """The submission time after which an evaluation that misses the target ends the trial."""
+        return min(self.outrun_s, self.late_s)
 
     def cadence(self, goal: Goal) -> Cadence | None:
         """Return what decides when a trial evaluates by cost; None where it does by period."""

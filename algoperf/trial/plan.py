@@ -14,9 +14,10 @@ from algoperf.run_folder import run_log
 
 PROCESS, INLINE = "process", "inline"  # where a trial's referee is
 REFEREES = (PROCESS, INLINE)
-# The status of what the result would be of a trial that is left for a later process, and of one
-# that has ended because another member of its population has reached the target.
-PAUSED, STOPPED, OUTRUN = "paused", "stopped", "outrun"
+# The status of what the result would be of a trial that is left for a later process; of one that
+# has ended because another member of its population has reached the target; and of those that have
+# missed it by when another trial of the study, or far later than another submission, has met it.
+PAUSED, STOPPED, OUTRUN, LATE = "paused", "stopped", "outrun", "late"
 ANSWERED = frozenset({"start", "evaluation"})  # where a followed trial waits, off the clock
 
 
@@ -90,6 +91,9 @@ class TrialPlan:
     pause_at_step: int | None = None
     # The best time to target of its study's other trials in seconds, where that ends this one.
     outrun_s: float | None = None
+    # The other submission beside which this trial is late 'after_s' (`study.outrun`): its name, how
+    # many studies it has, and 'slowest_s', the time to target of the slowest; in seconds.
+    late: Mapping[str, Any] | None = None
     planned: Sequence[Mapping[str, Any]] = ()  # what the same command runs, for `algoperf status`
 
     @property
@@ -101,6 +105,11 @@ class TrialPlan:
     def budget_factor(self) -> float:
         """What the workload's own budget is multiplied by."""
         return float(self.class_times.get("budget_factor", 1.0))
+
+    @property
+    def late_s(self) -> float | None:
+        """The submission time in seconds after which the trial is late; None if it never is."""
+        return None if self.late is None else float(self.late["after_s"])
 
     @property
     def world_size(self) -> int:

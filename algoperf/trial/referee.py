@@ -15,7 +15,7 @@ from algoperf.run_folder import crash_points
 from algoperf.trial.clock import Ledger
 from algoperf.trial.goal import Goal, Limits
 from algoperf.trial.judgement import NotFinite, Signature, difference
-from algoperf.trial.plan import OUTRUN
+from algoperf.trial.plan import LATE, OUTRUN
 from algoperf.workload.crossing import Point
 
 Evaluate = Callable[[str, Any, Any], dict[str, float]]  # split, params, model state -> metrics
@@ -262,10 +262,10 @@ class Referee:
             value = self._probe(*handed.evaluated())
         point = Point(self.ledger.submission.elapsed_s, self.step, value)
         cadence.probed(point, evaluation.elapsed_s - before_s)
-        is_outrun = self.limits.is_outrun(point.time_s)
-        if is_outrun or cadence.wants_all() or self.limits.is_exchange(self.step):
+        gives_up = point.time_s >= self.limits.gives_up_s
+        if gives_up or cadence.wants_all() or self.limits.is_exchange(self.step):
             return True
-        self.due_s = min(cadence.next_due_s(), self.limits.outrun_s)
+        self.due_s = min(cadence.next_due_s(), self.limits.gives_up_s)
         return False
 
     def _next_due_s(self, value: float, elapsed_s: float, cost_s: float) -> float:
@@ -302,7 +302,7 @@ class Referee:
         self._log.evaluation(times(self.ledger, self.step, self.preemptions), metrics)
         value = metrics.get(f"validation/{self.goal.metric}", math.nan)
         # No later than when it may end the trial.
-        self.due_s = min(self._next_due_s(value, elapsed_s, last_s), self.limits.outrun_s)
+        self.due_s = min(self._next_due_s(value, elapsed_s, last_s), self.limits.gives_up_s)
         if self.goal.is_met(metrics):
             self.status = "reached"
         elif not all(finite) and not self.limits.keep_going:
@@ -311,6 +311,8 @@ class Referee:
             self.status = "complete"
         elif self.limits.is_outrun(elapsed_s):
             self.status = OUTRUN
+        elif self.limits.is_late(elapsed_s):
+            self.status = LATE
         self._report(metrics)
 
     @property

@@ -10,7 +10,7 @@ from algoperf.machine.resources import Meter
 from algoperf.run_folder import device_history
 from algoperf.trial import seeds
 from algoperf.trial.evaluate import Evaluator
-from algoperf.trial.plan import OUTRUN, PAUSED, TrialPlan
+from algoperf.trial.plan import LATE, OUTRUN, PAUSED, TrialPlan
 from algoperf.trial.referee import Referee
 from algoperf.workload.crossing import Point, crossing
 
@@ -89,6 +89,7 @@ def of(ended: Ended) -> dict[str, Any]:
         "status": referee.status,
         "scoreable": ended.plan.max_steps is None and flags["target"]["validation"] is not None,
         **({"outrun_s": ended.plan.outrun_s} if referee.status == OUTRUN else {}),
+        **({"late": dict(ended.plan.late or {})} if referee.status == LATE else {}),
         "steps": steps,
         "time_to_target_s": evaluations[-1][1] if reached else None,
         "steps_to_target": evaluations[-1][0] if reached else None,

@@ -1,21 +1,22 @@
-"""What a leaderboard's trials took, and what they would have taken without `--stop-outrun`.
+"""What a leaderboard's trials took, and what they would have taken had none been ended early.
 
 A trial costs the seconds from its beginning to its end, evaluations and set-up included, times the
-cores that it was given. One that was outrun ended early; without the option it would have gone on
-to its budget at the most: its cost times its budget over its clock. That also stretches its set-up,
-so it is a limit at the pace that it had. What was set aside to be run again (contended or
-interrupted trials) is in no score, and is not counted here.
+cores that it was given. One that was outrun, or late, ended early; without `--stop-outrun` and
+`--stop-late` it would have gone on to its budget at the most: its cost times its budget over its
+clock. That also stretches its set-up, so it is a limit at the pace that it had. What was set aside
+to be run again (contended or interrupted trials) is in no score, and is not counted here.
 """
 
 import dataclasses
 import math
 from collections.abc import Iterable, Sequence
 
-from algoperf.trial.plan import OUTRUN
+from algoperf.trial.plan import LATE, OUTRUN
 from scoring.analysis.leaderboard import Leaderboard
 from scoring.reading.trials import TrialRun
 
 HOUR_S = 3600.0
+ENDED_EARLY = (OUTRUN, LATE)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,17 +27,17 @@ class Cost:
         label: The entry's label; '' for all entries together.
         workload: The workload, base or held-out.
         trials: How many trials there are.
-        outrun: How many of these ended as they had been outrun.
+        ended_early: How many of these ended as they had been outrun, or were late.
         unknown: How many do not record how long they took, and are not in the hours.
         core_hours: Hours times cores of the others; NaN where there is no other. Where the cores
             are not recorded a trial counts as one core's.
-        full_core_hours: The same, had no trial ended as outrun, at the most.
+        full_core_hours: The same, had all trials gone on, at the most.
     """
 
     label: str
     workload: str
     trials: int
-    outrun: int
+    ended_early: int
     unknown: int
     core_hours: float
     full_core_hours: float
@@ -70,7 +71,7 @@ def _cost(label: str, workload: str, runs: Sequence[TrialRun]) -> Cost:
         label,
         workload,
         len(runs),
-        sum(run.status == OUTRUN for run in runs),
+        sum(run.status in ENDED_EARLY for run in runs),
         len(runs) - len(known),
         sum(spent_s) / HOUR_S if known else math.nan,
         sum(full_s) / HOUR_S if known else math.nan,
@@ -84,7 +85,7 @@ def _sum(label: str, workload: str, every: Iterable[Cost]) -> Cost:
         label,
         workload,
         sum(one.trials for one in costs),
-        sum(one.outrun for one in costs),
+        sum(one.ended_early for one in costs),
         sum(one.unknown for one in costs),
         sum(one.core_hours for one in known) if known else math.nan,
         sum(one.full_core_hours for one in known) if known else math.nan,
@@ -100,7 +101,7 @@ def _cores(run: TrialRun) -> float:
 
 
 def _longer(run: TrialRun) -> float:
-    """Return how many times as long a trial would have taken at most had it not been outrun."""
-    if run.status != OUTRUN or run.budget_s is None or not run.clock_s > 0:
+    """Return how many times as long a trial would have taken at most had it gone on."""
+    if run.status not in ENDED_EARLY or run.budget_s is None or not run.clock_s > 0:
         return 1.0
     return max(1.0, run.budget_s / run.clock_s)

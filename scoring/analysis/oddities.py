@@ -4,9 +4,13 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from algoperf.study.outrun import late_after_s
+from algoperf.trial.plan import LATE
+from scoring.analysis.leaderboard import Leaderboard
 from scoring.benchmarks.pools import Entry
 from scoring.reading.evaluations import STEP_COLUMN, TIME_COLUMN
 from scoring.reading.trials import INTERRUPTED, RUNNING, Finding, TrialRun, grouped
+from scoring.rules.rules import median_over_studies
 from scoring.rules.time_to_target import ended_early, is_readable, time_to_target
 
 SPREAD = 2.0  # Step times of an entry on a workload are odd from this multiple of the fastest on.
@@ -40,6 +44,42 @@ def find_oddities(entries: Iterable[Entry]) -> list[Finding]:
                 text = f"{entry.label} on {runs[0].workload}: {message}"
                 findings.append(Finding(path, text, damage=False))
     return findings
+
+
+def find_unfounded(board: Leaderboard) -> list[Finding]:
+    """Return findings about trials that were ended as late beside a submission that is not here.
+
+    A workload gives no credit for a median later than 4 times the fastest credited one, so a trial
+    that was ended at least that late has lost nothing. Of another one it is not known whether it
+    would have met the target in time.
+    """
+    medians_SW = median_over_studies(board.times_SWN)
+    limits_s = {}
+    for index, column in enumerate(board.layout.base):
+        credited = np.isfinite(board.ratios[:, index])
+        fastest_s = medians_SW[credited, column].min(initial=np.inf)
+        count = int((~np.isnan(board.times_SWN[:, column])).sum(axis=-1).max(initial=0))
+        limits_s[board.layout.workloads[column]] = late_after_s(float(fastest_s), count)
+    return [
+        Finding(
+            row.entry.runs[0].submission_folder,
+            f"{row.entry.label} on {name}: {len(runs)} trials were ended by --stop-late beside a "
+            "submission that is not here, or was faster then; they might have met the target in "
+            "time",
+            damage=False,
+        )
+        for row in board.rows
+        for name in board.layout.workloads
+        if (
+            runs := [
+                run
+                for run in row.entry.runs
+                if run.workload == name
+                and run.status == LATE
+                and not run.clock_s >= limits_s.get(name, np.inf)
+            ]
+        )
+    ]
 
 
 def _flagged(runs: Iterable[TrialRun]) -> list[str]:

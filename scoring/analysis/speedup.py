@@ -8,11 +8,13 @@ Legend: R resamples, S submissions, W workloads, B base workloads.
 """
 
 import dataclasses
+import math
 
 import numpy as np
 from numpy.typing import NDArray
 
 from algoperf import errors
+from algoperf.trial.plan import LATE
 from scoring.analysis.leaderboard import Leaderboard
 from scoring.analysis.pooled_model import fit
 from scoring.analysis.statistics import (
@@ -41,10 +43,10 @@ class Speedups:
         mean_S: Array (S submissions,): the geometric mean over base workloads, without those that
             are NaN in `by_workload_SB`.
         interval: Array (S, 2): the ends of the 95 % interval of the mean; NaN where not estimable.
-        by_workload_SB: Array (S, B base workloads) of ratios of times. A miss counts at the budget;
-            the ratio is NaN where both sides missed the target, where one did and no budget is
-            known, where one took exactly 0 seconds and the other did not, and where no study of
-            one is decided.
+        by_workload_SB: Array (S, B base workloads) of ratios of times. A miss counts at the budget,
+            or where late trials were ended at the shortest clock of these; the ratio is NaN where
+            both sides missed the target, where one did and no budget is known, where one took
+            exactly 0 seconds and the other did not, and where no study of one is decided.
         censored_SB: For each ratio, '<=' where the submission missed (its time is at least the
             budget, so the ratio is an upper bound), '>=' where the reference missed, '' where
             neither did.
@@ -144,9 +146,13 @@ def speedups(board: Leaderboard, reference: str, *, seed: int = 0) -> Speedups:
 
 
 def _budget_s(board: Leaderboard, workload: str) -> float:
-    """Return the largest budget of a workload's runs in seconds; NaN where no run has one."""
-    budgets_s = [run.budget_s for run in board.pool.runs if run.workload == workload]
-    return max((budget_s for budget_s in budgets_s if budget_s is not None), default=np.nan)
+    """Return the seconds at which a miss of a workload counts: the largest budget of its runs, or
+    where late trials were ended, the shortest clock of these; NaN where nothing is known.
+    """
+    runs = [run for run in board.pool.runs if run.workload == workload]
+    budgets_s = [run.budget_s for run in runs if run.budget_s is not None]
+    late_s = [run.clock_s for run in runs if run.status == LATE and math.isfinite(run.clock_s)]
+    return min([*late_s, max(budgets_s, default=np.nan)])
 
 
 def _log_ratios(own: Floats, reference: Floats, budgets_B: Floats) -> Floats:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 import numpy as np
 
 from algoperf import errors
+from algoperf.trial.plan import LATE
 from scoring.analysis.leaderboard import Leaderboard
 from scoring.decisions import contest as contests
 from scoring.decisions.contest import Board, Contest
@@ -100,7 +101,7 @@ def record(board: Leaderboard, name: str) -> Recording:
     """Return a finished leaderboard as a recording.
 
     Raises:
-        UserError: A workload has no budget, which a replay needs.
+        UserError: A workload has no budget, which a replay needs, or trials were ended as late.
     """
     workloads = board.layout.workloads
     budgets_s: dict[str, float] = {}
@@ -111,6 +112,12 @@ def record(board: Leaderboard, name: str) -> Recording:
     if missing:
         raise errors.UserError(
             f"{name}: no budget is known of {', '.join(missing)}; --targets gives budgets"
+        )
+    late = sum(run.status == LATE for run in board.pool.runs)
+    if late:
+        raise errors.UserError(
+            f"{name}: {late} trials were ended by --stop-late, which keeps the scores of all "
+            "together: what two of them would have come to alone is not known"
         )
     trials: dict[tuple[int, int, int], list[Recorded]] = {}
     for s, row in enumerate(board.rows):

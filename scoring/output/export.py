@@ -52,7 +52,7 @@ RESTATED = (
     " estimated_time_low_s estimated_time_high_s budget_s estimated_budget_s class class_id"
     " measured_in pool"
 )
-COSTS = "submission workload trials outrun unknown core_hours full_core_hours pool"
+COSTS = "submission workload trials ended_early unknown core_hours full_core_hours pool"
 WORKLOAD_AGREEMENT = (
     "workload tau_others tau_others_low tau_others_high tau_suite tau_suite_low tau_suite_high"
     " reached submissions fastest_s slowest_s spread separates_little core_hours pool"

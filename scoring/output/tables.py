@@ -412,10 +412,10 @@ def cost_told(summary: Summary) -> Iterable[str]:
     if math.isnan(every.core_hours):
         return
     text = f"Cost: {hours(every.core_hours)} core-hours in {every.trials} trials"
-    if every.outrun:
+    if every.ended_early:
         text += (
-            f", of which {every.outrun} were outrun; without --stop-outrun at most "
-            f"{hours(every.full_core_hours)}"
+            f", of which {every.ended_early} were ended early, as outrun or late; had they gone "
+            f"on, at most {hours(every.full_core_hours)}"
         )
     if every.unknown:
         text += f"; {every.unknown} of them do not say how long they took, and are not in it"

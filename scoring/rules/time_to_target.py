@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
+from algoperf.trial.plan import LATE
 from algoperf.workload.crossing import Point, crossing
 from scoring.reading.evaluations import STEP_COLUMN, TIME_COLUMN, Rows
 from scoring.reading.trials import CONTENDED, INTERRUPTED, RUNNING, Target, TrialRun
@@ -28,7 +29,7 @@ REACHED = "reached"
 MISSING = "missing"
 # These are the reasons why a study may miss its target. The first one that holds for a trial of the
 # study is reported.
-REASONS = ("budget", "not reached", "ended early", "diverged", "failed")
+REASONS = ("budget", "not reached", LATE, "ended early", "diverged", "failed")
 # A trial ended early if it stopped, short of its target, before this share of its budget.
 EARLY = 0.9
 
@@ -237,7 +238,7 @@ def crossing_of(run: TrialRun, rules: Rules) -> Crossing:
 
 def why_not(run: TrialRun) -> str:
     """Return which of REASONS describes a trial that missed its target within the budget."""
-    if run.status in ("diverged", "failed"):
+    if run.status in ("diverged", "failed", LATE):
         return run.status
     late = run.target is not None and time_to_target(run.rows, run.target).reached
     if late or run.status == "budget":

@@ -166,16 +166,16 @@ def cost_table(analysis: Analysis) -> Table | None:
     )
     note = (
         "Hours from the beginning of a trial to its end, with set-up and evaluations, times the "
-        "cores that it had. A trial that was outrun would have gone on to its budget at most, at "
-        "its own pace: that is the full grid, an upper limit. Trials that were set aside and run "
-        "again are not counted."
+        "cores that it had. A trial that was outrun, or late, would have gone on to its budget at "
+        "most, at its own pace: that is the full grid, an upper limit. Trials that were set aside "
+        "and run again are not counted."
     )
     if every.unknown:
         note += f" {texts.plural(every.unknown, 'trial')} without a recorded time not counted."
-    head = ["all submissions", "full grid, at most", "trials", "outrun", *labels]
+    head = ["all submissions", "full grid, at most", "trials", "ended early", *labels]
     return make_table("Core-hours", note, "workload", head, rows)
 
 
 def _sums(one: costs.Cost) -> list[dict[str, Any]]:
-    texts_of = (hours(one.core_hours), hours(one.full_core_hours), one.trials, one.outrun)
+    texts_of = (hours(one.core_hours), hours(one.full_core_hours), one.trials, one.ended_early)
     return [{"text": str(text)} for text in texts_of]

@@ -56,6 +56,7 @@ OTHER = {  # a value of each field that is not its default
     "devices": 2,
     "processes": 2,
     "stop_outrun": True,
+    "stop_late": True,
     "shard": "optimizer",
     "change_devices": True,
     "referee": "inline",
@@ -100,7 +101,7 @@ def test_all_words_together(parser):
         *("--checkpoint-activations", "--offload", "--no-checkpoint", "--keep-going"),
         "--retry-failed",
         *("--carbon", "--wandb", "--change-devices", "--overwrite", "--stop-outrun"),
-        "--rerun-contended",
+        *("--stop-late", "--rerun-contended"),
     ]
 
 

@@ -3,10 +3,11 @@
 import io
 import json
 
+import pytest
 from rich.console import Console
 
 from algoperf.machine import supervision
-from scoring.analysis.oddities import find_oddities
+from scoring.analysis.oddities import find_oddities, find_unfounded
 from scoring.output.export import to_json
 from scoring.output.tables import to_table
 
@@ -119,3 +120,33 @@ def test_the_ranking_marks_what_was_flagged(reach, analysis):
     (pool,) = to_json([analysed], [])["pools"]
     marks = {row["submission"]: row["flagged_trials"] for row in pool["submissions"]}
     assert marks == {"cheat": 2, "honest": 0}
+
+
+def unfounded(boards):
+    (board,) = boards()[0].values()
+    return [finding.message for finding in find_unfounded(board)]
+
+
+@pytest.mark.parametrize(("studies", "limit_s"), [(1, 40.0), (2, 80.0), (3, 40.0)])
+def test_a_trial_that_was_late_beside_nobody(studies, limit_s, reach, miss, boards):
+    for study in range(studies):
+        reach(10.0, submission="fast", study=study)
+        facts = {"submission": "slow", "study": study, "status": "late"}
+        miss(**facts, result={"ledger": {"submission_s": limit_s}})
+    assert unfounded(boards) == []
+    assert oddities(boards) == []
+    miss(**facts, trial=2, result={"ledger": {"submission_s": limit_s - 0.1}})
+    (told,) = unfounded(boards)
+    assert told.startswith("slow on digits: 1 trials were ended by --stop-late beside a submission")
+
+
+def test_without_the_submission_beside_which_they_were_late(reach, miss, boards):
+    for workload in ("digits", "lm"):
+        late = {"status": "late", "result": {"ledger": {"submission_s": 40.0}}}
+        miss(submission="slow", workload=workload, **late)
+        miss(submission="slow", workload=workload, **late, trial=2)
+    reach(20.0, submission="other", workload="digits")
+    assert [text.partition(" trials")[0] for text in unfounded(boards)] == [
+        "slow on digits: 2",
+        "slow on lm: 2",
+    ]

@@ -40,6 +40,17 @@ def test_geometric_mean_with_misses_at_the_budget(board):
     assert speedups(board, "b").mean_S[a] == pytest.approx(1.6 ** (-1 / 3))
 
 
+def test_a_miss_counts_where_a_late_trial_of_anybody_was_ended(board, miss, boards):
+    late = {"submission": "b", "workload": "W1", "trial": 2, "status": "late"}
+    for study, clock_s in enumerate((70.0, 80.0)):
+        miss(**late, study=study, result={"ledger": {"submission_s": clock_s}})
+    board = boards()[0]["mini-builtin"]
+    found = speedups(board, "a")
+    b = board.labels.index("b")
+    np.testing.assert_allclose(found.by_workload_SB[b], [2, 40 / 70, 2, np.nan])
+    assert found.censored_SB[b] == ("", "<=", ">=", "")
+
+
 def test_another_submission_does_not_move_it(board, reach, boards):
     before = speedups(board, "a").mean_S[board.labels.index("b")]
     reach(0.1, submission="fast", workload="W0", study=0)

@@ -223,11 +223,11 @@ def test_costs(scored):
     by_name = costs_module.by_workload(every)
     assert {name: one.core_hours for name, one in by_name.items()} == pytest.approx(HOURS)
     # d's three trials on epsilon were outrun after 50 s of a budget of 100: twice 15 core-hours.
-    assert by_name["epsilon"].outrun == 3
+    assert by_name["epsilon"].ended_early == 3
     full = {name: one.full_core_hours for name, one in by_name.items()}
     assert full == pytest.approx(HOURS | {"epsilon": HOURS["epsilon"] + 15})
     total = costs_module.total(every)
-    assert (total.trials, total.outrun, total.unknown) == (60, 3, 0)
+    assert (total.trials, total.ended_early, total.unknown) == (60, 3, 0)
     assert total.core_hours == pytest.approx(sum(HOURS.values()))
     assert total.full_core_hours == pytest.approx(sum(HOURS.values()) + 15)
 
@@ -277,4 +277,6 @@ def test_tables_files_and_page(scored, tmp_path, capsys):
     told = " ".join(capsys.readouterr().out.split())
     assert "The 3 workloads that give the order best: gamma, beta, alpha (tau 1.00 (" in told
     assert "What to run first, the cheapest 3 whose tau is at most 0.1 lower: delta, " in told
-    assert "core-hours in 60 trials, of which 3 were outrun; without --stop-outrun at most" in told
+    assert (
+        "core-hours in 60 trials, of which 3 were ended early, as outrun or late; had they" in told
+    )

@@ -397,3 +397,14 @@ def test_a_log_gives_the_same_decisions_again(tmp_path):
     log.write_text("nothing")
     with pytest.raises(UserError, match="is no log of algoperf decide"):
         decide.again(log)
+
+
+def test_runs_that_were_ended_as_late_are_not_replayed(tmp_path, make_trial):
+    from algoperf.cli.decide_command import recorded
+
+    runs = made_recording(tmp_path, make_trial, {"a": 1.0, "b": 2.0})
+    recorded(str(runs), None)
+    path = next(runs.rglob("result.json"))
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"status": "late"}))
+    with pytest.raises(UserError, match="1 trials were ended by --stop-late"):
+        recorded(str(runs), None)

@@ -231,6 +231,9 @@ def test_median_over_odd_and_even_studies_with_missing_ones(tmp_path, reach, mis
         (["failed", "diverged"], "diverged"),
         (["diverged", "complete"], "not reached"),
         (["complete", "budget"], "budget"),
+        (["complete", "late"], "not reached"),
+        (["late", "outrun"], "not reached"),
+        (["late", "diverged"], "late"),
         ([None], "ended early"),  # killed at 2 of 100 s
     ],
 )
