@@ -56,6 +56,8 @@ def find_unfounded(board: Leaderboard) -> list[Finding]:
     medians_SW = median_over_studies(board.times_SWN)
     limits_s = {}
     for index, column in enumerate(board.layout.base):
+        if column < 0:
+            continue  # Nobody has it.
         credited = np.isfinite(board.ratios[:, index])
         fastest_s = medians_SW[credited, column].min(initial=np.inf)
         count = int((~np.isnan(board.times_SWN[:, column])).sum(axis=-1).max(initial=0))

@@ -10,6 +10,7 @@ from algoperf.machine import supervision
 from scoring.analysis.oddities import find_oddities, find_unfounded
 from scoring.output.export import to_json
 from scoring.output.tables import to_table
+from scoring.report import Options, score
 
 
 def oddities(boards):
@@ -150,3 +151,13 @@ def test_without_the_submission_beside_which_they_were_late(reach, miss, boards)
         "slow on digits: 2",
         "slow on lm: 2",
     ]
+
+
+def test_a_workload_that_nobody_has_makes_nobody_late(reach, miss, tmp_path):
+    reach(10.0, submission="fast")
+    miss(submission="slow", status="late", result={"ledger": {"submission_s": 40.0}})
+    goal = {"metric": "accuracy", "validation": 0.9}
+    path = tmp_path / "targets.json"
+    path.write_text(json.dumps({"benchmark": "two", "workloads": {"digits": goal, "other": goal}}))
+    scored = score([tmp_path / "runs"], Options(targets=str(path)))
+    assert not [one for one in scored.findings if "--stop-late" in one.message]
