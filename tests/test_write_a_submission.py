@@ -60,3 +60,15 @@ def test_early_stopping_ends_complete_with_one_last_evaluation(tmp_path):
     rows = pd.read_csv(folder / "eval_measurements.csv")
     assert rows["global_step"].tolist() == [1, 5, 10, 15, 15]
     assert rows["test/accuracy"].notna().tolist() == [False] * 4 + [True]
+
+
+def test_the_tutorial_s_file_trains_as_it_is_written_and_as_it_is_tuned(tmp_path):
+    tutorial = PAGE.with_name("tutorial.md").read_text(encoding="utf-8")
+    whole, tuned = re.findall(r"```python\n(.*?)```", tutorial, re.DOTALL)
+    lines = {line.partition(" {")[0]: line for line in tuned.splitlines()}
+    assert list(lines) == ["DEFAULTS =", "SEARCH_SPACE =", '    "learning_rate":']
+    source = "\n".join(lines.get(line.partition(" {")[0], line) for line in whole.splitlines())
+    assert source != whole
+    for name, text in (("normed.py", whole), ("normed_tuned.py", source)):
+        printed = run(tmp_path, text, name, "pytorch", 60)
+        assert float(re.search(r"validation/accuracy (\d\.\d+)", printed)[1]) > 0.8

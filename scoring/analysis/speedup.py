@@ -23,6 +23,7 @@ from scoring.analysis.statistics import (
     percentiles,
     why_not_estimable,
 )
+from scoring.benchmarks.pools import Entry
 from scoring.rules import rules as scoring_rules
 from scoring.rules.rules import Layout
 
@@ -44,8 +45,8 @@ class Speedups:
             are NaN in `by_workload_SB`.
         interval: Array (S, 2): the ends of the 95 % interval of the mean; NaN where not estimable.
         by_workload_SB: Array (S, B base workloads) of ratios of times. A miss counts at the budget,
-            or where late trials were ended at the shortest clock of these; the ratio is NaN where
-            both sides missed the target, where one did and no budget is known, where one took
+            or where trials of that side were late at the shortest clock of these; the ratio is NaN
+            where both sides missed the target, where one did and no budget is known, where one took
             exactly 0 seconds and the other did not, and where no study of one is decided.
         censored_SB: For each ratio, '<=' where the submission missed (its time is at least the
             budget, so the ratio is an upper bound), '>=' where the reference missed, '' where
@@ -107,7 +108,12 @@ def speedups(board: Leaderboard, reference: str, *, seed: int = 0) -> Speedups:
         seed: The seed of the random draws.
     """
     index = board.labels.index(reference)
-    budgets_B = np.array([_budget_s(board, name) for name in board.benchmark.base_workloads])
+    misses_SB = np.array(
+        [
+            [_miss_s(board, row.entry, name) for name in board.benchmark.base_workloads]
+            for row in board.rows
+        ]
+    )
     medians_SB = scoring_rules.base_columns(
         scoring_rules.median_over_studies(board.times_SWN), board.layout
     )
@@ -119,7 +125,7 @@ def speedups(board: Leaderboard, reference: str, *, seed: int = 0) -> Speedups:
         bool,
     )
     unknown_SB = undecided_SB | undecided_SB[index]
-    logs_SB = _log_ratios(medians_SB, medians_SB[index], budgets_B)
+    logs_SB = _log_ratios(medians_SB, index, misses_SB)
     logs_SB[unknown_SB] = np.nan
     mean_S = mean_of_known(logs_SB, axis=-1)
     interval = np.full((len(mean_S), 2), np.nan)
@@ -128,7 +134,7 @@ def speedups(board: Leaderboard, reference: str, *, seed: int = 0) -> Speedups:
             board.times_SWN,
             board.layout,
             index,
-            budgets_B,
+            misses_SB,
             unknown_SB,
             seed=seed,
             log_errors_SWN=board.log_errors_SWN,
@@ -145,26 +151,29 @@ def speedups(board: Leaderboard, reference: str, *, seed: int = 0) -> Speedups:
     return Speedups(reference, np.exp(mean_S), interval, np.exp(logs_SB), marks)
 
 
-def _budget_s(board: Leaderboard, workload: str) -> float:
-    """Return the seconds at which a miss of a workload counts: the largest budget of its runs, or
-    where late trials were ended, the shortest clock of these; NaN where nothing is known.
+def _miss_s(board: Leaderboard, entry: Entry, workload: str) -> float:
+    """Return the seconds at which an entry's miss of a workload counts: the largest budget of all
+    runs, or where trials of the entry were late, the shortest clock of these; NaN where nothing is
+    known.
     """
     runs = [run for run in board.pool.runs if run.workload == workload]
     budgets_s = [run.budget_s for run in runs if run.budget_s is not None]
-    late_s = [run.clock_s for run in runs if run.status == LATE and math.isfinite(run.clock_s)]
+    own = [run for run in entry.runs if run.workload == workload and run.status == LATE]
+    late_s = [run.clock_s for run in own if math.isfinite(run.clock_s)]
     return min([*late_s, max(budgets_s, default=np.nan)])
 
 
-def _log_ratios(own: Floats, reference: Floats, budgets_B: Floats) -> Floats:
-    """Return log(reference / own), where a miss counts at the budget; NaN where both missed.
+def _log_ratios(times_SB: Floats, reference: int, misses_SB: Floats) -> Floats:
+    """Return log(reference / own), where a miss counts at its limit; NaN where both missed.
 
     Equal times have the ratio 1, those of exactly 0 seconds too; no other time has a ratio to 0.
     """
-    missed = ~np.isfinite(own) & ~np.isfinite(reference)
+    reached = np.isfinite(times_SB)
+    missed = ~reached & ~reached[..., [reference], :]
+    own = np.where(reached, times_SB, misses_SB)
+    of_reference = own[..., [reference], :]
     with np.errstate(divide="ignore", invalid="ignore"):
-        own = np.where(np.isfinite(own), own, budgets_B)
-        reference = np.where(np.isfinite(reference), reference, budgets_B)
-        logs = np.where(own == reference, 0.0, np.log(reference) - np.log(own))
+        logs = np.where(own == of_reference, 0.0, np.log(of_reference) - np.log(own))
     return np.where(missed | ~np.isfinite(logs), np.nan, logs)
 
 
@@ -172,7 +181,7 @@ def log_means(
     medians_SW: Floats,
     layout: Layout,
     reference: int,
-    budgets_B: Floats,
+    misses_SB: Floats,
     unknown_SB: NDArray[np.bool_],
 ) -> Floats:
     """Return the logarithm of each submission's speed-up.
@@ -181,14 +190,15 @@ def log_means(
         medians_SW: Array (..., S submissions, W workloads) of median times; inf is a miss.
         layout: The meaning of the columns.
         reference: The row of the reference submission.
-        budgets_B: Array (B base workloads,) of seconds that a miss counts as; NaN for no budget.
+        misses_SB: Array (S, B base workloads), or one that broadcasts to it, of seconds that a miss
+            counts as; NaN for no budget.
         unknown_SB: Array (S, B): the workloads that are left out.
 
     Returns:
         Array (..., S); NaN where no workload has a ratio.
     """
     columns_SB = scoring_rules.base_columns(medians_SW, layout)
-    logs_SB = _log_ratios(columns_SB, columns_SB[..., [reference], :], budgets_B)
+    logs_SB = _log_ratios(columns_SB, reference, misses_SB)
     return mean_of_known(np.where(unknown_SB, np.nan, logs_SB), axis=-1)
 
 
@@ -196,7 +206,7 @@ def log_interval(
     times_SWN: Floats,
     layout: Layout,
     reference: int,
-    budgets_B: Floats,
+    misses_SB: Floats,
     unknown_SB: NDArray[np.bool_],
     *,
     seed: int = 0,
@@ -208,7 +218,8 @@ def log_interval(
         times_SWN: Array (S submissions, W workloads, N studies) of times; inf is a miss.
         layout: The meaning of the columns.
         reference: The row of the reference submission.
-        budgets_B: Array (B base workloads,) of seconds that a miss counts as; NaN for no budget.
+        misses_SB: Array (S, B base workloads), or one that broadcasts to it, of seconds that a miss
+            counts as; NaN for no budget.
         unknown_SB: Array (S, B): the workloads that are left out.
         seed: The seed of the random draws.
         log_errors_SWN: Array (S, W, N): what the distance between evaluations leaves open in each
@@ -219,7 +230,7 @@ def log_interval(
     """
     _, expected_PS = expectations(
         fit(times_SWN, log_errors_SWN),
-        lambda medians_SW: log_means(medians_SW, layout, reference, budgets_B, unknown_SB),
+        lambda medians_SW: log_means(medians_SW, layout, reference, misses_SB, unknown_SB),
         RESAMPLES,
         np.random.default_rng(seed),
     )

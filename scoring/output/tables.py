@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from algoperf.trial.plan import LATE
 from scoring.analysis import costs
 from scoring.analysis.analysis import Summary
 from scoring.analysis.bounds import ScoreBounds
@@ -213,7 +214,9 @@ def _notes(summary: Summary) -> Iterable[str]:
     if of_frameworks:
         yield of_frameworks
     if censored:
-        yield (f"A miss counts as the budget: {'; '.join(censored)}.")
+        late = any(run.status == LATE for row in board.rows for run in row.entry.runs)
+        limit = "the budget, or of a late trial its clock" if late else "the budget"
+        yield f"A miss counts as {limit}: {'; '.join(censored)}."
 
 
 def _detail(board: Leaderboard) -> "Table":

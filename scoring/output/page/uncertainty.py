@@ -170,9 +170,9 @@ def speedup_table(analysis: Analysis) -> Table:
         rows.append({"name": name, "cells": cells})
     note = (
         f"Median time of {speedups.reference} divided by that of the submission, so above 1 is "
-        "faster. A side that missed the target counts at the budget, or where late trials were "
-        "ended at the shortest of their clocks, which gives a bound; where "
-        "both missed it, there is nothing to compare."
+        "faster. A side that missed the target counts at the budget, or where trials of its own "
+        "were late at the shortest of their clocks, which gives a bound; where both missed it, "
+        "there is nothing to compare."
     )
     return make_table("Speed-up by workload", note, "workload", board.labels, rows)
 

@@ -40,15 +40,19 @@ def test_geometric_mean_with_misses_at_the_budget(board):
     assert speedups(board, "b").mean_S[a] == pytest.approx(1.6 ** (-1 / 3))
 
 
-def test_a_miss_counts_where_a_late_trial_of_anybody_was_ended(board, miss, boards):
-    late = {"submission": "b", "workload": "W1", "trial": 2, "status": "late"}
-    for study, clock_s in enumerate((70.0, 80.0)):
-        miss(**late, study=study, result={"ledger": {"submission_s": clock_s}})
+def test_a_miss_counts_where_its_own_late_trials_were_ended(board, miss, boards):
+    for label, workload in (("b", "W1"), ("a", "W2"), ("c", "W0"), ("c", "W1")):
+        late = {"submission": label, "workload": workload, "trial": 2, "status": "late"}
+        for study, clock_s in enumerate((70.0, 80.0)):
+            clock_s = 60.0 if label == "c" else clock_s
+            miss(**late, study=study, result={"ledger": {"submission_s": clock_s}})
     board = boards()[0]["mini-builtin"]
+    a, b, c = map(board.labels.index, "abc")
     found = speedups(board, "a")
-    b = board.labels.index("b")
-    np.testing.assert_allclose(found.by_workload_SB[b], [2, 40 / 70, 2, np.nan])
+    np.testing.assert_allclose(found.by_workload_SB[b], [2, 40 / 70, 70 / 50, np.nan])
     assert found.censored_SB[b] == ("", "<=", ">=", "")
+    np.testing.assert_allclose(found.by_workload_SB[c], [10 / 60, 40 / 60, np.nan, np.nan])
+    np.testing.assert_allclose(speedups(board, "c").by_workload_SB[a], [6, 60 / 40, np.nan, np.nan])
 
 
 def test_another_submission_does_not_move_it(board, reach, boards):
