@@ -128,7 +128,7 @@ def plot_speedups(analysis: Analysis) -> "Figure":
     _colour_bar(figure, axes, _span(values))
     style.small_print(
         figure,
-        "≤: the submission missed the target, its time is at least the budget. "
+        "≤: the submission missed the target, its time is at least what a miss counts as. "
         "≥: the reference did.",
         "The mean takes these at their bounds and leaves out hatched cells.",
     )
@@ -250,6 +250,8 @@ def _colour_bar(figure: "Figure", axes: "Axes", span: float) -> None:
     bar = figure.colorbar(
         axes.collections[0], ax=axes, location="bottom", shrink=0.6, aspect=35, pad=0.03
     )
-    bar.set_ticks(powers, labels=[f"{2.0**power:.3g}" for power in powers])
+    # As decimal fractions they would touch each other.
+    labels = [f"{2**power:g}" if power >= 0 else f"1/{2**-power:g}" for power in powers]
+    bar.set_ticks(powers, labels=labels)
     bar.outline.set_visible(False)
     bar.set_label("times as fast as the reference (log scale)", fontsize=9)

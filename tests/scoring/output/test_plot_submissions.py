@@ -1,6 +1,7 @@
 """Rank intervals and the heat map of speed-ups: what is drawn where."""
 
 import dataclasses
+import itertools
 
 import numpy as np
 import pytest
@@ -128,8 +129,11 @@ def test_speedups(competition, analysis):
     # The widest is 1 / 0.12, 2 ** 3.06, beyond the widest scale; 1 lies in its middle.
     assert (cells.norm.vmin, cells.norm.vmax, means.norm.vmax) == (-3, 3, 3)
     assert [label.get_text() for label in bar.get_xticklabels()] == [
-        "0.125", "0.25", "0.5", "1", "2", "4", "8"
+        "1/8", "1/4", "1/2", "1", "2", "4", "8"
     ]  # fmt: skip
+    figure.canvas.draw()
+    places = [label.get_window_extent() for label in bar.get_xticklabels()]
+    assert all(left.x1 < right.x0 for left, right in itertools.pairwise(places))
 
 
 def test_scale_is_never_narrower_than_half_to_double(reach, analysis):
