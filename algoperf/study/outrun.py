@@ -138,7 +138,9 @@ def is_still_early(folder: Path, result: Mapping[str, Any]) -> bool:
         best_s = best_time_s(folder)
         return best_s is not None and best_s <= clock_s
     if result.get("status") == LATE:
-        flags = run_log.read_flags(folder) or {}
-        rival = fastest_rival(folder, flags, int(result["late"]["studies"]))
+        studies = (result.get("late") or {}).get("studies")
+        if not isinstance(studies, int) or studies < 1:
+            return False  # a damaged result
+        rival = fastest_rival(folder, run_log.read_flags(folder) or {}, studies)
         return rival is not None and float(rival["after_s"]) <= clock_s
     return True

@@ -315,6 +315,17 @@ def test_a_late_trial_is_late_no_longer_where_the_rival_is_gone_or_slower(tmp_pa
     assert study.lasting_result(own) == late
 
 
+@pytest.mark.parametrize(
+    "damage", [{"late": None}, {"late": {}}, {"late": {"studies": "two"}}, {"late": {"studies": 0}}]
+)
+def test_a_late_trial_whose_result_is_damaged_is_run_anew(damage, tmp_path):
+    own = write(tmp_path, "own", 0, [None])
+    write(tmp_path, "other", 0, [10.0])
+    late = {"status": "late", "late": {"studies": 1}, "ledger": {"submission_s": 40.0}}
+    run_log.write_json(own / run_log.RESULT, late | damage)
+    assert study.lasting_result(own) is None
+
+
 @pytest.mark.parametrize("studies", [1, 2, 3, 4, 5])
 @pytest.mark.parametrize("rules", [scoring_rules.BY_THE_RULES, scoring_rules.INTERPOLATED])
 def test_a_score_is_the_same_without_the_late_times_whichever_studies_are_drawn(studies, rules):
