@@ -6,6 +6,7 @@ What a subcommand needs is imported inside it, so that `--help` loads neither a 
 import argparse
 import dataclasses
 import functools
+import gc
 import json
 import shlex
 import shutil
@@ -20,10 +21,13 @@ from algoperf.cli.argument_types import USER_MISTAKE, masked
 from algoperf.errors import UnreadableRowError, UserError, choose
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from algoperf.data.validation_seed import ValidationSeed
     from algoperf.study.executors import executor
 
 CAMPAIGN_WORKERS = 2
+SCORING_GC_OBJECTS = 500_000  # new ones, before what refers to itself is looked for
 DONE, TRIAL_FAILED, CHECK_FAILED, NOT_VERIFIED = 0, 1, 1, 1
 
 
@@ -251,6 +255,17 @@ def score_command(arguments: argparse.Namespace) -> int:
     """Score the runs below the given folders."""
     from rich.console import Console
 
+    usual = gc.get_threshold()
+    # What is read stays to the end, so that looking for what can go finds next to nothing. Imports
+    # are most of the objects.
+    gc.set_threshold(SCORING_GC_OBJECTS, *usual[1:])
+    try:
+        return _score(arguments, Console())
+    finally:
+        gc.set_threshold(*usual)
+
+
+def _score(arguments: argparse.Namespace, console: "Console") -> int:
     from algoperf.run_folder import writing
     from scoring import report
 
@@ -279,7 +294,7 @@ def score_command(arguments: argparse.Namespace) -> int:
         open_trials=arguments.open_trials,
         command=shlex.join(["algoperf", *sys.argv[1:]]),
     )
-    return report.score_command(arguments.paths, Console(), options)
+    return report.score_command(arguments.paths, console, options)
 
 
 def pack_command(arguments: argparse.Namespace) -> int:

@@ -147,9 +147,13 @@ def median_over_studies(times_SWN: Floats) -> Floats:
     if times_SWN.shape[-1] == 0:
         return np.full(times_SWN.shape[:-1], np.nan)
     ordered = np.sort(times_SWN, axis=-1)  # numpy sorts NaN last.
-    count = ordered.shape[-1] - np.isnan(ordered).sum(axis=-1, keepdims=True)
+    studies = ordered.shape[-1]
+    if not np.isnan(ordered[..., -1]).any():
+        low, high = ordered[..., (studies - 1) // 2], ordered[..., studies // 2]
+        return np.asarray(np.where(low == high, low, low / 2 + high / 2), np.float64)
+    count = studies - np.isnan(ordered).sum(axis=-1, keepdims=True)
     low = np.take_along_axis(ordered, np.maximum((count - 1) // 2, 0), axis=-1)
-    high = np.take_along_axis(ordered, np.minimum(count // 2, ordered.shape[-1] - 1), axis=-1)
+    high = np.take_along_axis(ordered, np.minimum(count // 2, studies - 1), axis=-1)
     both = np.where(low == high, low, low / 2 + high / 2)
     return np.where(count > 0, both, np.nan)[..., 0]
 
