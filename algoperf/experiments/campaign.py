@@ -21,8 +21,7 @@ from algoperf.errors import UserError
 from algoperf.machine import class_file
 from algoperf.machine.hardware_class import HardwareClass
 from algoperf.run_folder import run_log
-from algoperf.study import run_plan
-from algoperf.study.outrun import is_still_early
+from algoperf.study import outrun, run_plan
 from algoperf.study.request import RunRequest
 from algoperf.study.study import lasting_result
 from algoperf.submission import loading
@@ -254,7 +253,7 @@ class Entry:
     def _is_result(self, folder: Path, result: dict[str, Any] | None) -> bool:
         if result is None or result["target"]["validation"] != self.target:
             return False
-        if not is_still_early(folder, result):
+        if not outrun.is_still_early(folder, result):
             return False
         secret = self.validation_seed
         commitment = None if secret is None else secret.commitment
@@ -382,6 +381,8 @@ def entries(
     outlines = _outlines(submissions, frameworks)
     external = ruleset == "external"
     definitions = [catalogue.find(name, suite) for name in workloads]
+    if stop_late:
+        outrun.check_late(suite, [definition.base for definition in definitions])
     of_each = [
         (definition, framework, outline)
         for definition, framework, outline in itertools.product(definitions, frameworks, outlines)

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from algoperf.errors import UserError
 from algoperf.run_folder import run_log
 from algoperf.trial.plan import LATE, OUTRUN, TrialPlan
 
@@ -45,6 +46,20 @@ class Ends:
 
 
 AT_BUDGET = Ends()  # no sooner
+
+
+def check_late(suite: str | None, bases: Iterable[str | None]) -> None:
+    """Raise UserError where trials may not end as late: where held-out variants are scored, too.
+
+    Args:
+        suite: The file of the suite of held-out variants, or None.
+        bases: The base workload of each workload; None of one that is no variant.
+    """
+    if suite is not None or any(base is not None for base in bases):
+        raise UserError(
+            "--stop-late with held-out variants: a submission that is slow on one may lose the "
+            "credit by which others are late"
+        )
 
 
 def best_time_s(folder: Path) -> float | None:

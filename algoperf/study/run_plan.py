@@ -14,7 +14,7 @@ from algoperf.errors import UserError
 from algoperf.machine import class_file, hardware, hardware_class, launchers
 from algoperf.machine.hardware_class import HardwareClass, Key
 from algoperf.run_folder import device_history
-from algoperf.study import carbon, outcome, population, study, wandb_run
+from algoperf.study import carbon, outcome, outrun, population, study, wandb_run
 from algoperf.study.companions import Companion, Companions
 from algoperf.study.outrun import Ends
 from algoperf.study.request import RunRequest
@@ -313,11 +313,8 @@ def make(request: RunRequest, command: str = "", show_progress: bool = False) ->
     ):
         if is_asked:
             _check_ends_early(trial, option)
-    if request.stop_late and (trial.suite is not None or trial.base_workload is not None):
-        raise UserError(
-            "--stop-late with held-out variants: a submission that is slow on one may lose the "
-            "credit by which others are late"
-        )
+    if request.stop_late:
+        outrun.check_late(trial.suite, [trial.base_workload])
     return RunPlan(trial, outline, chosen, tuple(notes), _companions(request), request)
 
 

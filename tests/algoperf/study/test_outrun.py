@@ -209,9 +209,13 @@ def test_where_it_means_nothing_it_is_refused(option, words, why, tmp_path, caps
 
 
 def test_beside_a_held_out_variant_nobody_is_late(tmp_path, capsys):
-    words = ["run", "--workload", "digits_tanh", "--submission", "adamw", "--stop-late"]
-    assert commands.main([*words, "--out", str(tmp_path / "runs")]) == 2
+    words = ["--workload", "digits_tanh", "--stop-late", "--out", str(tmp_path / "runs")]
+    assert commands.main(["run", *words, "--submission", "adamw"]) == 2
     assert "--stop-late with held-out variants" in capsys.readouterr().err
+    words += ["--submissions", "adamw", "--tuning-ruleset", "self"]
+    assert commands.main(["campaign", *words]) == 2
+    assert "--stop-late with held-out variants" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
 
 
 def test_a_campaign_takes_it_for_studies_of_several_trials(tmp_path, capsys):
