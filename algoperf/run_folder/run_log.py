@@ -161,6 +161,11 @@ def _number(path: Path) -> str:
     return path.stem.rpartition("_")[2]
 
 
+def as_written(flags: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a configuration as its file has it: tuples are lists there."""
+    return dict(json.loads(json.dumps(dict(flags))))
+
+
 def check_same_configuration(
     folder: Path, flags: Mapping[str, Any], replaced: Collection[Path] = ()
 ) -> None:
@@ -180,7 +185,7 @@ def check_same_configuration(
     Raises:
         UserError: A setting or the source differs; of a setting the message has both values.
     """
-    now = json.loads(json.dumps(dict(flags)))  # Tuples become lists, as they are in the files.
+    now = as_written(flags)
     submission_folder = folder.parents[2]
     for path in sorted(submission_folder.glob("study_*/*/trial_*/flags_*.json")):
         if path.parent in replaced:

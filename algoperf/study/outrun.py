@@ -7,7 +7,6 @@ of its studies are drawn, so a trial that is later than that many times this one
 """
 
 import dataclasses
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -93,7 +92,7 @@ def fastest_rival(
         study, and 'after_s', from when on a trial is late; both in seconds. None where there is no
         such submission.
     """
-    own = folder.parents[2]
+    own, known = folder.parents[2], run_log.as_written(settings)
     rivals = []
     for other in sorted(own.parent.iterdir()) if own.parent.is_dir() else []:
         if other == own:
@@ -102,7 +101,7 @@ def fastest_rival(
             _best_s(
                 trial
                 for trial in (other / f"study_{study}" / folder.parent.name).glob("trial_*")
-                if _is_alike(trial, settings)
+                if _is_alike(trial, known)
             )
             for study in range(studies)
         ]
@@ -130,11 +129,10 @@ def late_after_s(fastest_s: float, studies: int) -> float:
 def _is_alike(folder: Path, settings: Mapping[str, Any]) -> bool:
     """Return whether a trial's results are scored together with those of a configuration."""
     flags = run_log.read_flags(folder) or {}
-    known = json.loads(json.dumps(dict(settings)))  # Tuples become lists, as they are in the files.
     return all(
-        flags.get(name) == known.get(name)
+        flags.get(name) == settings.get(name)
         for name in ("target", *run_log.POOLED)
-        if name in known or name in run_log.WHERE_CHOSEN
+        if name in settings or name in run_log.WHERE_CHOSEN
     )
 
 

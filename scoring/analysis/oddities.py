@@ -1,5 +1,7 @@
 """Remarks on logs that are complete but unusual: nothing to mend, but a reader should know."""
 
+import itertools
+import math
 from collections.abc import Iterable
 
 import numpy as np
@@ -10,7 +12,6 @@ from scoring.analysis.leaderboard import Leaderboard
 from scoring.benchmarks.pools import Entry
 from scoring.reading.evaluations import STEP_COLUMN, TIME_COLUMN
 from scoring.reading.trials import INTERRUPTED, RUNNING, Finding, TrialRun, grouped
-from scoring.rules.rules import median_over_studies
 from scoring.rules.time_to_target import ended_early, is_readable, time_to_target
 
 SPREAD = 2.0  # Step times of an entry on a workload are odd from this multiple of the fastest on.
@@ -53,35 +54,24 @@ def find_unfounded(board: Leaderboard) -> list[Finding]:
     that was ended at least that late has lost nothing. Of another one it is not known whether it
     would have met the target in time.
     """
-    medians_SW = median_over_studies(board.times_SWN)
-    limits_s = {}
-    for index, column in enumerate(board.layout.base):
-        if column < 0:
-            continue  # Nobody has it.
-        credited = np.isfinite(board.ratios[:, index])
-        fastest_s = medians_SW[credited, column].min(initial=np.inf)
-        count = int((~np.isnan(board.times_SWN[:, column])).sum(axis=-1).max(initial=0))
-        limits_s[board.layout.workloads[column]] = late_after_s(float(fastest_s), count)
-    return [
-        Finding(
-            row.entry.runs[0].submission_folder,
-            f"{row.entry.label} on {name}: {len(runs)} trials were ended by --stop-late beside a "
-            "submission that is not here, or was faster then; they might have met the target in "
-            "time",
-            damage=False,
-        )
-        for row in board.rows
-        for name in board.layout.workloads
-        if (
-            runs := [
-                run
-                for run in row.entry.runs
-                if run.workload == name
-                and run.status == LATE
-                and not run.clock_s >= limits_s.get(name, np.inf)
-            ]
-        )
-    ]
+    findings = []
+    for row, name in itertools.product(board.rows, board.layout.workloads):
+        late = [run for run in row.entry.runs if run.workload == name and run.status == LATE]
+        if not late:
+            continue
+        cells = [each.cells[name] for each in board.rows]
+        credited_s = [cell.median_time_s for cell in cells if math.isfinite(cell.ratio)]
+        studies = max(len(cell.studies) for cell in cells)
+        limit_s = late_after_s(min(credited_s, default=math.inf), studies)
+        count = sum(not run.clock_s >= limit_s for run in late)
+        if count:
+            text = (
+                f"{row.entry.label} on {name}: {count} trials were ended by --stop-late beside a "
+                "submission that is not here, or was faster then; they might have met the target "
+                "in time"
+            )
+            findings.append(Finding(row.entry.runs[0].submission_folder, text, damage=False))
+    return findings
 
 
 def _flagged(runs: Iterable[TrialRun]) -> list[str]:

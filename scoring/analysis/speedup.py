@@ -108,9 +108,10 @@ def speedups(board: Leaderboard, reference: str, *, seed: int = 0) -> Speedups:
         seed: The seed of the random draws.
     """
     index = board.labels.index(reference)
+    budgets_s = {name: _budget_s(board, name) for name in board.benchmark.base_workloads}
     misses_SB = np.array(
         [
-            [_miss_s(board, row.entry, name) for name in board.benchmark.base_workloads]
+            [_miss_s(row.entry, name, budget_s) for name, budget_s in budgets_s.items()]
             for row in board.rows
         ]
     )
@@ -151,16 +152,18 @@ def speedups(board: Leaderboard, reference: str, *, seed: int = 0) -> Speedups:
     return Speedups(reference, np.exp(mean_S), interval, np.exp(logs_SB), marks)
 
 
-def _miss_s(board: Leaderboard, entry: Entry, workload: str) -> float:
-    """Return the seconds at which an entry's miss of a workload counts: the largest budget of all
-    runs, or where trials of the entry were late, the shortest clock of these; NaN where nothing is
-    known.
+def _budget_s(board: Leaderboard, workload: str) -> float:
+    """Return the largest budget of a workload's runs in seconds; NaN where no run has one."""
+    budgets_s = [run.budget_s for run in board.pool.runs if run.workload == workload]
+    return max((budget_s for budget_s in budgets_s if budget_s is not None), default=np.nan)
+
+
+def _miss_s(entry: Entry, workload: str, budget_s: float) -> float:
+    """Return the seconds at which an entry's miss of a workload counts: the budget, or where trials
+    of the entry were late, the shortest clock of these; NaN where nothing is known.
     """
-    runs = [run for run in board.pool.runs if run.workload == workload]
-    budgets_s = [run.budget_s for run in runs if run.budget_s is not None]
     own = [run for run in entry.runs if run.workload == workload and run.status == LATE]
-    late_s = [run.clock_s for run in own if math.isfinite(run.clock_s)]
-    return min([*late_s, max(budgets_s, default=np.nan)])
+    return min([*(run.clock_s for run in own if math.isfinite(run.clock_s)), budget_s])
 
 
 def _log_ratios(times_SB: Floats, reference: int, misses_SB: Floats) -> Floats:

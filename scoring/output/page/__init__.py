@@ -55,15 +55,7 @@ def render(analyses: Sequence[Analysis], findings: Sequence[Finding], command: s
     """Return the page about leaderboards as HTML text; the arguments are those of `write_page`."""
     import jinja2
 
-    class OfDicts(jinja2.Environment):
-        """Looks for a dict's keys before its attributes, which few names of a template are."""
-
-        def getattr(self, obj: Any, attribute: str) -> Any:
-            if isinstance(obj, dict) and attribute in obj:
-                return obj[attribute]
-            return super().getattr(obj, attribute)
-
-    environment = OfDicts(
+    environment = jinja2.Environment(
         loader=jinja2.FunctionLoader(_file),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
