@@ -114,6 +114,7 @@ def campaign_command(arguments: argparse.Namespace) -> int:
     from algoperf.workload import catalogue
 
     _resolve_campaign(arguments)
+    _check_kind(arguments)
     for framework in arguments.frameworks:
         choose("framework", framework, list(backends.FRAMEWORKS))
     if arguments.stop_outrun and arguments.tuning_ruleset != "external":
@@ -138,7 +139,7 @@ def campaign_command(arguments: argparse.Namespace) -> int:
         arguments.seeds,
         arguments.learning_rate_factors,
         arguments.steps or scale.step_hint,
-        arguments.eval_every_steps,
+        arguments.eval_every_steps or campaign.EVAL_EVERY_STEPS,
         arguments.until,
         arguments.suite,
         definition.reference,
@@ -172,6 +173,21 @@ def _resolve_campaign(arguments: argparse.Namespace) -> None:
         setattr(arguments, name, value)
 
 
+def _check_kind(arguments: argparse.Namespace) -> None:
+    """Refuse the options that this kind of campaign would ignore."""
+    usual = parser.campaign_defaults()
+    ruleset = arguments.tuning_ruleset
+    if ruleset is not None:
+        for name in ("learning_rate_factors", "steps", "until", "targets"):
+            if getattr(arguments, name) != getattr(usual, name):
+                raise UserError(
+                    f"--{name.replace('_', '-')} goes without --tuning-ruleset, whose trials run "
+                    "to the workload's target or budget"
+                )
+    if ruleset != "external" and arguments.trials != usual.trials:
+        raise UserError("--trials goes with --tuning-ruleset external: other studies have one")
+
+
 def _leaderboard(arguments: argparse.Namespace) -> int:
     """Run what is missing of a leaderboard's studies."""
     from algoperf.cli.argument_types import words
@@ -193,6 +209,7 @@ def _leaderboard(arguments: argparse.Namespace) -> int:
         hardware_class=arguments.hardware_class,
         stop_outrun=arguments.stop_outrun,
         stop_late=arguments.stop_late,
+        eval_every_steps=arguments.eval_every_steps,
     )
     failed = _run_missing(todo, arguments, secret)
     command = ["algoperf", "score", str(arguments.out), *campaign.suite_words(arguments.suite)]

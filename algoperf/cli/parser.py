@@ -463,7 +463,12 @@ def _add_campaign(commands: Any, function: Command) -> None:
         default="end",
         help="end at the target, or show the whole curve (default)",
     )
-    add("--eval-every-steps", type=positive, default=20, help="default: 20")
+    add(
+        "--eval-every-steps",
+        type=positive,
+        help="evaluate by steps (default: every 20; with --tuning-ruleset, by time as `algoperf "
+        "run` does)",
+    )
     add(
         "--targets",
         type=numbers,

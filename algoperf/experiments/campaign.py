@@ -39,6 +39,7 @@ COLUMNS = (
     "step",
     "value",
 )
+EVAL_EVERY_STEPS = 20  # usually, of runs for a target
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,11 +128,14 @@ class Job:
     def has_ended(self, out: Path) -> bool:
         """Return whether the run has a result that stays.
 
-        A failed run is run again, and one that others' work delayed if that is asked.
+        A failed run is run again, and one that others' work delayed if that is asked. Where a
+        result is of other evaluations, this returns False, and `algoperf run` reports it.
         """
         folder = self.folder(out)
         result = run_log.read_result(folder)
         if result is None or result["status"] == "failed":
+            return False
+        if not _is_evaluated_so(folder, self.eval_every_steps):
             return False
         return not (self.rerun_contended and run_log.is_contended(folder))
 
@@ -139,6 +143,8 @@ class Job:
         """Move what a failed run left aside; one that was stopped or killed goes on from there."""
         if self.rerun_contended and run_log.is_contended(self.folder(out)):
             return  # `algoperf run` itself moves that.
+        if not _is_evaluated_so(self.folder(out), self.eval_every_steps):
+            return
         if lasting_result(self.folder(out)) is not None:
             run_log.set_aside(self.folder(out))
 
@@ -164,6 +170,7 @@ class Entry:
         stop_outrun: Whether trials end once another of their study has a better time.
         late_of: How many studies each submission has, where trials end once another submission is
             far ahead in all of its own; None where they do not.
+        eval_every_steps: The steps between evaluations; None evaluates by time.
     """
 
     workload: str
@@ -184,6 +191,7 @@ class Entry:
     known: HardwareClass | None = None
     stop_outrun: bool = False
     late_of: int | None = None
+    eval_every_steps: int | None = None
 
     @property
     def experiment(self) -> str:
@@ -210,6 +218,7 @@ class Entry:
             hardware_class=self.hardware_class,
             stop_outrun=self.stop_outrun,
             stop_late=self.late_of is not None,
+            eval_every_steps=self.eval_every_steps,
         )
         return ["run", *request.words()]
 
@@ -235,20 +244,24 @@ class Entry:
         return [self.folder(out, trial) for trial in range(1, self.trials + 1)]
 
     def has_ended(self, out: Path) -> bool:
-        """Return whether all its trials have a result for the same target and rows, failed or not.
+        """Return whether all its trials have a result for what is asked, failed or not.
+
+        That is the same target, rows, hardware class and steps between evaluations.
 
         Where a result is for others, this returns False, and `algoperf run` reports it.
         """
         folders = self.folders(out)
         if self.rerun_contended and any(map(run_log.is_contended, folders)):
             return False
-        if not all(map(self._is_of_class, folders)):
+        if not all(map(self._is_as_asked, folders)):
             return False
         return all(self._is_result(folder, run_log.read_result(folder)) for folder in folders)
 
-    def _is_of_class(self, folder: Path) -> bool:
+    def _is_as_asked(self, folder: Path) -> bool:
         recorded = (run_log.read_flags(folder) or {}).get("hardware_class") or {}
-        return recorded.get("id") == (None if self.known is None else self.known.id)
+        if recorded.get("id") != (None if self.known is None else self.known.id):
+            return False
+        return _is_evaluated_so(folder, self.eval_every_steps)
 
     def _is_result(self, folder: Path, result: dict[str, Any] | None) -> bool:
         if result is None or result["target"]["validation"] != self.target:
@@ -261,6 +274,12 @@ class Entry:
 
     def prepare(self, out: Path) -> None:
         """Do nothing, since `algoperf run` itself resumes an interrupted trial."""
+
+
+def _is_evaluated_so(folder: Path, eval_every_steps: int | None) -> bool:
+    """Return whether no trial is known to have been evaluated otherwise in a folder."""
+    flags = run_log.read_flags(folder) or {}
+    return bool(flags.get("eval_every_steps", eval_every_steps) == eval_every_steps)
 
 
 def suite_words(path: str | None) -> list[str]:
@@ -350,6 +369,7 @@ def entries(
     hardware_class: str | None = None,
     stop_outrun: bool = False,
     stop_late: bool = False,
+    eval_every_steps: int | None = None,
 ) -> list[Entry]:
     """Return the entries of a leaderboard, study by study and workload by workload.
 
@@ -373,6 +393,7 @@ def entries(
         hardware_class: The file of the class whose budgets hold, or None.
         stop_outrun: Whether trials end once another of their study has a better time.
         stop_late: Whether trials end once another submission is far ahead in all of its studies.
+        eval_every_steps: The steps between evaluations; None evaluates by time.
     """
     known = None if hardware_class is None else class_file.read(hardware_class)
     workloads, frameworks = list(dict.fromkeys(workloads)), list(dict.fromkeys(frameworks))
@@ -410,6 +431,7 @@ def entries(
             known=known,
             stop_outrun=stop_outrun,
             late_of=studies if stop_late else None,
+            eval_every_steps=eval_every_steps,
         )
         for study, definition, framework, outline in places
     ]

@@ -103,6 +103,61 @@ def test_runs_for_a_target_are_of_no_class(tmp_path, capsys):
     assert "--hardware-class goes with --tuning-ruleset" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("external", "--steps", "50"), "--steps goes without --tuning-ruleset"),
+        (("self", "--until", "validation"), "--until goes without --tuning-ruleset"),
+        (("self", "--targets", "0.9"), "--targets goes without --tuning-ruleset"),
+        (
+            ("external", "--learning-rate-factors", "1,3"),
+            "--learning-rate-factors goes without --tuning-ruleset",
+        ),
+        (("self", "--trials", "2"), "--trials goes with --tuning-ruleset external"),
+    ],
+)
+def test_what_a_leaderboard_would_ignore_is_refused(words, message, tmp_path, capsys):
+    asked = ["campaign", "--workload", "digits", "--tuning-ruleset", *words]
+    assert commands.main([*asked, "--out", str(tmp_path / "out")]) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_trials_of_a_study_need_a_ruleset(tmp_path, capsys):
+    words = ["campaign", "--workload", "digits", "--trials", "2", "--out", str(tmp_path / "out")]
+    assert commands.main(words) == 2
+    assert "--trials goes with --tuning-ruleset external" in capsys.readouterr().err
+
+
+def test_a_leaderboard_is_evaluated_by_steps_if_asked(runs, tmp_path):
+    words = ["campaign", "--workload", "digits", "--tuning-ruleset", "external", "--trials", "1"]
+    words += ["--seeds", "1", "--submissions", "nadamw", "--frameworks", "jax"]
+    assert commands.main([*words, "--eval-every-steps", "7", "--out", str(tmp_path)]) == 0
+    (asked,) = runs
+    assert asked[asked.index("--eval-every-steps") + 1] == "7"
+    assert commands.main([*words, "--out", str(tmp_path / "by_time")]) == 0
+    assert "--eval-every-steps" not in runs[-1]
+
+
+@pytest.mark.parametrize("make", ["study", "job"])
+def test_a_result_of_other_evaluations_is_left_to_the_run(make, runs, tmp_path):
+    if make == "study":
+        by_time = ("digits", ["adamw"], ["jax"], "external", 1, 1)
+        (task,) = campaign.entries([by_time[0]], *by_time[1:], eval_every_steps=20)
+        folder = task.folder(tmp_path, 1)
+    else:
+        (task,) = campaign.jobs("digits", ["adamw"], ["jax"], 1, [1.0], 5, 20)
+        folder = task.folder(tmp_path)
+    local.run([task], tmp_path, 1, lambda text: None)
+    run_log.write_json(folder / "flags_0.json", {"eval_every_steps": 20})
+    assert task.has_ended(tmp_path)
+    other = campaign.dataclasses.replace(task, eval_every_steps=10)
+    assert not other.has_ended(tmp_path)
+    local.run([other], tmp_path, 1, lambda text: None)
+    assert len(runs) == 2
+    assert not (folder / "replaced_0").exists()
+
+
 def test_a_leaderboard_has_every_algorithm_that_its_ruleset_is_for():
     external = campaign.entries(["digits", "ag_news"], [], ["jax", "pytorch"], "external", 3, 2)
     names = {entry.submission for entry in external}
