@@ -116,14 +116,15 @@ def test_runs_for_a_target_are_of_no_class(tmp_path, capsys):
         (("self", "--trials", "2"), "--trials goes with --tuning-ruleset external"),
     ],
 )
-def test_what_a_leaderboard_would_ignore_is_refused(words, message, tmp_path, capsys):
+def test_what_a_leaderboard_would_ignore_is_refused(words, message, runs, tmp_path, capsys):
     asked = ["campaign", "--workload", "digits", "--tuning-ruleset", *words]
     assert commands.main([*asked, "--out", str(tmp_path / "out")]) == 2
     assert message in capsys.readouterr().err
+    assert not runs
     assert not (tmp_path / "out").exists()
 
 
-def test_trials_of_a_study_need_a_ruleset(tmp_path, capsys):
+def test_trials_of_a_study_need_a_ruleset(runs, tmp_path, capsys):
     words = ["campaign", "--workload", "digits", "--trials", "2", "--out", str(tmp_path / "out")]
     assert commands.main(words) == 2
     assert "--trials goes with --tuning-ruleset external" in capsys.readouterr().err
