@@ -114,21 +114,11 @@ def campaign_command(arguments: argparse.Namespace) -> int:
     from algoperf.workload import catalogue
 
     _resolve_campaign(arguments)
-    _check_kind(arguments)
     for framework in arguments.frameworks:
         choose("framework", framework, list(backends.FRAMEWORKS))
-    if arguments.stop_outrun and arguments.tuning_ruleset != "external":
-        raise UserError(
-            "--stop-outrun goes with --tuning-ruleset external, whose studies have several trials"
-        )
+    _check_kind(arguments)
     if arguments.tuning_ruleset is not None:
         return _leaderboard(arguments)
-    if arguments.stop_late:
-        raise UserError("--stop-late goes with --tuning-ruleset: other runs are not scored")
-    if arguments.hardware_class is not None:
-        raise UserError(
-            "--hardware-class goes with --tuning-ruleset: runs for a target are counted in steps"
-        )
     definition = catalogue.find(arguments.workload, arguments.suite)
     scale = definition.scales[choose(f"scale of {definition.name}", "mini", [*definition.scales])]
     secret = validation_seed.resolve(arguments.validation_seed)
@@ -174,9 +164,19 @@ def _resolve_campaign(arguments: argparse.Namespace) -> None:
 
 
 def _check_kind(arguments: argparse.Namespace) -> None:
-    """Refuse the options that this kind of campaign would ignore."""
+    """Refuse the options that this kind of campaign does not have."""
     usual = parser.campaign_defaults()
     ruleset = arguments.tuning_ruleset
+    if arguments.stop_outrun and ruleset != "external":
+        raise UserError(
+            "--stop-outrun goes with --tuning-ruleset external, whose studies have several trials"
+        )
+    if ruleset is None and arguments.stop_late:
+        raise UserError("--stop-late goes with --tuning-ruleset: other runs are not scored")
+    if ruleset is None and arguments.hardware_class is not None:
+        raise UserError(
+            "--hardware-class goes with --tuning-ruleset: runs for a target are counted in steps"
+        )
     if ruleset is not None:
         for name in ("learning_rate_factors", "steps", "until", "targets"):
             if getattr(arguments, name) != getattr(usual, name):

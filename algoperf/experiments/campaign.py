@@ -11,7 +11,7 @@ import itertools
 import json
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -135,7 +135,7 @@ class Job:
         result = run_log.read_result(folder)
         if result is None or result["status"] == "failed":
             return False
-        if not _is_evaluated_so(folder, self.eval_every_steps):
+        if not _is_evaluated_so(run_log.read_flags(folder) or {}, self.eval_every_steps):
             return False
         return not (self.rerun_contended and run_log.is_contended(folder))
 
@@ -143,7 +143,7 @@ class Job:
         """Move what a failed run left aside; one that was stopped or killed goes on from there."""
         if self.rerun_contended and run_log.is_contended(self.folder(out)):
             return  # `algoperf run` itself moves that.
-        if not _is_evaluated_so(self.folder(out), self.eval_every_steps):
+        if not _is_evaluated_so(run_log.read_flags(self.folder(out)) or {}, self.eval_every_steps):
             return
         if lasting_result(self.folder(out)) is not None:
             run_log.set_aside(self.folder(out))
@@ -258,10 +258,11 @@ class Entry:
         return all(self._is_result(folder, run_log.read_result(folder)) for folder in folders)
 
     def _is_as_asked(self, folder: Path) -> bool:
-        recorded = (run_log.read_flags(folder) or {}).get("hardware_class") or {}
+        flags = run_log.read_flags(folder) or {}
+        recorded = flags.get("hardware_class") or {}
         if recorded.get("id") != (None if self.known is None else self.known.id):
             return False
-        return _is_evaluated_so(folder, self.eval_every_steps)
+        return _is_evaluated_so(flags, self.eval_every_steps)
 
     def _is_result(self, folder: Path, result: dict[str, Any] | None) -> bool:
         if result is None or result["target"]["validation"] != self.target:
@@ -276,9 +277,8 @@ class Entry:
         """Do nothing, since `algoperf run` itself resumes an interrupted trial."""
 
 
-def _is_evaluated_so(folder: Path, eval_every_steps: int | None) -> bool:
-    """Return whether no trial is known to have been evaluated otherwise in a folder."""
-    flags = run_log.read_flags(folder) or {}
+def _is_evaluated_so(flags: Mapping[str, Any], eval_every_steps: int | None) -> bool:
+    """Return whether a configuration is not known to be evaluated otherwise."""
     return bool(flags.get("eval_every_steps", eval_every_steps) == eval_every_steps)
 
 
